@@ -1,0 +1,1 @@
+"""Convolutional networks compared in JAX: one configuration, one record, one table."""

@@ -1,0 +1,1 @@
+"""One file an experiment: its configurations, and nothing that the library should own."""
