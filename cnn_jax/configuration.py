@@ -1,14 +1,38 @@
-"""Typed configurations: what a run is made of, read from the command line or from a record."""
+"""Typed configurations: what a run is made of, read from the command line or from a record.
+
+A configuration is a tree of dataclasses. Every field is a `setting`, which knows its meaning, its unit, the values it allows and
+whether it can change a result; the command line, `--help`, the checks and the digest are all read off those.
+"""
 # Field types are read at run time by ml_collections, so annotations must stay real types here.
 
+import copy
 import dataclasses
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from cnn_jax.errors import InputError
 
 
-def setting(default, help, *, unit="", choices=()):
-    """A configuration field with its default, what it means, its unit, and the values allowed where there are few."""
-    metadata = {"help": help, "unit": unit, "choices": tuple(choices)}
-    if dataclasses.is_dataclass(default) and isinstance(default, type):
+def setting(default, help, *, unit="", choices=(), at_least=None, result=True):
+    """A configuration field.
+
+    Args:
+        default: its default value, or a dataclass type for a section.
+        help: what it means, for `--help`.
+        unit: the unit of its value, for `--help`.
+        choices: the values allowed, where there are few.
+        at_least: the least value allowed (of every element, for a tuple).
+        result: whether it can change what a run computes. Fields that can't (where the data lie, how much memory is used) may
+            differ between a run and its repetition, and stay out of the digest.
+    """
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "at_least": at_least, "result": result}
+    if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
@@ -18,17 +42,19 @@ class DataConfig:
     """Which scenes, and how they become training crops."""
 
     source: str = setting("synthetic", "synthetic, the name of a built-in description, or the path of a TOML description")
-    directory: str = setting("", "folder that holds the photographs; not used by synthetic")
+    directory: str = setting("", "folder that holds the photographs; not used by synthetic", result=False)
     test_groups: tuple[str, ...] = setting((), "groups (tiles, sequences) for test; empty: the description's")
     validation_groups: tuple[str, ...] = setting((), "groups (tiles, sequences) for validation; empty: the description's")
     unknown_colors: str = setting("error", "what to do with a mask value outside the palette", choices=("error", "ignore"))
-    crop_px: tuple[int, int] = setting((144, 256), "height and width of a training crop", unit="px")
+    crop_px: tuple[int, int] = setting((144, 256), "height and width of a training crop", unit="px", at_least=1)
     mean: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "subtracted from red, green, blue", unit="0 to 1")
     std: tuple[float, float, float] = setting((0.25, 0.25, 0.25), "then divided by", unit="0 to 1")
-    memory_budget_gib: float = setting(4.0, "decoded scenes kept in memory up to this; the rest is decoded at each use", unit="GiB")
-    prefetch_batches: int = setting(4, "batches read ahead on the host; changes no result", unit="batches")
-    scene_px: tuple[int, int] = setting((288, 512), "synthetic only: height and width of a scene", unit="px")
-    scene_counts: tuple[int, int, int] = setting((24, 4, 8), "synthetic only: training, validation and test scenes")
+    memory_budget_gib: float = setting(
+        4.0, "decoded scenes kept in memory up to this; others are read again", unit="GiB", at_least=0, result=False
+    )
+    prefetch_batches: int = setting(4, "batches read ahead of the device", unit="batches", at_least=1, result=False)
+    scene_px: tuple[int, int] = setting((288, 512), "synthetic only: height and width of a scene", unit="px", at_least=32)
+    scene_counts: tuple[int, int, int] = setting((24, 4, 8), "synthetic only: training, validation and test scenes", at_least=1)
 
 
 @dataclass
@@ -54,3 +80,380 @@ class AugmentationConfig:
     blur_sigma_px: tuple[float, float] = setting((0.3, 1.2), "least and largest standard deviation", unit="px")
     noise_probability: float = setting(0.0, "Gaussian noise")
     noise_std: tuple[float, float] = setting((0.0, 0.05), "least and largest standard deviation", unit="0 to 1")
+
+
+@dataclass
+class LossConfig:
+    """What the model is asked to make small."""
+
+    name: str = setting("cross_entropy", "the loss", choices=("cross_entropy",))
+    class_weights: str = setting("none", "weigh classes by their pixels in training", choices=("none", "inverse", "median"))
+    label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", unit="0 to 1", at_least=0)
+
+
+@dataclass
+class OptimizerConfig:
+    """How gradients become new weights."""
+
+    name: str = setting("adamw", "the optimiser", choices=("adamw", "sgd"))
+    learning_rate: float = setting(2e-3, "peak of the schedule", at_least=0)
+    schedule: str = setting("cosine", "from the peak to the end", choices=("cosine", "polynomial", "constant"))
+    warmup_steps: int = setting(50, "linear rise from zero to the peak", unit="steps", at_least=0)
+    end_factor: float = setting(0.01, "learning rate at the last step, as a share of the peak", unit="0 to 1", at_least=0)
+    polynomial_power: float = setting(0.9, "exponent of the polynomial schedule", at_least=0)
+    weight_decay: float = setting(1e-4, "decoupled; kernels only, never norms or biases", at_least=0)
+    momentum: float = setting(0.9, "of sgd (Nesterov)", at_least=0)
+    clip_norm: float = setting(1.0, "gradients are scaled down to this global norm; 0: never", at_least=0)
+    ema_decay: float = setting(0.0, "moving average of the weights, used for evaluation; 0: none", unit="0 to 1", at_least=0)
+
+
+@dataclass
+class TrainingConfig:
+    """How many steps, of what, on which devices."""
+
+    steps: int = setting(300, "optimiser steps", unit="steps", at_least=1)
+    batch_size: int = setting(4, "crops a step, over all devices", unit="crops", at_least=1)
+    accumulate: int = setting(1, "parts that a batch is computed in, to save memory", unit="parts", at_least=1)
+    parallelism: str = setting("jit", "how devices share a batch", choices=("jit", "pmap"))
+    log_every_steps: int = setting(10, "steps between lines of metrics", unit="steps", at_least=1)
+    validate_every_steps: int = setting(100, "steps between validations, each followed by a checkpoint", unit="steps", at_least=1)
+    keep_checkpoints: int = setting(2, "latest checkpoints kept, beside the best", unit="checkpoints", at_least=1, result=False)
+
+
+@dataclass
+class EvaluationConfig:
+    """How predictions are made and counted: whole scenes, original resolution, every pixel once."""
+
+    window_px: tuple[int, int] = setting((288, 512), "height and width of what the model sees at once", unit="px", at_least=1)
+    context_px: int = setting(32, "rim of a window that is seen but not counted, inside a scene", unit="px", at_least=0)
+    batch_size: int = setting(2, "windows at once, over all devices", unit="windows", at_least=1)
+    weights: str = setting(
+        "last", "which checkpoint the final figures are of: last, or best by validation mIoU", choices=("last", "best")
+    )
+    gallery_scenes: int = setting(4, "test scenes pictured: worst, best and between", unit="scenes", at_least=1)
+
+
+@dataclass
+class Config:
+    """A run. `experiment` and `configuration` say where it came from; `model` holds the options of one architecture."""
+
+    experiment: str = setting("", "the experiment that this configuration belongs to")
+    configuration: str = setting("", "its name there")
+    seed: int = setting(0, "of initial weights, order and augmentation", at_least=0)
+    model: Any = setting(None, "an architecture and its options")
+    data: DataConfig = setting(DataConfig, "data")
+    augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
+    loss: LossConfig = setting(LossConfig, "loss")
+    optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
+    training: TrainingConfig = setting(TrainingConfig, "training")
+    evaluation: EvaluationConfig = setting(EvaluationConfig, "evaluation")
+
+
+FIXED = ("experiment", "configuration", "model.name")
+"""Fields that say what a configuration is, and are not changed from the command line."""
+
+
+def model_config(name, /, **options):
+    """The options of an architecture as a dataclass: `name`, then the fields of its module, documented by the module's docstring.
+
+    Raises:
+        InputError: no architecture or option has that name.
+    """
+    from cnn_jax.models import MODELS  # imports Flax, which reading a configuration for --help of another experiment needn't
+
+    if name not in MODELS:
+        raise InputError(f"model.name is {name!r}, which is no architecture: {nearest(name, MODELS)}.")
+    module = MODELS[name]
+    meanings = dict(re.findall(r"^        (\w+): (.+)$", module.__doc__ or "", re.MULTILINE))
+    fields = [("name", str, setting(name, "the architecture"))]
+    for option in dataclasses.fields(module):
+        if option.name not in ("parent", "name", "num_classes", "axis_name"):
+            fields.append((option.name, option.type, setting(option.default, meanings.get(option.name, ""))))
+    section = dataclasses.make_dataclass(f"{module.__name__}Config", fields)
+    unknown = set(options) - {option.name for option in dataclasses.fields(section)}
+    if unknown:
+        option = min(unknown)
+        raise InputError(f"model.{option} is no option of {name}: {nearest(option, [f[0] for f in fields])}.")
+    return section(**options)
+
+
+def build_model(section, num_classes, **bound):
+    """The Flax module that a `model` section describes, with `num_classes` outputs; `bound` are further fields of the module."""
+    from cnn_jax.models import MODELS
+
+    options = {name: value for name, value in dataclasses.asdict(section).items() if name != "name"}
+    return MODELS[section.name](num_classes=num_classes, **options, **bound)
+
+
+def nearest(word: str, words) -> str:
+    """`did you mean ...` with the closest of `words`, or all of them where none is close."""
+    words = [str(w) for w in words]
+    close = difflib.get_close_matches(str(word), words, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}" if close else f"it must be one of {', '.join(sorted(words))}"
+
+
+def leaves(config, prefix=""):
+    """Every field that holds a value, not a section: yields (dotted path, dataclasses.Field, value)."""
+    for option in dataclasses.fields(config):
+        value = getattr(config, option.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{option.name}.")
+        else:
+            yield prefix + option.name, option, value
+
+
+# ---- checks
+
+
+def _typed(path: str, kind, value):
+    """`value` as `kind` (int, float, str, bool or a tuple of them); whole numbers pass as floats."""
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise InputError(f"{path} takes {describe(kind)}, not {value!r}.")
+        open_ended = len(kinds) == 2 and kinds[1] is Ellipsis
+        if not open_ended and len(value) != len(kinds):
+            raise InputError(f"{path} takes {describe(kind)}, not {value!r}.")
+        if open_ended and kinds[0] is str:
+            value = [str(v) for v in value]  # a tile called 8 is a name
+        return tuple(
+            _typed(path, kinds[0] if open_ended else k, v)
+            for k, v in zip(kinds[:1] * len(value) if open_ended else kinds, value, strict=True)
+        )
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise InputError(f"{path} takes {describe(kind)}, not {value!r}.")
+    return value
+
+
+def describe(kind) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if kinds[-1] is Ellipsis:
+            return f"a tuple of any length, each {words[kinds[0]]}, such as ('a','b')"
+        return f"a tuple of {len(kinds)}, each {words[kinds[0]]}"
+    return words[kind]
+
+
+def check(config: Config) -> None:
+    """Holds every field to its type, choices and least value, and fields to each other; tuples come out as tuples.
+
+    Raises:
+        InputError: names the field and the mend.
+    """
+    for path, option, value in list(leaves(config)):
+        *sections, name = path.split(".")
+        holder = config
+        for section in sections:
+            holder = getattr(holder, section)
+        value = _typed(path, option.type, value)
+        setattr(holder, name, value)
+        choices, least = option.metadata["choices"], option.metadata["at_least"]
+        if choices and value not in choices:
+            raise InputError(f"{path} is {value!r}: {nearest(value, choices)}.")
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, float) and not abs(number) < float("inf"):
+                raise InputError(f"{path} is {value!r}; it must be finite.")
+            if least is not None and number < least:
+                raise InputError(f"{path} is {value!r}; it must be at least {least}.")
+            if option.metadata["unit"] == "0 to 1" and not 0 <= number <= 1:
+                raise InputError(f"{path} is {value!r}; it must lie between 0 and 1.")
+    training, evaluation, data = config.training, config.evaluation, config.data
+    if training.batch_size % training.accumulate:
+        raise InputError(
+            f"training.batch_size is {training.batch_size}, which training.accumulate={training.accumulate} does not divide; "
+            "change one of them."
+        )
+    if min(evaluation.window_px) <= 2 * evaluation.context_px:
+        raise InputError(
+            f"evaluation.context_px is {evaluation.context_px}, which leaves nothing of a window of "
+            f"{evaluation.window_px} to count; make it less than half the window."
+        )
+    if min(data.std) <= 0:
+        raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
+    if config.optimizer.warmup_steps >= training.steps > 1:
+        raise InputError(
+            f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, not less than training.steps={training.steps}; lower it."
+        )
+
+
+# ---- records
+
+
+def to_json(config: Config) -> str:
+    """The configuration as indented JSON, in field order."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_dict(record: Mapping, where: str = "config.json") -> Config:
+    """The configuration that a record holds. `where` names the file in errors.
+
+    Raises:
+        InputError: an unknown or missing field, or a value of the wrong type.
+    """
+    config = Config()
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where} must hold an object with the fields of a configuration.")
+    model = record.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("name"), str):
+        raise InputError(f"{where}: model must be an object with the architecture's name.")
+    config.model = model_config(model["name"])
+    _fill(config, record, where, "")
+    check(config)
+    return config
+
+
+def _fill(section, record, where, prefix):
+    names = [option.name for option in dataclasses.fields(section)]
+    for name in record:
+        if name not in names:
+            raise InputError(f"{where}: {prefix}{name} is no field: {nearest(name, names)}.")
+    for option in dataclasses.fields(section):
+        if option.name not in record:
+            raise InputError(f"{where}: {prefix}{option.name} is missing; add it.")
+        value, held = record[option.name], getattr(section, option.name)
+        if dataclasses.is_dataclass(held):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}: {prefix}{option.name} must be an object.")
+            _fill(held, value, where, f"{prefix}{option.name}.")
+        else:
+            setattr(section, option.name, _typed(f"{where}: {prefix}{option.name}", option.type, value))
+
+
+def read(path) -> Config:
+    """The configuration in a recorded `config.json`.
+
+    Raises:
+        InputError: the file can't be read, or doesn't hold a configuration.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}); give the path of a recorded config.json.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); give the path of a recorded config.json.") from error
+    return from_dict(record, str(path))
+
+
+def _results(config: Config) -> dict:
+    return {path: value for path, option, value in leaves(config) if option.metadata["result"]}
+
+
+def digest(config: Config) -> str:
+    """16 hexadecimal digits of everything in the configuration that can change a result."""
+    text = json.dumps(_results(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """`field: value here, value there` for each field that can change a result and differs."""
+    a, b = _results(one), _results(other)
+    return [f"{path}: {a.get(path)!r}, {b.get(path)!r}" for path in sorted(a.keys() | b.keys()) if a.get(path) != b.get(path)]
+
+
+# ---- the command line
+
+
+def parse_command_line(
+    argv: Sequence[str], configurations: Mapping[str, Callable[[], Config]], flags_: Mapping[str, tuple[str, str]]
+) -> tuple[Config, dict[str, str]]:
+    """Reads `--config NAME|config.json`, `--config.section.field=value` and plain text flags.
+
+    Args:
+        argv: the program's name, then its arguments.
+        configurations: name -> function that returns a configuration; the first is the default.
+        flags_: further flags, name -> (default, help).
+
+    Returns:
+        The checked configuration and the values of `flags_`.
+
+    Raises:
+        InputError: an unknown field, flag or configuration (with the nearest names), or a value of the wrong type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    argv = list(argv)
+    given = [i for i, argument in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", argument)]
+    name = next(iter(configurations))
+    if given:
+        last = argv[given[-1]]
+        name = last.split("=", 1)[1] if "=" in last else (argv[given[-1] + 1] if given[-1] + 1 < len(argv) else "")
+        for i in reversed(given):  # one --config, first, as ml_collections wants it
+            del argv[i : i + (1 if "=" in argv[i] else 2)]
+    argv.insert(1, f"--config={name}")
+
+    def load(text):
+        if text in configurations:
+            return configurations[text]()
+        if text.endswith(".json") or "/" in text or Path(text).is_file():
+            return read(text)
+        known = nearest(text, configurations)
+        raise InputError(f"--config {text} is neither a configuration nor the path of a recorded config.json: {known}.")
+
+    config = load(name)
+    fields = {path: option for path, option, _ in leaves(config) if path not in FIXED}
+    for argument in argv[2:]:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if match and match[1] not in fields:
+            if match[1] in FIXED:
+                raise InputError(f"--config.{match[1]} can't be changed; choose another --config instead.")
+            raise InputError(f"--config.{match[1]} is no field of this configuration: {_nearest_field(match[1], fields)}.")
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dataclass("config", copy.deepcopy(config), flag_values=values, sys_argv=argv, parse_fn=load)
+    for flag, (default, help) in flags_.items():
+        flags.DEFINE_string(flag, default, help, flag_values=values)
+    try:
+        rest = values(argv)
+    except flags.UnrecognizedFlagError as error:
+        known = [f"--{flag}" for flag in ("config", "help", *flags_)]
+        raise InputError(f"--{error.flagname} is no flag: {nearest('--' + error.flagname, known)}.") from error
+    except flags.IllegalFlagValueError as error:
+        match = re.search(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if not match:
+            raise InputError(f"{error}.") from error
+        raise InputError(f"--config.{match[1]} takes {describe(fields[match[1]].type)}, not {match[2]!r}.") from error
+    except flags.Error as error:
+        raise InputError(f"{str(error).splitlines()[0].rstrip('.')}.") from error
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]!r} is not understood; write values as --config.section.field=value.")
+    config = values.config
+    check(config)
+    return config, {flag: values[flag].value for flag in flags_}
+
+
+def _nearest_field(path, fields):
+    last = path.split(".")[-1]
+    same_name = [f for f in fields if f.split(".")[-1] == last]
+    close = same_name or difflib.get_close_matches(path, fields, n=3, cutoff=0.5)
+    if not close:
+        names = {f.split(".")[-1]: f for f in fields}
+        close = [names[n] for n in difflib.get_close_matches(last, names, n=3, cutoff=0.5)]
+    return f"did you mean {' or '.join('--config.' + f for f in close)}" if close else "--help lists them all"
+
+
+def help_text(module: str, configurations: Mapping[str, Callable[[], Config]], flags_: Mapping[str, tuple[str, str]]) -> str:
+    """What `--help` prints: the configurations, the flags, and every field with its type, default and unit."""
+    lines = [f"usage: python -m {module} [--config NAME|config.json] [--config.FIELD=VALUE ...]", "", "configurations:"]
+    for name, make in configurations.items():
+        lines.append(f"  {name:<14} {(make.__doc__ or '').strip().splitlines()[0]}")
+    lines += ["", "flags:", f"  {'--config':<14} a configuration's name, or the path of a recorded config.json"]
+    lines += [f"  {'--' + flag:<14} {help}" for flag, (_, help) in flags_.items()]
+    first = next(iter(configurations))
+    lines += ["", f"fields (defaults of {first!r}; set as --config.FIELD=VALUE):"]
+    for path, option, value in leaves(configurations[first]()):
+        if path in FIXED:
+            continue
+        kind = getattr(option.type, "__name__", "")
+        if get_origin(option.type) is tuple:
+            kind = str(option.type).replace("tuple", "")
+        unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
+        choices = f" ({', '.join(option.metadata['choices'])})" if option.metadata["choices"] else ""
+        lines.append(f"  {path} ({kind}) = {value!r}{unit}")
+        lines.append(f"      {option.metadata['help']}{choices}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,53 @@
+"""Convolution, normalisation and activation: the block that most architectures are made of."""
+
+from collections.abc import Callable
+
+from flax import linen as nn
+
+from cnn_jax.layers.normalization import normalization
+
+
+class ConvolutionNormActivation(nn.Module):
+    """Convolution, then normalisation, then activation, on `[batch, height, width, channels]`.
+
+    The convolution has a bias only where no normalisation follows (which would cancel it). Weights start as He et al. (2015), for
+    ReLU. Parameters are float32; the computation and the result have `dtype`.
+
+    Attributes:
+        features: channels of the result.
+        kernel_px: side of the square kernel.
+        stride: step of the kernel.
+        dilation: distance between the kernel's taps.
+        groups: channels are convolved in this many separate groups.
+        norm: batch, group or none.
+        activation: applied last; None for none.
+        dtype: float32 or bfloat16.
+        axis_name: the `pmap` axis of BatchNorm's statistics.
+    """
+
+    features: int
+    kernel_px: int = 3
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    norm: str = "batch"
+    activation: Callable | None = nn.relu
+    dtype: str = "float32"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        x = nn.Conv(
+            self.features,
+            (self.kernel_px, self.kernel_px),
+            strides=self.stride,
+            kernel_dilation=self.dilation,
+            feature_group_count=self.groups,
+            padding="SAME",
+            use_bias=self.norm == "none",
+            kernel_init=nn.initializers.he_normal(),
+            dtype=self.dtype,
+            name="convolution",
+        )(x)
+        x = normalization(self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name)(name="norm")(x)
+        return x if self.activation is None else self.activation(x)

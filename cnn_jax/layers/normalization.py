@@ -1,0 +1,46 @@
+"""Normalisation of feature maps, chosen by name and bound once for a whole model."""
+
+import functools
+import math
+
+from flax import linen as nn
+
+from cnn_jax.errors import InputError
+
+NORMS = ("batch", "group", "none")
+
+
+def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None):
+    """A constructor of normalisation layers for maps `[batch, height, width, channels]`.
+
+    `batch` is BatchNorm (Ioffe and Szegedy, 2015), its running averages with momentum 0.9 so that runs of a thousand steps settle;
+    statistics are those of the whole batch, over all devices (under `pmap`, name the axis). `group` is GroupNorm (Wu and He, 2018)
+    with 16 channels a group where they divide. Statistics are computed in float32 whatever the dtype. `none` is the identity.
+
+    Args:
+        norm: "batch", "group" or "none".
+        train: whether BatchNorm uses the batch's own statistics.
+        dtype: of the result.
+        axis_name: the `pmap` axis over which BatchNorm averages; None outside `pmap`.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if norm == "batch":
+        return functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name
+        )
+    if norm == "group":
+        return functools.partial(_GroupNorm, dtype=dtype)
+    if norm == "none":
+        return lambda **_: lambda x: x
+    raise InputError(f"norm is {norm!r}; it must be one of {', '.join(NORMS)}.")
+
+
+class _GroupNorm(nn.Module):
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        size = math.gcd(16, x.shape[-1])
+        return nn.GroupNorm(num_groups=None, group_size=size, epsilon=1e-5, dtype=self.dtype, name="norm")(x)

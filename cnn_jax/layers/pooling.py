@@ -1,0 +1,34 @@
+"""Max and average pooling that keep the last, incomplete window of an odd-sized map."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def max_pool(x, window_px: int = 2, stride: int | None = None):
+    """The largest value of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
+
+    A window that sticks out over the bottom or right edge takes the values inside. Where windows don't overlap (stride as large
+    as the window, the default) this is a reshape and a maximum, whose gradient a CPU computes faster than the select-and-scatter
+    that XLA makes of `reduce_window`; it is shared evenly among equal largest values instead of going to the first.
+    """
+    stride = stride or window_px
+    if stride != window_px:
+        return nn.max_pool(x, (window_px, window_px), (stride, stride), padding="SAME")
+    lowest = jnp.finfo(x.dtype).min
+    return _windows(x, window_px, lowest).max(axis=(2, 4))
+
+
+def average_pool(x, window_px: int = 2, stride: int | None = None):
+    """The mean of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
+
+    A window that sticks out over an edge averages only the values inside.
+    """
+    stride = stride or window_px
+    return nn.avg_pool(x, (window_px, window_px), (stride, stride), padding="SAME", count_include_pad=False)
+
+
+def _windows(x, size, fill):
+    """`[batch, rows, size, columns, size, channels]` from a map padded at its bottom and right."""
+    batch, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -height % size), (0, -width % size), (0, 0)), constant_values=fill)
+    return x.reshape(batch, x.shape[1] // size, size, x.shape[2] // size, size, channels)

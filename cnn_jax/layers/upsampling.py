@@ -1,0 +1,53 @@
+"""Doubling the resolution of feature maps."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from cnn_jax.errors import InputError
+
+UPSAMPLINGS = ("transposed", "bilinear")
+
+
+class TransposedUpsampling(nn.Module):
+    """Transposed convolution with kernel 2 and stride 2: `[batch, h, w, c]` to `[batch, 2h, 2w, features]`.
+
+    With a stride as large as the kernel no two results overlap, so it is one matrix product and a reshape. The kernel is
+    `[2, 2, c, features]` and gives what `flax.linen.ConvTranspose` gives with the same array.
+    """
+
+    features: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        batch, height, width, channels = x.shape
+        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=-2), (2, 2, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
+        y = jnp.einsum("bhwc,ijcf->bhiwjf", x, kernel[::-1, ::-1])
+        return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
+
+
+class BilinearUpsampling(nn.Module):
+    """Bilinear interpolation to twice the size, then a 1x1 convolution: `[batch, h, w, c]` to `[batch, 2h, 2w, features]`."""
+
+    features: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        batch, height, width, _ = x.shape
+        x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="convolution")(x)  # first, for a quarter of the work
+        return jax.image.resize(x, (batch, 2 * height, 2 * width, self.features), "bilinear")
+
+
+def upsampling(name: str):
+    """The module of that name: "transposed" or "bilinear".
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in UPSAMPLINGS:
+        raise InputError(f"upsampling is {name!r}; it must be one of {', '.join(UPSAMPLINGS)}.")
+    return {"transposed": TransposedUpsampling, "bilinear": BilinearUpsampling}[name]

@@ -1,0 +1,76 @@
+"""How a batch and a state lie on the devices: a mesh for `jit`, or replicas for `pmap`."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from cnn_jax.errors import InputError
+
+AXIS = "data"
+
+
+def accelerator_notice() -> str:
+    """One line on the devices in use; it says so plainly where there is no accelerator."""
+    devices = jax.devices()
+    kinds = f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
+    if devices[0].platform == "cpu":
+        return f"No accelerator found: running on the CPU ({kinds}). For a GPU or TPU install the extra 'cuda' or 'tpu'."
+    return f"Running on {devices[0].platform.upper()}: {kinds}."
+
+
+class Devices:
+    """All devices on one axis, the batch divided among them and the state on each.
+
+    Args:
+        parallelism: "jit" (a mesh; the compiler divides the work) or "pmap" (one replica a device).
+
+    Attributes:
+        axis_name: the axis to sum over inside a step; None under `jit`, where sums are global by themselves.
+    """
+
+    def __init__(self, parallelism: str = "jit"):
+        self.parallelism = parallelism
+        self.count = jax.device_count()
+        self.axis_name = AXIS if parallelism == "pmap" else None
+        self.mesh = jax.make_mesh((self.count,), (AXIS,), axis_types=(AxisType.Auto,))
+        self.whole = NamedSharding(self.mesh, PartitionSpec())
+        self.divided = NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def check_batch(self, field: str, size: int) -> None:
+        """Raises InputError, naming `field`, where the devices don't divide a batch of `size`."""
+        if size % self.count:
+            raise InputError(f"{field} is {size}, which {self.count} devices do not divide; make it a multiple of {self.count}.")
+
+    def replicate(self, state):
+        """Puts a state on every device, in the form that the compiled step takes."""
+        if self.parallelism == "pmap":
+            state = jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), jax.device_get(state))
+            return jax.device_put(state, self.divided)
+        return jax.device_put(state, self.whole)
+
+    def single(self, state):
+        """The state as one copy."""
+        return jax.tree.map(lambda x: x[0], state) if self.parallelism == "pmap" else state
+
+    def place(self, batch):
+        """Divides a host batch (a dict of arrays `[local batch, ...]`) among the devices."""
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.divided, x), batch)
+
+    def _split(self, batch):
+        return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
+
+    def train_step(self, step):
+        """`step` compiled for these devices at its first call; the state given to it is used up."""
+        if self.parallelism == "pmap":
+            mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+
+            def run(state, batch):
+                state, metrics = mapped(state, self._split(batch))
+                return state, jax.tree.map(lambda x: x[0], metrics)
+
+            return run
+        return jax.jit(step, donate_argnums=0, in_shardings=(self.whole, self.divided), out_shardings=(self.whole, self.whole))
+
+    def predict(self, function):
+        """`function(variables, batch)` compiled: variables whole, batch and results divided."""
+        return jax.jit(function, in_shardings=(self.whole, self.divided), out_shardings=self.divided)

@@ -1,0 +1,53 @@
+"""Losses over pixels, each as a sum and a count, so that what is ignored or padded can't be forgotten.
+
+A mean over a batch, over accumulated parts or over devices is the sum of the sums divided by the sum of the counts.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+IGNORED = 255
+"""Labels with this value count in no loss; the same value as in `cnn_jax.data.scenes`."""
+
+
+def cross_entropy(logits, labels, *, class_weights=None, label_smoothing: float = 0.0):
+    """Softmax cross-entropy in nats.
+
+    Args:
+        logits: float32 `[..., classes]`.
+        labels: int32 `[...]`, class indices or `IGNORED`.
+        class_weights: float32 `[classes]`; a pixel weighs what its class does. None: 1 each.
+        label_smoothing: this share of the target is spread evenly over all classes (Szegedy et al., 2016). A pixel's whole loss is
+            weighted by its own class; PyTorch weighs the spread part class by class instead.
+
+    Returns:
+        (sum of weighted losses, sum of weights), both float32 scalars; ignored pixels weigh nothing.
+    """
+    classes = logits.shape[-1]
+    target = labels[..., None] == jnp.arange(classes)  # all False where ignored
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    losses = -(1 - label_smoothing) * jnp.sum(log_probabilities, axis=-1, where=target)
+    losses -= label_smoothing * jnp.mean(log_probabilities, axis=-1)
+    weights = (labels != IGNORED).astype(jnp.float32)
+    if class_weights is not None:
+        weights *= jnp.sum(target * jnp.asarray(class_weights, jnp.float32), axis=-1)
+    return jnp.sum(losses * weights), jnp.sum(weights)
+
+
+def class_weights(counts, kind: str):
+    """Weights of classes from their pixels in training: float32 `[classes]`, or None for "none".
+
+    "inverse": total / (classes * count), as scikit-learn's "balanced". "median": median frequency / frequency (Eigen and Fergus,
+    2015), with frequencies over all training pixels. A class without a pixel weighs nothing.
+
+    Args:
+        counts: int64 `[classes]`, pixels of each class.
+        kind: "none", "inverse" or "median".
+    """
+    if kind == "none":
+        return None
+    counts = np.asarray(counts, np.float64)
+    present = counts > 0
+    scale = {"inverse": counts.sum() / len(counts), "median": np.median(counts[present])}[kind]
+    return np.where(present, scale / np.where(present, counts, 1), 0).astype(np.float32)

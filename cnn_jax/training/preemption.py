@@ -1,0 +1,37 @@
+"""SIGTERM and Ctrl-C as a request to stop at the end of the step."""
+
+import signal
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and what could be saved is saved. `exit_code` is 128 plus the signal's number."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+class StopRequest:
+    """Catches SIGTERM and the first SIGINT while entered; `signal_number` is None until one came. A second SIGINT interrupts at
+    once."""
+
+    def __init__(self):
+        self.signal_number = None
+
+    def __enter__(self):
+        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        if self.signal_number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number
+
+    def raise_if_set(self):
+        """Raises Stopped once a signal came."""
+        if self.signal_number is not None:
+            raise Stopped(self.signal_number)

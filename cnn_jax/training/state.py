@@ -1,0 +1,39 @@
+"""What training carries from step to step, and nothing else."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+
+@struct.dataclass
+class TrainState:
+    """The whole of a run between two steps; with the configuration and the data it determines everything that follows.
+
+    `step` counts optimiser steps (int32) and is the position in the data. `variables` holds "params" and what else the model keeps
+    (BatchNorm's "batch_stats"); `average` is their moving average, or None.
+    """
+
+    step: jax.Array
+    variables: Any
+    optimizer_state: Any
+    average: Any
+
+    @property
+    def evaluated(self):
+        """The variables that predictions are made with: the moving average where there is one."""
+        return self.variables if self.average is None else self.average
+
+
+def create(model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool) -> TrainState:
+    """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width, channels)`."""
+    variables = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    average = jax.tree.map(jnp.copy, variables) if averaged else None
+    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average)
+
+
+def parameter_count(variables) -> int:
+    """Trainable parameters; BatchNorm's running statistics are not among them."""
+    return sum(p.size for p in jax.tree.leaves(variables["params"]))

@@ -1,0 +1,99 @@
+"""One training step: pure, from (state, batch) to (state, metrics), the same on one device and on many."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_jax.training.state import TrainState
+
+
+def make_train_step(
+    model,
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    augment: Callable,
+    *,
+    seed: int,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+    axis_name: str | None = None,
+):
+    """The step function.
+
+    Under `jit` with a sharded batch the sums below run over all devices by themselves. Under `pmap`, `axis_name` names the axis,
+    and the same sums are made explicit. Either way loss and gradient are those of the whole batch: the sum over its counted pixels
+    divided by their number.
+
+    Args:
+        model: a Flax module; `axis_name` is its own concern too.
+        loss: `(logits, labels) -> (sum, count)`.
+        optimizer: an optax transformation.
+        augment: `(keys [batch], batch) -> (images float32, labels int32)`. An example's key comes from its position in the stream
+            of examples, so that neither the layout of devices nor an interruption changes what it becomes.
+        seed: of augmentation and dropout.
+        accumulate: the batch is computed in this many parts, one after another, for the gradient of the whole. BatchNorm sees the
+            parts.
+        ema_decay: of the moving average of the variables, warmed up as (1 + step) / (10 + step); 0: none.
+        axis_name: the `pmap` axis, or None.
+
+    Returns:
+        `(state, batch) -> (state, metrics)`; metrics are float32 scalars: loss, pixel_accuracy, gradient_norm.
+    """
+
+    def total(tree):
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+    def loss_of(params, rest, images, labels, dropout_key):
+        logits, rest = model.apply(
+            {"params": params, **rest}, images, train=True, mutable=list(rest), rngs={"dropout": dropout_key}
+        )
+        loss_sum, count = loss(logits, labels)
+        correct = jnp.sum((logits.argmax(-1) == labels).astype(jnp.float32))
+        labelled = jnp.sum((labels < logits.shape[-1]).astype(jnp.float32))
+        return loss_sum, (rest, {"loss": loss_sum, "count": count, "correct": correct, "labelled": labelled})
+
+    def step(state: TrainState, batch):
+        augmentation_key, dropout_key = jax.random.split(jax.random.key(seed))
+        dropout_key = jax.random.fold_in(dropout_key, state.step)
+        if axis_name is not None:
+            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+        params, rest = state.variables["params"], {k: v for k, v in state.variables.items() if k != "params"}
+
+        def part(carry, numbered):
+            rest, gradient, sums = carry
+            number, examples = numbered
+            keys = jax.vmap(lambda position: jax.random.fold_in(augmentation_key, position))(examples["position"])
+            images, labels = augment(keys, examples)
+            part_gradient, (rest, part_sums) = jax.grad(loss_of, has_aux=True)(
+                params, rest, images, labels, jax.random.fold_in(dropout_key, number)
+            )
+            return (rest, jax.tree.map(jnp.add, gradient, part_gradient), jax.tree.map(jnp.add, sums, part_sums)), None
+
+        zero = jnp.zeros((), jnp.float32)
+        carry = rest, jax.tree.map(jnp.zeros_like, params), dict.fromkeys(("loss", "count", "correct", "labelled"), zero)
+        if accumulate == 1:
+            carry, _ = part(carry, (0, batch))
+        else:  # every part takes every accumulate-th example, so that each lies spread over all devices
+            parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+            carry, _ = jax.lax.scan(part, carry, (jnp.arange(accumulate), parts))
+        rest, gradient, sums = carry
+        gradient, sums = total((gradient, sums))
+        count = jnp.maximum(sums["count"], 1e-6)  # a batch may hold ignored pixels alone
+        gradient = jax.tree.map(lambda g: g / count, gradient)
+
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params)
+        variables = {"params": optax.apply_updates(params, updates), **rest}
+        average = state.average
+        if ema_decay:
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            average = optax.incremental_update(variables, average, 1 - decay)
+        metrics = {
+            "loss": sums["loss"] / count,
+            "pixel_accuracy": sums["correct"] / jnp.maximum(sums["labelled"], 1),
+            "gradient_norm": optax.global_norm(gradient),
+        }
+        return TrainState(state.step + 1, variables, optimizer_state, average), metrics
+
+    return step
