@@ -13,9 +13,10 @@ NORMS = ("batch", "group", "none")
 def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None):
     """A constructor of normalisation layers for maps `[batch, height, width, channels]`.
 
-    `batch` is BatchNorm (Ioffe and Szegedy, 2015), its running averages with momentum 0.9 so that runs of a thousand steps settle;
-    statistics are those of the whole batch, over all devices (under `pmap`, name the axis). `group` is GroupNorm (Wu and He, 2018)
-    with 16 channels a group where they divide. Statistics are computed in float32 whatever the dtype. `none` is the identity.
+    `batch` is BatchNorm (Ioffe and Szegedy, 2015), its running averages with momentum 0.9 so that runs of a thousand steps
+    settle; statistics are those of the whole batch, over all devices (under `pmap`, name the axis). `group` is GroupNorm (Wu and
+    He, 2018) with 16 channels a group where they divide. Statistics are computed in float32 whatever the dtype. `none` is the
+    identity.
 
     Args:
         norm: "batch", "group" or "none".

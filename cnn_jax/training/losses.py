@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-IGNORED = 255
-"""Labels with this value count in no loss; the same value as in `cnn_jax.data.scenes`."""
+from cnn_jax.data.scenes import IGNORED
 
 
 def cross_entropy(logits, labels, *, class_weights=None, label_smoothing: float = 0.0):
@@ -18,8 +17,8 @@ def cross_entropy(logits, labels, *, class_weights=None, label_smoothing: float 
         logits: float32 `[..., classes]`.
         labels: int32 `[...]`, class indices or `IGNORED`.
         class_weights: float32 `[classes]`; a pixel weighs what its class does. None: 1 each.
-        label_smoothing: this share of the target is spread evenly over all classes (Szegedy et al., 2016). A pixel's whole loss is
-            weighted by its own class; PyTorch weighs the spread part class by class instead.
+        label_smoothing: this share of the target is spread evenly over all classes (Szegedy et al., 2016). A pixel's whole
+            loss is weighted by its own class; PyTorch weighs the spread part class by class instead.
 
     Returns:
         (sum of weighted losses, sum of weights), both float32 scalars; ignored pixels weigh nothing.

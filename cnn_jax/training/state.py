@@ -12,8 +12,8 @@ from flax import struct
 class TrainState:
     """The whole of a run between two steps; with the configuration and the data it determines everything that follows.
 
-    `step` counts optimiser steps (int32) and is the position in the data. `variables` holds "params" and what else the model keeps
-    (BatchNorm's "batch_stats"); `average` is their moving average, or None.
+    `step` counts optimiser steps (int32) and is the position in the data. `variables` holds "params" and what else the model
+    keeps (BatchNorm's "batch_stats"); `average` is their moving average, or None.
     """
 
     step: jax.Array

@@ -23,8 +23,8 @@ def make_train_step(
     """The step function.
 
     Under `jit` with a sharded batch the sums below run over all devices by themselves. Under `pmap`, `axis_name` names the axis,
-    and the same sums are made explicit. Either way loss and gradient are those of the whole batch: the sum over its counted pixels
-    divided by their number.
+    and the same sums are made explicit. Either way loss and gradient are those of the whole batch: the sum over its counted
+    pixels divided by their number.
 
     Args:
         model: a Flax module; `axis_name` is its own concern too.

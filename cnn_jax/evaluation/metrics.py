@@ -1,0 +1,82 @@
+"""Figures of merit from a confusion matrix. Every ratio is a function of integer counts, so nothing is averaged over batches.
+
+A confusion matrix is int64 `[classes, classes]`: rows are the truth, columns the prediction, entries pixels. "Present" classes
+are those that occur in truth or prediction; a class that is absent from both is not scored: it counts neither as 0 nor as 1.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def confusion(labels, predictions, classes: int):
+    """Confusion matrices of a batch on the device: int32 `[batch, classes, classes]`.
+
+    Args:
+        labels: integers `[batch, height, width]`; values from `classes` on (such as `IGNORED`) are not counted.
+        predictions: integers `[batch, height, width]` below `classes`.
+        classes: their number.
+    """
+    truth = (labels.reshape(labels.shape[0], -1, 1) == jnp.arange(classes)).astype(jnp.int8)
+    guess = (predictions.reshape(labels.shape[0], -1, 1) == jnp.arange(classes)).astype(jnp.int8)
+    return jnp.einsum("bpt,bpg->btg", truth, guess, preferred_element_type=jnp.int32)
+
+
+def _ratio(numerator, denominator):
+    """float64, NaN where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=np.asarray(denominator) > 0)
+
+
+def iou(matrix) -> np.ndarray:
+    """Intersection over union (Jaccard index) of each class, float64 `[classes]`; NaN for a class that is not present."""
+    hits = np.diagonal(matrix)
+    return _ratio(hits, matrix.sum(0) + matrix.sum(1) - hits)
+
+
+def dice(matrix) -> np.ndarray:
+    """Dice coefficient, which is F1, of each class, float64 `[classes]`; NaN for a class that is not present."""
+    return _ratio(2 * np.diagonal(matrix), matrix.sum(0) + matrix.sum(1))
+
+
+def class_accuracy(matrix) -> np.ndarray:
+    """Share of each class's true pixels that are found (recall), float64 `[classes]`; NaN for a class without true pixels."""
+    return _ratio(np.diagonal(matrix), matrix.sum(1))
+
+
+def frequency_weighted_iou(matrix) -> float:
+    """IoU weighted by each class's share of the true pixels."""
+    share = matrix.sum(1) / max(matrix.sum(), 1)
+    return float(np.sum(share * np.nan_to_num(iou(matrix))))
+
+
+def pixel_accuracy(matrix) -> float:
+    """Share of pixels that are right; NaN where none was counted."""
+    return float(_ratio(np.trace(matrix), matrix.sum()))
+
+
+def _mean(values) -> float:
+    """The mean over classes that have a value; NaN where none has."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def miou(matrix) -> float:
+    """Mean IoU over the classes present in truth or prediction."""
+    return _mean(iou(matrix))
+
+
+def scores(matrix, class_names, split: str) -> dict[str, float]:
+    """Everything above, keyed `split/name` and `split/name/class`. Figures that don't exist (a class not present) are None.
+
+    `miou` and `mean_dice` are means over the classes present in truth or prediction, `mean_class_accuracy` over those present in
+    truth.
+    """
+    values = {
+        "miou": miou(matrix),
+        "frequency_weighted_iou": frequency_weighted_iou(matrix),
+        "mean_dice": _mean(dice(matrix)),
+        "pixel_accuracy": pixel_accuracy(matrix),
+        "mean_class_accuracy": _mean(class_accuracy(matrix)),
+    }
+    for kind, by_class in (("iou", iou(matrix)), ("dice", dice(matrix)), ("class_accuracy", class_accuracy(matrix))):
+        values |= {f"{kind}/{name}": float(value) for name, value in zip(class_names, by_class, strict=True)}
+    return {f"{split}/{key}": None if np.isnan(value) else value for key, value in values.items()}

@@ -1,0 +1,251 @@
+"""The record of a run: what it was, where it ran, what came of it. Small files, plain JSON, made to be read again.
+
+A run's folder (the workdir) holds
+
+    config.json        the resolved configuration
+    environment.json   its digest, the data's fingerprint, versions, devices, commit: all before step 0
+    metrics.jsonl      one object a line, each with its step
+    summary.json       the final figures; its presence says that the run is finished
+    checkpoints/       not part of the record
+    figures/           pictures
+    tensorboard/       the metrics again, for TensorBoard
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+
+from cnn_jax import configuration
+from cnn_jax.configuration import Config
+from cnn_jax.errors import InputError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "pillow", "dm-pix")
+
+
+class Record:
+    """The folder of one run, held by one process.
+
+    Use as a context manager: entering makes the folder, takes its lock and compares configurations.
+
+    Args:
+        workdir: the folder.
+        config: the configuration to run.
+
+    Raises:
+        InputError: on entering, if another process holds the folder, it can't be written, or it holds a run of another
+            configuration.
+    """
+
+    def __init__(self, workdir, config: Config):
+        self.workdir, self.config = Path(workdir), config
+        self._lock = filelock.FileLock(self.workdir / ".lock", timeout=0)
+        self._tensorboard = None
+
+    def __enter__(self):
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except filelock.Timeout as error:
+            raise InputError(f"{self.workdir} is in use by another process; wait for it, or give another --workdir.") from error
+        except OSError as error:
+            raise InputError(f"{self.workdir} can't be written ({error.strerror}); give another --workdir.") from error
+        try:
+            self._check_configuration()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        self._lock.release()
+
+    def _check_configuration(self):
+        if not self.config_path.exists():
+            others = [path.name for path in self.workdir.iterdir() if path.name != ".lock"]
+            if others:
+                raise InputError(
+                    f"{self.workdir} holds other files ({', '.join(sorted(others)[:3])}) and no run; give an empty or new --workdir."
+                )
+            return
+        different = configuration.differences(configuration.read(self.config_path), self.config)
+        if different:
+            raise InputError(
+                f"{self.workdir} holds a run of another configuration (there, here): {'; '.join(different)}; "
+                "give another --workdir, or the same values to resume."
+            )
+
+    @property
+    def config_path(self) -> Path:
+        return self.workdir / "config.json"
+
+    @property
+    def figures(self) -> Path:
+        """The folder for pictures, made if missing."""
+        folder = self.workdir / "figures"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def summary(self) -> dict | None:
+        """The final figures; None while the run isn't finished."""
+        return _read(self.workdir / "summary.json") if (self.workdir / "summary.json").exists() else None
+
+    def begin(self, environment: dict) -> None:
+        """Writes configuration and environment before step 0; of a run that is resumed, notes where it goes on.
+
+        Raises:
+            InputError: the data are not those that the run was begun with.
+        """
+        path = self.workdir / "environment.json"
+        if not path.exists() or not self.config_path.exists():
+            _write(self.config_path, configuration.to_json(self.config))
+            _write_json(path, environment)
+            return
+        recorded = _read(path)
+        if recorded.get("data_fingerprint") != environment["data_fingerprint"]:
+            raise InputError(
+                f"the data differ from those that the run in {self.workdir} was begun with (fingerprint {environment['data_fingerprint']}, "
+                f"recorded {recorded.get('data_fingerprint')}); restore them, or give another --workdir."
+            )
+        differing = {k: v for k, v in environment.items() if k != "command" and recorded.get(k) != v}
+        recorded.setdefault("resumed", []).append(differing)
+        _write_json(path, recorded)
+
+    def metrics(self) -> list[dict]:
+        """The lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        path = self.workdir / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return lines
+
+    def rewind(self, keep: Callable[[dict], bool]) -> list[dict]:
+        """Drops the lines of metrics.jsonl that don't satisfy `keep`, because their steps will be taken again."""
+        lines = [line for line in self.metrics() if keep(line)]
+        _write(self.workdir / "metrics.jsonl", "".join(_line(line) for line in lines))
+        return lines
+
+    def log(self, values: dict) -> None:
+        """Appends one line, which has a `step`, to metrics.jsonl and to TensorBoard."""
+        try:
+            with (self.workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(_line(values))
+            self._to_tensorboard(values)
+        except OSError as error:
+            raise InputError(
+                f"{self.workdir / 'metrics.jsonl'} can't be written ({error.strerror}); free the disk or make it writable, "
+                "and run the same command again to resume."
+            ) from error
+
+    def _to_tensorboard(self, values):
+        if self._tensorboard is None:
+            import tensorboardX
+
+            self._tensorboard = tensorboardX.SummaryWriter(str(self.workdir / "tensorboard"), purge_step=values["step"])
+        for name, value in values.items():
+            if name != "step" and isinstance(value, int | float):
+                self._tensorboard.add_scalar(name, value, values["step"])
+
+    def finish(self, summary: dict) -> None:
+        """Writes summary.json, which says that the run is finished."""
+        _write_json(self.workdir / "summary.json", summary)
+
+
+def read_run(run) -> tuple[Config, dict, dict]:
+    """(configuration, environment, summary) of a finished run.
+
+    Raises:
+        InputError: the folder holds no finished run.
+    """
+    run = Path(run)
+    for name in ("config.json", "environment.json", "summary.json"):
+        if not (run / name).is_file():
+            raise InputError(f"{run} holds no finished run: {name} is missing; give the --workdir of a run that has ended.")
+    return configuration.read(run / "config.json"), _read(run / "environment.json"), _read(run / "summary.json")
+
+
+def environment(config: Config, fingerprint: str, command: str) -> dict:
+    """What besides the configuration a run depends on."""
+    import jax
+
+    devices = jax.devices()
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "digest": configuration.digest(config),
+        "data_fingerprint": fingerprint,
+        "command": command,
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "device_count": len(devices),
+        "processes": jax.process_count(),
+        "cpu_cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **_commit(),
+    }
+
+
+def _commit() -> dict:
+    """The commit that the package's code is at, and whether the tree differs from it; None outside a checkout."""
+
+    def git(*words):
+        folder = Path(__file__).resolve().parent
+        answer = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=30)
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.TimeoutExpired):
+        commit = changed = None
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+
+
+def _line(values):
+    return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); restore it, or give another --workdir.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold a JSON object; restore it, or give another --workdir.")
+    return values
+
+
+def _write_json(path: Path, values: dict) -> None:
+    _write(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written ({error.strerror}); free the disk or make it writable, and run the same command again."
+        ) from error

@@ -1,0 +1,104 @@
+"""Checkpoints by Orbax: saved in the background, the latest few and the best kept, a half-written one never loaded."""
+
+import logging
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from cnn_jax.errors import InputError
+
+# Orbax tells about every save; what users need to know the loop says itself.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    A checkpoint becomes visible by the renaming of its finished folder, so one that was being written when the process died is not
+    seen again.
+
+    Args:
+        directory: made if missing.
+        keep: how many of the latest stay, beside the best.
+        best: name of the metric whose greatest value is best.
+    """
+
+    def __init__(self, directory, *, keep: int, best: str):
+        policies = checkpoint_managers.preservation_policy
+        self._best = best
+        self.directory = Path(directory).absolute()  # Orbax fails late on relative paths
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(keep), policies.BestN(get_metric_fn=self._value, n=1)]
+                ),
+                best_fn=self._value,  # without it Orbax writes no metrics
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def _value(self, metrics):
+        value = (metrics or {}).get(self._best)
+        return float("-inf") if value is None else value
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints there are, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state, metrics: dict | None = None) -> None:
+        """Starts saving; training may go on at once. A checkpoint of the same step is replaced.
+
+        Raises:
+            InputError: this save or the one before could not be written (a full or read-only disk). Finished ones are untouched.
+        """
+        try:
+            self.wait()
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics or {}, force=True)
+        except (OSError, ValueError) as error:
+            raise self._unwritable(step, error) from error
+
+    def wait(self) -> None:
+        """Returns when nothing is being saved any more. Raises InputError as `save` does."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError) as error:
+            raise self._unwritable("being saved", error) from error
+
+    def _unwritable(self, step, error):
+        kept = f"the checkpoint of step {self.steps[-1]} is whole" if self.steps else "none was finished before"
+        reason = str(error).strip().splitlines()[0][:200]
+        return InputError(
+            f"the checkpoint of step {step} could not be written to {self.directory} ({reason}); free the disk or make it writable and "
+            f"run the same command again: {kept}."
+        )
+
+    def restore(self, like, step: int | None = None):
+        """The state and metrics saved at `step`, by default the latest.
+
+        Args:
+            like: a state of the same structure on its devices.
+            step: which.
+
+        Returns:
+            (state, metrics as a dict, step).
+        """
+        step = self.steps[-1] if step is None else step
+        restored = self._manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)))
+        return restored, dict(self._manager.metrics(step) or {}), step
+
+    def best_step(self) -> int | None:
+        """The step with the best metric, the earliest of equals; None where none was measured."""
+        measured = {step: self._value(self._manager.metrics(step)) for step in self.steps}
+        measured = {step: value for step, value in measured.items() if value > float("-inf")}
+        return max(measured, key=lambda step: (measured[step], -step)) if measured else None
+
+    def close(self) -> None:
+        """Finishes what is being saved, and lets go of the threads."""
+        self._manager.close()

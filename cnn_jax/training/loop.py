@@ -1,0 +1,173 @@
+"""How many steps are taken, and what happens between them: evaluate, save, next batch, step, in this order.
+
+The order never changes: a checkpoint is of a state that was evaluated, and a run that goes on from it takes the batch that the
+interrupted one would have taken.
+"""
+
+import collections
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import tqdm
+
+from cnn_jax.configuration import TrainingConfig
+from cnn_jax.data.pipeline import Timed
+from cnn_jax.errors import InputError
+from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.preemption import Stopped, StopRequest
+
+LATE = 2
+"""Metrics are read this many steps after theirs was started, so that looking at them never holds the devices up."""
+
+
+class NotFinite(InputError):
+    """A metric became NaN or infinite: the run can't go on. The message names the step and the metric."""
+
+
+def train(
+    state,
+    train_step: Callable,
+    batches_from: Callable,
+    validate: Callable,
+    checkpoints: Checkpoints,
+    log: Callable,
+    stop: StopRequest,
+    config: TrainingConfig,
+    *,
+    start: int,
+    validated: bool,
+    elapsed_s: float,
+    learning_rate: Callable,
+    headline: str,
+    save_form: Callable = lambda state: state,
+):
+    """Takes the steps from `start` to `config.steps`.
+
+    Args:
+        state: at step `start`; it is used up.
+        train_step: `(state, batch) -> (state, metrics)`, compiled.
+        batches_from: `step -> iterator of batches`, from that step's on.
+        validate: `(state, check) -> metrics`; calls `check()` between its batches, which may raise Stopped.
+        checkpoints: where states are kept.
+        log: takes a dict of metrics with its step.
+        stop: looked at after each step.
+        config: the `training` section.
+        start: steps already taken.
+        validated: whether the checkpoint at `start` already holds its validation.
+        elapsed_s: seconds that the run has taken before.
+        learning_rate: `step -> learning rate`, for the log.
+        headline: the validation metric shown beside the loss.
+        save_form: what of the state is saved.
+
+    Returns:
+        The state after the last step, saved and evaluated.
+
+    Raises:
+        NotFinite: loss or gradient is NaN or infinite.
+        Stopped: a signal came; the state is saved.
+        InputError: a checkpoint could not be written.
+    """
+    batches = Timed(batches_from(start))
+    begun = time.perf_counter() - elapsed_s
+    pending = collections.deque()
+    interval = {"time": time.perf_counter(), "waited": 0.0, "steps": 0}
+    shown = _Progress(config.steps, start)
+
+    def settle(keep: int):
+        """Reads the metrics of all steps but the last `keep`."""
+        while len(pending) > keep:
+            step, metrics = pending.popleft()
+            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise NotFinite(
+                        f"train/{name} is {value} at step {step}: lower optimizer.learning_rate or raise optimizer.warmup_steps, and "
+                        "look at the data with experiments.inspect_data; the checkpoints before are kept."
+                    )
+            interval["steps"] += 1
+            if step % config.log_every_steps == 0 or step == config.steps:
+                line = {"step": step} | {f"train/{name}": value for name, value in metrics.items()}
+                line["train/learning_rate"] = float(learning_rate(step - 1))
+                seconds = time.perf_counter() - interval["time"]
+                line["train/images_per_second"] = interval["steps"] * config.batch_size / seconds
+                line["train/data_wait_fraction"] = (batches.waited_s - interval["waited"]) / seconds
+                line["elapsed_s"] = time.perf_counter() - begun
+                log(line)
+                shown.trained(line)
+                interval.update(time=time.perf_counter(), waited=batches.waited_s, steps=0)
+
+    step = start
+    try:
+        while True:
+            if step and not (step == start and validated) and (step % config.validate_every_steps == 0 or step == config.steps):
+                settle(0)
+                before = time.perf_counter()
+                try:
+                    metrics = validate(state, stop.raise_if_set)
+                except Stopped:
+                    checkpoints.save(step, save_form(state))
+                    checkpoints.wait()
+                    raise
+                log({"step": step, **metrics, "elapsed_s": time.perf_counter() - begun})
+                shown.validated(step, metrics, headline)
+                checkpoints.save(step, save_form(state), metrics)
+                interval["time"] += time.perf_counter() - before  # validation is no training time
+            if step == config.steps:
+                break
+            if stop.signal_number is not None:
+                settle(0)
+                if step and step not in checkpoints.steps:
+                    checkpoints.save(step, save_form(state))
+                checkpoints.wait()
+                stop.raise_if_set()
+            batch = next(batches)
+            state, metrics = train_step(state, batch)
+            step += 1
+            if step == start + 1:  # the first step compiles, and is left out of the speed
+                jax.block_until_ready(metrics)
+                interval.update(time=time.perf_counter(), waited=batches.waited_s, steps=-1)
+            pending.append((step, metrics))
+            settle(LATE)
+            shown.step(step)
+        checkpoints.wait()
+    finally:
+        shown.close()
+    return state
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line of text at each log and validation."""
+
+    def __init__(self, steps, start):
+        self.steps, self.loss, self.score = steps, "", ""
+        self.bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.began, self.start, self.said = time.perf_counter(), start, -math.inf
+
+    def step(self, step):
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+
+    def trained(self, line):
+        self.loss = f"loss {line['train/loss']:.4f}, {line['train/images_per_second']:.1f} images/s"
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{self.loss}{self.score}")
+        elif time.perf_counter() - self.said >= 10 or line["step"] == self.steps:  # a log file needs no line a second
+            self.said = time.perf_counter()
+            done = max(line["step"] - self.start, 1)
+            left = (self.said - self.began) / done * (self.steps - line["step"])
+            print(f"step {line['step']}/{self.steps}: {self.loss}{self.score}, {left:.0f} s left", flush=True)
+
+    def validated(self, step, metrics, headline):
+        value = metrics.get(headline)
+        self.score = "" if value is None else f", {headline} {value:.4f}"
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{self.loss}{self.score}")
+        else:
+            print(f"step {step}/{self.steps}: {headline} {'undefined' if value is None else f'{value:.4f}'}", flush=True)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
