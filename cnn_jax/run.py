@@ -1,0 +1,198 @@
+"""A run from configuration to record, to be read from top to bottom; and the command around it."""
+
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from cnn_jax import configuration
+from cnn_jax.configuration import Config
+from cnn_jax.errors import InputError
+
+FLAGS = {"workdir": ("", "folder of the run; one that holds an unfinished run resumes it (default: a new one in results/runs)")}
+HEADLINE = "validation/miou"
+
+
+def main(module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> int:
+    """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130 and 143 after signals."""
+    argv = list(sys.argv if argv is None else argv)
+    if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
+        print(configuration.help_text(module, configurations, FLAGS), end="")
+        return 0
+
+    def command():
+        config, values = configuration.parse_command_line(argv, configurations, FLAGS)
+        now = datetime.now().strftime("%Y%m%d-%H%M%S")
+        workdir = values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
+        arguments = [a for a in argv[1:] if not a.startswith("--workdir")]
+        if values["workdir"] and "--workdir" in argv:
+            arguments.remove(values["workdir"])
+        run(config, workdir, command=shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)]))
+
+    return guarded(command)
+
+
+def guarded(command: Callable) -> int:
+    """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its exit code."""
+    from cnn_jax.training.preemption import Stopped
+
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run(config: Config, workdir, command: str = "") -> dict:
+    """Trains, evaluates and records; goes on where an earlier run in `workdir` stopped.
+
+    Args:
+        config: checked.
+        workdir: the folder of the record.
+        command: what to type to run or resume this, for the record.
+
+    Returns:
+        The summary that is written to summary.json.
+
+    Raises:
+        InputError: what the user can mend.
+        Stopped: SIGTERM or Ctrl-C came; the state is saved.
+    """
+    from cnn_jax.reporting import records, table
+    from cnn_jax.training.preemption import Stopped, StopRequest
+
+    with StopRequest() as stop, records.Record(workdir, config) as record:
+        if record.summary is not None:
+            print(f"{workdir} holds this run, finished:\n{table.summary_table(record.summary)}")
+            return record.summary
+        try:
+            summary = _run(config, record, stop, command)
+        except Stopped:
+            print(f"\nstopped; to resume:\n  {command}", flush=True)
+            raise
+        print(f"\n{table.summary_table(summary)}\nrecord and pictures: {workdir}")
+        return summary
+
+
+def _run(config: Config, record, stop, command: str) -> dict:
+    import jax
+
+    from cnn_jax.data import aerial
+    from cnn_jax.data.pipeline import RegionSource, read_ahead, training_batches
+    from cnn_jax.data.scenes import SPLITS
+    from cnn_jax.reporting import records
+    from cnn_jax.segmentation import Segmentation
+    from cnn_jax.training import loop, optimizer
+    from cnn_jax.training.checkpoints import Checkpoints
+    from cnn_jax.training.devices import Devices, accelerator_notice
+    from cnn_jax.training.state import parameter_count
+    from cnn_jax.training.step import make_train_step
+
+    training = config.training
+    print(accelerator_notice())
+    print(
+        f"{config.experiment} {config.configuration}, seed {config.seed}, digest {configuration.digest(config)}, in {record.workdir}"
+    )
+    devices = Devices(training.parallelism)
+    devices.check_batch("training.batch_size / training.accumulate", training.batch_size // training.accumulate)
+    devices.check_batch("evaluation.batch_size", config.evaluation.batch_size)
+
+    scenes = aerial.open_scenes(config.data)
+    task = Segmentation(config, scenes)
+    record.begin(records.environment(config, scenes.fingerprint, command))
+    counts = ", ".join(f"{len(task.scenes[split])} {split}" for split in SPLITS)
+    print(f"{config.data.source}: {counts} scenes; classes: {', '.join(task.names)}")
+
+    state = task.initial_state()
+    parameters = parameter_count(state.variables)
+    print(f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} crops")
+    train_step = make_train_step(
+        task.model(devices.axis_name),
+        task.loss,
+        task.optimizer,
+        task.augment,
+        seed=config.seed,
+        accumulate=training.accumulate,
+        ema_decay=config.optimizer.ema_decay,
+        axis_name=devices.axis_name,
+    )
+    batches = training_batches(
+        RegionSource(task.scenes["train"], config.data.crop_px, task.region_px),
+        seed=config.seed,
+        batch_size=training.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    evaluators = {split: task.evaluator(split, devices) for split in ("validation", "test") if len(task.scenes[split])}
+
+    # Where an earlier run stopped: its lines of metrics beyond the checkpoint are dropped, for those steps are taken again.
+    checkpoints = Checkpoints(record.workdir / "checkpoints", keep=training.keep_checkpoints, best=HEADLINE)
+    start, validated = 0, False
+    if checkpoints.steps:
+        state, metrics, start = checkpoints.restore(jax.device_put(state, devices.whole))
+        validated = bool(metrics)
+        print(f"resuming after step {start}")
+    kept = record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or HEADLINE not in line)))
+
+    def validate(state, check):
+        if "validation" not in evaluators:
+            return {}
+        evaluation = evaluators["validation"].evaluate(devices.single(state).evaluated, check)
+        return task.scores(evaluation, "validation")
+
+    state = loop.train(
+        devices.replicate(state),
+        devices.train_step(train_step),
+        lambda start: read_ahead(batches, start, devices.place, config.data.prefetch_batches),
+        validate,
+        checkpoints,
+        record.log,
+        stop,
+        training,
+        start=start,
+        validated=validated,
+        elapsed_s=kept[-1]["elapsed_s"] if kept else 0.0,
+        learning_rate=optimizer.learning_rate(config.optimizer, training.steps),
+        headline=HEADLINE,
+        save_form=devices.single,
+    )
+    state = devices.single(state)
+    evaluated_step = training.steps
+    if config.evaluation.weights == "best":
+        evaluated_step = checkpoints.best_step() or evaluated_step
+        state, _, _ = checkpoints.restore(jax.device_put(state, devices.whole), evaluated_step)
+    checkpoints.close()
+
+    lines = record.metrics()
+    summary = {
+        "experiment": config.experiment,
+        "configuration": config.configuration,
+        "digest": configuration.digest(config),
+        "seed": config.seed,
+        "parameters": parameters,
+        "steps": training.steps,
+        "evaluated_step": evaluated_step,
+        "wall_time_s": lines[-1]["elapsed_s"],
+        "train/images_per_second": _median(lines, "train/images_per_second"),
+        "train/data_wait_fraction": _median(lines, "train/data_wait_fraction"),
+    }
+    evaluation = None
+    for split, evaluator in evaluators.items():
+        print(f"evaluating {len(evaluator.scenes)} {split} scenes with the weights of step {evaluated_step}", flush=True)
+        evaluation = evaluator.evaluate(state.evaluated, stop.raise_if_set)
+        summary |= task.summary(evaluation, split)
+    task.pictures(record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated)
+    record.finish(summary)
+    return summary
+
+
+def _median(lines, key):
+    """Over the intervals of the log; the mean would count every hiccup of the machine."""
+    values = [line[key] for line in lines if key in line]
+    return statistics.median(values) if values else None

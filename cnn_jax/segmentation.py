@@ -1,0 +1,116 @@
+"""What is particular to segmenting scenes: how examples become crops, how predictions are counted, scored and pictured."""
+
+import functools
+
+import numpy as np
+
+from cnn_jax import configuration
+from cnn_jax.configuration import Config
+from cnn_jax.data import aerial, augmentation
+from cnn_jax.data.pipeline import DecodedScenes
+from cnn_jax.data.scenes import SPLITS, SceneSet
+from cnn_jax.evaluation import evaluate, metrics
+from cnn_jax.training import losses, optimizer, state
+
+
+class Segmentation:
+    """The task that a configuration and a set of scenes make.
+
+    Args:
+        config: checked.
+        scenes: the splits; decoded at first use, within the memory budget.
+
+    Raises:
+        InputError: a split that is needed has no scenes.
+    """
+
+    def __init__(self, config: Config, scenes: SceneSet):
+        augmentation.check(config.augmentation)
+        self.config, self.classes = config, scenes.classes
+        self.names = [c.name for c in scenes.classes]
+        budget = config.data.memory_budget_gib * 2**30
+        sizes = {s: sum(x.height_px * x.width_px * 4 for x in scenes.splits[s]) for s in SPLITS}
+        total = max(sum(sizes.values()), 1)
+        self.scenes = {s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS}
+        self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
+
+    def model(self, axis_name: str | None = None):
+        """The Flax module; `axis_name` is the `pmap` axis."""
+        return configuration.build_model(self.config.model, len(self.names), axis_name=axis_name)
+
+    def initial_state(self) -> state.TrainState:
+        """The state before step 0, drawn from the seed."""
+        shape = (*self.config.data.crop_px, 3)
+        return state.create(self.model(), self.optimizer, self.config.seed, shape, averaged=self.config.optimizer.ema_decay > 0)
+
+    @functools.cached_property
+    def loss(self):
+        """`(logits, labels) -> (sum, count)` with the class weights of the training scenes."""
+        config, weights = self.config.loss, None
+        if config.class_weights != "none":
+            weights = losses.class_weights(
+                aerial.class_counts(self.scenes["train"].scenes, len(self.names)), config.class_weights
+            )
+        return functools.partial(losses.cross_entropy, class_weights=weights, label_smoothing=config.label_smoothing)
+
+    @functools.cached_property
+    def region_px(self) -> tuple[int, int]:
+        """Height and width of the regions that training crops are taken from: no larger than the largest scene."""
+        wanted = augmentation.region_px(self.config.data.crop_px, self.config.augmentation)
+        return tuple(min(a, b) for a, b in zip(wanted, self.scenes["train"].largest_px, strict=True))
+
+    def augment(self, keys, regions):
+        """Training crops from regions: normalised images float32 `[batch, height, width, 3]` and labels int32."""
+        data = self.config.data
+        images, labels = augmentation.augment_examples(keys, regions, self.config.augmentation, data.crop_px)
+        return self.normalize(images), labels
+
+    def normalize(self, images):
+        """Images from 0 to 1 as the model sees them."""
+        return augmentation.normalize(images, self.config.data.mean, self.config.data.std)
+
+    def evaluator(self, split: str, devices) -> evaluate.SceneEvaluator:
+        """Evaluates a split on the devices."""
+        step = evaluate.make_window_step(self.model(), self.loss, self.normalize, len(self.names))
+        return evaluate.SceneEvaluator(
+            self.scenes[split], devices.predict(step), devices, self.config.evaluation, len(self.names)
+        )
+
+    def scores(self, evaluation: evaluate.Evaluation, split: str) -> dict:
+        """Loss and figures of merit, keyed by split and averaging."""
+        return {f"{split}/loss": evaluation.loss} | metrics.scores(evaluation.total, self.names, split)
+
+    def summary(self, evaluation: evaluate.Evaluation, split: str) -> dict:
+        """The scores and what they were counted on: scenes, pixels, the confusion matrix."""
+        return self.scores(evaluation, split) | {
+            f"{split}/scenes": len(evaluation.confusion),
+            f"{split}/pixels": int(evaluation.total.sum()),
+            f"{split}/confusion": evaluation.total.tolist(),
+        }
+
+    def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
+        """Learning curves, confusion matrix and a gallery of scenes from the worst to the best, as PNG files in `folder`."""
+        from cnn_jax.reporting import figures
+
+        figures.learning_curves(lines, folder / "learning_curves.png")
+        if evaluation is None:
+            return
+        figures.confusion_matrix(evaluation.total, self.names, folder / "confusion_matrix.png")
+        miou = np.array([metrics.miou(matrix) for matrix in evaluation.confusion])
+        order = np.argsort(miou, kind="stable")
+        count = min(self.config.evaluation.gallery_scenes, len(order))
+        chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
+        images, truths = zip(*(evaluator.scenes[int(i)] for i in chosen), strict=True)
+        figures.gallery(
+            images,
+            truths,
+            [evaluator.predict(variables, int(i)) for i in chosen],
+            self.names,
+            [c.color for c in self.classes],
+            folder / "gallery.png",
+            titles=[
+                f"{evaluator.scenes.scenes[i].name}: mIoU {miou[i]:.3f}, "
+                f"pixel accuracy {metrics.pixel_accuracy(evaluation.confusion[i]):.3f}"
+                for i in chosen
+            ],
+        )
