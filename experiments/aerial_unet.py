@@ -53,7 +53,7 @@ def dubai() -> Config:
         data=DataConfig(source="dubai"),
         augmentation=AugmentationConfig(scale_range=(0.6, 1.65)),
         training=TrainingConfig(steps=1500, batch_size=8, validate_every_steps=250),
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=1e-2),
         evaluation=EvaluationConfig(window_px=(512, 512), context_px=64, batch_size=1),
     )
 

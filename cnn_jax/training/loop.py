@@ -92,8 +92,9 @@ def train(
                 line = {"step": step} | {f"train/{name}": value for name, value in metrics.items()}
                 line["train/learning_rate"] = float(learning_rate(step - 1))
                 seconds = time.perf_counter() - interval["time"]
-                line["train/images_per_second"] = interval["steps"] * config.batch_size / seconds
-                line["train/data_wait_fraction"] = (batches.waited_s - interval["waited"]) / seconds
+                if interval["steps"]:
+                    line["train/images_per_second"] = interval["steps"] * config.batch_size / seconds
+                    line["train/data_wait_fraction"] = (batches.waited_s - interval["waited"]) / seconds
                 line["elapsed_s"] = time.perf_counter() - begun
                 log(line)
                 shown.trained(line)
@@ -151,7 +152,9 @@ class _Progress:
             self.bar.update(step - self.bar.n)
 
     def trained(self, line):
-        self.loss = f"loss {line['train/loss']:.4f}, {line['train/images_per_second']:.1f} images/s"
+        self.loss = f"loss {line['train/loss']:.4f}"
+        if "train/images_per_second" in line:
+            self.loss += f", {line['train/images_per_second']:.1f} images/s"
         if self.bar is not None:
             self.bar.set_postfix_str(f"{self.loss}{self.score}")
         elif time.perf_counter() - self.said >= 10 or line["step"] == self.steps:  # a log file needs no line a second
