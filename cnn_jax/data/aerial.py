@@ -9,45 +9,20 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from cnn_jax.configuration import DataConfig
-from cnn_jax.data.descriptions import Description, display_color, fields, load_description, patterns, value
-from cnn_jax.data.scenes import IGNORED, SPLITS, Scene, SceneClass, SceneSet
+from cnn_jax.data.decoding import examine, read_image, read_mask
+from cnn_jax.data.descriptions import display_color, fields, load_description, patterns, value
+from cnn_jax.data.scenes import SPLITS, Scene, SceneClass, SceneSet
 from cnn_jax.errors import InputError
-
-LARGEST_IMAGE_PX = 2**30
-"""An image whose header claims more pixels is refused before it is decoded: a small file can claim any size."""
 
 READ_THREADS = 8
 """Files read at once; reading, hashing and decoding leave Python's lock."""
-
-# Pillow's readers, by how a file begins. They are called directly, not through Image.open, whose own limit on sizes is a global
-# and below the largest orthophotos, and which would also try formats that nobody keeps photographs in.
-_READERS = (
-    (b"\xff\xd8\xff", JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    (b"II*\0", TiffImageFile),
-    (b"MM\0*", TiffImageFile),
-    (b"II+\0", TiffImageFile),
-    (b"MM\0+", TiffImageFile),
-    (b"BM", BmpImageFile),
-    (b"RIFF", WebPImageFile),
-)
-
-_ORIENTATION = 0x0112
-_UNKNOWN = 254
 
 UnknownReport = Callable[[Path, Mapping[str, int]], None]
 """Called with a mask's path and its values outside the description ("#RRGGBB" or "17") with their pixels."""
@@ -95,9 +70,9 @@ def open_folder(config: DataConfig, report_unknown: UnknownReport | None = None)
     _check_sizes(facts)
 
     def scene(pair):
-        height_px, width_px = facts[pair].image_px
+        image, _ = facts[pair]
         read = functools.partial(_read, directory / pair.image, directory / pair.mask, description, report_unknown)
-        return Scene(pair.name, height_px, width_px, read)
+        return Scene(pair.name, image.height_px, image.width_px, read)
 
     return SceneSet(
         classes=tuple(SceneClass(known.name, display_color(description, i)) for i, known in enumerate(description.classes)),
@@ -140,16 +115,16 @@ def measured(scenes: Iterable[Scene], measure: Callable[[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class _Pair:
-    """An image and its mask, as paths relative to the folder, with the values of the template's fields."""
+    """An image and its mask, as paths relative to the folder, with the values of the template's fields.
+
+    `name` is the image's path without suffix and without the folders that are the same for all.
+    """
 
     image: str
     mask: str
     values: tuple[tuple[str, str], ...]
     group: str
-
-    @property
-    def name(self):
-        return str(Path(self.image).with_suffix("").as_posix())
+    name: str
 
 
 def _find_pairs(description, directory):
@@ -194,15 +169,20 @@ def _find_pairs(description, directory):
     for key, (image,) in by_key["image"].items():
         values = dict(zip(names, key, strict=True))
         group = value(description.group, values) if description.group else "/".join(key)
-        pairs.append(_Pair(image, by_key["mask"][key][0], tuple(values.items()), group))
+        telling = zip(image.split("/"), description.image.split("/"), strict=True)
+        name = "/".join(part for part, template in telling if fields(template))
+        name = name[: -len(Path(name).suffix)]
+        pairs.append(_Pair(image, by_key["mask"][key][0], tuple(values.items()), group, name))
     return sorted(pairs, key=lambda pair: _natural(pair.image))
 
 
 def _walk(folder, parts, bound, prefix):
     """Files below `folder` that match, as (relative path, values of the fields); goes only into folders that match."""
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
         match = parts[0].fullmatch(unicodedata.normalize("NFC", entry.name))
-        if not match or any(bound.get(name, found) != found for name, found in match.groupdict().items()):
+        if not match or any(bound.get(name, text) != text for name, text in match.groupdict().items()):
             continue
         values = {**bound, **match.groupdict()}
         if len(parts) == 1 and entry.is_file():
@@ -269,8 +249,7 @@ def _described(pairs, splits, replaced, directory):
             for group in getattr(splits, split) if split not in replaced else ():
                 _check_group(group, set(of.values()), f"splits.{split} of the description", f" or set data.{split}_groups")
     named = {name: split for split in SPLITS for name in getattr(splits, split)}
-    rest = {} if splits.train else {"rest": "train"}
-    assigned = {pair: named.get(of[pair], rest.get("rest")) for pair in pairs}
+    assigned = {pair: named.get(of[pair], None if splits.train else "train") for pair in pairs}
     return {pair: split for pair, split in assigned.items() if split}
 
 
@@ -306,231 +285,55 @@ def _check_group(group, known, where, or_else=""):
 
 def _held_out(pairs, share, within):
     """The last share of the groups (of each value of the field `within`), at least one where there are two or more."""
-    strata = defaultdict(dict)
-    seen = set()
+    stratum = {}
     for pair in pairs:
-        if pair.group not in seen:
-            seen.add(pair.group)
-            strata[dict(pair.values).get(within)][pair.group] = None
+        stratum.setdefault(pair.group, dict(pair.values).get(within))
+    strata = defaultdict(list)
+    for group in sorted(stratum, key=_natural):
+        strata[stratum[group]].append(group)
     held = set()
     for groups in strata.values():
-        ordered = sorted(groups, key=_natural)
-        count = max(1, round(share * len(ordered))) if len(ordered) > 1 else 0
-        held.update(ordered[len(ordered) - count :])
+        count = max(1, round(share * len(groups))) if len(groups) > 1 else 0
+        held.update(groups[len(groups) - count :])
     return [pair for pair in pairs if pair.group in held]
 
 
-# ---- headers and bytes
-
-
-@dataclass(frozen=True)
-class _Facts:
-    image_px: tuple[int, int]
-    mask_px: tuple[int, int]
-    digests: tuple[str, str]
+# ---- files
 
 
 def _examine(directory, pair):
-    """Sizes from the headers and digests of the whole files, of one pair."""
-    sizes, orientations, digests = [], [], []
-    for file in (pair.image, pair.mask):
-        path = directory / file
-        with _explained(path), path.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest())
-            picture = _picture(path, stream)
-            sizes.append((picture.height, picture.width))
-            orientations.append(_orientation(picture))
-            if file == pair.mask and isinstance(picture, JpegImageFile):
-                raise InputError(f"{path} is a JPEG, whose compression changes labels: export the masks again as PNG.")
-    if orientations[0] != orientations[1]:
+    """The facts of an image and of its mask."""
+    image, mask = (examine(directory / file) for file in (pair.image, pair.mask))
+    if mask.is_jpeg:
+        raise InputError(f"{directory / pair.mask} is a JPEG, whose compression changes labels: export the masks again as PNG.")
+    if image.orientation != mask.orientation:
         raise InputError(
-            f"{directory / pair.image} and its mask differ in EXIF orientation ({orientations[0]} and {orientations[1]}), so which "
-            "pixels belong together is unknown: save both upright and without the tag."
+            f"{directory / pair.image} and its mask differ in EXIF orientation ({image.orientation} and {mask.orientation}), so "
+            "which pixels belong together is unknown: save both upright and without the tag."
         )
-    return _Facts(*sizes, tuple(digests))
-
-
-def _orientation(picture):
-    # TIFF is turned upright by its reader. A PNG that keeps its tag behind the pixels would have to be decoded to find it.
-    if isinstance(picture, TiffImageFile) or (isinstance(picture, PngImageFile) and "exif" not in picture.info):
-        return 1
-    return picture.getexif().get(_ORIENTATION, 1)
+    return image, mask
 
 
 def _check_sizes(facts):
-    different = [(pair, fact) for pair, fact in facts.items() if fact.image_px != fact.mask_px]
+    different = [
+        f"{pair.mask} is {mask.width_px} x {mask.height_px} px for an image of {image.width_px} x {image.height_px} px"
+        for pair, (image, mask) in facts.items()
+        if (image.height_px, image.width_px) != (mask.height_px, mask.width_px)
+    ]
     if different:
-        named = [f"{pair.mask} is {_px(fact.mask_px)} for an image of {_px(fact.image_px)}" for pair, fact in different[:3]]
         more = ", ..." if len(different) > 3 else ""
         raise InputError(
-            f"sizes of image and mask differ in {len(different)} pairs: {', '.join(named)}{more}; replace these masks."
+            f"sizes of image and mask differ in {len(different)} pairs: {', '.join(different[:3])}{more}; replace these masks."
         )
-
-
-def _px(size):
-    return f"{size[1]} x {size[0]} px"
 
 
 def _fingerprint(description, splits, facts):
     identity = asdict(description)
     del identity["about"]
-    pairs = {split: [(pair.image, pair.mask, *facts[pair].digests) for pair in splits[split]] for split in SPLITS}
+    pairs = {
+        split: [(pair.image, pair.mask, *(fact.digest for fact in facts[pair])) for pair in splits[split]] for split in SPLITS
+    }
     return hashlib.blake2b(json.dumps([identity, pairs], sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-# ---- decoding
-
-
-@contextmanager
-def _explained(path):
-    """Turns whatever a reader of images raises on a bad file into one sentence about the file."""
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
-        raise InputError(f"{path} can't be decoded ({error}): it is damaged or cut short; copy it again.") from error
-
-
-def _picture(path, stream) -> ImageFile.ImageFile:
-    """An image file opened but not decoded."""
-    stream.seek(0)
-    start = stream.read(16)
-    stream.seek(0)
-    reader = next((reader for magic, reader in _READERS if start.startswith(magic)), None)
-    if reader is None:
-        raise InputError(f"{path} is no JPEG, PNG, TIFF, BMP or WebP image: replace or remove it.")
-    picture = reader(stream, path)
-    if picture.width * picture.height > LARGEST_IMAGE_PX:
-        limit = f"{LARGEST_IMAGE_PX:,}"
-        raise InputError(
-            f"{path} claims {_px((picture.height, picture.width))}, over the limit of {limit} pixels: cut it into parts."
-        )
-    return picture
-
-
-def read_image(path: Path) -> np.ndarray:
-    """A photograph as uint8 [height, width, 3]: grey is repeated, alpha and further bands are dropped, 16 bits scaled to 8.
-
-    Raises:
-        InputError: the file is no image, damaged, too large, or of floating-point numbers.
-    """
-    with _explained(path), path.open("rb") as stream:
-        picture = _picture(path, stream)
-        picture.load()
-        mode = picture.mode
-        if mode == "F":
-            raise InputError(f"{path} holds floating-point numbers: save the photograph with 8 bits a channel.")
-        if mode.startswith("I"):
-            grey = np.asarray(picture).astype(np.int64)
-            if grey.min() < 0 or grey.max() > 65535:
-                raise InputError(f"{path} has numbers beyond 16 bits: save the photograph with 8 bits a channel.")
-            return _repeated(((grey + 128) // 257).astype(np.uint8))  # 65535 is 255 times 257
-        if mode == "P":
-            return _palette(picture)[np.asarray(picture)]
-        if mode in ("L", "LA"):
-            array = np.asarray(picture)
-            return _repeated(array if array.ndim == 2 else array[..., 0])
-        return np.ascontiguousarray(np.asarray(picture if mode.startswith("RGB") else picture.convert("RGB"))[..., :3])
-
-
-def read_mask(path: Path, description: Description) -> tuple[np.ndarray, dict[str, int]]:
-    """A mask as labels, uint8 [height, width] with class indices or `IGNORED`, and its unknown values with their pixels.
-
-    Unknown values ("#RRGGBB", or "17" in index masks) are labelled `IGNORED`.
-
-    Raises:
-        InputError: the file is no image, damaged, too large, or not of the kind that the description says.
-    """
-    table = _label_table(description)
-    with _explained(path), path.open("rb") as stream:
-        picture = _picture(path, stream)
-        stored = picture.tile[0].args if picture.tile else ""  # how samples are stored, which decoding forgets
-        picture.load()
-    if description.mask_values == "index":
-        labels, codes = _index_labels(path, picture, stored, table)
-        form = "{}".format
-    else:
-        labels, codes = _palette_labels(path, picture, table)
-        form = "#{:06X}".format
-    unknown = labels == _UNKNOWN
-    if not unknown.any():
-        return labels, {}
-    values, counts = np.unique(codes(unknown), return_counts=True)
-    labels[unknown] = IGNORED
-    return labels, {form(code): int(count) for code, count in zip(values.tolist(), counts, strict=True)}
-
-
-def _palette_labels(path, picture, table):
-    """Labels of a mask of colours, with `_UNKNOWN`, and a function from a boolean mask to the colours there as 0xRRGGBB."""
-    if picture.mode == "P":
-        indices = np.asarray(picture)
-        colors = _codes(_palette(picture))
-        return table[colors][indices], lambda where: colors[indices[where]]
-    if picture.mode in ("1", "L", "LA"):
-        grey = np.asarray(picture.convert("L"))
-        colors = _codes(_repeated(np.arange(256, dtype=np.uint8)[None])[0])
-        return table[colors][grey], lambda where: colors[grey[where]]
-    if not picture.mode.startswith("RGB"):
-        raise InputError(f"{path} is of mode {picture.mode}, which has no exact colours: save the mask as RGB.")
-    array = np.asarray(picture)[..., :3]
-    labels = np.empty(array.shape[:2], np.uint8)
-    for top in range(0, len(array), 256):  # strips stay in the processor's cache; whole masks are three times as slow
-        strip = slice(top, top + 256)
-        np.take(table, _codes(array[strip]), out=labels[strip], mode="clip")
-    return labels, lambda where: _codes(array[where])
-
-
-def _index_labels(path, picture, stored, table):
-    """Labels of a mask of numbers, with `_UNKNOWN`, and a function from a boolean mask to the numbers there."""
-    array = np.asarray(picture)
-    if picture.mode == "LA":
-        array = array[..., 0]
-    if array.ndim == 3 and (array[..., :3] == array[..., :1]).all():
-        array = array[..., 0]  # a grey mask saved as RGB
-    if array.ndim == 3 or picture.mode == "F":
-        raise InputError(
-            f"{path} holds colours or fractions where the description says index: set mask_values, or replace the mask."
-        )
-    raw_mode = stored if isinstance(stored, str) else stored[0]
-    if raw_mode in ("L;2", "L;4"):
-        array = array // (85 if raw_mode == "L;2" else 17)  # Pillow stretches few bits over 0 to 255, which are numbers here
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8)
-    within = array if array.dtype.itemsize <= 2 else np.clip(array, -1, len(table) - 1)  # -1 is the last entry, kept unknown
-    return table[within], lambda where: array[where]
-
-
-@functools.lru_cache(maxsize=4)
-def _label_table(description):
-    """Mask value -> label, uint8: [2**24] by colour 0xRRGGBB, or [2**16 + 1] by number, the last for what lies beyond."""
-    palette = description.mask_values == "palette"
-    table = np.full(2**24 if palette else 2**16 + 1, _UNKNOWN, np.uint8)
-    for label, values in [*((i, c.values) for i, c in enumerate(description.classes)), (IGNORED, description.ignored)]:
-        for mask_value in values:
-            table[int(mask_value[1:], 16) if palette else mask_value] = label
-    return table
-
-
-def _codes(colors):
-    """uint8 [..., 3] as uint32 [...] 0xRRGGBB."""
-    codes = colors[..., 0].astype(np.uint32)
-    for channel in (1, 2):
-        codes <<= 8
-        codes |= colors[..., channel]
-    return codes
-
-
-def _palette(picture):
-    """The palette of a mode P image, uint8 [256, 3]; entries that the file doesn't have are black."""
-    colors = np.zeros((256, 3), np.uint8)
-    given = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    colors[: len(given)] = given
-    return colors
-
-
-def _repeated(grey):
-    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def _read(image_path, mask_path, description, report_unknown):

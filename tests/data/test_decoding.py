@@ -1,0 +1,148 @@
+"""Every mode of image and mask that a folder may hold."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.data.decoding import examine, read_image, read_mask
+from cnn_jax.data.descriptions import BUILT_IN, LabelClass
+from cnn_jax.data.scenes import IGNORED
+from cnn_jax.errors import InputError
+from tests.data import fake_sets
+from tests.data.fake_sets import HEIGHT_PX, WIDTH_PX, label_map, photograph, save
+
+COLORS = {
+    "image": "photos/{name}.png",
+    "mask": "labels/{name}.png",
+    "mask_values": "palette",
+    "classes": (LabelClass("roof", ("#FF0000",)), LabelClass("ground", ("#00FF00", "#0000FF"))),
+    "ignored": ("#000000",),
+}
+
+
+@pytest.fixture
+def palette_description():
+    return dataclasses.replace(BUILT_IN["dubai"], **COLORS)
+
+
+@pytest.fixture
+def index_description():
+    classes = (LabelClass("zero", (0,)), LabelClass("one", (1, 15)), LabelClass("large", (40000,)))
+    return dataclasses.replace(BUILT_IN["folders"], classes=classes, ignored=(3,))
+
+
+GREY = photograph()[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("picture", "suffix", "expected"),
+    [
+        (Image.fromarray(photograph()), ".png", photograph()),
+        (Image.fromarray(photograph()), ".bmp", photograph()),
+        (Image.fromarray(photograph()), ".tif", photograph()),
+        (Image.fromarray(np.dstack([photograph(), GREY])), ".png", photograph()),
+        (Image.fromarray(np.dstack([photograph(), GREY])), ".tif", photograph()),
+        (Image.fromarray(GREY), ".png", np.dstack([GREY] * 3)),
+        (Image.fromarray(np.dstack([GREY, GREY[::-1]])), ".png", np.dstack([GREY] * 3)),
+        (Image.fromarray(GREY > 127), ".png", np.dstack([np.where(GREY > 127, 255, 0)] * 3)),
+        (Image.fromarray(GREY.astype(np.uint16) * 257), ".png", np.dstack([GREY] * 3)),
+        (Image.fromarray(GREY.astype(np.uint16) * 257 + 128), ".tif", np.dstack([GREY] * 3)),
+        (Image.fromarray(GREY.astype(np.int32) * 257), ".tif", np.dstack([GREY] * 3)),
+    ],
+    ids=lambda v: v.mode if isinstance(v, Image.Image) else v if isinstance(v, str) else "",
+)
+def test_image_modes(picture, suffix, expected, tmp_path):
+    path = tmp_path / f"image{suffix}"
+    picture.save(path)
+    image = read_image(path)
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, expected)
+
+
+def test_a_palette_image_with_transparency(tmp_path):
+    picture = Image.fromarray(label_map(3)).convert("P")
+    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    picture.save(tmp_path / "image.png", transparency=bytes([0, 128, 255]))
+    assert np.array_equal(read_image(tmp_path / "image.png"), np.array([(10, 20, 30), (40, 50, 60), (70, 80, 90)])[label_map(3)])
+
+
+@pytest.mark.parametrize(
+    ("array", "said"), [(np.ones((4, 4), np.float32), "floating"), (np.full((4, 4), 70000, np.int32), "16 bits")]
+)
+def test_images_of_other_numbers_are_refused(array, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        read_image(save(array, tmp_path / "image.tif"))
+
+
+def test_palette_masks(tmp_path, palette_description):
+    colors = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)], np.uint8)
+    expected = np.array([0, 1, 1, IGNORED], np.uint8)[label_map(4)]
+    rgb_mask = colors[label_map(4)]
+    indexed = Image.frombytes("P", (WIDTH_PX, HEIGHT_PX), label_map(4).tobytes())
+    indexed.putpalette(colors.tobytes())
+    indexed.save(tmp_path / "indexed.png")
+    files = [
+        save(rgb_mask, tmp_path / "rgb.png"),
+        save(np.dstack([rgb_mask, GREY]), tmp_path / "rgba.png"),
+        save(rgb_mask, tmp_path / "rgb.tif"),
+        tmp_path / "indexed.png",
+    ]
+    for file in files:
+        labels, unknown = read_mask(file, palette_description)
+        assert np.array_equal(labels, expected), file
+        assert unknown == {}
+
+
+def test_unknown_colours_of_every_kind_of_mask(tmp_path, palette_description):
+    indexed = Image.frombytes("P", (WIDTH_PX, HEIGHT_PX), label_map(2).tobytes())
+    indexed.putpalette([255, 0, 0, 1, 2, 3])
+    indexed.save(tmp_path / "indexed.png")
+    assert read_mask(tmp_path / "indexed.png", palette_description)[1] == {"#010203": 48}
+    assert read_mask(save(label_map(2), tmp_path / "grey.png"), palette_description)[1] == {"#010101": 48}
+    labels, unknown = read_mask(save(label_map(2) > 0, tmp_path / "bits.png"), palette_description)
+    assert unknown == {"#FFFFFF": 48}
+    assert (labels == IGNORED).all()
+    with pytest.raises(InputError, match="no exact colours"):
+        read_mask(save(label_map(2).astype(np.uint16), tmp_path / "deep.png"), palette_description)
+
+
+def test_index_masks(tmp_path, index_description):
+    values = np.array([0, 1, 3, 15], np.uint8)[label_map(4)]
+    expected = np.array([0, 1, IGNORED, 1], np.uint8)[label_map(4)]
+    indexed = Image.frombytes("P", (WIDTH_PX, HEIGHT_PX), values.tobytes())
+    indexed.putpalette([9] * 768)
+    indexed.save(tmp_path / "indexed.png")
+    packed = b"".join(b"\0" + bytes((row[::2] << 4) | row[1::2]) for row in values)
+    (tmp_path / "four_bits.png").write_bytes(fake_sets.raw_png(WIDTH_PX, HEIGHT_PX, 4, packed))
+    files = [
+        save(values, tmp_path / "grey.png"),
+        save(np.dstack([values] * 3), tmp_path / "rgb.png"),
+        save(np.dstack([values, GREY]), tmp_path / "alpha.png"),
+        save(values.astype(np.uint16), tmp_path / "deep.png"),
+        save(values.astype(np.int32), tmp_path / "deep.tif"),
+        tmp_path / "indexed.png",
+        tmp_path / "four_bits.png",
+    ]
+    for file in files:
+        labels, unknown = read_mask(file, index_description)
+        assert labels.dtype == np.uint8
+        assert np.array_equal(labels, expected), file
+        assert unknown == {}, file
+
+
+def test_index_masks_of_other_numbers(tmp_path, index_description):
+    labels, unknown = read_mask(save(label_map(2).astype(np.uint16) * 40000, tmp_path / "deep.png"), index_description)
+    assert set(np.unique(labels)) == {0, 2}
+    assert read_mask(save(label_map(2) > 0, tmp_path / "bits.png"), index_description)[0].max() == 1
+    _, unknown = read_mask(save(np.array([[-1, 70000, 65536, 0]], np.int32), tmp_path / "far.tif"), index_description)
+    assert unknown == {"-1": 1, "70000": 1, "65536": 1}
+    with pytest.raises(InputError, match="holds colours or fractions"):
+        read_mask(save(photograph(), tmp_path / "rgb.png"), index_description)
+
+
+def test_a_size_that_pillow_warns_of_is_no_problem(tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(fake_sets.raw_png(20_000, 10_000, 8, b""))
+    assert examine(path).width_px == 20_000
