@@ -58,7 +58,69 @@ def dubai() -> Config:
     )
 
 
-CONFIGURATIONS = {"default": default, "smoke": smoke, "dubai": dubai}
+def _photographs(source: str, crop_px: tuple[int, int]) -> Config:
+    """A published set at a size for one GPU or TPU: U-Net 64 with bfloat16, 20,000 steps of 16 crops."""
+    return Config(
+        experiment="aerial_unet",
+        configuration=source,
+        model=model_config("unet", base_width=64, depth=4, dtype="bfloat16"),
+        data=DataConfig(source=source, crop_px=crop_px, memory_budget_gib=16.0),
+        augmentation=AugmentationConfig(scale_range=(0.6, 1.65)),
+        training=TrainingConfig(steps=20_000, batch_size=16, validate_every_steps=1000, log_every_steps=50),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=500, weight_decay=1e-2),
+        evaluation=EvaluationConfig(window_px=(768, 768), context_px=64, batch_size=8),
+    )
+
+
+def folders() -> Config:
+    """Your own train/images, train/masks, test/images, test/masks; classes by --config.data.source=FILE.toml."""
+    config = _photographs("folders", (144, 256))
+    config.training.steps, config.training.validate_every_steps = 5000, 500
+    return config
+
+
+def aeroscapes() -> Config:
+    """AeroScapes (12 classes, 1280x720); for an accelerator."""
+    return _photographs("aeroscapes", (384, 512))
+
+
+def uavid() -> Config:
+    """UAVid (8 classes, 3840x2160); for an accelerator."""
+    return _photographs("uavid", (512, 512))
+
+
+def drone() -> Config:
+    """ICG Semantic Drone (22 classes, 6000x4000); for an accelerator."""
+    return _photographs("drone", (512, 512))
+
+
+def loveda() -> Config:
+    """LoveDA (7 classes, 1024x1024); for an accelerator."""
+    return _photographs("loveda", (512, 512))
+
+
+def landcover() -> Config:
+    """LandCover.ai (5 classes, 512x512 chips); for an accelerator."""
+    return _photographs("landcover", (384, 384))
+
+
+def potsdam() -> Config:
+    """ISPRS Potsdam (6 classes, 6000x6000); for an accelerator."""
+    return _photographs("potsdam", (512, 512))
+
+
+CONFIGURATIONS = {
+    "default": default,
+    "smoke": smoke,
+    "dubai": dubai,
+    "folders": folders,
+    "aeroscapes": aeroscapes,
+    "uavid": uavid,
+    "drone": drone,
+    "loveda": loveda,
+    "landcover": landcover,
+    "potsdam": potsdam,
+}
 
 if __name__ == "__main__":
     sys.exit(main("experiments.aerial_unet", CONFIGURATIONS))
