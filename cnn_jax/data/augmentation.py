@@ -1,0 +1,225 @@
+"""Random crops and colours, made on the device: one affine warp and a few colour operations for image and mask together.
+
+The host cuts a *region* out of a scene, large enough for any crop centred in the region's *cell*; the device chooses the crop.
+Flips, turns, rotation and zoom are composed into one matrix, so that each image is resampled once: bilinearly the image, by nearest
+neighbour the mask. A crop that is only moved, flipped or turned by right angles is a copy of its source, bit for bit.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.data.scenes import IGNORED
+from cnn_jax.errors import InputError
+
+# One key each, whether used or not: switching one operation on changes none of the others' draws.
+_DRAWS = (
+    "position",
+    "flip_horizontal",
+    "flip_vertical",
+    "quarter_turn",
+    "rotation",
+    "scale",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "blur",
+    "noise",
+    "noise_values",
+)
+
+_LEAST_SIGMA_PX = 0.01  # a Gaussian this narrow is one pixel, exactly; zero would divide by zero
+
+
+def check(config: AugmentationConfig) -> None:
+    """Raises `InputError`, naming the field, where `config` asks for something that can't be done."""
+    for field in dataclasses.fields(config):
+        if field.name.endswith("_probability"):
+            _check_amount(config, field.name, 0.0, 1.0)
+    _check_amount(config, "rotation_degrees", 0.0, 180.0)
+    _check_amount(config, "brightness_delta", 0.0, 1.0)
+    _check_amount(config, "hue_delta", 0.0, 0.5)
+    for name in ("scale_range", "contrast_range", "saturation_range", "blur_sigma_px", "noise_std"):
+        low, high = getattr(config, name)
+        if not (math.isfinite(low) and math.isfinite(high)) or low < 0 or (name == "scale_range" and low == 0):
+            bound = "above 0" if name == "scale_range" else "0 or more"
+            raise InputError(f"augmentation.{name} is ({low}, {high}): give two finite numbers, both {bound}.")
+        if low > high:
+            raise InputError(f"augmentation.{name} is ({low}, {high}): give the lower number first, ({high}, {low}).")
+
+
+def _check_amount(config, name, low, high):
+    value = getattr(config, name)
+    if not low <= value <= high:  # written so that NaN fails too
+        raise InputError(f"augmentation.{name} is {value}: give a number from {low:g} to {high:g}.")
+
+
+def region_px(crop_px: tuple[int, int], config: AugmentationConfig) -> tuple[int, int]:
+    """Height and width of the regions to cut, for crops of `crop_px` (height, width) centred in a cell of that same size.
+
+    Along each axis, the largest source window (the crop at the smallest zoom) plus the cell. Quarter turns put the crop's longer
+    side along either axis. What an any-angle rotation sees beyond that is not provided for: it becomes `IGNORED`.
+    """
+    smallest_scale = min(1.0, config.scale_range[0]) if config.scale_probability else 1.0
+    height, width = crop_px
+    window = (max(crop_px), max(crop_px)) if config.quarter_turn_probability else crop_px
+    return math.ceil(window[0] / smallest_scale + height), math.ceil(window[1] / smallest_scale + width)
+
+
+def augment(
+    key: jax.Array, regions: Mapping[str, jax.Array], config: AugmentationConfig, crop_px: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """One random training crop from each region.
+
+    Args:
+        key: one JAX key for the batch; each example draws from its own part of it, wherever the example lies.
+        regions: `image` uint8 [batch, rows, columns, 3]; `mask` uint8 [batch, rows, columns], class indices or `IGNORED`;
+            `cell_px` int32 [batch, 4]: top, left, bottom, right (half-open) of the pixels among which the crop's centre is drawn
+            uniformly; `extent_px` int32 [batch, 2]: the height and width that hold real pixels, from the top left corner.
+        config: what may happen, how often and how strongly; static under `jax.jit`. An operation of probability 0 is not compiled.
+        crop_px: height and width of the crops; static under `jax.jit`.
+
+    Returns:
+        Images float32 [batch, height, width, 3] in 0 to 1 and labels int32 [batch, height, width]. A crop whose source window
+        reaches beyond the extent is moved inside where it fits; what still lies outside repeats the nearest pixel in the image and
+        is `IGNORED` in the labels.
+    """
+    return augment_examples(jax.random.split(key, regions["image"].shape[0]), regions, config, crop_px)
+
+
+def augment_examples(
+    keys: jax.Array, regions: Mapping[str, jax.Array], config: AugmentationConfig, crop_px: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """As `augment`, with one key per example: `keys` [batch]. For a step that slices the batch and its keys itself."""
+
+    def one(key, image, mask, cell, extent):
+        draws = dict(zip(_DRAWS, jax.random.split(key, len(_DRAWS)), strict=True))
+        rows, columns = _source_px(draws, cell, extent, config, crop_px)
+        image, labels = _warp(image, mask, rows, columns, extent)
+        return _colour(draws, image, config), labels
+
+    return jax.vmap(one)(keys, regions["image"], regions["mask"], regions["cell_px"], regions["extent_px"])
+
+
+def normalize(images: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]) -> jax.Array:
+    """`(images - mean) / std` channel by channel, for images [..., 3] in 0 to 1; float32."""
+    images = jnp.asarray(images, jnp.float32)
+    return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def _draw(key, probability, limits, neutral):
+    """A number uniform within `limits` with the given probability, else `neutral`; a constant where the probability is 0."""
+    if not probability:
+        return jnp.float32(neutral)
+    low, high = limits
+    chance, amount = jax.random.uniform(key, (2,))
+    return jnp.where(chance < probability, low + (high - low) * amount, neutral)
+
+
+def _source_px(draws, cell, extent, config, crop_px):
+    """Where each pixel of the crop comes from: rows and columns of the region, float32 [height, width] each, whole at centres.
+
+    Every step is exact in float32 unless an angle or a zoom is drawn. (No matrix product: accelerators round its factors.)
+    """
+    mirror_x = _draw(draws["flip_horizontal"], config.flip_horizontal_probability, (-1.0, -1.0), 1.0)
+    mirror_y = _draw(draws["flip_vertical"], config.flip_vertical_probability, (-1.0, -1.0), 1.0)
+    # Rounded up from the half-open interval 3 down to 0: one, two or three.
+    turns = jnp.ceil(_draw(draws["quarter_turn"], config.quarter_turn_probability, (3.0, 0.0), 0.0)).astype(jnp.int32)
+    angle = _draw(draws["rotation"], config.rotation_probability, (-config.rotation_degrees, config.rotation_degrees), 0.0)
+    zoom = _draw(draws["scale"], config.scale_probability, [math.log(scale) for scale in config.scale_range], 0.0)
+    scale = jnp.where(zoom == 0, 1.0, jnp.exp(zoom))
+
+    # The window in the source, before any-angle rotation; on its side after an odd number of quarter turns.
+    height, width = crop_px
+    half_crop = jnp.array([height, width], jnp.float32) / 2
+    half_crop = jnp.where(turns % 2 == 1, half_crop[::-1], half_crop)
+    half_window = half_crop / scale
+
+    # A whole pixel is drawn, and its middle taken where the window has an odd side, so that an unscaled window starts on a pixel.
+    cell = cell.astype(jnp.float32)
+    pixel = jnp.floor(cell[:2] + (cell[2:] - cell[:2]) * jax.random.uniform(draws["position"], (2,)))
+    centre = jnp.minimum(pixel, cell[2:] - 1) + half_crop % 1
+    # A window larger than the extent may lie anywhere that covers the extent: the two limits change places.
+    limits = half_window, extent.astype(jnp.float32) - half_window
+    centre = jnp.clip(centre, jnp.minimum(*limits), jnp.maximum(*limits))
+
+    # From the crop to the source: mirror, turn counter-clockwise by quarters and by the angle, shrink by the zoom.
+    quarter_cos, quarter_sin = jnp.array([1.0, 0.0, -1.0, 0.0])[turns], jnp.array([0.0, 1.0, 0.0, -1.0])[turns]
+    cos, sin = jnp.cos(jnp.radians(angle)), jnp.sin(jnp.radians(angle))
+    cos, sin = (cos * quarter_cos - sin * quarter_sin) / scale, (sin * quarter_cos + cos * quarter_sin) / scale
+    y = mirror_y * (jnp.arange(height)[:, None] + 0.5 - height / 2)
+    x = mirror_x * (jnp.arange(width)[None, :] + 0.5 - width / 2)
+    return centre[0] + cos * y + sin * x - 0.5, centre[1] - sin * y + cos * x - 0.5
+
+
+def _warp(image, mask, rows, columns, extent):
+    """The image uint8 [rows, columns, 3] and mask at the given coordinates: float32 [height, width, 3] in 0 to 1, and int32.
+
+    Red, green, blue and class travel as the four bytes of one word, and the four neighbours of all pixels come in one gather: on a
+    CPU two to three times as fast as `jax.scipy.ndimage.map_coordinates` channel by channel, and the same to rounding.
+    """
+    bottom, right = extent[0] - 1, extent[1] - 1
+    row, column = jnp.clip(rows, 0, bottom), jnp.clip(columns, 0, right)
+    top, left = jnp.floor(row).astype(jnp.int32), jnp.floor(column).astype(jnp.int32)
+    down, across = row - top, column - left  # how far towards the next row and column, 0 to 1
+
+    packed = jax.lax.bitcast_convert_type(jnp.concatenate([image, mask[..., None]], axis=-1), jnp.uint32)
+    below, beside = jnp.minimum(top + 1, bottom), jnp.minimum(left + 1, right)
+    corners = packed.at[jnp.stack([top, top, below, below]), jnp.stack([left, beside, left, beside])].get(
+        mode="promise_in_bounds"
+    )
+    weights = (1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across
+
+    def channel(shift):
+        return sum(
+            weight * ((corner >> shift) & 255).astype(jnp.float32) for weight, corner in zip(weights, corners, strict=True)
+        )
+
+    colours = jnp.stack([channel(0), channel(8), channel(16)], axis=-1)
+    upper, lower = (jnp.where(across < 0.5, corners[i], corners[i + 1]) for i in (0, 2))
+    labels = (jnp.where(down < 0.5, upper, lower) >> 24).astype(jnp.int32)
+    inside = (rows >= -0.5) & (rows < bottom + 0.5) & (columns >= -0.5) & (columns < right + 0.5)
+    return colours * (1 / 255), jnp.where(inside, labels, IGNORED)
+
+
+def _colour(draws, image, config):
+    """The image float32 [height, width, 3] after the colour operations, clipped to 0 to 1. Those not drawn change no bit of it."""
+    if config.brightness_probability:
+        limits = (-config.brightness_delta, config.brightness_delta)
+        image = dm_pix.adjust_brightness(image, _draw(draws["brightness"], config.brightness_probability, limits, 0.0))
+    if config.contrast_probability:
+        factor = _draw(draws["contrast"], config.contrast_probability, config.contrast_range, 1.0)
+        image = jnp.where(factor == 1, image, dm_pix.adjust_contrast(image, factor))
+    if config.saturation_probability or config.hue_probability:
+        image = jnp.clip(image, 0, 1)  # hue and saturation are defined only there
+    if config.saturation_probability:
+        factor = _draw(draws["saturation"], config.saturation_probability, config.saturation_range, 1.0)
+        image = jnp.where(factor == 1, image, dm_pix.adjust_saturation(image, factor))
+    if config.hue_probability:
+        delta = _draw(draws["hue"], config.hue_probability, (-config.hue_delta, config.hue_delta), 0.0)
+        image = jnp.where(delta == 0, image, dm_pix.adjust_hue(image, delta))
+    if config.blur_probability:
+        sigma = _draw(draws["blur"], config.blur_probability, config.blur_sigma_px, 0.0)
+        image = _blur(image, jnp.maximum(sigma, _LEAST_SIGMA_PX), math.ceil(3 * config.blur_sigma_px[1]))
+    if config.noise_probability:
+        std = _draw(draws["noise"], config.noise_probability, config.noise_std, 0.0)
+        image = image + std * jax.random.normal(draws["noise_values"], image.shape)
+    return jnp.clip(image, 0, 1)
+
+
+def _blur(image, sigma, radius):
+    """Gaussian blur with edge pixels repeated, as a weighted sum of shifted images: `dm_pix` pads with zeros, which darkens the
+    border, and its convolution, with another kernel for each example, is ten times slower on a CPU."""
+    height, width, _ = image.shape
+    offsets = jnp.arange(-radius, radius + 1)
+    weights = jnp.exp(-(offsets**2) / (2 * sigma**2))
+    weights /= weights.sum()
+    padded = jnp.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode="edge")
+    rows = sum(weight * padded[i : i + height] for i, weight in enumerate(weights))
+    return sum(weight * rows[:, i : i + width] for i, weight in enumerate(weights))
