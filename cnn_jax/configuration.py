@@ -126,7 +126,7 @@ class EvaluationConfig:
 
     window_px: tuple[int, int] = setting((288, 512), "height and width of what the model sees at once", unit="px", at_least=1)
     context_px: int = setting(32, "rim of a window that is seen but not counted, inside a scene", unit="px", at_least=0)
-    batch_size: int = setting(2, "windows at once, over all devices", unit="windows", at_least=1)
+    batch_size: int = setting(2, "windows at once, rounded up to divide among devices", unit="windows", at_least=1)
     weights: str = setting(
         "last", "which checkpoint the final figures are of: last, or best by validation mIoU", choices=("last", "best")
     )

@@ -101,7 +101,6 @@ def _run(config: Config, record, stop, command: str) -> dict:
     )
     devices = Devices(training.parallelism)
     devices.check_batch("training.batch_size / training.accumulate", training.batch_size // training.accumulate)
-    devices.check_batch("evaluation.batch_size", config.evaluation.batch_size)
 
     scenes = aerial.open_scenes(config.data)
     task = Segmentation(config, scenes)

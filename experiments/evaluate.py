@@ -46,7 +46,6 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
     if not scenes.splits[split]:
         raise InputError(f"--split {split} has no scenes in this data set; choose another.")
     devices = Devices()
-    devices.check_batch("evaluation.batch_size", config.evaluation.batch_size)
     task = Segmentation(config, scenes)
     folder_of_checkpoints = Path(folder) / "checkpoints"
     if not folder_of_checkpoints.is_dir():

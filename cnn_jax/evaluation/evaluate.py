@@ -62,7 +62,7 @@ class SceneEvaluator:
 
     def __init__(self, scenes: DecodedScenes, window_step, devices, config, classes: int):
         self.scenes, self.window_step, self.devices, self.classes = scenes, window_step, devices, classes
-        self.batch_size = config.batch_size
+        self.batch_size = -(-config.batch_size // devices.count) * devices.count  # what no window fills is padded
         self.source = WindowSource(scenes, config.window_px, config.context_px)
 
     def _results(self, variables, source, check: Callable):
