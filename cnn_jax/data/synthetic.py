@@ -52,18 +52,18 @@ ASPHALT = np.array([[0.34, 0.34, 0.36], [0.40, 0.40, 0.41], [0.47, 0.46, 0.46]],
 PAVING = np.array([0.57, 0.56, 0.55], np.float32)
 PAINT = np.array([0.76, 0.76, 0.73], np.float32)
 TREES = np.array([[0.17, 0.29, 0.13], [0.22, 0.34, 0.16], [0.27, 0.37, 0.17], [0.19, 0.29, 0.19], [0.38, 0.34, 0.16]], np.float32)
-LUSH, DRY = np.array([0.40, 0.51, 0.26], np.float32), np.array([0.56, 0.56, 0.33], np.float32)
+LUSH, DRY = np.array([0.42, 0.53, 0.27], np.float32), np.array([0.57, 0.57, 0.33], np.float32)
 UNDERGROWTH = np.array([0.17, 0.25, 0.12], np.float32)
-SOILS = np.array([[0.66, 0.55, 0.40], [0.60, 0.51, 0.38], [0.61, 0.44, 0.31], [0.46, 0.36, 0.26], [0.72, 0.63, 0.48]], np.float32)
+SOILS = np.array([[0.66, 0.55, 0.40], [0.60, 0.51, 0.38], [0.62, 0.47, 0.33], [0.49, 0.39, 0.28], [0.70, 0.61, 0.46]], np.float32)
 WATERS = np.array([[0.15, 0.25, 0.31], [0.20, 0.30, 0.27], [0.29, 0.33, 0.28], [0.11, 0.18, 0.21]], np.float32)
 ROOFS = np.array(
     [
-        [0.64, 0.35, 0.24],  # terracotta
-        [0.54, 0.31, 0.24],  # brick
-        [0.40, 0.30, 0.25],  # brown tile
+        [0.67, 0.34, 0.22],  # terracotta
+        [0.54, 0.27, 0.21],  # brick
+        [0.38, 0.27, 0.24],  # brown tile
         [0.33, 0.35, 0.38],  # slate
         [0.50, 0.49, 0.49],  # as grey as a road
-        [0.70, 0.60, 0.47],  # as beige as bare ground
+        [0.74, 0.64, 0.51],  # as beige as bare ground
         [0.66, 0.66, 0.65],  # light metal
         [0.79, 0.78, 0.75],  # white membrane
         [0.39, 0.45, 0.38],  # copper green
@@ -331,7 +331,7 @@ def _lay_ground(plan, terrain):
     mask, height = np.full(plan.shape, GRASS, np.uint8), np.zeros(plan.shape, np.float32)
     layers = _Layers(color, mask, height, nothing, nothing.copy())
 
-    bare = np.where(use == BARE, coarse + 0.4 * middle > -0.75, coarse + 0.3 * middle > 1.1)
+    bare = np.where(use == BARE, coarse + 0.4 * middle > -0.75, coarse + 0.2 * middle > 1.1)
     bare |= (use == RESIDENTIAL) & (tone > 0.93)
     soil = terrain.soils[(tone[bare] * 7919).astype(int) % 3]
     ploughed = (use == BARE) & (_phase(tone, 1 / 613) > 0.6)
@@ -491,8 +491,8 @@ def _houses(rng, plan, i, j, favourites):
         axis, far = divmod(side, 2)  # the two sides that run along u, then the two along v
         at, setback = low[axis] + streets[2 - 2 * axis] / 2 + rng.uniform(4, 10), rng.uniform(4, 8)
         while width > 0 and at < high[axis] - 8:
-            length = rng.uniform(34, 60) if terraced else rng.uniform(11, 20)
-            deep = rng.uniform(9, 15)
+            length = rng.uniform(34, 60) if terraced else rng.uniform(13, 22)
+            deep = rng.uniform(10.5, 16)
             behind_kerb = width / 2 + setback + rng.uniform(0, 2) + deep / 2
             across = high[1 - axis] - behind_kerb if far else low[1 - axis] + behind_kerb
             place = (at + length / 2, across) if axis == 0 else (across, at + length / 2)
@@ -500,7 +500,7 @@ def _houses(rng, plan, i, j, favourites):
             roof = favourites[min(int(rng.exponential(1.3)), 4)]
             yield _Building(place, (length, deep), axis, kind, roof, not terraced and rng.random() < 0.35)
             at += length + rng.uniform(3.5, 7)
-    for _ in range(6):
+    for _ in range(4):
         yield _Building(rng.uniform(low + 12, high - 12), rng.uniform(7, 11, 2), 0, "flat", rng.integers(len(ROOFS)), False)
 
 
@@ -587,7 +587,7 @@ def _plant(rng, plan, layers):
     row = np.clip(np.rint(y), 0, plan.shape[0] - 1).astype(int)
     use, groups = plan.uses[plan.cell_u, plan.cell_v], _noise(rng, plan.shape, 22)
     grown = np.array([9, 9, 0.75, -1.3, 9, 0.75], np.float32)[use] < groups  # over undergrowth that leaves no gaps
-    clumps, leaves = 0.3 * _noise(rng, plan.shape, 2.6), rng.standard_normal(plan.shape, np.float32)
+    clumps, leaves = 0.24 * _noise(rng, plan.shape, 2.6), rng.standard_normal(plan.shape, np.float32)
     thicket = grown & ~layers.wet
     layers.color[thicket] = UNDERGROWTH * (1 + 0.5 * clumps + 0.1 * leaves)[thicket, None]
     layers.mask[thicket] = VEGETATION
@@ -596,7 +596,7 @@ def _plant(rng, plan, layers):
     use, crowded = use[row, column], groups[row, column] > 0.75
     chance = np.array([0.09, 0.03, 0.06, 0.1, 0.02, 0.1])[use] + np.array([0.2, 0.1, 0.3, 0.1, 0.25, 0.3])[use] * crowded
     grows = (rng.random(len(x)) < np.where(grown[row, column], 0.9, chance)) & ~layers.wet[row, column]
-    radius = np.where(use == FOREST, rng.uniform(4, 6.5, len(x)), rng.gamma(7, 0.7, len(x)).clip(2.8, 8.5))
+    radius = np.where(use == FOREST, rng.uniform(4, 6.5, len(x)), rng.gamma(7, 0.7, len(x)).clip(3.2, 8.5))
     x, y, radius = x[grows], y[grows], radius[grows]
 
     avenue_x, avenue_y = _rows_of_trees(rng, plan)
@@ -608,7 +608,7 @@ def _plant(rng, plan, layers):
     x, y = np.append(x, avenue_x[free]), np.append(y, avenue_y[free])
     radius = np.append(radius, rng.uniform(2.8, 4.5, free.sum()))
 
-    texture = 0.88 + 0.12 * leaves + 0.45 * clumps
+    texture = 0.88 + 0.12 * leaves + 0.55 * clumps
     sun_x, sun_y = plan.sun
     kinds = TREES[rng.integers(len(TREES) - 1, size=3)]
     if rng.random() < 0.25:
@@ -686,7 +686,7 @@ def _photograph(rng, plan, layers):
     picture = (picture * (1 - haze) + haze * np.array([0.66, 0.71, 0.78], np.float32)) * cast
     contrast, gain = rng.uniform(0.95, 1.15), rng.uniform(0.94, 1.08)
     picture = ((picture - 0.4) * contrast + 0.4) * gain
-    picture = ndimage.gaussian_filter(picture, (rng.uniform(0.4, 0.55),) * 2 + (0,), truncate=3)
+    picture = ndimage.gaussian_filter(picture, (rng.uniform(0.35, 0.5),) * 2 + (0,), truncate=3)
     picture += rng.uniform(0.012, 0.026) * rng.standard_normal(picture.shape, np.float32)
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
