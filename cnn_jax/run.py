@@ -55,7 +55,8 @@ def run(config: Config, workdir, command: str = "") -> dict:
     Args:
         config: checked.
         workdir: the folder of the record.
-        command: what to type to run or resume this, for the record.
+        command: what to type to run or resume this, for the record; empty if `run` is called from other code, whose process a
+            second Ctrl-C then leaves alive.
 
     Returns:
         The summary that is written to summary.json.
@@ -67,7 +68,7 @@ def run(config: Config, workdir, command: str = "") -> dict:
     from cnn_jax.reporting import records, table
     from cnn_jax.training.preemption import Stopped, StopRequest
 
-    with StopRequest() as stop, records.Record(workdir, config) as record:
+    with StopRequest(ends_process=bool(command)) as stop, records.Record(workdir, config) as record:
         if record.summary is not None:
             print(f"{workdir} holds this run, finished:\n{table.summary_table(record.summary)}")
             return record.summary
@@ -76,7 +77,7 @@ def run(config: Config, workdir, command: str = "") -> dict:
         except Stopped:
             print(f"\nstopped; to resume:\n  {command}", flush=True)
             raise
-        print(f"\n{table.summary_table(summary)}\nrecord and pictures: {workdir}")
+        print(f"\n{table.summary_table(summary)}\n\n{_cost(summary)}\nrecord and pictures: {workdir}")
         return summary
 
 
@@ -110,7 +111,7 @@ def _run(config: Config, record, stop, command: str) -> dict:
 
     state = task.initial_state()
     parameters = parameter_count(state.variables)
-    print(f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} crops")
+    print(f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} crops", flush=True)
     train_step = make_train_step(
         task.model(devices.axis_name),
         task.loss,
@@ -136,7 +137,7 @@ def _run(config: Config, record, stop, command: str) -> dict:
     if checkpoints.steps:
         state, metrics, start = checkpoints.restore(jax.device_put(state, devices.whole))
         validated = bool(metrics)
-        print(f"resuming after step {start}")
+        print(f"resuming after step {start}", flush=True)
     kept = record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or HEADLINE not in line)))
 
     def validate(state, check):
@@ -189,6 +190,12 @@ def _run(config: Config, record, stop, command: str) -> dict:
     task.pictures(record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated)
     record.finish(summary)
     return summary
+
+
+def _cost(summary) -> str:
+    speed, waiting = summary["train/images_per_second"], summary["train/data_wait_fraction"]
+    known = "" if speed is None else f", {speed:.1f} training images/s, {waiting:.2%} of the time waiting for data"
+    return f"{summary['parameters']:,} parameters, {summary['wall_time_s']:.0f} s{known}"
 
 
 def _median(lines, key):

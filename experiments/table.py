@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn_jax.errors import InputError
 from cnn_jax.reporting.table import AVERAGING, headline_table, read_records, relative_link, results_page, update_block
+from cnn_jax.run import guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the records (default: results)")
     parser.add_argument("--readme", type=Path, help="also fill the block <!-- results --> ... <!-- /results --> of this file")
     options = parser.parse_args(arguments)
-    try:
+
+    def command():
         records = read_records(options.results)
         page = options.results / "README.md"
         page.write_text(results_page(records), encoding="utf-8", newline="\n")
@@ -29,10 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table = headline_table(records, link_base=relative_link(options.readme, options.results), full_names=True)
             if update_block(options.readme, "results", f"{table}\n\n{AVERAGING}"):
                 print(f"{options.readme}: block of results updated")
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+
+    return guarded(command)
 
 
 if __name__ == "__main__":

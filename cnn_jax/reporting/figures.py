@@ -25,6 +25,7 @@ from PIL import Image
 from scipy import ndimage
 
 from cnn_jax.data.scenes import IGNORED
+from cnn_jax.evaluation.metrics import iou as class_iou
 
 ERROR_COLOR = (255, 176, 0)
 """Wrong pixels: far brighter than the dimmed photograph under them, so they stand out in grey too."""
@@ -202,10 +203,9 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     if count == 0 or matrix.shape != (count, count):
         raise ValueError(f"a confusion matrix of {count} classes has shape ({count}, {count}), not {matrix.shape}")
     matrix = matrix.astype(np.float64)
-    rows, columns, hits = matrix.sum(1), matrix.sum(0), np.diag(matrix)
+    rows = matrix.sum(1)
     shares = np.divide(matrix, rows[:, None], out=np.zeros_like(matrix), where=rows[:, None] > 0)
-    unions = rows + columns - hits
-    iou = np.divide(hits, unions, out=np.full(count, np.nan), where=unions > 0)
+    iou = class_iou(matrix)
     names = [_label(name, 24) for name in class_names]
 
     cell_in = max(0.62 if count <= 12 else 0.5, 2.2 / count)

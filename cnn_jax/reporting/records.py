@@ -69,7 +69,7 @@ class Record:
 
     def _check_configuration(self):
         if not self.config_path.exists():
-            others = [path.name for path in self.workdir.iterdir() if path.name != ".lock"]
+            others = [path.name for path in self.workdir.iterdir() if path.name not in (".lock", "config.json.partial")]
             if others:
                 raise InputError(
                     f"{self.workdir} holds other files ({', '.join(sorted(others)[:3])}) and no run; give an empty or new --workdir."
@@ -120,16 +120,28 @@ class Record:
         _write_json(path, recorded)
 
     def metrics(self) -> list[dict]:
-        """The lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        """The lines of metrics.jsonl; a last line cut short by a crash is left out.
+
+        Raises:
+            InputError: another line isn't one that `log` wrote.
+        """
         path = self.workdir / "metrics.jsonl"
         if not path.exists():
             return []
+        try:
+            *whole, _ = path.read_bytes().split(b"\n")  # what follows the last line's end is nothing, or was cut short
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error.strerror}); make it readable, or give another --workdir.") from error
         lines = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(whole, 1):
             try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
+                values = json.loads(line)
+                known = isinstance(values["step"], int) and isinstance(values["elapsed_s"], int | float)
+            except (ValueError, TypeError, KeyError):
+                known = False
+            if not known:
+                raise InputError(f"{path} is damaged in line {number}; restore it, or give another --workdir.")
+            lines.append(values)
         return lines
 
     def rewind(self, keep: Callable[[dict], bool]) -> list[dict]:

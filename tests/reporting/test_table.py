@@ -133,7 +133,7 @@ def test_a_bad_record_is_named_and_nothing_is_written(tmp_path, capsys, file, co
         read_records(tmp_path)
     assert str(path) in str(caught.value)
     assert main(["--results", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"{caught.value}\n"
+    assert capsys.readouterr().err == f"error: {caught.value}\n"
     assert not (tmp_path / "README.md").exists()
 
 
