@@ -1,6 +1,9 @@
 """SIGTERM and Ctrl-C as a request to stop at the end of the step."""
 
+import contextlib
+import os
 import signal
+import sys
 
 
 class Stopped(Exception):
@@ -12,11 +15,17 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Catches SIGTERM and the first SIGINT while entered; `signal_number` is None until one came. A second SIGINT interrupts at
-    once."""
+    """Catches SIGTERM and the first SIGINT while entered; `signal_number` is None until one came.
 
-    def __init__(self):
-        self.signal_number = None
+    A further SIGINT ends the process at once, with exit code 130: an exception could be swallowed by a callback of a library, and
+    would wait for its threads. What is on the disk is whole at every moment.
+
+    Args:
+        ends_process: if False, as in a notebook, a further SIGINT raises KeyboardInterrupt instead.
+    """
+
+    def __init__(self, ends_process: bool = False):
+        self.signal_number, self._ends_process = None, ends_process
 
     def __enter__(self):
         self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -28,7 +37,11 @@ class StopRequest:
 
     def _handle(self, number, frame):
         if self.signal_number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            if not self._ends_process:
+                raise KeyboardInterrupt
+            with contextlib.suppress(Exception):  # the signal may have come in the middle of a print
+                sys.stdout.flush()
+            os._exit(128 + number)
         self.signal_number = number
 
     def raise_if_set(self):
