@@ -92,7 +92,7 @@ def make_train_step(
         metrics = {
             "loss": sums["loss"] / count,
             "pixel_accuracy": sums["correct"] / jnp.maximum(sums["labelled"], 1),
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
         }
         return TrainState(state.step + 1, variables, optimizer_state, average), metrics
 
