@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from orbax.checkpoint import checkpoint_managers
 
 from cnn_jax.errors import InputError
@@ -73,14 +74,15 @@ class Checkpoints:
 
     def _unwritable(self, step, error):
         kept = f"the checkpoint of step {self.steps[-1]} is whole" if self.steps else "none was finished before"
-        reason = str(error).strip().splitlines()[0][:200]
         return InputError(
-            f"the checkpoint of step {step} could not be written to {self.directory} ({reason}); free the disk or make it writable and "
-            f"run the same command again: {kept}."
+            f"the checkpoint of step {step} could not be written to {self.directory} ({_first_line(error)}); free the disk or make it "
+            f"writable and run the same command again: {kept}."
         )
 
     def restore(self, like, step: int | None = None):
-        """The state and metrics saved at `step`, by default the latest.
+        """The state and metrics saved at `step`, by default the latest that can be read.
+
+        Checkpoints after that one are damaged: they are told of and deleted, as their steps will be taken again.
 
         Args:
             like: a state of the same structure on its devices.
@@ -88,10 +90,31 @@ class Checkpoints:
 
         Returns:
             (state, metrics as a dict, step).
+
+        Raises:
+            InputError: the checkpoint, or none of them, can be read. All are left as they are.
         """
-        step = self.steps[-1] if step is None else step
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)))
-        return restored, dict(self._manager.metrics(step) or {}), step
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        damaged, reason = [], "there is none"
+        for candidate in reversed(self.steps) if step is None else [step]:
+            folder = self.directory / str(candidate) / "default"  # Orbax's name for what is saved alone
+            try:
+                _check_readable(folder)
+                with ocp.StandardCheckpointer() as reader:  # the manager would remember how it failed
+                    restored = reader.restore(folder, like)
+                metrics = dict(self._manager.metrics(candidate) or {})
+            except Exception as error:  # Orbax raises whatever its readers of files do
+                damaged.append(candidate)
+                reason = _first_line(error)
+                continue
+            for number in damaged:
+                print(f"the checkpoint of step {number} in {self.directory} can't be read and is deleted")
+                self._manager.delete(number)
+            return restored, metrics, candidate
+        raise InputError(
+            f"no checkpoint in {self.directory} can be read (step {', '.join(map(str, damaged))}: {reason}); restore the folder, or "
+            "give another --workdir."
+        )
 
     def best_step(self) -> int | None:
         """The step with the best metric, the earliest of equals; None where none was measured."""
@@ -102,3 +125,15 @@ class Checkpoints:
     def close(self) -> None:
         """Finishes what is being saved, and lets go of the threads."""
         self._manager.close()
+
+
+def _check_readable(folder: Path) -> None:
+    """Reads every byte of the arrays. On a damaged file Orbax would leave its other reads to fail one by one, each with a traceback."""
+    arrays = tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}).result()
+    for key in arrays.list().result():
+        arrays.read(key).result()
+
+
+def _first_line(error) -> str:
+    """What an exception says, cut to the length of a remark."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
