@@ -96,7 +96,7 @@ class Record:
     @property
     def summary(self) -> dict | None:
         """The final figures; None while the run isn't finished."""
-        return _read(self.workdir / "summary.json") if (self.workdir / "summary.json").exists() else None
+        return read_object(self.workdir / "summary.json") if (self.workdir / "summary.json").exists() else None
 
     def begin(self, environment: dict) -> None:
         """Writes configuration and environment before step 0; of a run that is resumed, notes where it goes on.
@@ -109,7 +109,7 @@ class Record:
             _write(self.config_path, configuration.to_json(self.config))
             _write_json(path, environment)
             return
-        recorded = _read(path)
+        recorded = read_object(path)
         if recorded.get("data_fingerprint") != environment["data_fingerprint"]:
             raise InputError(
                 f"the data differ from those that the run in {self.workdir} was begun with (fingerprint {environment['data_fingerprint']}, "
@@ -186,7 +186,7 @@ def read_run(run) -> tuple[Config, dict, dict]:
     for name in ("config.json", "environment.json", "summary.json"):
         if not (run / name).is_file():
             raise InputError(f"{run} holds no finished run: {name} is missing; give the --workdir of a run that has ended.")
-    return configuration.read(run / "config.json"), _read(run / "environment.json"), _read(run / "summary.json")
+    return configuration.read(run / "config.json"), read_object(run / "environment.json"), read_object(run / "summary.json")
 
 
 def environment(config: Config, fingerprint: str, command: str) -> dict:
@@ -232,16 +232,21 @@ def _line(values):
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _read(path: Path) -> dict:
+def read_object(path: Path) -> dict:
+    """The object in a JSON file of a record. Raises InputError, naming the file, where it can't be read or holds something else."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: finish the run, or remove its folder.") from None
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); restore it, or give another --workdir.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold a JSON object; restore it, or give another --workdir.")
-    return values
+        raise InputError(f"{path} can't be read ({error.strerror}): mend its permissions, or remove its folder.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: restore it, or run the experiment again.") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON (line {error.lineno}): restore it, or run the experiment again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object: restore it, or run the experiment again.")
+    return content
 
 
 def _write_json(path: Path, values: dict) -> None:

@@ -3,7 +3,6 @@
 A record is a folder with `config.json`, `environment.json` and `summary.json`. What a record doesn't hold shows as a dash.
 """
 
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cnn_jax.errors import InputError
+from cnn_jax.reporting.records import read_object
 
 RECORD_FILES = ("config.json", "environment.json", "summary.json")
 """What makes a folder a record."""
@@ -221,7 +221,7 @@ def relative_link(page: str | Path, folder: str | Path) -> str:
 
 
 def _read_record(folder: Path, results: Path) -> Record:
-    contents = [_read_object(folder / name) for name in RECORD_FILES]
+    contents = [read_object(folder / name) for name in RECORD_FILES]
     config, environment, summary = contents
     shown = [*_FIGURES, *(f"test/{key}" for key in HEADLINES), *(key for key in summary if key.startswith("test/iou/"))]
     for key in shown:
@@ -231,22 +231,6 @@ def _read_record(folder: Path, results: Path) -> Record:
                 f"{folder / 'summary.json'} has {value!r} as {key}, which must be a number: run the experiment again."
             )
     return Record(folder.relative_to(results).as_posix(), config, environment, summary)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: finish the run, or remove its folder.") from None
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): mend its permissions, or remove its folder.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: restore it, or run the experiment again.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON (line {error.lineno}): restore it, or run the experiment again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a JSON object: restore it, or run the experiment again.")
-    return content
 
 
 def _ranked(records: Iterable[Record]) -> list[Record]:
