@@ -8,14 +8,20 @@ def max_pool(x, window_px: int = 2, stride: int | None = None):
     """The largest value of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
 
     A window that sticks out over the bottom or right edge takes the values inside. Where windows don't overlap (stride as large
-    as the window, the default) this is a reshape and a maximum, whose gradient a CPU computes faster than the select-and-scatter
-    that XLA makes of `reduce_window`; it is shared evenly among equal largest values instead of going to the first.
+    as the window, the default) this is a chain of comparisons, whose gradient a CPU computes faster than the select-and-scatter
+    that XLA makes of `reduce_window`. Of equal largest values the first takes the gradient.
     """
     stride = stride or window_px
     if stride != window_px:
         return nn.max_pool(x, (window_px, window_px), (stride, stride), padding="SAME")
-    lowest = jnp.finfo(x.dtype).min
-    return _windows(x, window_px, lowest).max(axis=(2, 4))
+    windows = _windows(x, window_px, jnp.finfo(x.dtype).min)
+    # The gradient of `max` looks for the largest value again, by equality. A compiler that computes x twice, rounding differently,
+    # leaves nothing equal, and the gradient is NaN.
+    largest = windows[:, :, 0, :, 0]
+    for position in range(1, window_px**2):
+        value = windows[:, :, position // window_px, :, position % window_px]
+        largest = jnp.where((largest >= value) | jnp.isnan(largest), largest, value)
+    return largest
 
 
 def average_pool(x, window_px: int = 2, stride: int | None = None):
