@@ -73,11 +73,12 @@ def train(
     batches = Timed(batches_from(start))
     begun = time.perf_counter() - elapsed_s
     pending = collections.deque()
-    interval = {"time": time.perf_counter(), "waited": 0.0, "steps": 0}
+    interval = {"time": time.perf_counter(), "waited": 0.0, "step": start}
     shown = _Progress(config.steps, start)
 
     def settle(keep: int):
         """Reads the metrics of all steps but the last `keep`."""
+        newest = pending[-1][0] if pending else start
         while len(pending) > keep:
             step, metrics = pending.popleft()
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -87,18 +88,17 @@ def train(
                         f"train/{name} is {value} at step {step}: lower optimizer.learning_rate or raise optimizer.warmup_steps, and "
                         "look at the data with experiments.inspect_data; the checkpoints before are kept."
                     )
-            interval["steps"] += 1
             if step % config.log_every_steps == 0 or step == config.steps:
                 line = {"step": step} | {f"train/{name}": value for name, value in metrics.items()}
                 line["train/learning_rate"] = float(learning_rate(step - 1))
-                seconds = time.perf_counter() - interval["time"]
-                if interval["steps"]:
-                    line["train/images_per_second"] = interval["steps"] * config.batch_size / seconds
+                seconds, taken = time.perf_counter() - interval["time"], newest - interval["step"]
+                if taken:  # else the line before was read together with this one
+                    line["train/images_per_second"] = taken * config.batch_size / seconds
                     line["train/data_wait_fraction"] = (batches.waited_s - interval["waited"]) / seconds
                 line["elapsed_s"] = time.perf_counter() - begun
                 log(line)
                 shown.trained(line)
-                interval.update(time=time.perf_counter(), waited=batches.waited_s, steps=0)
+                interval.update(time=time.perf_counter(), waited=batches.waited_s, step=newest)
 
     step = start
     try:
@@ -129,7 +129,7 @@ def train(
             step += 1
             if step == start + 1:  # the first step compiles, and is left out of the speed
                 jax.block_until_ready(metrics)
-                interval.update(time=time.perf_counter(), waited=batches.waited_s, steps=-1)
+                interval.update(time=time.perf_counter(), waited=batches.waited_s, step=step)
             pending.append((step, metrics))
             settle(LATE)
             shown.step(step)
@@ -143,7 +143,7 @@ class _Progress:
     """A bar on a terminal; elsewhere a line of text at each log and validation."""
 
     def __init__(self, steps, start):
-        self.steps, self.loss, self.score = steps, "", ""
+        self.steps, self.loss, self.speed, self.score = steps, "", "", ""
         self.bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
         self.began, self.start, self.said = time.perf_counter(), start, -math.inf
 
@@ -154,20 +154,20 @@ class _Progress:
     def trained(self, line):
         self.loss = f"loss {line['train/loss']:.4f}"
         if "train/images_per_second" in line:
-            self.loss += f", {line['train/images_per_second']:.1f} images/s"
+            self.speed = f", {line['train/images_per_second']:.1f} images/s"
         if self.bar is not None:
-            self.bar.set_postfix_str(f"{self.loss}{self.score}")
+            self.bar.set_postfix_str(f"{self.loss}{self.speed}{self.score}")
         elif time.perf_counter() - self.said >= 10 or line["step"] == self.steps:  # a log file needs no line a second
             self.said = time.perf_counter()
             done = max(line["step"] - self.start, 1)
             left = (self.said - self.began) / done * (self.steps - line["step"])
-            print(f"step {line['step']}/{self.steps}: {self.loss}{self.score}, {left:.0f} s left", flush=True)
+            print(f"step {line['step']}/{self.steps}: {self.loss}{self.speed}{self.score}, {left:.0f} s left", flush=True)
 
     def validated(self, step, metrics, headline):
         value = metrics.get(headline)
         self.score = "" if value is None else f", {headline} {value:.4f}"
         if self.bar is not None:
-            self.bar.set_postfix_str(f"{self.loss}{self.score}")
+            self.bar.set_postfix_str(f"{self.loss}{self.speed}{self.score}")
         else:
             print(f"step {step}/{self.steps}: {headline} {'undefined' if value is None else f'{value:.4f}'}", flush=True)
 
