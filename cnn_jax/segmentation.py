@@ -48,9 +48,7 @@ class Segmentation:
         """`(logits, labels) -> (sum, count)` with the class weights of the training scenes."""
         config, weights = self.config.loss, None
         if config.class_weights != "none":
-            weights = losses.class_weights(
-                aerial.class_counts(self.scenes["train"].scenes, len(self.names)), config.class_weights
-            )
+            weights = losses.class_weights(aerial.class_counts(self.scenes["train"], len(self.names)), config.class_weights)
         return functools.partial(losses.cross_entropy, class_weights=weights, label_smoothing=config.label_smoothing)
 
     @functools.cached_property

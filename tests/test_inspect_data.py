@@ -27,7 +27,7 @@ def test_counts_and_contact_sheet(dubai, tmp_path):
     config = DataConfig(source="dubai", directory=str(dubai))
     inspection = inspect(config, tmp_path / "new" / "sheet.png")
     assert (tmp_path / "new" / "sheet.png").stat().st_size > 0
-    assert np.array_equal(inspection.labels["train"][:5], class_counts(inspection.scenes.splits["train"], 5))
+    assert np.array_equal(inspection.labels["train"][:5], class_counts([s.read() for s in inspection.scenes.splits["train"]], 5))
     assert inspection.channels["test"].sum(1).tolist() == [2 * 8 * 12] * 3
     text = report(inspection)
     assert "scenes: 4 train, 2 validation, 2 test" in text

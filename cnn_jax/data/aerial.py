@@ -7,11 +7,10 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -81,9 +80,16 @@ def open_folder(config: DataConfig, report_unknown: UnknownReport | None = None)
     )
 
 
-def class_counts(scenes: Iterable[Scene], n_classes: int) -> np.ndarray:
-    """Pixels of each class over all scenes, int64 [n_classes]; ignored pixels are left out. Decodes every scene."""
-    return sum(measured(scenes, lambda image, mask: label_histogram(mask)), np.zeros(256, np.int64))[:n_classes]
+def class_counts(scenes: Sequence[tuple[np.ndarray, np.ndarray]], n_classes: int) -> np.ndarray:
+    """Pixels of each class over all scenes, int64 [n_classes]; ignored pixels are left out.
+
+    Args:
+        scenes: `(image, mask)` by index, such as `pipeline.DecodedScenes`; threads take them.
+        n_classes: the number of classes.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        counts = threads.map(lambda index: label_histogram(scenes[index][1]), range(len(scenes)))
+        return sum(counts, np.zeros(256, np.int64))[:n_classes]
 
 
 def label_histogram(mask: np.ndarray) -> np.ndarray:
@@ -102,12 +108,6 @@ def channel_statistics(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pixels = histogram.sum(axis=1)
     mean = histogram @ levels / pixels
     return mean, np.sqrt(np.maximum(histogram @ levels**2 / pixels - mean**2, 0))
-
-
-def measured(scenes: Iterable[Scene], measure: Callable[[np.ndarray, np.ndarray], Any]) -> Iterator[Any]:
-    """`measure(image, mask)` of every scene, in order; no more scenes are decoded at once than there are processors."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        yield from threads.map(lambda scene: measure(*scene.read()), scenes)
 
 
 # ---- finding pairs
