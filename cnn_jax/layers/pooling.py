@@ -30,7 +30,8 @@ def average_pool(x, window_px: int = 2, stride: int | None = None):
     A window that sticks out over an edge averages only the values inside.
     """
     stride = stride or window_px
-    return nn.avg_pool(x, (window_px, window_px), (stride, stride), padding="SAME", count_include_pad=False)
+    means = nn.avg_pool(x, (window_px, window_px), (stride, stride), padding="SAME", count_include_pad=False)
+    return means.astype(x.dtype)  # Flax divides by float32 counts
 
 
 def _windows(x, size, fill):
