@@ -14,6 +14,20 @@ from cnn_jax.errors import InputError
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 
+class _Best:
+    """Preserves the best checkpoint, the earliest of equals. (Orbax's own policy takes the latest, so that a long plateau would
+    change what "best" is; and it keeps one where none was measured.)"""
+
+    def __init__(self, value):
+        self._value = value
+
+    def should_preserve(self, checkpoints, *, context):
+        values = [self._value(checkpoint.metrics) for checkpoint in checkpoints]
+        best = max(values, default=float("-inf"))
+        chosen = values.index(best) if best > float("-inf") else None
+        return [i == chosen for i in range(len(values))]
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -33,9 +47,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(keep), policies.BestN(get_metric_fn=self._value, n=1)]
-                ),
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), _Best(self._value)]),
                 best_fn=self._value,  # without it Orbax writes no metrics
                 cleanup_tmp_directories=True,
             ),
