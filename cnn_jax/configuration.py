@@ -404,6 +404,8 @@ def parse_command_line(
                 raise InputError(f"--config.{match[1]} can't be changed; choose another --config instead.")
             raise InputError(f"--config.{match[1]} is no field of this configuration: {_nearest_field(match[1], fields)}.")
 
+    argv = _last_values(argv, fields)
+
     values = flags.FlagValues()
     config_flags.DEFINE_config_dataclass("config", copy.deepcopy(config), flag_values=values, sys_argv=argv, parse_fn=load)
     for flag, (default, help) in flags_.items():
@@ -425,6 +427,20 @@ def parse_command_line(
     config = values.config
     check(config)
     return config, {flag: values[flag].value for flag in flags_}
+
+
+def _last_values(argv, fields):
+    """The arguments with only the last value of each field: absl would join tuples that are given twice."""
+    last, rest = {}, list(argv)
+    for number, argument in enumerate(argv):
+        match = re.fullmatch(r"--?config\.([^=]+)(=.*)?", argument, re.DOTALL)
+        if not match or match[1] not in fields:
+            continue
+        apart = match[2] is None and fields[match[1]].type is not bool  # the value is the next argument
+        for earlier in last.get(match[1], ()):
+            rest[earlier] = None
+        last[match[1]] = (number, number + 1) if apart else (number,)
+    return [argument for argument in rest if argument is not None]
 
 
 def _nearest_field(path, fields):
