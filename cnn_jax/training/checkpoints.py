@@ -10,8 +10,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from cnn_jax.errors import InputError
 
-# Orbax tells about every save; what users need to know the loop says itself.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax tells about every save, and prints the traceback of each of its threads that fails beside the exception that it raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class _Best:
@@ -70,11 +70,14 @@ class Checkpoints:
         """
         try:
             self.wait()
+            probe = self.directory / ".writable"  # where Orbax can't make a folder, its threads wait minutes for it
+            probe.mkdir(exist_ok=True)
+            probe.rmdir()
             if step in self._manager.all_steps():
                 self._manager.delete(step)
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics or {}, force=True)
         except (OSError, ValueError) as error:
-            raise self._unwritable(step, error) from error
+            raise self._unwritable(f"checkpoint of step {step}", error) from error
 
     def wait(self) -> None:
         """Returns when nothing is being saved any more. Raises InputError as `save` does."""
@@ -82,12 +85,12 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except (OSError, ValueError) as error:
-            raise self._unwritable("being saved", error) from error
+            raise self._unwritable("checkpoint being saved", error) from error
 
-    def _unwritable(self, step, error):
+    def _unwritable(self, what, error):
         kept = f"the checkpoint of step {self.steps[-1]} is whole" if self.steps else "none was finished before"
         return InputError(
-            f"the checkpoint of step {step} could not be written to {self.directory} ({_first_line(error)}); free the disk or make it "
+            f"the {what} could not be written to {self.directory} ({_first_line(error)}); free the disk or make it "
             f"writable and run the same command again: {kept}."
         )
 
