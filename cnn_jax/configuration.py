@@ -8,6 +8,7 @@ whether it can change a result; the command line, `--help`, the checks and the d
 import copy
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import re
@@ -163,18 +164,26 @@ def model_config(name, /, **options):
 
     if name not in MODELS:
         raise InputError(f"model.name is {name!r}, which is no architecture: {nearest(name, MODELS)}.")
+    section = _model_section(name)
+    fields = [option.name for option in dataclasses.fields(section)]
+    unknown = set(options) - set(fields)
+    if unknown:
+        option = min(unknown)
+        raise InputError(f"model.{option} is no option of {name}: {nearest(option, fields)}.")
+    return section(**options)
+
+
+@functools.cache  # sections of one architecture have one type, so that equal ones compare equal
+def _model_section(name):
+    from cnn_jax.models import MODELS
+
     module = MODELS[name]
     meanings = dict(re.findall(r"^        (\w+): (.+)$", module.__doc__ or "", re.MULTILINE))
     fields = [("name", str, setting(name, "the architecture"))]
     for option in dataclasses.fields(module):
         if option.name not in ("parent", "name", "num_classes", "axis_name"):
             fields.append((option.name, option.type, setting(option.default, meanings.get(option.name, ""))))
-    section = dataclasses.make_dataclass(f"{module.__name__}Config", fields)
-    unknown = set(options) - {option.name for option in dataclasses.fields(section)}
-    if unknown:
-        option = min(unknown)
-        raise InputError(f"model.{option} is no option of {name}: {nearest(option, [f[0] for f in fields])}.")
-    return section(**options)
+    return dataclasses.make_dataclass(f"{module.__name__}Config", fields)
 
 
 def build_model(section, num_classes, **bound):
