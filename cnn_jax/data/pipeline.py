@@ -132,7 +132,8 @@ def read_ahead(batches: grain.MapDataset, start: int, place: Callable, prefetch_
         place: puts a host batch on the devices.
         prefetch_batches: how many are read ahead on the host; two more lie on the devices.
     """
-    options = grain.ReadOptions(num_threads=READ_THREADS, prefetch_buffer_size=prefetch_batches)
+    threads = min(READ_THREADS, prefetch_batches)  # Grain warns of threads that the buffer leaves without work
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch_batches)
     on_devices = batches[start:].to_iter_dataset(options).map(place)
     return iter(grain.experimental.ThreadPrefetchIterDataset(on_devices, prefetch_buffer_size=2))
 
