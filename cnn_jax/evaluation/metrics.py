@@ -43,8 +43,8 @@ def class_accuracy(matrix) -> np.ndarray:
 
 
 def frequency_weighted_iou(matrix) -> float:
-    """IoU weighted by each class's share of the true pixels."""
-    share = matrix.sum(1) / max(matrix.sum(), 1)
+    """IoU weighted by each class's share of the true pixels; NaN where none was counted."""
+    share = _ratio(matrix.sum(1), matrix.sum())
     return float(np.sum(share * np.nan_to_num(iou(matrix))))
 
 
