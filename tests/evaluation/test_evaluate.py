@@ -1,0 +1,197 @@
+"""Whole scenes through windows: every pixel predicted and counted once, whatever the batch and the window."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from cnn_jax.configuration import EvaluationConfig
+from cnn_jax.data.pipeline import DecodedScenes
+from cnn_jax.data.scenes import IGNORED, Scene
+from cnn_jax.errors import InputError
+from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step
+from cnn_jax.training.losses import cross_entropy
+
+CLASSES = 4
+
+
+class HostDevices:
+    """Batches stay where they are."""
+
+    count = 1
+
+    @staticmethod
+    def place(batch):
+        return batch
+
+
+class ReadsRed:
+    """A model whose prediction is the red value modulo the classes; with the red values a counter, it depends on the place."""
+
+    @staticmethod
+    def apply(variables, images, *, train):
+        assert train is False
+        red = jnp.round(images[..., 0] * 255).astype(jnp.int32)
+        return jax.nn.one_hot(red % CLASSES, CLASSES) * variables["scale"]
+
+
+VARIABLES = {"scale": jnp.float32(3.0)}
+
+
+@pytest.fixture(scope="module")
+def window_step():
+    """Compiled once for each window size."""
+    return jax.jit(make_window_step(ReadsRed, cross_entropy, lambda images: images, CLASSES))
+
+
+def make_scenes(sizes, ignored=True, seed=0):
+    rng = np.random.default_rng(seed)
+    held = []
+    for height, width in sizes:
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        mask = rng.integers(0, CLASSES - 1, (height, width)).astype(np.uint8)
+        if ignored:
+            mask[rng.random(mask.shape) < 0.1] = IGNORED
+        held.append((image, mask))
+    scenes = [Scene(str(i), *mask.shape, lambda pair=(image, mask): pair) for i, (image, mask) in enumerate(held)]
+    return DecodedScenes(scenes, 1e9), held
+
+
+def evaluator(scenes, window_step, window_px=(8, 10), context_px=2, batch_size=8, devices=HostDevices):
+    config = EvaluationConfig(window_px=window_px, context_px=context_px, batch_size=batch_size)
+    return SceneEvaluator(scenes, window_step, devices, config, CLASSES)
+
+
+def expected_confusion(image, mask):
+    kept = mask != IGNORED
+    return confusion_matrix(mask[kept], image[..., 0][kept] % CLASSES, labels=range(CLASSES))
+
+
+SIZES = [(19, 23), (5, 7), (8, 31), (30, 9)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_evaluation_counts_every_labelled_pixel_once(window_step, batch_size):
+    scenes, held = make_scenes(SIZES)
+    result = evaluator(scenes, window_step, batch_size=batch_size).evaluate(VARIABLES)
+    assert result.confusion.dtype == np.int64
+    for matrix, (image, mask) in zip(result.confusion, held, strict=True):
+        np.testing.assert_array_equal(matrix, expected_confusion(image, mask))
+    np.testing.assert_array_equal(result.total, sum(expected_confusion(*pair) for pair in held))
+
+
+def test_loss_is_the_mean_over_all_counted_pixels(window_step):
+    scenes, held = make_scenes(SIZES)
+    result = evaluator(scenes, window_step).evaluate(VARIABLES)
+    right = np.concatenate([((image[..., 0] % CLASSES) == mask)[mask != IGNORED] for image, mask in held])
+    normaliser = np.log(np.exp(3) + CLASSES - 1)
+    assert result.loss == pytest.approx(np.where(right, normaliser - 3, normaliser).mean(), rel=1e-5)
+
+
+def test_thirteen_windows_in_batches_of_eight_count_thirteen(window_step):
+    """The last batch is filled up with windows that count nothing."""
+    scenes, _ = make_scenes([(8, 10)] * 13, ignored=False)
+    measured = evaluator(scenes, window_step, batch_size=8)
+    assert len(measured.source) == 13
+    result = measured.evaluate(VARIABLES)
+    np.testing.assert_array_equal(result.confusion.sum((1, 2)), 80)
+    calls = []
+    measured.evaluate(VARIABLES, check=lambda: calls.append(1))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("window_px", "context_px"), [((8, 10), 2), ((8, 10), 0), ((5, 64), 1), ((64, 64), 20)])
+def test_prediction_is_stitched_exactly(window_step, window_px, context_px):
+    scenes, held = make_scenes(SIZES)
+    measured = evaluator(scenes, window_step, window_px, context_px, batch_size=3)
+    for index, (image, _) in enumerate(held):
+        prediction = measured.predict(VARIABLES, index)
+        assert prediction.dtype == np.uint8
+        np.testing.assert_array_equal(prediction, image[..., 0] % CLASSES)
+
+
+class SeesItsWindow:
+    """A model that predicts how near a pixel lies to its window's rim, as a network near the edge of its view would go wrong."""
+
+    @staticmethod
+    def apply(variables, images, *, train):
+        _, height, width, _ = images.shape
+        rows, columns = jnp.arange(height), jnp.arange(width)
+        rim = jnp.minimum(jnp.minimum(rows, height - 1 - rows)[:, None], jnp.minimum(columns, width - 1 - columns)[None])
+        return jnp.broadcast_to(jax.nn.one_hot(jnp.minimum(rim, CLASSES - 1), CLASSES), (*images.shape[:3], CLASSES))
+
+
+def test_no_pixel_inside_a_scene_is_predicted_from_a_windows_rim():
+    scenes, _ = make_scenes([(19, 23)])
+    step = jax.jit(make_window_step(SeesItsWindow, cross_entropy, lambda images: images, CLASSES))
+    prediction = evaluator(scenes, step, (9, 11), context_px=3).predict({}, 0)
+    assert (prediction[3:-3, 3:-3] == 3).all()
+    assert (prediction[0] == 0).all()
+
+
+def test_evaluation_counts_what_the_pictures_show(window_step):
+    scenes, held = make_scenes(SIZES, seed=4)
+    measured = evaluator(scenes, window_step)
+    confusion = measured.evaluate(VARIABLES).confusion
+    for index, (_, mask) in enumerate(held):
+        kept = mask != IGNORED
+        prediction = measured.predict(VARIABLES, index)
+        np.testing.assert_array_equal(confusion[index], confusion_matrix(mask[kept], prediction[kept], labels=range(CLASSES)))
+
+
+def test_sums_go_beyond_32_bits():
+    """A step that finds 2^31 - 1 pixels in each of five windows."""
+    scenes, _ = make_scenes([(8, 50)])
+    big = np.full((CLASSES, CLASSES), 2**31 - 1, np.int32)
+
+    def step(variables, batch):
+        size = len(batch["image"])
+        return {"confusion": np.stack([big] * size), "loss_sum": np.ones(size), "loss_count": np.ones(size)}
+
+    measured = evaluator(scenes, step, (8, 10), context_px=0, batch_size=2)
+    assert len(measured.source) == 5
+    np.testing.assert_array_equal(measured.evaluate({}).total, 5 * (2**31 - 1))
+
+
+def test_batches_are_rounded_up_to_the_devices(window_step):
+    scenes, held = make_scenes(SIZES)
+    three = types.SimpleNamespace(count=3, place=lambda batch: batch)
+    measured = evaluator(scenes, window_step, batch_size=4, devices=three)
+    assert measured.batch_size == 6
+    np.testing.assert_array_equal(measured.evaluate(VARIABLES).total, sum(expected_confusion(*pair) for pair in held))
+
+
+def test_scenes_without_a_label_have_no_loss(window_step):
+    scenes, held = make_scenes([(8, 10)])
+    held[0][1][:] = IGNORED
+    result = evaluator(scenes, window_step).evaluate(VARIABLES)
+    assert result.total.sum() == 0
+    assert np.isnan(result.loss)
+
+
+def test_a_check_may_stop_the_evaluation_between_batches(window_step):
+    class Stop(Exception):
+        pass
+
+    def check():
+        calls.append(1)
+        if len(calls) == 2:
+            raise Stop
+
+    calls = []
+    scenes, _ = make_scenes(SIZES)
+    with pytest.raises(Stop):
+        evaluator(scenes, window_step, batch_size=1).evaluate(VARIABLES, check)
+    assert len(calls) == 2
+
+
+def test_a_scene_that_cannot_be_read_is_an_input_error(window_step):
+    def read():
+        raise InputError("tile.jpg can't be decoded.")
+
+    scenes = DecodedScenes([Scene("tile", 8, 10, read)], 1e9)
+    with pytest.raises(InputError, match=r"tile\.jpg"):
+        evaluator(scenes, window_step).evaluate(VARIABLES)

@@ -1,0 +1,93 @@
+"""Pooling against windows taken one by one in NumPy: odd sizes, overlaps, gradients, ties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax.layers.pooling import average_pool, max_pool
+
+CASES = [
+    # height, width, window, stride
+    (6, 4, 2, None),
+    (5, 7, 2, None),
+    (1, 1, 2, None),
+    (1, 3, 2, 2),
+    (7, 8, 3, None),
+    (6, 7, 3, 2),
+    (5, 4, 3, 1),
+    (5, 6, 2, 3),
+]
+
+
+def windows(height, width, window, stride, centred):
+    """For each result (i, j) the slices of the input that its window covers.
+
+    What sticks out lies at the end, or, where `centred`, is split between both ends with the odd pixel at the end.
+    """
+    stride = stride or window
+    for i in range(-(-height // stride)):
+        for j in range(-(-width // stride)):
+            cover = []
+            for index, length in ((i, height), (j, width)):
+                outside = max((-(-length // stride) - 1) * stride + window - length, 0)
+                start = index * stride - (outside // 2 if centred else 0)
+                cover.append(slice(max(start, 0), min(start + window, length)))
+            yield i, j, tuple(cover)
+
+
+def negative_images(height, width):
+    """All below zero and all different, so that padding with zeros would show, and no two are equal."""
+    values = -1 - np.random.default_rng(0).permutation(2 * height * width * 3).reshape(2, height, width, 3)
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_max_pool_value_and_gradient(case):
+    height, width, window, stride = case
+    x = negative_images(height, width)
+    y, pull = jax.vjp(lambda x: max_pool(x, window, stride), x)
+    weights = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    step = stride or window
+    assert y.shape == (2, -(-height // step), -(-width // step), 3)
+    expected, gradient = np.full(y.shape, np.nan), np.zeros(x.shape)
+    for i, j, cover in windows(*case, centred=step != window):
+        for b in range(2):
+            for c in range(3):
+                part = x[(b, *cover, c)]
+                expected[b, i, j, c] = part.max()
+                gradient[(b, *cover, c)] += (part == part.max()) * weights[b, i, j, c]
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_allclose(pull(weights)[0], gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_average_pool_value_and_gradient(case):
+    height, width, window, stride = case
+    x = negative_images(height, width)
+    y, pull = jax.vjp(lambda x: average_pool(x, window, stride), x)
+    weights = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    expected, gradient = np.full(y.shape, np.nan), np.zeros(x.shape)
+    for i, j, cover in windows(*case, centred=True):
+        part = x[:, cover[0], cover[1]]
+        expected[:, i, j] = part.mean((1, 2))
+        gradient[:, cover[0], cover[1]] += (weights[:, i, j] / (part.shape[1] * part.shape[2]))[:, None, None]
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    np.testing.assert_allclose(pull(weights)[0], gradient, atol=1e-6)
+
+
+def test_first_of_equal_largest_values_takes_the_gradient_of_max_pool():
+    gradient = jax.grad(lambda x: max_pool(x).sum())(jnp.zeros((1, 3, 3, 1)))[0, :, :, 0]
+    np.testing.assert_array_equal(gradient, [[1, 0, 1], [0, 0, 0], [1, 0, 1]])
+
+
+def test_max_pool_keeps_nan():
+    for position in range(4):
+        x = jnp.zeros(4).at[position].set(jnp.nan).reshape(1, 2, 2, 1)
+        assert jnp.isnan(max_pool(x)).all()
+
+
+def test_pools_keep_bfloat16():
+    x = jnp.asarray(negative_images(5, 5), jnp.bfloat16)
+    assert max_pool(x).dtype == jnp.bfloat16
+    assert average_pool(x).dtype == jnp.bfloat16

@@ -1,0 +1,194 @@
+"""One training step: gradients and sums of the whole batch, moving averages, keys that follow the examples."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from cnn_jax.data.scenes import IGNORED
+from cnn_jax.training import state as states
+from cnn_jax.training.losses import cross_entropy
+from cnn_jax.training.step import make_train_step
+
+CLASSES = 3
+
+
+class Pixelwise(nn.Module):
+    """A softmax regression on each pixel, with as much dropout and BatchNorm as is asked for."""
+
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        if self.batch_norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+def unchanged(keys, batch):
+    return batch["image"], batch["mask"].astype(jnp.int32)
+
+
+def brightened(keys, batch):
+    """A random factor for each example, drawn from its key."""
+    factors = jax.vmap(jax.random.uniform)(keys)
+    return batch["image"] * factors[:, None, None, None], batch["mask"].astype(jnp.int32)
+
+
+def make_batch(size=4, seed=0, first=0):
+    """Images [size, 3, 4, 2]; the examples have very different numbers of ignored pixels."""
+    rng = np.random.default_rng(seed)
+    mask = rng.integers(0, CLASSES, (size, 3, 4)).astype(np.uint8)
+    for i in range(size):
+        mask[i].flat[: [0, 11, 5, 12][i % 4]] = IGNORED
+    return {
+        "image": rng.normal(size=(size, 3, 4, 2)).astype(np.float32),
+        "mask": mask,
+        "position": np.arange(first, first + size, dtype=np.uint32),
+    }
+
+
+SGD = optax.sgd(0.5)
+
+
+def start(model=None, optimizer=SGD, averaged=False):
+    return states.create(model or Pixelwise(), optimizer, 0, (3, 4, 2), averaged=averaged)
+
+
+def compiled(model=None, loss=cross_entropy, optimizer=SGD, augment=unchanged, seed=0, **options):
+    return jax.jit(make_train_step(model or Pixelwise(), loss, optimizer, augment, seed=seed, **options))
+
+
+def reference(params, batch):
+    """Loss, gradient and accuracy of softmax regression in float64, over the pixels that count."""
+    kernel, bias = (np.asarray(params["head"][name], np.float64) for name in ("kernel", "bias"))
+    kept = batch["mask"] != IGNORED
+    x, truth = batch["image"][kept].astype(np.float64), batch["mask"][kept]
+    logits = x @ kernel + bias
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    loss = -np.log(probabilities[np.arange(len(truth)), truth]).mean()
+    error = (probabilities - np.eye(CLASSES)[truth]) / len(truth)
+    return loss, {"kernel": x.T @ error, "bias": error.sum(0)}, (logits.argmax(-1) == truth).mean()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_step_is_that_of_the_whole_batch_by_hand(accumulate):
+    """Also in parts that hold different numbers of counted pixels, one of them none."""
+    before, batch = start(), make_batch()
+    after, metrics = compiled(accumulate=accumulate)(before, batch)
+    loss, gradient, accuracy = reference(before.variables["params"], batch)
+    assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert float(metrics["pixel_accuracy"]) == pytest.approx(accuracy)
+    norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
+    assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
+    for name, value in gradient.items():
+        expected = np.asarray(before.variables["params"]["head"][name]) - 0.5 * value
+        np.testing.assert_allclose(after.variables["params"]["head"][name], expected, atol=1e-6)
+    assert int(after.step) == 1
+
+
+def test_weighted_loss_is_divided_by_its_weights():
+    weights = np.array([1.0, 4.0, 0.0], np.float32)
+    before, batch = start(), make_batch()
+    _, metrics = compiled(loss=functools.partial(cross_entropy, class_weights=weights))(before, batch)
+    head = before.variables["params"]["head"]
+    logits = batch["image"].astype(np.float64) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    total = sum((batch["mask"] == k).sum() * weights[k] for k in range(CLASSES))
+    loss = -sum((log_probabilities[..., k] * (batch["mask"] == k) * weights[k]).sum() for k in range(CLASSES)) / total
+    assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_of_ignored_pixels_changes_nothing_and_stays_finite(accumulate):
+    model, batch = Pixelwise(batch_norm=True), make_batch()
+    batch["mask"][:] = IGNORED
+    before = start(model)
+    after, metrics = compiled(model, accumulate=accumulate)(before, batch)
+    jax.tree.map(np.testing.assert_array_equal, before.variables["params"], after.variables["params"])
+    assert {name: float(value) for name, value in metrics.items()} == {"loss": 0, "pixel_accuracy": 0, "gradient_norm": 0}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+
+
+def test_parts_pass_on_the_running_averages():
+    """BatchNorm sees the parts one after another: part k holds every second example, from example k."""
+    model, batch = Pixelwise(batch_norm=True), make_batch()
+    after, _ = compiled(model, accumulate=2)(start(model), batch)
+    mean = np.zeros(2)
+    for part in (batch["image"][0::2], batch["image"][1::2]):
+        mean = 0.9 * mean + 0.1 * part.mean((0, 1, 2))
+    np.testing.assert_allclose(after.variables["batch_stats"]["BatchNorm_0"]["mean"], mean, atol=1e-6)
+
+
+def test_moving_average_by_hand():
+    """With its warm-up: 1/10, 2/11, 3/12, 4/13, and never more than the decay asked for."""
+    model, step = Pixelwise(batch_norm=True), compiled(Pixelwise(batch_norm=True), ema_decay=0.2)
+    state = start(model, averaged=True)
+    expected = jax.tree.map(np.asarray, state.variables)
+    for number in range(4):
+        state, _ = step(state, make_batch(seed=number))
+        decay = min(0.2, (1 + number) / (10 + number))
+        expected = jax.tree.map(lambda a, v, d=decay: d * a + (1 - d) * np.asarray(v), expected, state.variables)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.average, expected)
+    assert state.evaluated is state.average
+
+
+def test_without_moving_average_there_is_none():
+    state, _ = compiled()(start(), make_batch())
+    assert state.average is None
+    assert state.evaluated is state.variables
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+    model = Pixelwise(dropout=0.5, batch_norm=True)
+
+    def train(step):
+        state = start(model)
+        for number in range(3):
+            state, metrics = step(state, make_batch(seed=number, first=4 * number))
+        return [np.asarray(leaf) for leaf in jax.tree.leaves((state, metrics))]
+
+    one, again, other = (train(compiled(model, augment=brightened, seed=seed)) for seed in (7, 7, 8))
+    for a, b in zip(one, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+def loss_of_position(step, batch, position, state):
+    """The loss of the batch's first example at a position in the stream."""
+    alone = {key: value[:1] for key, value in batch.items()} | {"position": np.array([position], np.uint32)}
+    return float(step(state, alone)[1]["loss"])
+
+
+def test_an_examples_position_alone_determines_its_augmentation():
+    step, batch, state = compiled(augment=brightened), make_batch(), start()
+    alone = [loss_of_position(step, batch, position, state) for position in (0, 1, 2**32 - 1)]
+    assert len(set(alone)) == 3
+    assert loss_of_position(step, batch, 1, state.replace(step=jnp.int32(1000))) == alone[1]
+
+    whole = {key: np.repeat(value[:1], 4, 0) for key, value in batch.items()}
+    for row, accumulate in ((0, 1), (3, 1), (3, 2)):  # wherever the example lies, and in whichever part it is computed
+        whole["mask"][:] = IGNORED
+        whole["mask"][row] = batch["mask"][0]
+        whole["position"] = np.array([9, 8, 7, 6], np.uint32)
+        whole["position"][row] = 1
+        together = compiled(augment=brightened, accumulate=accumulate)(state, whole)[1]["loss"]
+        assert float(together) == pytest.approx(alone[1], rel=1e-6)
+
+
+def test_dropout_differs_from_step_to_step_and_between_parts():
+    model = Pixelwise(dropout=0.5)
+    batch = {key: np.repeat(value[:1], 2, 0) for key, value in make_batch().items()}
+    state = start(model)
+    step = compiled(model)
+    losses = [float(step(state.replace(step=jnp.int32(number)), batch)[1]["loss"]) for number in (0, 1, 0)]
+    assert losses[0] != losses[1]
+    assert losses[0] == losses[2]
+    alone = {key: value[:1] for key, value in batch.items()}  # with the key of the first part
+    assert float(compiled(model, accumulate=2)(state, batch)[1]["loss"]) != pytest.approx(float(step(state, alone)[1]["loss"]))
