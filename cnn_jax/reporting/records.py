@@ -11,11 +11,13 @@ A run's folder (the workdir) holds
     tensorboard/       the metrics again, for TensorBoard
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +66,8 @@ class Record:
 
     def __exit__(self, *_):
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with contextlib.suppress(OSError):  # of a full disk; `log` has told of it
+                self._tensorboard.close()
         self._lock.release()
 
     def _check_configuration(self):
@@ -163,13 +166,23 @@ class Record:
             ) from error
 
     def _to_tensorboard(self, values):
-        if self._tensorboard is None:
-            import tensorboardX
+        # Not by tensorboardX's SummaryWriter: it writes from a thread, which on a full disk dies and then blocks the run.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
 
-            self._tensorboard = tensorboardX.SummaryWriter(str(self.workdir / "tensorboard"), purge_step=values["step"])
-        for name, value in values.items():
-            if name != "step" and isinstance(value, int | float):
-                self._tensorboard.add_scalar(name, value, values["step"])
+        step, now = values["step"], time.time()
+        if self._tensorboard is None:
+            folder = self.workdir / "tensorboard"
+            folder.mkdir(exist_ok=True)
+            self._tensorboard = EventsWriter(str(folder / "events"), f".{step}")
+            # Of a run that is resumed, TensorBoard forgets what came from this step on.
+            start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
+            self._tensorboard.write_event(Event(wall_time=now, step=step, session_log=start))
+        scalars = {name: value for name, value in values.items() if name != "step" and isinstance(value, int | float)}
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._tensorboard.write_event(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
+        self._tensorboard.flush()
 
     def finish(self, summary: dict) -> None:
         """Writes summary.json, which says that the run is finished."""
