@@ -187,7 +187,15 @@ def _run(config: Config, record, stop, command: str) -> dict:
         print(f"evaluating {len(evaluator.scenes)} {split} scenes with the weights of step {evaluated_step}", flush=True)
         evaluation = evaluator.evaluate(state.evaluated, stop.raise_if_set)
         summary |= task.summary(evaluation, split)
-    task.pictures(record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated)
+    try:
+        task.pictures(
+            record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated
+        )
+    except OSError as error:
+        raise InputError(
+            f"the pictures can't be written to {record.workdir / 'figures'} ({error.strerror}); free the disk or make it writable, "
+            "and run the same command again."
+        ) from error
     record.finish(summary)
     return summary
 
