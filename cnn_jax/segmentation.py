@@ -9,6 +9,7 @@ from cnn_jax.configuration import Config
 from cnn_jax.data import aerial, augmentation
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import SPLITS, SceneSet
+from cnn_jax.errors import InputError
 from cnn_jax.evaluation import evaluate, metrics
 from cnn_jax.training import losses, optimizer, state
 
@@ -26,6 +27,8 @@ class Segmentation:
 
     def __init__(self, config: Config, scenes: SceneSet):
         augmentation.check(config.augmentation)
+        if not scenes.splits["train"]:
+            raise InputError(f"no scenes of {config.data.source} are left to train on: leave some to the train split.")
         self.config, self.classes = config, scenes.classes
         self.names = [c.name for c in scenes.classes]
         budget = config.data.memory_budget_gib * 2**30
