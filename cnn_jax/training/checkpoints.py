@@ -151,4 +151,4 @@ def _check_readable(folder: Path) -> None:
 
 def _first_line(error) -> str:
     """What an exception says, cut to the length of a remark."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:400]
