@@ -1,6 +1,8 @@
 """Checkpoints by Orbax: saved in the background, the latest few and the best kept, a half-written one never loaded."""
 
+import functools
 import logging
+import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +14,16 @@ from cnn_jax.errors import InputError
 
 # Orbax tells about every save, and prints the traceback of each of its threads that fails beside the exception that it raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def _overlook_abandoned(report, unraisable):
+    """Where one write fails, Orbax closes its event loop under the others, each of which would end in a traceback of its own."""
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        report(unraisable)
+
+
+sys.unraisablehook = functools.partial(_overlook_abandoned, sys.unraisablehook)
 
 
 class _Best:
