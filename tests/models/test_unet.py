@@ -57,3 +57,15 @@ def test_an_unknown_choice_is_an_input_error(option):
     model = UNet(2, **{option: "layer"})
     with pytest.raises(InputError, match=f"^{option} is 'layer'"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))
+
+
+def test_with_bfloat16_every_map_but_the_logits_is_bfloat16():
+    model = UNet(2, base_width=2, depth=2, dtype="bfloat16")
+    made = jax.eval_shape(
+        lambda: model.init_with_output(
+            jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False, capture_intermediates=True, mutable=True
+        )
+    )[1]["intermediates"]
+    maps = {jax.tree_util.keystr(path): leaf.dtype for path, leaf in jax.tree.leaves_with_path(made)}
+    assert len(maps) > 20
+    assert {path for path, dtype in maps.items() if dtype != jnp.bfloat16} == {"['__call__'][0]", "['head']['__call__'][0]"}
