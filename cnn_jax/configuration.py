@@ -118,7 +118,7 @@ class TrainingConfig:
     parallelism: str = setting("jit", "how devices share a batch", choices=("jit", "pmap"))
     log_every_steps: int = setting(10, "steps between lines of metrics", unit="steps", at_least=1)
     validate_every_steps: int = setting(100, "steps between validations, each followed by a checkpoint", unit="steps", at_least=1)
-    keep_checkpoints: int = setting(2, "latest checkpoints kept, beside the best", unit="checkpoints", at_least=1, result=False)
+    keep_checkpoints: int = setting(2, "latest checkpoints kept, beside the best", unit="checkpoints", at_least=2, result=False)
 
 
 @dataclass
@@ -466,7 +466,7 @@ def help_text(module: str, configurations: Mapping[str, Callable[[], Config]], f
     """What `--help` prints: the configurations, the flags, and every field with its type, default and unit."""
     lines = [f"usage: python -m {module} [--config NAME|config.json] [--config.FIELD=VALUE ...]", "", "configurations:"]
     for name, make in configurations.items():
-        lines.append(f"  {name:<14} {(make.__doc__ or '').strip().splitlines()[0]}")
+        lines.append(f"  {name:<14} {next(iter((make.__doc__ or '').strip().splitlines()), '')}")
     lines += ["", "flags:", f"  {'--config':<14} a configuration's name, or the path of a recorded config.json"]
     lines += [f"  {'--' + flag:<14} {help}" for flag, (_, help) in flags_.items()]
     first = next(iter(configurations))

@@ -1,6 +1,7 @@
 """What is particular to segmenting scenes: how examples become crops, how predictions are counted, scored and pictured."""
 
 import functools
+import math
 
 import numpy as np
 
@@ -78,8 +79,9 @@ class Segmentation:
         )
 
     def scores(self, evaluation: evaluate.Evaluation, split: str) -> dict:
-        """Loss and figures of merit, keyed by split and averaging."""
-        return {f"{split}/loss": evaluation.loss} | metrics.scores(evaluation.total, self.names, split)
+        """Loss and figures of merit, keyed by split and averaging; None where no pixel was counted."""
+        loss = evaluation.loss if math.isfinite(evaluation.loss) else None
+        return {f"{split}/loss": loss} | metrics.scores(evaluation.total, self.names, split)
 
     def summary(self, evaluation: evaluate.Evaluation, split: str) -> dict:
         """The scores and what they were counted on: scenes, pixels, the confusion matrix."""

@@ -7,7 +7,8 @@ from flax import linen as nn
 def max_pool(x, window_px: int = 2, stride: int | None = None):
     """The largest value of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
 
-    A window that sticks out over the bottom or right edge takes the values inside. Where windows don't overlap (stride as large
+    A window that sticks out over an edge takes the values inside: at the bottom and right where windows don't overlap, else as
+    TensorFlow's "SAME" divides it between both sides. Where they don't overlap (stride as large
     as the window, the default) this is a chain of comparisons, whose gradient a CPU computes faster than the select-and-scatter
     that XLA makes of `reduce_window`. Of equal largest values the first takes the gradient.
     """
