@@ -1,0 +1,68 @@
+"""What tests share: a cache of compiled programs, an environment of its own, the command in this process, a reference run."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+
+import pytest
+
+# Before JAX is imported, and inherited by child processes: each program is compiled once a session, not once a process.
+os.environ.pop("XLA_FLAGS", None)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cnn_jax-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_configure(config):
+    # Another process may be writing the entry, or have been killed while it did; JAX then compiles.
+    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry")
+
+
+@contextmanager
+def _quick_compilation():
+    """XLA without most of its optimisations: programs compile in a third of the time, and compute the same to rounding."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def quick_compilation():
+    """XLA without most of its optimisations, for tests that compile programs of their own."""
+    with _quick_compilation():
+        yield
+
+
+@pytest.fixture
+def command(capsys):
+    """Function that runs the main job in this process with the arguments given, and returns what a child would."""
+    from cnn_jax.run import main
+    from experiments.aerial_unet import CONFIGURATIONS
+    from tests.commands import MODULE, Finished
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main(MODULE, CONFIGURATIONS, [MODULE, *map(str, arguments)])
+        return Finished(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """A run that nothing interrupted, made by the real command: (its workdir, its exit code and output)."""
+    from tests.commands import TINY, finish, start
+
+    workdir = tmp_path_factory.mktemp("reference") / "run"
+    finished = finish(start(*TINY, "--workdir", str(workdir)))
+    assert finished.code == 0, finished.err
+    return workdir, finished

@@ -1,0 +1,291 @@
+"""What a user can get wrong, or what the machine can do to a run: one sentence, exit code 2, and nothing lost."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.evaluation.evaluate import SceneEvaluator
+from cnn_jax.reporting.records import Record
+from cnn_jax.training.checkpoints import Checkpoints
+from tests.commands import SHORT, TINY, assert_refused, assert_same_run, environment, finish, metrics, saved_steps, start
+from tests.data import fake_sets
+
+# ---- data
+
+
+@pytest.fixture
+def dubai(tmp_path):
+    """A tiny set in a layout with palette masks: (its folder, the arguments of a run on it)."""
+    fake_sets.write_dubai(tmp_path / "data")
+    return tmp_path / "data", run_on("dubai", tmp_path)
+
+
+def run_on(source, tmp_path):
+    data = ("--config.data.source", source, "--config.data.directory", tmp_path / "data")
+    return *TINY, *SHORT, *data, "--workdir", tmp_path / "run"
+
+
+IMAGE, MASK = "Tile 1/images/image_part_001.jpg", "Tile 1/masks/image_part_001.png"
+
+
+@pytest.mark.parametrize(
+    ("directory", "words"),
+    [("nowhere", ["data.directory", "nowhere"]), ("", ["data.directory", "--config.data.directory"]), ("empty", ["no image"])],
+)
+def test_directory(directory, words, tmp_path, command):
+    (tmp_path / "empty").mkdir()
+    directory = tmp_path / directory if directory else ""
+    refused = command(*run_on("dubai", tmp_path), f"--config.data.directory={directory}")
+    assert_refused(refused, *words)
+
+
+def without_mask(folder):
+    (folder / MASK).unlink()
+    return IMAGE, "without a mask"
+
+
+def without_image(folder):
+    (folder / IMAGE).unlink()
+    return MASK, "without an image"
+
+
+def other_size(folder):
+    fake_sets.save(np.zeros((8, 13, 3), np.uint8), folder / MASK)
+    return MASK, "13 x 8", "12 x 8"
+
+
+def unknown_color(folder):
+    mask = np.array(Image.open(folder / MASK))
+    mask[2, 3] = (1, 2, 3)
+    fake_sets.save(mask, folder / MASK)
+    return folder / MASK, "#010203", "data.unknown_colors"
+
+
+def cut_short(folder):
+    os.truncate(folder / IMAGE, (folder / IMAGE).stat().st_size // 2)
+    return folder / IMAGE, "can't be decoded"
+
+
+def cut_to_nothing(folder):
+    os.truncate(folder / MASK, 0)
+    return folder / MASK, "no JPEG, PNG"
+
+
+def no_image_at_all(folder):
+    (folder / IMAGE).write_text("<html>404</html>")
+    return folder / IMAGE, "no JPEG, PNG"
+
+
+@pytest.mark.parametrize(
+    "damage", [without_mask, without_image, other_size, unknown_color, cut_short, cut_to_nothing, no_image_at_all]
+)
+def test_damaged_data(damage, dubai, command, quick_compilation):
+    folder, arguments = dubai
+    words = damage(folder)
+    assert_refused(command(*arguments), *words)
+
+
+def test_class_index_out_of_range(tmp_path, command, quick_compilation):
+    fake_sets.write_loveda(tmp_path / "data")
+    for path in (tmp_path / "data/Train").glob("*/masks_png/*"):
+        mask = np.array(Image.open(path))
+        mask[0, 0] = 9
+        fake_sets.save(mask, path)
+    assert_refused(command(*run_on("loveda", tmp_path)), "masks_png", "9 (1 pixels)", "data.unknown_colors")
+
+
+def test_damage_in_validation_alone(dubai, command, quick_compilation):
+    """It is met after training has begun, and still is one sentence."""
+    folder, arguments = dubai
+    mask = folder / "Tile 4/masks/image_part_001.png"
+    os.truncate(mask, mask.stat().st_size - 30)
+    assert_refused(command(*arguments), mask, "can't be decoded")
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (["test=('1',)", "validation=('1',)"], ["group '1'", "data.test_groups", "data.validation_groups"]),
+        (["test=('4',)"], ["group '4'", "data.test_groups", "validation"]),
+        (["test=('99',)"], ["data.test_groups", "'99'", "10"]),
+        (["test=('1','10')", "validation=('4','8')"], ["no scenes of dubai", "train"]),
+    ],
+)
+def test_groups(groups, words, dubai, command):
+    flags = [f"--config.data.{group.replace('=', '_groups=', 1)}" for group in groups]
+    assert_refused(command(*dubai[1], *flags), *words)
+
+
+# ---- the configuration
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config=smok"], ["--config smok", "did you mean smoke"]),
+        (["--config=nowhere/config.json"], ["nowhere/config.json"]),
+        (["--config.training.step=3"], ["training.step", "did you mean --config.training.steps"]),
+        (["--config.lr=3"], ["--config.lr", "--help"]),
+        (["--config.training.steps=many"], ["training.steps", "whole number", "many"]),
+        (["--config.training.steps=1.5"], ["training.steps", "whole number", "1.5"]),
+        (["--config.training.steps=0"], ["training.steps", "at least 1"]),
+        (["--config.data.crop_px=(32,)"], ["data.crop_px", "tuple of 2"]),
+        (["--config.optimizer.learning_rate=nan"], ["optimizer.learning_rate", "finite"]),
+        (["--config.optimizer.name=adam"], ["optimizer.name", "did you mean adamw"]),
+        (["--config.training.parallelism=ddp"], ["training.parallelism", "jit", "pmap"]),
+        (["--config.augmentation.scale_probability=1.5"], ["augmentation.scale_probability", "1"]),
+        (["--config.augmentation.scale_range=(2.0,1.0)"], ["augmentation.scale_range", "lower number first"]),
+        (["--config.data.source=dubay"], ["dubay", "dubai"]),
+        (["--config.model.name=vgg"], ["model.name"]),
+        (["--config.training.accumulate=3"], ["training.batch_size", "training.accumulate"]),
+        (["--config.evaluation.context_px=40"], ["evaluation.context_px", "window"]),
+        (["--workdirs=x"], ["--workdirs", "--workdir"]),
+        (["train"], ["'train'"]),
+    ],
+)
+def test_configuration(arguments, words, tmp_path, command):
+    assert_refused(command(*TINY, "--workdir", tmp_path / "run", *arguments), *words)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_batch_that_the_devices_do_not_divide(tmp_path):
+    eight = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
+    refused = finish(start(*TINY, "--config.training.batch_size=12", "--workdir", tmp_path / "run", env=eight))
+    assert_refused(refused, "training.batch_size", "12", "8")
+
+
+# ---- the folder of the run
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["is a file", "under a file"])
+def test_workdir_that_cannot_be(inside, tmp_path, command):
+    file = tmp_path / "file"
+    file.write_text("")
+    workdir = file / "run" if inside else file
+    assert_refused(command(*TINY, "--workdir", workdir), workdir, "--workdir")
+    assert file.read_text() == ""
+
+
+def test_workdir_that_holds_something_else(tmp_path, command):
+    (tmp_path / "thesis.tex").write_text("")
+    assert_refused(command(*TINY, "--workdir", tmp_path), tmp_path, "thesis.tex", "--workdir")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", b'{"experiment": "aer', ["not valid JSON"]),
+        ("config.json", b"[]", ["object"]),
+        ("config.json", b"\xff\xfe\x00", []),
+        ("summary.json", b"", ["not valid JSON"]),
+        ("environment.json", b"{", ["not valid JSON"]),
+        ("metrics.jsonl", b'{"step": 2, "elapsed_s": 1.0}\n{"step": 4, "el\n{"step": 6, "elapsed_s": 1.0}\n', ["line 2"]),
+        ("metrics.jsonl", b"\xff\xfe\x00\n", ["line 1"]),
+        ("metrics.jsonl", b"[1, 2]\n", ["line 1"]),
+    ],
+)
+def test_damaged_record(name, content, words, reference, tmp_path, command):
+    workdir = tmp_path / "run"
+    shutil.copytree(reference[0], workdir)
+    if name != "summary.json":
+        (workdir / "summary.json").unlink()
+    (workdir / name).write_bytes(content)
+    assert_refused(command(*TINY, "--workdir", workdir), workdir / name, *words)
+    assert (workdir / name).read_bytes() == content
+
+
+def test_last_line_of_metrics_cut_short(reference, tmp_path, command):
+    """What a crash leaves is no damage: the run goes on."""
+    workdir = tmp_path / "run"
+    shutil.copytree(reference[0], workdir)
+    (workdir / "summary.json").unlink()
+    with (workdir / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 14, "train/lo')
+    assert command(*TINY, "--workdir", workdir).code == 0
+    assert_same_run(workdir, reference[0])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 32 MiB."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if sys.platform != "linux" or mount is None or umount is None:
+        pytest.skip("a small file system is made by mount, which this system has not")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"a small file system can't be mounted: {made.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run([umount, "-l", folder], check=True)
+
+
+def fill(folder):
+    """Takes what room is left."""
+    with contextlib.suppress(OSError), (folder / "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"\0" * 65536)
+    with contextlib.suppress(OSError), (folder / "filling").open("ab", buffering=0) as file:
+        while True:
+            file.write(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "call", "saved", "words"),
+    [
+        pytest.param(Checkpoints, "save", 2, [4], ["free the disk"], id="checkpoint"),
+        pytest.param(Record, "log", 6, [4], ["free the disk"], id="line of metrics"),
+        pytest.param(SceneEvaluator, "evaluate", 5, [8, 12], ["free the disk"], id="pictures"),
+        pytest.param(Record, "finish", 1, [8, 12], ["summary.json", "free the disk"], id="summary"),
+    ],
+)
+def test_full_disk(owner, method, call, saved, words, small_disk, reference, command, monkeypatch):
+    """The run ends with a sentence; the last good checkpoint survives; with room again the same command ends with the same bits."""
+    workdir, calls, original = small_disk / "run", [], getattr(owner, method)
+
+    def filled(*arguments, **options):
+        calls.append(None)
+        if len(calls) == call:
+            end = time.monotonic() + 60  # the last good checkpoint is written in the background
+            while saved_steps(workdir) != saved and time.monotonic() < end:
+                time.sleep(0.01)
+            fill(small_disk)
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, filled)
+        refused = command(*TINY, "--workdir", workdir)
+    assert_refused(refused, workdir, *words)
+    assert saved_steps(workdir) == saved
+    assert not (workdir / "summary.json").exists()
+    (small_disk / "filling").unlink()
+    resumed = command(*TINY, "--workdir", workdir)
+    assert resumed.code == 0, resumed.err
+    assert f"resuming after step {saved[-1]}\n" in resumed.out
+    assert_same_run(workdir, reference[0])
+
+
+# ---- numbers
+
+
+def test_not_finite(tmp_path, command, quick_compilation):
+    arguments = (
+        *TINY,
+        "--config.optimizer.learning_rate=1e30",
+        "--config.optimizer.warmup_steps=0",
+        "--workdir",
+        tmp_path / "run",
+    )
+    refused = command(*arguments)
+    assert_refused(refused, "train/", "nan", "at step ", "optimizer.learning_rate")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert all(np.isfinite(list(line.values())).all() for line in metrics(tmp_path / "run"))
