@@ -134,6 +134,7 @@ def test_shipped_configuration_runs(name, tmp_path, command, quick_compilation):
     arguments = [f"--config={name}", *TINY[1:], *SHORT]
     options = {option.name for option in dataclasses.fields(config.model)}
     arguments = [a for a in arguments if not a.startswith("--config.model.") or a.split("=")[0].split(".")[-1] in options]
+    arguments += ["--config.model.base_width=2", "--config.model.depth=1"] if {"base_width", "depth"} <= options else []
     if config.data.source != "synthetic":
         fake_sets.WRITERS[config.data.source](tmp_path / "data")
         arguments += ["--config.data.directory", tmp_path / "data"]
