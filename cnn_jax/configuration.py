@@ -182,7 +182,8 @@ def _model_section(name):
     fields = [("name", str, setting(name, "the architecture"))]
     for option in dataclasses.fields(module):
         if option.name not in ("parent", "name", "num_classes", "axis_name"):
-            fields.append((option.name, option.type, setting(option.default, meanings.get(option.name, ""))))
+            help = meanings.get(option.name, "").rstrip(".")
+            fields.append((option.name, option.type, setting(option.default, help, **option.metadata)))
     return dataclasses.make_dataclass(f"{module.__name__}Config", fields)
 
 
@@ -271,6 +272,8 @@ def check(config: Config) -> None:
                 raise InputError(f"{path} is {value!r}; it must be at least {least}.")
             if option.metadata["unit"] == "0 to 1" and not 0 <= number <= 1:
                 raise InputError(f"{path} is {value!r}; it must lie between 0 and 1.")
+    if config.seed >= 2**32:
+        raise InputError(f"seed is {config.seed}; it must be less than 2**32, beyond which seeds repeat.")
     training, evaluation, data = config.training, config.evaluation, config.data
     if training.batch_size % training.accumulate:
         raise InputError(
@@ -391,7 +394,9 @@ def parse_command_line(
     name = next(iter(configurations))
     if given:
         last = argv[given[-1]]
-        name = last.split("=", 1)[1] if "=" in last else (argv[given[-1] + 1] if given[-1] + 1 < len(argv) else "")
+        if "=" not in last and given[-1] + 1 == len(argv):
+            raise InputError(f"--config needs a value: {nearest('', configurations)}, or the path of a recorded config.json.")
+        name = last.split("=", 1)[1] if "=" in last else argv[given[-1] + 1]
         for i in reversed(given):  # one --config, first, as ml_collections wants it
             del argv[i : i + (1 if "=" in argv[i] else 2)]
     argv.insert(1, f"--config={name}")
@@ -406,7 +411,10 @@ def parse_command_line(
 
     config = load(name)
     fields = {path: option for path, option, _ in leaves(config) if path not in FIXED}
+    argv = _names_in_tuples(argv, [path for path, option in fields.items() if option.type == tuple[str, ...]])
     for argument in argv[2:]:
+        if re.match(r"--?(flagfile|undefok)\b", argument):  # absl's own, which read files and let misspellings pass
+            raise InputError(f"{argument} is no flag of this command; --help lists them all.")
         match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if match and match[1] not in fields:
             if match[1] in FIXED:
@@ -422,6 +430,8 @@ def parse_command_line(
     try:
         rest = values(argv)
     except flags.UnrecognizedFlagError as error:
+        if any(path.split(".")[-1] == error.flagname for path in fields):
+            raise InputError(f"--{error.flagname} is no flag: {_nearest_field(error.flagname, fields)}.") from error
         known = [f"--{flag}" for flag in ("config", "help", *flags_)]
         raise InputError(f"--{error.flagname} is no flag: {nearest('--' + error.flagname, known)}.") from error
     except flags.IllegalFlagValueError as error:
@@ -450,6 +460,25 @@ def _last_values(argv, fields):
             rest[earlier] = None
         last[match[1]] = (number, number + 1) if apart else (number,)
     return [argument for argument in rest if argument is not None]
+
+
+def _names_in_tuples(argv, paths):
+    """`argv` with each of these fields given once, as a tuple literal: `8,2_13`, `('8', '2_13')` or several flags come to the same.
+
+    ml_collections would read names as Python literals, in which 2_13 is 213 and a space is an error.
+    """
+    kept, names = [], {}
+    arguments = iter(argv)
+    for argument in arguments:
+        flag, equals, text = argument.partition("=")
+        path = re.sub("^--?config[.]", "", flag)
+        if path == flag or path not in paths:
+            kept.append(argument)
+            continue
+        text = text if equals else next(arguments, "")
+        parts = [part.strip().strip("'\"") for part in text.strip().strip("()[]").split(",")]
+        names.setdefault(path, []).extend(part for part in parts if part)
+    return kept + [f"--config.{path}={tuple(parts)!r}" for path, parts in names.items()]
 
 
 def _nearest_field(path, fields):

@@ -46,6 +46,14 @@ def guarded(command: Callable) -> int:
         return stopped.exit_code
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"error: {error.filename} can't be used ({error.strerror}): check the path, its permissions and the disk",
+            file=sys.stderr,
+        )
+        return 2
     return 0
 
 
@@ -136,21 +144,20 @@ def _run(config: Config, record, stop, command: str) -> dict:
     start, validated = 0, False
     if checkpoints.steps:
         state, metrics, start = checkpoints.restore(jax.device_put(state, devices.whole))
-        validated = bool(metrics)
+        validated = bool(metrics) or "validation" not in evaluators
         print(f"resuming after step {start}", flush=True)
     kept = record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or HEADLINE not in line)))
 
     def validate(state, check):
-        if "validation" not in evaluators:
-            return {}
         evaluation = evaluators["validation"].evaluate(devices.single(state).evaluated, check)
         return task.scores(evaluation, "validation")
 
+    stop.raise_if_set()
     state = loop.train(
         devices.replicate(state),
         devices.train_step(train_step),
         lambda start: read_ahead(batches, start, devices.place, config.data.prefetch_batches),
-        validate,
+        validate if "validation" in evaluators else None,
         checkpoints,
         record.log,
         stop,

@@ -1,7 +1,6 @@
 """What is particular to segmenting scenes: how examples become crops, how predictions are counted, scored and pictured."""
 
 import functools
-import math
 
 import numpy as np
 
@@ -20,23 +19,35 @@ class Segmentation:
 
     Args:
         config: checked.
-        scenes: the splits; decoded at first use, within the memory budget.
+        scenes: the splits. All are decoded once, here: a file that can't be used is found before the first step, not after hours.
 
     Raises:
-        InputError: a split that is needed has no scenes.
+        InputError: a scene can't be decoded, or a split that is needed has no scenes or no labelled pixel.
     """
 
     def __init__(self, config: Config, scenes: SceneSet):
         augmentation.check(config.augmentation)
         if not scenes.splits["train"]:
             raise InputError(f"no scenes of {config.data.source} are left to train on: leave some to the train split.")
+        if config.evaluation.weights == "best" and not scenes.splits["validation"]:
+            raise InputError(
+                "evaluation.weights is 'best', but there is no validation split to choose by: use 'last', or hold some out."
+            )
         self.config, self.classes = config, scenes.classes
         self.names = [c.name for c in scenes.classes]
         budget = config.data.memory_budget_gib * 2**30
         sizes = {s: sum(x.height_px * x.width_px * 4 for x in scenes.splits[s]) for s in SPLITS}
         total = max(sum(sizes.values()), 1)
         self.scenes = {s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS}
+        self.class_counts = {s: aerial.class_counts(self.scenes[s], len(self.names)) for s in SPLITS if scenes.splits[s]}
+        for split, counts in self.class_counts.items():
+            if not counts.any():
+                raise InputError(
+                    f"no pixel of the {split} split of {config.data.source} is labelled with a class: look at it with "
+                    "experiments.inspect_data and mend the description or the split."
+                )
         self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
+        self._window_step = None
 
     def model(self, axis_name: str | None = None):
         """The Flax module; `axis_name` is the `pmap` axis."""
@@ -50,10 +61,9 @@ class Segmentation:
     @functools.cached_property
     def loss(self):
         """`(logits, labels) -> (sum, count)` with the class weights of the training scenes."""
-        config, weights = self.config.loss, None
-        if config.class_weights != "none":
-            weights = losses.class_weights(aerial.class_counts(self.scenes["train"], len(self.names)), config.class_weights)
-        return functools.partial(losses.cross_entropy, class_weights=weights, label_smoothing=config.label_smoothing)
+        config = self.config.loss
+        weights = losses.class_weights(self.class_counts["train"], config.class_weights)
+        return functools.partial(losses.LOSSES[config.name], class_weights=weights, label_smoothing=config.label_smoothing)
 
     @functools.cached_property
     def region_px(self) -> tuple[int, int]:
@@ -73,15 +83,14 @@ class Segmentation:
 
     def evaluator(self, split: str, devices) -> evaluate.SceneEvaluator:
         """Evaluates a split on the devices."""
-        step = evaluate.make_window_step(self.model(), self.loss, self.normalize, len(self.names))
-        return evaluate.SceneEvaluator(
-            self.scenes[split], devices.predict(step), devices, self.config.evaluation, len(self.names)
-        )
+        if self._window_step is None:  # one for all splits, so that it is compiled once
+            step = evaluate.make_window_step(self.model(), self.loss, self.normalize, len(self.names))
+            self._window_step = devices.predict(step)
+        return evaluate.SceneEvaluator(self.scenes[split], self._window_step, devices, self.config.evaluation, len(self.names))
 
     def scores(self, evaluation: evaluate.Evaluation, split: str) -> dict:
         """Loss and figures of merit, keyed by split and averaging; None where no pixel was counted."""
-        loss = evaluation.loss if math.isfinite(evaluation.loss) else None
-        return {f"{split}/loss": loss} | metrics.scores(evaluation.total, self.names, split)
+        return {f"{split}/loss": evaluation.loss} | metrics.scores(evaluation.total, self.names, split)
 
     def summary(self, evaluation: evaluate.Evaluation, split: str) -> dict:
         """The scores and what they were counted on: scenes, pixels, the confusion matrix."""
@@ -100,7 +109,7 @@ class Segmentation:
             return
         figures.confusion_matrix(evaluation.total, self.names, folder / "confusion_matrix.png")
         miou = np.array([metrics.miou(matrix) for matrix in evaluation.confusion])
-        order = np.argsort(miou, kind="stable")
+        order = np.argsort(miou, kind="stable")[: np.isfinite(miou).sum()]  # a scene without a labelled pixel is neither
         count = min(self.config.evaluation.gallery_scenes, len(order))
         chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
         images, truths = zip(*(evaluator.scenes[int(i)] for i in chosen), strict=True)

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cnn_jax import run
+from cnn_jax import configuration, run
 from cnn_jax.errors import InputError
 
 
@@ -32,10 +32,15 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
     from cnn_jax.segmentation import Segmentation
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
+    from cnn_jax.training.preemption import StopRequest
 
     config, environment, summary = records.read_run(folder)
     if directory:
         config.data.directory = directory
+    if configuration.digest(config) != environment.get("digest"):
+        raise InputError(
+            f"{folder}/config.json is not what the run was made with: its digest differs from environment.json; restore it."
+        )
     print(accelerator_notice())
     scenes = aerial.open_scenes(config.data)
     if scenes.fingerprint != environment.get("data_fingerprint"):
@@ -58,7 +63,8 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
         )
     state, _, _ = checkpoints.restore(jax.device_put(task.initial_state(), devices.whole), step)
     checkpoints.close()
-    return task.summary(task.evaluator(split, devices).evaluate(state.evaluated), split)
+    with StopRequest() as stop:
+        return task.summary(task.evaluator(split, devices).evaluate(state.evaluated, stop.raise_if_set), split)
 
 
 def compared(figures: dict, recorded: dict) -> str:

@@ -5,6 +5,7 @@ divided into cells no larger than a crop, and an epoch visits each cell of each 
 than small ones and no part is left out. The step is the position: batch n is the same however often the run was interrupted.
 """
 
+import collections
 import itertools
 import threading
 import time
@@ -21,12 +22,14 @@ READ_THREADS = 8  # reading and decoding release the interpreter; more threads t
 class DecodedScenes(Sequence):
     """Scenes decoded at first use: `scenes[i]` is `(image uint8 [h, w, 3], mask uint8 [h, w])`.
 
-    Results are kept until they fill `budget_bytes`; scenes beyond that are decoded at each use. Threads may share it.
+    Results are kept until they fill `budget_bytes`. Of the scenes beyond that, the last two used are kept besides, because evaluation
+    takes many windows of one scene; the others are decoded again. Threads may share it.
     """
 
     def __init__(self, scenes: Sequence[Scene], budget_bytes: float):
         self.scenes = tuple(scenes)
         self._kept = {}
+        self._recent = collections.deque(maxlen=2)
         self._left = budget_bytes
         self._locks = [threading.Lock() for _ in self.scenes]
         self._budget_lock = threading.Lock()
@@ -38,8 +41,9 @@ class DecodedScenes(Sequence):
         if index in self._kept:
             return self._kept[index]
         with self._locks[index]:
-            if index in self._kept:
-                return self._kept[index]
+            for decoded in (self._kept.get(index), dict(tuple(self._recent)).get(index)):
+                if decoded is not None:
+                    return decoded
             image, mask = self.scenes[index].read()
             with self._budget_lock:
                 keep = image.nbytes + mask.nbytes <= self._left
@@ -47,6 +51,8 @@ class DecodedScenes(Sequence):
                     self._left -= image.nbytes + mask.nbytes
             if keep:
                 self._kept[index] = image, mask
+            else:
+                self._recent.append((index, (image, mask)))
             return image, mask
 
     @property

@@ -15,10 +15,11 @@ from cnn_jax.evaluation.tiling import WindowSource, counted_part
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`confusion` int64 `[scenes, classes, classes]`; `loss` is the mean over all counted pixels (weighted as in training)."""
+    """`confusion` int64 `[scenes, classes, classes]`; `loss` is the mean over all counted pixels, weighted as in training; None
+    where there are none."""
 
     confusion: np.ndarray
-    loss: float
+    loss: float | None
 
     @property
     def total(self) -> np.ndarray:
@@ -90,7 +91,7 @@ class SceneEvaluator:
                 confusion[scene] += results["confusion"][row]
             loss_sum += float(results["loss_sum"].sum(dtype=np.float64))
             loss_count += float(results["loss_count"].sum(dtype=np.float64))
-        return Evaluation(confusion, loss_sum / loss_count if loss_count else float("nan"))
+        return Evaluation(confusion, loss_sum / loss_count if loss_count else None)
 
     def predict(self, variables, index: int) -> np.ndarray:
         """The prediction for scene `index` at its own resolution: uint8 `[height, width]`."""

@@ -6,6 +6,9 @@ from flax import linen as nn
 
 from cnn_jax.layers.normalization import normalization
 
+DTYPES = ("float32", "bfloat16")
+"""What a model may compute in; parameters are always float32."""
+
 
 class ConvolutionNormActivation(nn.Module):
     """Convolution, then normalisation, then activation, on `[batch, height, width, channels]`.

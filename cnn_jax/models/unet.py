@@ -1,13 +1,15 @@
 """U-Net: Convolutional Networks for Biomedical Image Segmentation (Ronneberger, Fischer, Brox, 2015)."""
 
 import functools
+from dataclasses import field
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnn_jax.layers.convolution import ConvolutionNormActivation
+from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
-from cnn_jax.layers.upsampling import upsampling
+from cnn_jax.layers.upsampling import UPSAMPLINGS, upsampling
 
 
 class UNet(nn.Module):
@@ -30,13 +32,13 @@ class UNet(nn.Module):
     """
 
     num_classes: int
-    base_width: int = 64
-    depth: int = 4
-    norm: str = "batch"
-    upsampling: str = "transposed"
-    dropout: float = 0.0
+    base_width: int = field(default=64, metadata={"at_least": 1})
+    depth: int = field(default=4, metadata={"at_least": 0})
+    norm: str = field(default="batch", metadata={"choices": NORMS})
+    upsampling: str = field(default="transposed", metadata={"choices": UPSAMPLINGS})
+    dropout: float = field(default=0.0, metadata={"unit": "0 to 1"})
     skips: bool = True
-    dtype: str = "float32"
+    dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
     @nn.compact

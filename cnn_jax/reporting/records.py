@@ -3,6 +3,7 @@
 A run's folder (the workdir) holds
 
     config.json        the resolved configuration
+    description.toml   of the data, where it is the user's own
     environment.json   its digest, the data's fingerprint, versions, devices, commit: all before step 0
     metrics.jsonl      one object a line, each with its step
     summary.json       the final figures; its presence says that the run is finished
@@ -68,7 +69,14 @@ class Record:
         if self._tensorboard is not None:
             with contextlib.suppress(OSError):  # of a full disk; `log` has told of it
                 self._tensorboard.close()
+        self._release()
+
+    def _release(self):
         self._lock.release()
+        with contextlib.suppress(OSError):  # a command that failed before it wrote anything leaves no folder behind
+            if [path.name for path in self.workdir.iterdir()] == [".lock"]:
+                (self.workdir / ".lock").unlink()
+                self.workdir.rmdir()
 
     def _check_configuration(self):
         if not self.config_path.exists():
@@ -109,6 +117,9 @@ class Record:
         """
         path = self.workdir / "environment.json"
         if not path.exists() or not self.config_path.exists():
+            source = Path(self.config.data.source)
+            if source.suffix == ".toml":  # the record must tell what the data are, wherever this file goes
+                _write(self.workdir / "description.toml", source.read_text(encoding="utf-8"))
             _write(self.config_path, configuration.to_json(self.config))
             _write_json(path, environment)
             return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.reporting.records import read_object
 
@@ -166,10 +167,10 @@ def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
 def summary_table(summary: Mapping[str, Any]) -> str:
     """The metrics of a summary as aligned plain text for a terminal: IoU and Dice of each class, then the headline figures.
 
-    Each split that was scored ("validation", "test") has its own part; a summary without any gives "".
+    Each split that was scored has its own part; a summary without any gives "".
     """
     parts = []
-    for split in ("validation", "test"):
+    for split in SPLITS:
         headlines = [
             (name, _number(summary[f"{split}/{key}"], ".4f")) for key, name in HEADLINES.items() if f"{split}/{key}" in summary
         ]

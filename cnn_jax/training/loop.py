@@ -50,7 +50,7 @@ def train(
         state: at step `start`; it is used up.
         train_step: `(state, batch) -> (state, metrics)`, compiled.
         batches_from: `step -> iterator of batches`, from that step's on.
-        validate: `(state, check) -> metrics`; calls `check()` between its batches, which may raise Stopped.
+        validate: `(state, check) -> metrics`; calls `check()` between its batches, which may raise Stopped. None: no validation.
         checkpoints: where states are kept.
         log: takes a dict of metrics with its step.
         stop: looked at after each step.
@@ -74,7 +74,7 @@ def train(
     begun = time.perf_counter() - elapsed_s
     pending = collections.deque()
     interval = {"time": time.perf_counter(), "waited": 0.0, "step": start}
-    shown = _Progress(config.steps, start)
+    shown = _Progress(config.steps)
 
     def settle(keep: int):
         """Reads the metrics of all steps but the last `keep`."""
@@ -82,12 +82,7 @@ def train(
         while len(pending) > keep:
             step, metrics = pending.popleft()
             metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            for name, value in metrics.items():
-                if not math.isfinite(value):
-                    raise NotFinite(
-                        f"train/{name} is {value} at step {step}: lower optimizer.learning_rate or raise optimizer.warmup_steps, and "
-                        "look at the data with experiments.inspect_data; the checkpoints before are kept."
-                    )
+            _check_finite({f"train/{name}": value for name, value in metrics.items()}, step)
             if step % config.log_every_steps == 0 or step == config.steps:
                 line = {"step": step} | {f"train/{name}": value for name, value in metrics.items()}
                 line["train/learning_rate"] = float(learning_rate(step - 1))
@@ -105,15 +100,17 @@ def train(
         while True:
             if step and not (step == start and validated) and (step % config.validate_every_steps == 0 or step == config.steps):
                 settle(0)
-                before = time.perf_counter()
-                try:
-                    metrics = validate(state, stop.raise_if_set)
-                except Stopped:
-                    checkpoints.save(step, save_form(state))
-                    checkpoints.wait()
-                    raise
-                log({"step": step, **metrics, "elapsed_s": time.perf_counter() - begun})
-                shown.validated(step, metrics, headline)
+                before, metrics = time.perf_counter(), None
+                if validate is not None:
+                    try:
+                        metrics = validate(state, stop.raise_if_set)
+                    except Stopped:
+                        checkpoints.save(step, save_form(state))
+                        checkpoints.wait()
+                        raise
+                    _check_finite(metrics, step)
+                    log({"step": step, **metrics, "elapsed_s": time.perf_counter() - begun})
+                    shown.validated(step, metrics, headline)
                 checkpoints.save(step, save_form(state), metrics)
                 interval["time"] += time.perf_counter() - before  # validation is no training time
             if step == config.steps:
@@ -129,6 +126,7 @@ def train(
             step += 1
             if step == start + 1:  # the first step compiles, and is left out of the speed
                 jax.block_until_ready(metrics)
+                shown.begin(step)
                 interval.update(time=time.perf_counter(), waited=batches.waited_s, step=step)
             pending.append((step, metrics))
             settle(LATE)
@@ -139,13 +137,27 @@ def train(
     return state
 
 
+def _check_finite(metrics, step):
+    for name, value in metrics.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NotFinite(
+                f"{name} is {value} at step {step}: lower optimizer.learning_rate or raise optimizer.warmup_steps, and look at the "
+                "data with experiments.inspect_data; earlier checkpoints are kept."
+            )
+
+
 class _Progress:
     """A bar on a terminal; elsewhere a line of text at each log and validation."""
 
-    def __init__(self, steps, start):
+    def __init__(self, steps):
         self.steps, self.loss, self.speed, self.score = steps, "", "", ""
-        self.bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
-        self.began, self.start, self.said = time.perf_counter(), start, -math.inf
+        self.bar, self.began, self.start, self.said = None, time.perf_counter(), 0, -math.inf
+
+    def begin(self, step):
+        """The first step is taken: from now on the time left can be told."""
+        self.began, self.start = time.perf_counter(), step
+        if sys.stderr.isatty():
+            self.bar = tqdm.tqdm(total=self.steps, initial=step, unit="step", dynamic_ncols=True)
 
     def step(self, step):
         if self.bar is not None:

@@ -34,6 +34,9 @@ def cross_entropy(logits, labels, *, class_weights=None, label_smoothing: float 
     return jnp.sum(losses * weights), jnp.sum(weights)
 
 
+LOSSES = {"cross_entropy": cross_entropy}
+
+
 def class_weights(counts, kind: str):
     """Weights of classes from their pixels in training: float32 `[classes]`, or None for "none".
 

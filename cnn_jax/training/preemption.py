@@ -43,6 +43,7 @@ class StopRequest:
                 sys.stdout.flush()
             os._exit(128 + number)
         self.signal_number = number
+        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")  # print may be what was interrupted
 
     def raise_if_set(self):
         """Raises Stopped once a signal came."""

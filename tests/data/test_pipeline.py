@@ -252,23 +252,34 @@ class Counting:
 
 
 def test_scenes_within_the_budget_are_read_once_and_others_at_each_use():
-    counting = Counting(5)
+    counting = Counting(6)
     scenes = DecodedScenes(counting.scenes, budget_bytes=3 * 1024 + 1023)
-    assert len(scenes) == 5
+    assert len(scenes) == 6
     for _ in range(4):
-        for index in range(5):
+        for index in range(6):
             image, mask = scenes[index]
             assert image.min() == image.max() == mask.min() == mask.max() == index
-    assert counting.reads == [1, 1, 1, 4, 4]
+    assert counting.reads == [1, 1, 1, 4, 4, 4]
 
 
 def test_a_scene_that_just_fits_is_kept_and_without_budget_none_is():
     for budget, reads in ((1024, 1), (1023, 3), (0, 3)):
-        counting = Counting(1)
+        counting = Counting(4)
         scenes = DecodedScenes(counting.scenes, budget)
         for _ in range(3):
-            scenes[0]
-        assert counting.reads == [reads]
+            for index in range(4):
+                scenes[index]
+        assert counting.reads == [reads, 3, 3, 3]
+
+
+def test_the_last_scenes_beyond_the_budget_are_not_read_again_for_each_window():
+    counting = Counting(3)
+    scenes = DecodedScenes(counting.scenes, 0)
+    for index in (0, 0, 1, 0, 1, 2, 2):
+        assert scenes[index][1].max() == index
+    assert counting.reads == [1, 1, 1]
+    scenes[0]
+    assert counting.reads == [2, 1, 1]
 
 
 def test_nothing_is_read_before_it_is_asked_for():
