@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page.write_text(results_page(records), encoding="utf-8", newline="\n")
         print(f"{page}: {len(records)} records")
         if options.readme:
-            table = headline_table(records, link_base=relative_link(options.readme, options.results), full_names=True)
+            table = headline_table(records, link_base=relative_link(options.readme, options.results), brief=True)
             if update_block(options.readme, "results", f"{table}\n\n{AVERAGING}"):
                 print(f"{options.readme}: block of results updated")
 

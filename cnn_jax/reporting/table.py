@@ -38,6 +38,7 @@ AVERAGING = (
 )
 
 _FIGURES = ("parameters", "steps", "wall_time_s", "train/images_per_second")
+_BRIEF = ("record", "data", "device", "parameters", "steps", "mIoU", "pixel accuracy", "training time, s")
 _NOTHING = "\N{EN DASH}"
 
 
@@ -122,31 +123,32 @@ def results_page(records: Sequence[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def headline_table(records: Iterable[Record], *, link_base: str = "", full_names: bool = False) -> str:
-    """A Markdown table, one record a row: what was run on what, the headline metrics of the test split, speed and time.
+def headline_table(records: Iterable[Record], *, link_base: str = "", brief: bool = False) -> str:
+    """A Markdown table, one record a row: what was run on what, the headline metrics of the test split, speed and training time.
 
-    Rows stand by data source, best mIoU first. `link_base` is the path from the page to the results folder; `full_names` writes
-    the experiment before each name.
+    Rows stand by data source, best mIoU first. `link_base` is the path from the page to the results folder. `brief`, for a README,
+    leaves some columns out and writes the experiment before each name. Training time covers the steps, with their compilation and
+    the validations between them.
     """
-    header = ["record", "data", "parameters", "steps", "seed", "device", *HEADLINES.values(), "training images/s", "wall time, s"]
     rows = []
     for record in _ranked(records):
         summary = record.summary
-        name = record.location if full_names else record.name
-        rows.append(
-            [
-                f"[{_escaped(name)}]({_link(link_base, record.location)})",
-                _escaped(record.source),
-                _number(summary.get("parameters"), ",.0f"),
-                _number(summary.get("steps"), ",.0f"),
-                _escaped(str(record.config.get("seed", _NOTHING))),
-                _escaped(record.device),
-                *(_number(summary.get(f"test/{key}"), ".4f") for key in HEADLINES),
-                _number(summary.get("train/images_per_second"), ",.1f"),
-                _number(summary.get("wall_time_s"), ",.0f"),
-            ]
-        )
-    return _markdown(header, rows, text_columns={0, 1, 5})
+        name = record.location if brief else record.name
+        row = {
+            "record": f"[{_escaped(name)}]({_link(link_base, record.location)})",
+            "data": _escaped(record.source),
+            "parameters": _number(summary.get("parameters"), ",.0f"),
+            "steps": _number(summary.get("steps"), ",.0f"),
+            "seed": _escaped(str(record.config.get("seed", _NOTHING))),
+            "device": _escaped(record.device),
+            **{title: _number(summary.get(f"test/{key}"), ".4f") for key, title in HEADLINES.items()},
+            "training images/s": _number(summary.get("train/images_per_second"), ",.1f"),
+            "training time, s": _number(summary.get("wall_time_s"), ",.0f"),
+        }
+        rows.append({title: row[title] for title in (_BRIEF if brief else row)})
+    header = list(rows[0]) if rows else list(_BRIEF)
+    text = {header.index(title) for title in ("record", "data", "device") if title in header}
+    return _markdown(header, [list(row.values()) for row in rows], text_columns=text)
 
 
 def class_table(records: Sequence[Record], *, link_base: str = "") -> str:

@@ -65,14 +65,14 @@ def test_headline_table_holds_the_figures_of_the_record(tmp_path):
         "pixel accuracy": "0.8100",
         "mean class accuracy": "0.7000",
         "training images/s": "7.9",
-        "wall time, s": "1,560",
+        "training time, s": "1,560",
     }
 
 
 def test_links_lead_to_the_records(tmp_path):
     folder = write_record(tmp_path / "results" / "aerial_unet" / "año 1")
     records = read_records(tmp_path / "results")
-    assert "](results/aerial_unet/a%C3%B1o%201/)" in headline_table(records, link_base="results", full_names=True)
+    assert "](results/aerial_unet/a%C3%B1o%201/)" in headline_table(records, link_base="results", brief=True)
     assert (tmp_path / "results" / records[0].location) == folder
 
 
