@@ -20,6 +20,7 @@ import numpy as np
 from cnn_jax import configuration
 from cnn_jax.configuration import DataConfig
 from cnn_jax.data.aerial import channel_histogram, channel_statistics, label_histogram, open_scenes
+from cnn_jax.data.descriptions import BUILT_IN
 from cnn_jax.data.scenes import IGNORED, SPLITS, SceneSet
 from cnn_jax.errors import InputError
 from cnn_jax.reporting.figures import contact_sheet
@@ -90,7 +91,7 @@ def inspect(config: DataConfig, output: Path) -> Inspection:
             [known.name for known in scenes.classes],
             [known.color for known in scenes.classes],
             output,
-            [f"{scene.name}, {split}" for split, scene in sheet],
+            [f"{scene.name}, {'val.' if split == 'validation' else split}" for split, scene in sheet],
         )
     unknown: dict[str, dict[str, int]] = {}
     for path, values in sorted(found.items()):
@@ -149,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Path(values["output"] or f"results/runs/inspect_{Path(config.data.source).stem}.png")
         inspection = inspect(config.data, output)
         print(f"{config.data.source} {config.data.directory}".rstrip())
+        if about := config.data.source in BUILT_IN and BUILT_IN[config.data.source].about:
+            print(about)
         print(report(inspection))
         print(f"\ncontact sheet: {output}" if output.is_file() else "\nno scene to draw")
         if inspection.unreadable:

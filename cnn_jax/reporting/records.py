@@ -74,8 +74,8 @@ class Record:
     def _release(self):
         self._lock.release()
         with contextlib.suppress(OSError):  # a command that failed before it wrote anything leaves no folder behind
-            if [path.name for path in self.workdir.iterdir()] == [".lock"]:
-                (self.workdir / ".lock").unlink()
+            if {path.name for path in self.workdir.iterdir()} <= {".lock"}:
+                (self.workdir / ".lock").unlink(missing_ok=True)
                 self.workdir.rmdir()
 
     def _check_configuration(self):
