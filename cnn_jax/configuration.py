@@ -463,7 +463,7 @@ def _last_values(argv, fields):
 
 
 def _names_in_tuples(argv, paths):
-    """`argv` with each of these fields given once, as a tuple literal: `8,2_13`, `('8', '2_13')` or several flags come to the same.
+    """`argv` with each of these fields given once, as a tuple literal: `8,2_13` and `('8', '2_13')` come to the same.
 
     ml_collections would read names as Python literals, in which 2_13 is 213 and a space is an error.
     """
@@ -477,7 +477,7 @@ def _names_in_tuples(argv, paths):
             continue
         text = text if equals else next(arguments, "")
         parts = [part.strip().strip("'\"") for part in text.strip().strip("()[]").split(",")]
-        names.setdefault(path, []).extend(part for part in parts if part)
+        names[path] = [part for part in parts if part]  # as everywhere, the last one counts
     return kept + [f"--config.{path}={tuple(parts)!r}" for path, parts in names.items()]
 
 
