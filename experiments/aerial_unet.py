@@ -42,7 +42,7 @@ def smoke() -> Config:
 
 
 def dubai() -> Config:
-    """Real photographs (Dubai, 72 scenes): 12,000 crops, about an hour on two CPU cores.
+    """Real photographs (Dubai, 72 scenes): 12,000 crops, about half an hour on two CPU cores.
 
     Tile 8 is the test, tile 4 the validation, tiles 1, 2, 3, 5, 6 and 7 are for training. The budget is 1,500 steps of 8 crops of
     144x256. The figures are of the last step's weights, so that nothing is chosen by looking at validation or test.
