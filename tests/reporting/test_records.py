@@ -1,0 +1,70 @@
+"""The folder of a run, from lock to summary."""
+
+import json
+
+import pytest
+
+from cnn_jax.configuration import model_config
+from cnn_jax.errors import InputError
+from cnn_jax.reporting.records import Record
+from experiments.aerial_unet import smoke
+
+ENVIRONMENT = {"digest": "ab", "data_fingerprint": "one"}
+
+
+def test_a_command_that_wrote_nothing_leaves_no_folder(tmp_path):
+    with Record(tmp_path / "run", smoke()):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_begun_stays(tmp_path):
+    with Record(tmp_path / "run", smoke()) as record:
+        record.begin(ENVIRONMENT)
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"config.json", "environment.json"}
+    with Record(tmp_path / "run", smoke()) as record:
+        assert record.summary is None
+        record.finish({"steps": 1})
+        assert record.summary == {"steps": 1}
+
+
+def test_the_record_keeps_a_users_description(tmp_path):
+    config = smoke()
+    source = tmp_path / "año.toml"
+    source.write_text('base = "folders"  # ñ\n', encoding="utf-8")
+    config.data.source = str(source)
+    with Record(tmp_path / "run", config) as record:
+        record.begin(ENVIRONMENT)
+    assert (tmp_path / "run" / "description.toml").read_bytes() == source.read_bytes()
+
+
+def test_other_data_and_other_values_are_refused(tmp_path):
+    with Record(tmp_path / "run", smoke()) as record:
+        record.begin(ENVIRONMENT)
+        with pytest.raises(InputError, match="fingerprint two, recorded one"):
+            record.begin(ENVIRONMENT | {"data_fingerprint": "two"})
+    other = smoke()
+    other.model = model_config("unet", base_width=9)
+    with pytest.raises(InputError, match=r"model.base_width: 8, 9"), Record(tmp_path / "run", other):
+        pass
+
+
+def test_lines_of_steps_that_will_be_taken_again_are_dropped(tmp_path):
+    with Record(tmp_path / "run", smoke()) as record:
+        record.begin(ENVIRONMENT)
+        for step in (1, 2, 3):
+            record.log({"step": step, "train/loss": 1 / step, "elapsed_s": 0.5})
+        kept = record.rewind(lambda line: line["step"] <= 2)
+        assert kept == record.metrics()
+        assert [line["train/loss"] for line in kept] == [1.0, 0.5]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_one_process_at_a_time(tmp_path):
+    with (
+        Record(tmp_path / "run", smoke()),
+        pytest.raises(InputError, match="in use by another process"),
+        Record(tmp_path / "run", smoke()),
+    ):
+        pass
