@@ -41,18 +41,17 @@ class DecodedScenes(Sequence):
         if index in self._kept:
             return self._kept[index]
         with self._locks[index]:
-            for decoded in (self._kept.get(index), dict(tuple(self._recent)).get(index)):
-                if decoded is not None:
-                    return decoded
+            with self._budget_lock:
+                known = dict(self._recent)
+            if index in self._kept or index in known:
+                return self._kept.get(index) or known[index]
             image, mask = self.scenes[index].read()
             with self._budget_lock:
-                keep = image.nbytes + mask.nbytes <= self._left
-                if keep:
+                if image.nbytes + mask.nbytes <= self._left:
                     self._left -= image.nbytes + mask.nbytes
-            if keep:
-                self._kept[index] = image, mask
-            else:
-                self._recent.append((index, (image, mask)))
+                    self._kept[index] = image, mask
+                else:
+                    self._recent.append((index, (image, mask)))
             return image, mask
 
     @property

@@ -117,10 +117,11 @@ class Record:
         """
         path = self.workdir / "environment.json"
         if not path.exists() or not self.config_path.exists():
+            # The configuration first: a folder with other files and without it isn't taken for a run.
+            _write(self.config_path, configuration.to_json(self.config))
             source = Path(self.config.data.source)
             if source.suffix == ".toml":  # the record must tell what the data are, wherever this file goes
                 _write(self.workdir / "description.toml", source.read_text(encoding="utf-8"))
-            _write(self.config_path, configuration.to_json(self.config))
             _write_json(path, environment)
             return
         recorded = read_object(path)

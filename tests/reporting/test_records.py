@@ -38,6 +38,17 @@ def test_the_record_keeps_a_users_description(tmp_path):
     assert (tmp_path / "run" / "description.toml").read_bytes() == source.read_bytes()
 
 
+def test_a_run_killed_while_its_description_was_kept_can_be_begun_again(tmp_path):
+    config = smoke()
+    config.data.source = str(tmp_path / "missing.toml")
+    with pytest.raises(FileNotFoundError), Record(tmp_path / "run", config) as record:
+        record.begin(ENVIRONMENT)
+    (tmp_path / "missing.toml").write_text("", encoding="utf-8")
+    with Record(tmp_path / "run", config) as record:
+        record.begin(ENVIRONMENT)
+        assert (tmp_path / "run" / "environment.json").exists()
+
+
 def test_other_data_and_other_values_are_refused(tmp_path):
     with Record(tmp_path / "run", smoke()) as record:
         record.begin(ENVIRONMENT)
