@@ -177,11 +177,13 @@ def model_config(name, /, **options):
 def _model_section(name):
     from cnn_jax.models import MODELS
 
-    module = MODELS[name]
+    module, bound = MODELS[name], {}
+    if isinstance(module, functools.partial):
+        module, bound = module.func, module.keywords
     meanings = dict(re.findall(r"^        (\w+): (.+)$", module.__doc__ or "", re.MULTILINE))
     fields = [("name", str, setting(name, "the architecture"))]
     for option in dataclasses.fields(module):
-        if option.name not in ("parent", "name", "num_classes", "axis_name"):
+        if option.name not in ("parent", "name", "num_classes", "axis_name", *bound):
             help = meanings.get(option.name, "").rstrip(".")
             fields.append((option.name, option.type, setting(option.default, help, **option.metadata)))
     return dataclasses.make_dataclass(f"{module.__name__}Config", fields)

@@ -18,39 +18,45 @@ class ConvolutionNormActivation(nn.Module):
 
     Attributes:
         features: channels of the result.
-        kernel_px: side of the square kernel.
+        kernel_px: height and width of the kernel; one number for a square one.
         stride: step of the kernel.
         dilation: distance between the kernel's taps.
         groups: channels are convolved in this many separate groups.
+        padding: SAME (TensorFlow's: the result has size / stride, rounded up), VALID (none), or a number of zeros on every side.
         norm: batch, group or none.
+        epsilon: added to the variance of the normalisation.
         activation: applied last; None for none.
         dtype: float32 or bfloat16.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
 
     features: int
-    kernel_px: int = 3
+    kernel_px: int | tuple[int, int] = 3
     stride: int = 1
     dilation: int = 1
     groups: int = 1
+    padding: str | int = "SAME"
     norm: str = "batch"
+    epsilon: float = 1e-5
     activation: Callable | None = nn.relu
     dtype: str = "float32"
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x, *, train: bool):
+        kernel_px = (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
         x = nn.Conv(
             self.features,
-            (self.kernel_px, self.kernel_px),
+            kernel_px,
             strides=self.stride,
             kernel_dilation=self.dilation,
             feature_group_count=self.groups,
-            padding="SAME",
+            padding=self.padding,
             use_bias=self.norm == "none",
             kernel_init=nn.initializers.he_normal(),
             dtype=self.dtype,
             name="convolution",
         )(x)
-        x = normalization(self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name)(name="norm")(x)
+        norm = normalization(self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=self.epsilon)
+        x = norm(name="norm")(x)
         return x if self.activation is None else self.activation(x)

@@ -10,7 +10,7 @@ from cnn_jax.errors import InputError
 NORMS = ("batch", "group", "none")
 
 
-def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None):
+def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None, epsilon: float = 1e-5):
     """A constructor of normalisation layers for maps `[batch, height, width, channels]`.
 
     `batch` is BatchNorm (Ioffe and Szegedy, 2015), its running averages with momentum 0.9 so that runs of a thousand steps
@@ -23,25 +23,27 @@ def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None
         train: whether BatchNorm uses the batch's own statistics.
         dtype: of the result.
         axis_name: the `pmap` axis over which BatchNorm averages; None outside `pmap`.
+        epsilon: added to the variance.
 
     Raises:
         InputError: an unknown name.
     """
     if norm == "batch":
         return functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=epsilon, dtype=dtype, axis_name=axis_name
         )
     if norm == "group":
-        return functools.partial(_GroupNorm, dtype=dtype)
+        return functools.partial(_GroupNorm, epsilon=epsilon, dtype=dtype)
     if norm == "none":
         return lambda **_: lambda x: x
     raise InputError(f"norm is {norm!r}; it must be one of {', '.join(NORMS)}.")
 
 
 class _GroupNorm(nn.Module):
+    epsilon: float
     dtype: str
 
     @nn.compact
     def __call__(self, x):
         size = math.gcd(16, x.shape[-1])
-        return nn.GroupNorm(num_groups=None, group_size=size, epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+        return nn.GroupNorm(num_groups=None, group_size=size, epsilon=self.epsilon, dtype=self.dtype, name="norm")(x)

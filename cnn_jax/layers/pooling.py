@@ -4,17 +4,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def max_pool(x, window_px: int = 2, stride: int | None = None):
+def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"):
     """The largest value of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
 
-    A window that sticks out over an edge takes the values inside: at the bottom and right where windows don't overlap, else as
-    TensorFlow's "SAME" divides it between both sides. Where they don't overlap (stride as large
-    as the window, the default) this is a chain of comparisons, whose gradient a CPU computes faster than the select-and-scatter
-    that XLA makes of `reduce_window`. Of equal largest values the first takes the gradient.
+    "SAME": a window that sticks out over an edge takes the values inside: at the bottom and right where windows don't overlap, else
+    as TensorFlow divides it between both sides. "VALID": only whole windows count. A number: so many places outside, on every side,
+    hold minus infinity. Where windows don't overlap (stride as large as the window, the default) this is a chain of comparisons,
+    whose gradient a CPU computes faster than the select-and-scatter that XLA makes of `reduce_window`. Of equal largest values
+    the first takes the gradient.
     """
     stride = stride or window_px
-    if stride != window_px:
-        return nn.max_pool(x, (window_px, window_px), (stride, stride), padding="SAME")
+    if stride != window_px or padding not in ("SAME", "VALID"):
+        return nn.max_pool(x, (window_px, window_px), (stride, stride), padding=_sides(padding))
+    if padding == "VALID":
+        x = x[:, : x.shape[1] // window_px * window_px, : x.shape[2] // window_px * window_px]
     windows = _windows(x, window_px, jnp.finfo(x.dtype).min)
     # The gradient of `max` looks for the largest value again, by equality. A compiler that computes x twice, rounding differently,
     # leaves nothing equal, and the gradient is NaN.
@@ -25,14 +28,18 @@ def max_pool(x, window_px: int = 2, stride: int | None = None):
     return largest
 
 
-def average_pool(x, window_px: int = 2, stride: int | None = None):
+def average_pool(x, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"):
     """The mean of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
 
-    A window that sticks out over an edge averages only the values inside.
+    With padding "VALID" only whole windows count. A window that sticks out over an edge averages only the values inside.
     """
     stride = stride or window_px
-    means = nn.avg_pool(x, (window_px, window_px), (stride, stride), padding="SAME", count_include_pad=False)
+    means = nn.avg_pool(x, (window_px, window_px), (stride, stride), padding=_sides(padding), count_include_pad=False)
     return means.astype(x.dtype)  # Flax divides by float32 counts
+
+
+def _sides(padding):
+    return padding if isinstance(padding, str) else ((padding, padding), (padding, padding))
 
 
 def _windows(x, size, fill):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from cnn_jax.layers.pooling import average_pool, max_pool
 
@@ -91,3 +92,15 @@ def test_pools_keep_bfloat16():
     x = jnp.asarray(negative_images(5, 5), jnp.bfloat16)
     assert max_pool(x).dtype == jnp.bfloat16
     assert average_pool(x).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 9)])
+@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, "VALID"), (3, 2, "VALID"), (3, 2, 1), (2, 2, 1)])
+def test_padding_agrees_with_flax(size, window, stride, padding):
+    x = jax.random.normal(jax.random.key(2), (2, *size, 3))
+    sides = padding if isinstance(padding, str) else ((padding, padding), (padding, padding))
+    expected = nn.max_pool(x, (window, window), (stride, stride), padding=sides)
+    np.testing.assert_array_equal(max_pool(x, window, stride, padding), expected)
+    if padding == "VALID":
+        expected = nn.avg_pool(x, (window, window), (stride, stride), padding=sides)
+        np.testing.assert_allclose(average_pool(x, window, stride, padding), expected, rtol=1e-6)
