@@ -6,12 +6,31 @@ the command line: their metadata may hold `choices`, `at_least` and `unit`, and 
 family's members are `functools.partial`s of its module; what they bind is no option.
 """
 
+import functools
+
+from cnn_jax.models.densenet import DenseNet
+from cnn_jax.models.resnet import CifarResNet, ResNet
 from cnn_jax.models.unet import UNet
 
 SEGMENTERS = {
     "unet": UNet,
 }
 
-CLASSIFIERS = {}
+CLASSIFIERS = {
+    "resnet18": functools.partial(ResNet, depth=18, downsample_in="3x3"),  # which its blocks, having no 1x1, don't read
+    "resnet34": functools.partial(ResNet, depth=34, downsample_in="3x3"),
+    "resnet50": functools.partial(ResNet, depth=50),
+    "resnet101": functools.partial(ResNet, depth=101),
+    "resnet152": functools.partial(ResNet, depth=152),
+    "se_resnet50": functools.partial(ResNet, depth=50, squeeze_excitation=True),
+    "resnet20": functools.partial(CifarResNet, depth=20),
+    "resnet32": functools.partial(CifarResNet, depth=32),
+    "resnet44": functools.partial(CifarResNet, depth=44),
+    "resnet56": functools.partial(CifarResNet, depth=56),
+    "resnet110": functools.partial(CifarResNet, depth=110),
+    "densenet121": functools.partial(DenseNet, depth=121),
+    "densenet169": functools.partial(DenseNet, depth=169),
+    "densenet201": functools.partial(DenseNet, depth=201),
+}
 
 MODELS = SEGMENTERS | CLASSIFIERS
