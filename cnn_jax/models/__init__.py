@@ -8,15 +8,34 @@ family's members are `functools.partial`s of its module; what they bind is no op
 
 import functools
 
+from cnn_jax.models.alexnet import AlexNet
+from cnn_jax.models.cnn import CNN, COURSE_CNN
 from cnn_jax.models.densenet import DenseNet
+from cnn_jax.models.lenet import LeNet5
+from cnn_jax.models.mlp import MLP
 from cnn_jax.models.resnet import CifarResNet, ResNet
+from cnn_jax.models.softmax_regression import SoftmaxRegression
 from cnn_jax.models.unet import UNet
+from cnn_jax.models.vgg import VGG
 
 SEGMENTERS = {
     "unet": UNet,
 }
 
 CLASSIFIERS = {
+    "softmax_regression": SoftmaxRegression,
+    "mlp": MLP,
+    "cnn": CNN,
+    "course_cnn": COURSE_CNN,
+    "course_cnn_dense": functools.partial(COURSE_CNN, dense=(15,)),
+    "course_cnn_pool": functools.partial(COURSE_CNN, dense=(15,), pool_after=(1,)),
+    "lenet5": LeNet5,
+    "alexnet": functools.partial(AlexNet, two_groups=False),
+    "alexnet_two_groups": functools.partial(AlexNet, two_groups=True),
+    "vgg11": functools.partial(VGG, depth=11),
+    "vgg13": functools.partial(VGG, depth=13),
+    "vgg16": functools.partial(VGG, depth=16),
+    "vgg19": functools.partial(VGG, depth=19),
     "resnet18": functools.partial(ResNet, depth=18, downsample_in="3x3"),  # which its blocks, having no 1x1, don't read
     "resnet34": functools.partial(ResNet, depth=34, downsample_in="3x3"),
     "resnet50": functools.partial(ResNet, depth=50),
