@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin
 from cnn_jax.errors import InputError
 
 
-def setting(default, help, *, unit="", choices=(), at_least=None, result=True):
+def setting(default, help, *, unit="", choices=(), at_least=None, result=True, absent=dataclasses.MISSING):
     """A configuration field.
 
     Args:
@@ -31,8 +31,10 @@ def setting(default, help, *, unit="", choices=(), at_least=None, result=True):
         at_least: the least value allowed (of every element, for a tuple).
         result: whether it can change what a run computes. Fields that can't (where the data lie, how much memory is used) may
             differ between a run and its repetition, and stay out of the digest.
+        absent: of a field younger than the first records, the value that means what runs did before; a record without the field
+            is read as having it, and it stays out of the digest, so that old records keep theirs.
     """
-    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "at_least": at_least, "result": result}
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "at_least": at_least, "result": result, "absent": absent}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -40,7 +42,7 @@ def setting(default, help, *, unit="", choices=(), at_least=None, result=True):
 
 @dataclass
 class DataConfig:
-    """Which scenes, and how they become training crops."""
+    """Segmentation: which scenes, and how they become training crops."""
 
     source: str = setting("synthetic", "synthetic, the name of a built-in description, or the path of a TOML description")
     directory: str = setting("", "folder that holds the photographs; not used by synthetic", result=False)
@@ -56,6 +58,33 @@ class DataConfig:
     prefetch_batches: int = setting(4, "batches read ahead of the device", unit="batches", at_least=1, result=False)
     scene_px: tuple[int, int] = setting((288, 512), "synthetic only: height and width of a scene", unit="px", at_least=32)
     scene_counts: tuple[int, int, int] = setting((24, 4, 8), "synthetic only: training, validation and test scenes", at_least=1)
+
+
+@dataclass
+class ImageDataConfig:
+    """Classification: which labelled images, how they are split, and how they reach the model."""
+
+    source: str = setting("mnist", "a TFDS set of images and labels, such as mnist, cifar10 or imagenet2012; or folders")
+    directory: str = setting(
+        "", "where TFDS sets are prepared (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets), or the folder of images", result=False
+    )
+    label_pattern: str = setting(
+        "", "folders only: regular expression whose group is the label in a file's name; empty: one folder a class"
+    )
+    validation_share: float = setting(0.1, "of the training images, held out for validation", unit="0 to 1", at_least=0)
+    split_seed: int = setting(0, "chooses what is held out; the same for every run seed", at_least=0)
+    train_examples: int = setting(0, "train on so many images only, chosen by split_seed; 0: all", unit="images", at_least=0)
+    image_px: tuple[int, int] = setting(
+        (0, 0), "height and width that the model sees; (0,0): the images' own", unit="px", at_least=0
+    )
+    crop_share: float = setting(1.0, "of the shorter side, kept by the central crop where images are resized", unit="0 to 1")
+    permuted: bool = setting(False, "shuffle the pixels of every image by one fixed permutation, to see who uses neighbourhood")
+    mean: tuple[float, ...] = setting((0.5,), "subtracted from each channel, or from all", unit="0 to 1")
+    std: tuple[float, ...] = setting((0.25,), "then divided by", unit="0 to 1")
+    memory_budget_gib: float = setting(
+        4.0, "decoded images kept in memory up to this; others are read again", unit="GiB", at_least=0, result=False
+    )
+    prefetch_batches: int = setting(4, "batches read ahead of the device", unit="batches", at_least=1, result=False)
 
 
 @dataclass
@@ -81,6 +110,21 @@ class AugmentationConfig:
     blur_sigma_px: tuple[float, float] = setting((0.3, 1.2), "least and largest standard deviation", unit="px")
     noise_probability: float = setting(0.0, "Gaussian noise")
     noise_std: tuple[float, float] = setting((0.0, 0.05), "least and largest standard deviation", unit="0 to 1")
+
+
+@dataclass
+class ImageAugmentationConfig(AugmentationConfig):
+    """The same changes, all off unless asked for, and two more that only labelled images know."""
+
+    flip_horizontal_probability: float = setting(0.0, "mirror left and right")
+    flip_vertical_probability: float = setting(0.0, "mirror top and bottom")
+    quarter_turn_probability: float = setting(0.0, "turn by 90, 180 or 270 degrees, equally likely")
+    scale_probability: float = setting(0.0, "zoom")
+    brightness_probability: float = setting(0.0, "add to all channels")
+    contrast_probability: float = setting(0.0, "stretch about the mean")
+    saturation_probability: float = setting(0.0, "move from or to grey")
+    shift_px: int = setting(0, "largest shift along each axis, uniform; zeros come in", unit="px", at_least=0)
+    mixup_alpha: float = setting(0.0, "blend pairs by shares of Beta(alpha, alpha) (Zhang et al., 2018); 0: never", at_least=0)
 
 
 @dataclass
@@ -113,17 +157,20 @@ class TrainingConfig:
     """How many steps, of what, on which devices."""
 
     steps: int = setting(300, "optimiser steps", unit="steps", at_least=1)
-    batch_size: int = setting(4, "crops a step, over all devices", unit="crops", at_least=1)
+    batch_size: int = setting(4, "examples (crops, images) a step, over all devices", unit="examples", at_least=1)
     accumulate: int = setting(1, "parts that a batch is computed in, to save memory", unit="parts", at_least=1)
     parallelism: str = setting("jit", "how devices share a batch", choices=("jit", "pmap"))
     log_every_steps: int = setting(10, "steps between lines of metrics", unit="steps", at_least=1)
     validate_every_steps: int = setting(100, "steps between validations, each followed by a checkpoint", unit="steps", at_least=1)
+    patience: int = setting(
+        0, "stop early after so many validations without a better one; 0: never", unit="validations", at_least=0, absent=0
+    )
     keep_checkpoints: int = setting(2, "latest checkpoints kept, beside the best", unit="checkpoints", at_least=2, result=False)
 
 
 @dataclass
 class EvaluationConfig:
-    """How predictions are made and counted: whole scenes, original resolution, every pixel once."""
+    """Segmentation: how predictions are made and counted: whole scenes, original resolution, every pixel once."""
 
     window_px: tuple[int, int] = setting((288, 512), "height and width of what the model sees at once", unit="px", at_least=1)
     context_px: int = setting(32, "rim of a window that is seen but not counted, inside a scene", unit="px", at_least=0)
@@ -135,13 +182,37 @@ class EvaluationConfig:
 
 
 @dataclass
-class Config:
-    """A run. `experiment` and `configuration` say where it came from; `model` holds the options of one architecture."""
+class ImageEvaluationConfig:
+    """Classification: how predictions are made and counted: every image once."""
 
+    batch_size: int = setting(250, "images at once, rounded up to divide among devices", unit="images", at_least=1)
+    weights: str = setting(
+        "last", "which checkpoint the final figures are of: last, or best by validation accuracy", choices=("last", "best")
+    )
+    shifts_px: tuple[int, ...] = setting(
+        (), "test again with images moved so far up, down, left and right", unit="px", at_least=1
+    )
+    pictured_images: int = setting(24, "misclassified test images pictured, the surest first", unit="images", at_least=1)
+
+
+@dataclass
+class Config:
+    """What every run has. `experiment`, `configuration` and `variant` say where it came from; `model` holds the options of one
+    architecture or classic method."""
+
+    task: str = setting("", "what is predicted, and by what", absent="segmentation")
     experiment: str = setting("", "the experiment that this configuration belongs to")
     configuration: str = setting("", "its name there")
+    variant: str = setting("", "which of the runs that are compared this is; one run alone has none", absent="")
     seed: int = setting(0, "of initial weights, order and augmentation", at_least=0)
     model: Any = setting(None, "an architecture and its options")
+
+
+@dataclass
+class SegmentationConfig(Config):
+    """A network that gives each pixel of a scene its class."""
+
+    task: str = setting("segmentation", "what is predicted, and by what", choices=("segmentation",), absent="segmentation")
     data: DataConfig = setting(DataConfig, "data")
     augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
@@ -150,8 +221,46 @@ class Config:
     evaluation: EvaluationConfig = setting(EvaluationConfig, "evaluation")
 
 
-FIXED = ("experiment", "configuration", "model.name")
-"""Fields that say what a configuration is, and are not changed from the command line."""
+@dataclass
+class ClassificationConfig(Config):
+    """A network that gives each image its class."""
+
+    task: str = setting("classification", "what is predicted, and by what", choices=("classification",), absent="segmentation")
+    data: ImageDataConfig = setting(ImageDataConfig, "data")
+    augmentation: ImageAugmentationConfig = setting(ImageAugmentationConfig, "augmentation")
+    loss: LossConfig = setting(LossConfig, "loss")
+    optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
+    training: TrainingConfig = setting(TrainingConfig, "training")
+    evaluation: ImageEvaluationConfig = setting(ImageEvaluationConfig, "evaluation")
+
+
+@dataclass
+class ClassicConfig(Config):
+    """A classic method, without a network, that gives each image its class."""
+
+    task: str = setting("classic", "what is predicted, and by what", choices=("classic",), absent="segmentation")
+    data: ImageDataConfig = setting(ImageDataConfig, "data")
+
+
+TASKS = {"segmentation": SegmentationConfig, "classification": ClassificationConfig, "classic": ClassicConfig}
+"""Task -> the configuration of a run of it."""
+
+FIXED = ("task", "experiment", "configuration", "variant", "model.name")
+"""Fields that say what a configuration is. Of these only the model's name can be given on the command line, for another model."""
+
+
+@functools.cache
+def constructors(task: str = "") -> Mapping[str, Callable]:
+    """What `model.name` may be, by name: the architectures and classic methods of a task, or of all."""
+    from cnn_jax.models import CLASSIFIERS, SEGMENTERS
+
+    try:
+        from cnn_jax.classic.methods import METHODS
+    except ImportError:
+        METHODS = {}
+
+    tasks = {"segmentation": SEGMENTERS, "classification": CLASSIFIERS, "classic": METHODS}
+    return tasks[task] if task else {name: make for known in tasks.values() for name, make in known.items()}
 
 
 def model_config(name, /, **options):
@@ -160,10 +269,8 @@ def model_config(name, /, **options):
     Raises:
         InputError: no architecture or option has that name.
     """
-    from cnn_jax.models import MODELS  # imports Flax, which reading a configuration for --help of another experiment needn't
-
-    if name not in MODELS:
-        raise InputError(f"model.name is {name!r}, which is no architecture: {nearest(name, MODELS)}.")
+    if name not in constructors():
+        raise InputError(f"model.name is {name!r}, which is no architecture: {nearest(name, constructors())}.")
     section = _model_section(name)
     fields = [option.name for option in dataclasses.fields(section)]
     unknown = set(options) - set(fields)
@@ -175,9 +282,7 @@ def model_config(name, /, **options):
 
 @functools.cache  # sections of one architecture have one type, so that equal ones compare equal
 def _model_section(name):
-    from cnn_jax.models import MODELS
-
-    module, bound = MODELS[name], {}
+    module, bound = constructors()[name], {}
     if isinstance(module, functools.partial):
         module, bound = module.func, module.keywords
     meanings = dict(re.findall(r"^        (\w+): (.+)$", module.__doc__ or "", re.MULTILINE))
@@ -189,12 +294,11 @@ def _model_section(name):
     return dataclasses.make_dataclass(f"{module.__name__}Config", fields)
 
 
-def build_model(section, num_classes, **bound):
-    """The Flax module that a `model` section describes, with `num_classes` outputs; `bound` are further fields of the module."""
-    from cnn_jax.models import MODELS
-
+def build_model(section, **bound):
+    """The Flax module, or classic method, that a `model` section describes; `bound` are further fields of it, such as
+    `num_classes`."""
     options = {name: value for name, value in dataclasses.asdict(section).items() if name != "name"}
-    return MODELS[section.name](num_classes=num_classes, **options, **bound)
+    return constructors()[section.name](**options, **bound)
 
 
 def nearest(word: str, words) -> str:
@@ -276,22 +380,28 @@ def check(config: Config) -> None:
                 raise InputError(f"{path} is {value!r}; it must lie between 0 and 1.")
     if config.seed >= 2**32:
         raise InputError(f"seed is {config.seed}; it must be less than 2**32, beyond which seeds repeat.")
-    training, evaluation, data = config.training, config.evaluation, config.data
+    if config.model.name not in constructors(config.task):
+        known = nearest(config.model.name, constructors(config.task))
+        raise InputError(f"model.name is {config.model.name!r}, which is not for {config.task}: {known}.")
+    data = config.data
+    if min(data.std) <= 0:
+        raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
+    if config.task == "classic":
+        return
+    training, evaluation = config.training, config.evaluation
     if training.batch_size % training.accumulate:
         raise InputError(
             f"training.batch_size is {training.batch_size}, which training.accumulate={training.accumulate} does not divide; "
             "change one of them."
         )
-    if min(evaluation.window_px) <= 2 * evaluation.context_px:
-        raise InputError(
-            f"evaluation.context_px is {evaluation.context_px}, which leaves nothing of a window of "
-            f"{evaluation.window_px} to count; make it less than half the window."
-        )
-    if min(data.std) <= 0:
-        raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
     if config.optimizer.warmup_steps >= training.steps > 1:
         raise InputError(
             f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, not less than training.steps={training.steps}; lower it."
+        )
+    if config.task == "segmentation" and min(evaluation.window_px) <= 2 * evaluation.context_px:
+        raise InputError(
+            f"evaluation.context_px is {evaluation.context_px}, which leaves nothing of a window of "
+            f"{evaluation.window_px} to count; make it less than half the window."
         )
 
 
@@ -309,9 +419,12 @@ def from_dict(record: Mapping, where: str = "config.json") -> Config:
     Raises:
         InputError: an unknown or missing field, or a value of the wrong type.
     """
-    config = Config()
     if not isinstance(record, Mapping):
         raise InputError(f"{where} must hold an object with the fields of a configuration.")
+    task = record.get("task", "segmentation")
+    if task not in TASKS:
+        raise InputError(f"{where}: task is {task!r}: {nearest(task, TASKS)}.")
+    config = TASKS[task]()
     model = record.get("model")
     if not isinstance(model, Mapping) or not isinstance(model.get("name"), str):
         raise InputError(f"{where}: model must be an object with the architecture's name.")
@@ -328,6 +441,9 @@ def _fill(section, record, where, prefix):
             raise InputError(f"{where}: {prefix}{name} is no field: {nearest(name, names)}.")
     for option in dataclasses.fields(section):
         if option.name not in record:
+            if option.metadata["absent"] is not dataclasses.MISSING:
+                setattr(section, option.name, option.metadata["absent"])
+                continue
             raise InputError(f"{where}: {prefix}{option.name} is missing; add it.")
         value, held = record[option.name], getattr(section, option.name)
         if dataclasses.is_dataclass(held):
@@ -359,8 +475,16 @@ def _results(config: Config) -> dict:
 
 def digest(config: Config) -> str:
     """16 hexadecimal digits of everything in the configuration that can change a result."""
-    text = json.dumps(_results(config), sort_keys=True)
+    absent = {path: option.metadata["absent"] for path, option, _ in leaves(config)}
+    text = json.dumps({path: value for path, value in _results(config).items() if value != absent[path]}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def identity(config: Config) -> dict:
+    """What a summary says of where it came from: experiment, configuration, variant (of runs that are compared), digest, seed."""
+    variant = {"variant": config.variant} if config.variant else {}
+    names = {"experiment": config.experiment, "configuration": config.configuration}
+    return {**names, **variant, "digest": digest(config), "seed": config.seed}
 
 
 def differences(one: Config, other: Config) -> list[str]:
@@ -403,13 +527,22 @@ def parse_command_line(
             del argv[i : i + (1 if "=" in argv[i] else 2)]
     argv.insert(1, f"--config={name}")
 
+    argv, model = _model_name(argv)
+
     def load(text):
         if text in configurations:
-            return configurations[text]()
-        if text.endswith(".json") or "/" in text or Path(text).is_file():
-            return read(text)
-        known = nearest(text, configurations)
-        raise InputError(f"--config {text} is neither a configuration nor the path of a recorded config.json: {known}.")
+            config = configurations[text]()
+        elif text.endswith(".json") or "/" in text or Path(text).is_file():
+            config = read(text)
+        else:
+            known = nearest(text, configurations)
+            raise InputError(f"--config {text} is neither a configuration nor the path of a recorded config.json: {known}.")
+        if model and model != config.model.name:
+            if model not in constructors(config.task):
+                known = nearest(model, constructors(config.task))
+                raise InputError(f"--config.model.name={model} is no architecture for {config.task}: {known}.")
+            config.model = model_config(model)
+        return config
 
     config = load(name)
     fields = {path: option for path, option, _ in leaves(config) if path not in FIXED}
@@ -448,6 +581,18 @@ def parse_command_line(
     config = values.config
     check(config)
     return config, {flag: values[flag].value for flag in flags_}
+
+
+def _model_name(argv):
+    """`argv` without `--config.model.name`, and the last value given for it, or "": it decides which fields there are."""
+    kept, model, arguments = [], "", iter(argv)
+    for argument in arguments:
+        match = re.fullmatch(r"--?config[.]model[.]name(?:=(.*))?", argument)
+        if match:
+            model = next(arguments, "") if match[1] is None else match[1]
+        else:
+            kept.append(argument)
+    return kept, model
 
 
 def _last_values(argv, fields):
@@ -509,7 +654,7 @@ def help_text(module: str, configurations: Mapping[str, Callable[[], Config]], f
         if get_origin(option.type) is tuple:
             kind = str(option.type).replace("tuple", "")
         unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
-        choices = f" ({', '.join(option.metadata['choices'])})" if option.metadata["choices"] else ""
+        choices = f" ({', '.join(map(str, option.metadata['choices']))})" if option.metadata["choices"] else ""
         lines.append(f"  {path} ({kind}) = {value!r}{unit}")
         lines.append(f"      {option.metadata['help']}{choices}")
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """A run from configuration to record, to be read from top to bottom; and the command around it."""
 
+import contextlib
 import shlex
 import statistics
 import sys
@@ -11,7 +12,6 @@ from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
 FLAGS = {"workdir": ("", "folder of the run; one that holds an unfinished run resumes it (default: a new one in results/runs)")}
-HEADLINE = "validation/miou"
 
 
 def main(module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> int:
@@ -92,11 +92,10 @@ def run(config: Config, workdir, command: str = "") -> dict:
 def _run(config: Config, record, stop, command: str) -> dict:
     import jax
 
-    from cnn_jax.data import aerial
-    from cnn_jax.data.pipeline import RegionSource, read_ahead, training_batches
+    from cnn_jax import tasks
+    from cnn_jax.data.pipeline import read_ahead, training_batches
     from cnn_jax.data.scenes import SPLITS
     from cnn_jax.reporting import records
-    from cnn_jax.segmentation import Segmentation
     from cnn_jax.training import loop, optimizer
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
@@ -105,52 +104,64 @@ def _run(config: Config, record, stop, command: str) -> dict:
 
     training = config.training
     print(accelerator_notice())
-    print(
-        f"{config.experiment} {config.configuration}, seed {config.seed}, digest {configuration.digest(config)}, in {record.workdir}"
-    )
+    name = " ".join(filter(None, (config.experiment, config.configuration, config.variant)))
+    print(f"{name}, seed {config.seed}, digest {configuration.digest(config)}, in {record.workdir}")
     devices = Devices(training.parallelism)
     devices.check_batch("training.batch_size / training.accumulate", training.batch_size // training.accumulate)
 
-    scenes = aerial.open_scenes(config.data)
-    task = Segmentation(config, scenes)
-    record.begin(records.environment(config, scenes.fingerprint, command))
-    counts = ", ".join(f"{len(task.scenes[split])} {split}" for split in SPLITS)
-    print(f"{config.data.source}: {counts} scenes; classes: {', '.join(task.names)}")
+    task_class = tasks.of(config)
+    task = task_class(config, task_class.open(config))
+    record.begin(records.environment(config, task.fingerprint, command))
+    counts = ", ".join(f"{task.sizes[split]:,} {split}" for split in SPLITS)
+    print(f"{config.data.source}: {counts}; classes: {_few(task.names)}")
 
     state = task.initial_state()
     parameters = parameter_count(state.variables)
-    print(f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} crops", flush=True)
+    print(
+        f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} {task.example}",
+        flush=True,
+    )
     train_step = make_train_step(
         task.model(devices.axis_name),
         task.loss,
         task.optimizer,
         task.augment,
         seed=config.seed,
+        accuracy=task.accuracy,
         accumulate=training.accumulate,
         ema_decay=config.optimizer.ema_decay,
         axis_name=devices.axis_name,
     )
     batches = training_batches(
-        RegionSource(task.scenes["train"], config.data.crop_px, task.region_px),
+        task.training_source,
         seed=config.seed,
         batch_size=training.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    evaluators = {split: task.evaluator(split, devices) for split in ("validation", "test") if len(task.scenes[split])}
+    evaluators = {split: task.evaluator(split, devices) for split in ("validation", "test") if task.sizes[split]}
 
     # Where an earlier run stopped: its lines of metrics beyond the checkpoint are dropped, for those steps are taken again.
-    checkpoints = Checkpoints(record.workdir / "checkpoints", keep=training.keep_checkpoints, best=HEADLINE)
+    headline = task.headline
+    checkpoints = Checkpoints(record.workdir / "checkpoints", keep=training.keep_checkpoints, best=headline)
     start, validated = 0, False
     if checkpoints.steps:
         state, metrics, start = checkpoints.restore(jax.device_put(state, devices.whole))
         validated = bool(metrics) or "validation" not in evaluators
         print(f"resuming after step {start}", flush=True)
-    kept = record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or HEADLINE not in line)))
+    kept = record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or headline not in line)))
+    history = [line[headline] for line in kept if headline in line]
 
     def validate(state, check):
         evaluation = evaluators["validation"].evaluate(devices.single(state).evaluated, check)
-        return task.scores(evaluation, "validation")
+        scores = task.scores(evaluation, "validation")
+        history.append(scores[headline])
+        return scores
+
+    def enough():
+        """Whether the best validation, the earliest of equals, is too long ago."""
+        values = [float("-inf") if value is None else value for value in history]
+        return bool(training.patience and values) and len(values) - 1 - values.index(max(values)) >= training.patience
 
     stop.raise_if_set()
     state = loop.train(
@@ -166,11 +177,14 @@ def _run(config: Config, record, stop, command: str) -> dict:
         validated=validated,
         elapsed_s=kept[-1]["elapsed_s"] if kept else 0.0,
         learning_rate=optimizer.learning_rate(config.optimizer, training.steps),
-        headline=HEADLINE,
+        headline=headline,
+        enough=enough,
         save_form=devices.single,
     )
     state = devices.single(state)
-    evaluated_step = training.steps
+    steps = evaluated_step = int(state.step)
+    if steps < training.steps:
+        print(f"stopped early at step {steps}: no better validation in the last {training.patience}", flush=True)
     if config.evaluation.weights == "best":
         evaluated_step = checkpoints.best_step() or evaluated_step
         state, _, _ = checkpoints.restore(jax.device_put(state, devices.whole), evaluated_step)
@@ -178,12 +192,9 @@ def _run(config: Config, record, stop, command: str) -> dict:
 
     lines = record.metrics()
     summary = {
-        "experiment": config.experiment,
-        "configuration": config.configuration,
-        "digest": configuration.digest(config),
-        "seed": config.seed,
+        **configuration.identity(config),
         "parameters": parameters,
-        "steps": training.steps,
+        "steps": steps,
         "evaluated_step": evaluated_step,
         "wall_time_s": lines[-1]["elapsed_s"],
         "train/images_per_second": _median(lines, "train/images_per_second"),
@@ -191,20 +202,30 @@ def _run(config: Config, record, stop, command: str) -> dict:
     }
     evaluation = None
     for split, evaluator in evaluators.items():
-        print(f"evaluating {len(evaluator.scenes)} {split} scenes with the weights of step {evaluated_step}", flush=True)
-        evaluation = evaluator.evaluate(state.evaluated, stop.raise_if_set)
-        summary |= task.summary(evaluation, split)
-    try:
+        print(f"evaluating {task.sizes[split]:,} of {split} with the weights of step {evaluated_step}", flush=True)
+        figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
+        summary |= figures
+    with _pictures(record):
         task.pictures(
             record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated
         )
+    record.finish(summary)
+    return summary
+
+
+@contextlib.contextmanager
+def _pictures(record):
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"the pictures can't be written to {record.workdir / 'figures'} ({error.strerror}); free the disk or make it writable, "
             "and run the same command again."
         ) from error
-    record.finish(summary)
-    return summary
+
+
+def _few(names):
+    return ", ".join(names) if len(names) <= 20 else f"{len(names)}, {', '.join(names[:3])} to {names[-1]}"
 
 
 def _cost(summary) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from cnn_jax import configuration
 from cnn_jax.configuration import Config
 from cnn_jax.data import aerial, augmentation
-from cnn_jax.data.pipeline import DecodedScenes
+from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 from cnn_jax.data.scenes import SPLITS, SceneSet
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import evaluate, metrics
@@ -24,6 +24,10 @@ class Segmentation:
     Raises:
         InputError: a scene can't be decoded, or a split that is needed has no scenes or no labelled pixel.
     """
+
+    headline = "validation/miou"
+    accuracy = "pixel_accuracy"
+    example = "crops"
 
     def __init__(self, config: Config, scenes: SceneSet):
         augmentation.check(config.augmentation)
@@ -47,11 +51,18 @@ class Segmentation:
                     "experiments.inspect_data and mend the description or the split."
                 )
         self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
+        self.fingerprint = scenes.fingerprint
+        self.sizes = {split: len(scenes.splits[split]) for split in SPLITS}
         self._window_step = None
+
+    @staticmethod
+    def open(config: Config) -> SceneSet:
+        """The data of a configuration, not decoded yet."""
+        return aerial.open_scenes(config.data)
 
     def model(self, axis_name: str | None = None):
         """The Flax module; `axis_name` is the `pmap` axis."""
-        return configuration.build_model(self.config.model, len(self.names), axis_name=axis_name)
+        return configuration.build_model(self.config.model, num_classes=len(self.names), axis_name=axis_name)
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
@@ -70,6 +81,11 @@ class Segmentation:
         """Height and width of the regions that training crops are taken from: no larger than the largest scene."""
         wanted = augmentation.region_px(self.config.data.crop_px, self.config.augmentation)
         return tuple(min(a, b) for a, b in zip(wanted, self.scenes["train"].largest_px, strict=True))
+
+    @functools.cached_property
+    def training_source(self) -> RegionSource:
+        """Random access to the training regions."""
+        return RegionSource(self.scenes["train"], self.config.data.crop_px, self.region_px)
 
     def augment(self, keys, regions):
         """Training crops from regions: normalised images float32 `[batch, height, width, 3]` and labels int32."""
@@ -92,13 +108,15 @@ class Segmentation:
         """Loss and figures of merit, keyed by split and averaging; None where no pixel was counted."""
         return {f"{split}/loss": evaluation.loss} | metrics.scores(evaluation.total, self.names, split)
 
-    def summary(self, evaluation: evaluate.Evaluation, split: str) -> dict:
-        """The scores and what they were counted on: scenes, pixels, the confusion matrix."""
-        return self.scores(evaluation, split) | {
+    def summary(self, evaluator: evaluate.SceneEvaluator, variables, split: str, check=lambda: None):
+        """(scores and what they were counted on, the evaluation): scenes, pixels, the confusion matrix."""
+        evaluation = evaluator.evaluate(variables, check)
+        summary = self.scores(evaluation, split) | {
             f"{split}/scenes": len(evaluation.confusion),
             f"{split}/pixels": int(evaluation.total.sum()),
             f"{split}/confusion": evaluation.total.tolist(),
         }
+        return summary, evaluation
 
     def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
         """Learning curves, confusion matrix and a gallery of scenes from the worst to the best, as PNG files in `folder`."""

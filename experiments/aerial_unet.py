@@ -7,19 +7,19 @@ import sys
 
 from cnn_jax.configuration import (
     AugmentationConfig,
-    Config,
     DataConfig,
     EvaluationConfig,
     OptimizerConfig,
+    SegmentationConfig,
     TrainingConfig,
     model_config,
 )
 from cnn_jax.run import main
 
 
-def default() -> Config:
+def default() -> SegmentationConfig:
     """Synthetic scenes, no download; under five minutes on two CPU cores."""
-    return Config(
+    return SegmentationConfig(
         experiment="aerial_unet",
         configuration="default",
         model=model_config("unet", base_width=16, depth=4),
@@ -29,7 +29,7 @@ def default() -> Config:
     )
 
 
-def smoke() -> Config:
+def smoke() -> SegmentationConfig:
     """The default cut to under a minute on two CPU cores, to see that everything works."""
     config = default()
     config.configuration = "smoke"
@@ -41,13 +41,13 @@ def smoke() -> Config:
     return config
 
 
-def dubai() -> Config:
+def dubai() -> SegmentationConfig:
     """Real photographs (Dubai, 72 scenes): 12,000 crops, about half an hour on two CPU cores.
 
     Tile 8 is the test, tile 4 the validation, tiles 1, 2, 3, 5, 6 and 7 are for training. The budget is 1,500 steps of 8 crops of
     144x256. The figures are of the last step's weights, so that nothing is chosen by looking at validation or test.
     """
-    return Config(
+    return SegmentationConfig(
         experiment="aerial_unet",
         configuration="dubai",
         model=model_config("unet", base_width=16, depth=4),
@@ -59,9 +59,9 @@ def dubai() -> Config:
     )
 
 
-def _photographs(source: str, crop_px: tuple[int, int]) -> Config:
+def _photographs(source: str, crop_px: tuple[int, int]) -> SegmentationConfig:
     """A published set at a size for one GPU or TPU: U-Net 64 with bfloat16, 20,000 steps of 16 crops."""
-    return Config(
+    return SegmentationConfig(
         experiment="aerial_unet",
         configuration=source,
         model=model_config("unet", base_width=64, depth=4, dtype="bfloat16"),
@@ -73,39 +73,39 @@ def _photographs(source: str, crop_px: tuple[int, int]) -> Config:
     )
 
 
-def folders() -> Config:
+def folders() -> SegmentationConfig:
     """Your own train/images, train/masks, test/images, test/masks; classes by --config.data.source=FILE.toml."""
     config = _photographs("folders", (144, 256))
     config.training.steps, config.training.validate_every_steps = 5000, 500
     return config
 
 
-def aeroscapes() -> Config:
+def aeroscapes() -> SegmentationConfig:
     """AeroScapes (12 classes, 1280x720); for an accelerator."""
     return _photographs("aeroscapes", (384, 512))
 
 
-def uavid() -> Config:
+def uavid() -> SegmentationConfig:
     """UAVid (8 classes, 3840x2160); for an accelerator."""
     return _photographs("uavid", (512, 512))
 
 
-def drone() -> Config:
+def drone() -> SegmentationConfig:
     """ICG Semantic Drone (22 classes, 6000x4000); for an accelerator."""
     return _photographs("drone", (512, 512))
 
 
-def loveda() -> Config:
+def loveda() -> SegmentationConfig:
     """LoveDA (7 classes, 1024x1024); for an accelerator."""
     return _photographs("loveda", (512, 512))
 
 
-def landcover() -> Config:
+def landcover() -> SegmentationConfig:
     """LandCover.ai (5 classes, 512x512 chips); for an accelerator."""
     return _photographs("landcover", (384, 384))
 
 
-def potsdam() -> Config:
+def potsdam() -> SegmentationConfig:
     """ISPRS Potsdam (6 classes, 6000x6000); for an accelerator."""
     return _photographs("potsdam", (512, 512))
 

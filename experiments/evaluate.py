@@ -2,8 +2,8 @@
 
     python -m experiments.evaluate --run DIR [--split test] [--directory DATA]
 
-Rebuilds the model from the run's own `config.json`, restores the checkpoint that its figures are of, and counts every pixel of the
-split once more. Says whether the figures are those recorded.
+Rebuilds the model from the run's own `config.json`, restores the checkpoint that its figures are of, and counts every example of
+the split once more. Says whether the figures are those recorded.
 """
 
 import argparse
@@ -20,16 +20,15 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
     Args:
         folder: the `--workdir` of a finished run.
         split: "train", "validation" or "test".
-        directory: where the photographs lie, if no longer where the configuration says.
+        directory: where the data lie, if no longer where the configuration says.
 
     Raises:
         InputError: no finished run, no checkpoint, an empty split, or data other than the run's.
     """
     import jax
 
-    from cnn_jax.data import aerial
+    from cnn_jax import tasks
     from cnn_jax.reporting import records
-    from cnn_jax.segmentation import Segmentation
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
     from cnn_jax.training.preemption import StopRequest
@@ -42,20 +41,21 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
             f"{folder}/config.json is not what the run was made with: its digest differs from environment.json; restore it."
         )
     print(accelerator_notice())
-    scenes = aerial.open_scenes(config.data)
-    if scenes.fingerprint != environment.get("data_fingerprint"):
+    task_class = tasks.of(config)
+    data = task_class.open(config)
+    if data.fingerprint != environment.get("data_fingerprint"):
         raise InputError(
             f"the data in {config.data.directory or config.data.source} are not those of the run in {folder} (fingerprint "
-            f"{scenes.fingerprint}, recorded {environment.get('data_fingerprint')}); give the right folder with --directory."
+            f"{data.fingerprint}, recorded {environment.get('data_fingerprint')}); give the right folder with --directory."
         )
-    if not scenes.splits[split]:
-        raise InputError(f"--split {split} has no scenes in this data set; choose another.")
+    if not len(data.splits[split]):
+        raise InputError(f"--split {split} is empty in this data set; choose another.")
     devices = Devices()
-    task = Segmentation(config, scenes)
+    task = task_class(config, data)
     folder_of_checkpoints = Path(folder) / "checkpoints"
     if not folder_of_checkpoints.is_dir():
         raise InputError(f"{folder_of_checkpoints} is missing: only the record of this run is here; run its config.json again.")
-    checkpoints = Checkpoints(folder_of_checkpoints, keep=config.training.keep_checkpoints, best=run.HEADLINE)
+    checkpoints = Checkpoints(folder_of_checkpoints, keep=config.training.keep_checkpoints, best=task.headline)
     step = summary.get("evaluated_step")
     if step not in checkpoints.steps:
         raise InputError(
@@ -64,7 +64,7 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
     state, _, _ = checkpoints.restore(jax.device_put(task.initial_state(), devices.whole), step)
     checkpoints.close()
     with StopRequest() as stop:
-        return task.summary(task.evaluator(split, devices).evaluate(state.evaluated, stop.raise_if_set), split)
+        return task.summary(task.evaluator(split, devices), state.evaluated, split, stop.raise_if_set)[0]
 
 
 def compared(figures: dict, recorded: dict) -> str:
@@ -87,7 +87,7 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="the --workdir of a finished run")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: test")
-    parser.add_argument("--directory", help="where the photographs lie, if no longer where the configuration says")
+    parser.add_argument("--directory", help="where the data lie, if no longer where the configuration says")
     arguments = parser.parse_args(argv)
 
     def command():

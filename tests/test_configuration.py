@@ -2,13 +2,25 @@
 
 import copy
 import dataclasses
+import hashlib
 import json
 import re
 
 import pytest
 
 from cnn_jax import configuration
-from cnn_jax.configuration import Config, build_model, check, differences, digest, from_dict, help_text, leaves, model_config
+from cnn_jax.configuration import (
+    ClassificationConfig,
+    SegmentationConfig,
+    build_model,
+    check,
+    differences,
+    digest,
+    from_dict,
+    help_text,
+    leaves,
+    model_config,
+)
 from cnn_jax.errors import InputError
 
 FLAGS = {"workdir": ("", "folder of the run")}
@@ -16,7 +28,7 @@ FLAGS = {"workdir": ("", "folder of the run")}
 
 def default():
     """The first."""
-    return Config(experiment="aerial", configuration="default", model=model_config("unet", base_width=16))
+    return SegmentationConfig(experiment="aerial", configuration="default", model=model_config("unet", base_width=16))
 
 
 def other():
@@ -158,7 +170,8 @@ def test_parsing_twice_starts_afresh():
         ("--config.data=3", "--config.data is no field of this configuration"),
         ("--config.xyzzy=3", "--config.xyzzy is no field of this configuration: --help lists them all."),
         ("--noconfig.model.skip", "--config.model.skip is no field of this configuration: did you mean --config.model.skips"),
-        ("--config.model.name=unet", "--config.model.name can't be changed; choose another --config instead."),
+        ("--config.model.name=unnet", "--config.model.name=unnet is no architecture for segmentation: did you mean unet."),
+        ("--config.task=classic", "--config.task can't be changed; choose another --config instead."),
         ("--config.configuration=x", "--config.configuration can't be changed; choose another --config instead."),
         ("--confg=other", "--confg is no flag: did you mean --config."),
         ("--wrkdir=1", "--wrkdir is no flag: did you mean --workdir."),
@@ -213,12 +226,12 @@ def test_a_model_section_has_the_modules_options_and_builds_it():
     names = [option.name for option in dataclasses.fields(section)]
     assert names == ["name", "base_width", "depth", "norm", "upsampling", "dropout", "skips", "dtype"]
     assert all(option.metadata["help"] for option in dataclasses.fields(section))
-    model = build_model(section, 5, axis_name="data")
+    model = build_model(section, num_classes=5, axis_name="data")
     assert (model.num_classes, model.base_width, model.skips, model.axis_name) == (5, 8, False, "data")
 
 
 def test_unknown_models_and_options_are_input_errors_with_the_nearest_names():
-    with pytest.raises(InputError, match=r"^model\.name is 'u-net', which is no architecture: did you mean unet\.$"):
+    with pytest.raises(InputError, match=r"^model\.name is 'u-net', which is no architecture: did you mean unet"):
         model_config("u-net")
     with pytest.raises(InputError, match=r"^model\.base_with is no option of unet: did you mean base_width\.$"):
         model_config("unet", base_with=8)
@@ -258,7 +271,7 @@ def test_a_configuration_survives_its_record(make):
 def test_everything_changed_is_really_changed():
     """Or the test above would say less than it seems to."""
     same = [path for path, _, value in leaves(everything_changed()) if get(default(), path) == value]
-    assert same == ["model.name", "loss.name"]
+    assert same == ["task", "model.name", "loss.name"]
 
 
 def test_a_recorded_file_is_a_configuration_and_takes_overrides(tmp_path):
@@ -293,7 +306,10 @@ def _put(section, name, value):
         (_put("model", "basewidth", 3), "config.json: model.basewidth is no field: did you mean base_width."),
         (_put("", "data", 3), "config.json: data must be an object."),
         (_put("", "model", None), "config.json: model must be an object with the architecture's name."),
-        (_put("model", "name", "unett"), "model.name is 'unett', which is no architecture: did you mean unet."),
+        (
+            _put("model", "name", "softmax_regresion"),
+            "model.name is 'softmax_regresion', which is no architecture: did you mean softmax_regression.",
+        ),
         (_put("", "seed", "3"), "config.json: seed takes a whole number, not '3'."),
         (_put("", "seed", True), "config.json: seed takes a whole number, not True."),
         (_put("", "seed", 3.0), "config.json: seed takes a whole number, not 3.0."),
@@ -352,6 +368,39 @@ def test_the_digest_changes_with_every_field_that_can_change_a_result_and_with_n
     assert (digest(varied) == digest(default())) == (path in NO_RESULT)
     expected = [] if path in NO_RESULT else [f"{path}: {get(default(), path)!r}, {get(varied, path)!r}"]
     assert differences(default(), varied) == expected
+
+
+def test_fields_younger_than_a_record_mean_what_runs_did_before():
+    """A record without them is read, keeps its digest, and equals the present default."""
+    old = record(default())
+    for section, name in [(old, "task"), (old, "variant"), (old["training"], "patience")]:
+        del section[name]
+    assert from_dict(old) == default()
+    values = {path: value for path, option, value in leaves(default()) if option.metadata["result"]}
+    for path in ("task", "variant", "training.patience"):
+        del values[path]
+    text = json.dumps(values, sort_keys=True)
+    assert digest(default()) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_another_model_brings_its_own_options():
+    def classify():
+        return ClassificationConfig(model=model_config("mlp"))
+
+    def parsed(*arguments):
+        return configuration.parse_command_line(["prog", *arguments], {"default": classify}, FLAGS)[0]
+
+    assert parsed().model.name == "mlp"
+    config = parsed("--config.model.widths=(8,)", "--config.model.name=mlp")
+    assert config.model == model_config("mlp", widths=(8,))
+    config = parsed("--config.model.norm=batch", "--config.model.name", "vgg11")
+    assert config.model == model_config("vgg11", norm="batch")
+    with pytest.raises(InputError, match=r"^--config\.model\.widths is no field"):
+        parsed("--config.model.name=vgg11", "--config.model.widths=(8,)")
+    with pytest.raises(InputError, match=r"^--config\.model\.name=vgg12 is no architecture .*did you mean vgg1"):
+        parsed("--config.model.name=vgg12")
+    with pytest.raises(InputError, match=r"^--config\.model\.name=unet is no architecture for classification"):
+        parsed("--config.model.name=unet")
 
 
 def test_differences_also_name_fields_that_one_side_lacks():

@@ -1,6 +1,7 @@
 """Figures of merit from a confusion matrix. Every ratio is a function of integer counts, so nothing is averaged over batches.
 
-A confusion matrix is int64 `[classes, classes]`: rows are the truth, columns the prediction, entries pixels. "Present" classes
+A confusion matrix is int64 `[classes, classes]`: rows are the truth, columns the prediction, entries pixels, or images where whole
+images are classified. "Present" classes
 are those that occur in truth or prediction; a class that is absent from both is not scored: it counts neither as 0 nor as 1.
 """
 
@@ -78,5 +79,21 @@ def scores(matrix, class_names, split: str) -> dict[str, float]:
         "mean_class_accuracy": _mean(class_accuracy(matrix)),
     }
     for kind, by_class in (("iou", iou(matrix)), ("dice", dice(matrix)), ("class_accuracy", class_accuracy(matrix))):
+        values |= {f"{kind}/{name}": float(value) for name, value in zip(class_names, by_class, strict=True)}
+    return {f"{split}/{key}": None if np.isnan(value) else value for key, value in values.items()}
+
+
+def image_scores(matrix, class_names, split: str) -> dict[str, float]:
+    """What a confusion matrix of whole images says, keyed `split/name` and `split/name/class`; None for what doesn't exist.
+
+    `accuracy` is the share of images that are right (micro average), `mean_class_accuracy` the mean recall over the classes present
+    in truth, `mean_f1` the mean F1 over those present in truth or prediction.
+    """
+    values = {
+        "accuracy": pixel_accuracy(matrix),
+        "mean_class_accuracy": _mean(class_accuracy(matrix)),
+        "mean_f1": _mean(dice(matrix)),
+    }
+    for kind, by_class in (("class_accuracy", class_accuracy(matrix)), ("f1", dice(matrix))):
         values |= {f"{kind}/{name}": float(value) for name, value in zip(class_names, by_class, strict=True)}
     return {f"{split}/{key}": None if np.isnan(value) else value for key, value in values.items()}

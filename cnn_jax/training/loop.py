@@ -42,9 +42,10 @@ def train(
     elapsed_s: float,
     learning_rate: Callable,
     headline: str,
+    enough: Callable = lambda: False,
     save_form: Callable = lambda state: state,
 ):
-    """Takes the steps from `start` to `config.steps`.
+    """Takes the steps from `start` to `config.steps`, or until it is enough.
 
     Args:
         state: at step `start`; it is used up.
@@ -60,6 +61,7 @@ def train(
         elapsed_s: seconds that the run has taken before.
         learning_rate: `step -> learning rate`, for the log.
         headline: the validation metric shown beside the loss.
+        enough: asked after each validation whether to stop early.
         save_form: what of the state is saved.
 
     Returns:
@@ -113,7 +115,7 @@ def train(
                     shown.validated(step, metrics, headline)
                 checkpoints.save(step, save_form(state), metrics)
                 interval["time"] += time.perf_counter() - before  # validation is no training time
-            if step == config.steps:
+            if step == config.steps or enough():
                 break
             if stop.signal_number is not None:
                 settle(0)
@@ -142,7 +144,7 @@ def _check_finite(metrics, step):
         if isinstance(value, float) and not math.isfinite(value):
             raise NotFinite(
                 f"{name} is {value} at step {step}: lower optimizer.learning_rate or raise optimizer.warmup_steps, and look at the "
-                "data with experiments.inspect_data; earlier checkpoints are kept."
+                "data; earlier checkpoints are kept."
             )
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.training.losses import hits
 from cnn_jax.training.state import TrainState
 
 
@@ -16,6 +17,7 @@ def make_train_step(
     augment: Callable,
     *,
     seed: int,
+    accuracy: str = "accuracy",
     accumulate: int = 1,
     ema_decay: float = 0.0,
     axis_name: str | None = None,
@@ -24,22 +26,24 @@ def make_train_step(
 
     Under `jit` with a sharded batch the sums below run over all devices by themselves. Under `pmap`, `axis_name` names the axis,
     and the same sums are made explicit. Either way loss and gradient are those of the whole batch: the sum over its counted
-    pixels divided by their number.
+    pixels or images divided by their number.
 
     Args:
-        model: a Flax module; `axis_name` is its own concern too.
+        model: a Flax module; `axis_name` is its own concern too. What it sows into "auxiliary" are the logits of further heads,
+            whose losses are added, times its `auxiliary_weight`.
         loss: `(logits, labels) -> (sum, count)`.
         optimizer: an optax transformation.
-        augment: `(keys [batch], batch) -> (images float32, labels int32)`. An example's key comes from its position in the stream
-            of examples, so that neither the layout of devices nor an interruption changes what it becomes.
+        augment: `(keys [batch], batch) -> (images float32, labels)`, labels as `loss` takes them. An example's key comes from its
+            position in the stream of examples, so that neither the layout of devices nor an interruption changes what it becomes.
         seed: of augmentation and dropout.
+        accuracy: what the share of right predictions is called.
         accumulate: the batch is computed in this many parts, one after another, for the gradient of the whole. BatchNorm sees the
             parts.
         ema_decay: of the moving average of the variables, warmed up as (1 + step) / (10 + step); 0: none.
         axis_name: the `pmap` axis, or None.
 
     Returns:
-        `(state, batch) -> (state, metrics)`; metrics are float32 scalars: loss, pixel_accuracy, gradient_norm.
+        `(state, batch) -> (state, metrics)`; metrics are float32 scalars: loss, the accuracy, gradient_norm.
     """
 
     def total(tree):
@@ -47,11 +51,12 @@ def make_train_step(
 
     def loss_of(params, rest, images, labels, dropout_key):
         logits, rest = model.apply(
-            {"params": params, **rest}, images, train=True, mutable=list(rest), rngs={"dropout": dropout_key}
+            {"params": params, **rest}, images, train=True, mutable=[*rest, "auxiliary"], rngs={"dropout": dropout_key}
         )
         loss_sum, count = loss(logits, labels)
-        correct = jnp.sum((logits.argmax(-1) == labels).astype(jnp.float32))
-        labelled = jnp.sum((labels < logits.shape[-1]).astype(jnp.float32))
+        for further in jax.tree.leaves(rest.pop("auxiliary", ())):
+            loss_sum += model.auxiliary_weight * loss(further, labels)[0]
+        correct, labelled = hits(logits, labels)
         return loss_sum, (rest, {"loss": loss_sum, "count": count, "correct": correct, "labelled": labelled})
 
     def step(state: TrainState, batch):
@@ -91,7 +96,7 @@ def make_train_step(
             average = optax.incremental_update(variables, average, 1 - decay)
         metrics = {
             "loss": sums["loss"] / count,
-            "pixel_accuracy": sums["correct"] / jnp.maximum(sums["labelled"], 1),
+            accuracy: sums["correct"] / jnp.maximum(sums["labelled"], 1),
             "gradient_norm": optax.tree.norm(gradient),
         }
         return TrainState(state.step + 1, variables, optimizer_state, average), metrics

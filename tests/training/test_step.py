@@ -84,7 +84,7 @@ def test_step_is_that_of_the_whole_batch_by_hand(accumulate):
     after, metrics = compiled(accumulate=accumulate)(before, batch)
     loss, gradient, accuracy = reference(before.variables["params"], batch)
     assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
-    assert float(metrics["pixel_accuracy"]) == pytest.approx(accuracy)
+    assert float(metrics["accuracy"]) == pytest.approx(accuracy)
     norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
     for name, value in gradient.items():
@@ -112,7 +112,7 @@ def test_a_batch_of_ignored_pixels_changes_nothing_and_stays_finite(accumulate):
     before = start(model)
     after, metrics = compiled(model, accumulate=accumulate)(before, batch)
     jax.tree.map(np.testing.assert_array_equal, before.variables["params"], after.variables["params"])
-    assert {name: float(value) for name, value in metrics.items()} == {"loss": 0, "pixel_accuracy": 0, "gradient_norm": 0}
+    assert {name: float(value) for name, value in metrics.items()} == {"loss": 0, "accuracy": 0, "gradient_norm": 0}
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
 
 
