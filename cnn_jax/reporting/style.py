@@ -1,0 +1,107 @@
+"""The look that all pictures share: colours, lines, labels, and a PNG that never changes by itself.
+
+Nothing is said by hue alone: curves differ in colour (Okabe and Ito, 2008), line style and marker. The same input gives the same
+bytes, whatever the user's own settings.
+"""
+
+import unicodedata
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+DPI = 150
+NOTHING = "\N{EN DASH}"
+"""What stands for a value that doesn't exist."""
+
+TRAIN = {"color": "#0072B2", "linestyle": "-", "marker": ""}
+VALIDATION = {"color": "#D55E00", "linestyle": "--", "marker": "s"}
+
+# Okabe and Ito's colours without black, which the mean keeps, and without yellow, which white paper swallows.
+_CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_CURVE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_CURVE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_SETTINGS = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#D9D9D9",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "hatch.linewidth": 0.8,
+}
+
+
+@contextmanager
+def style():
+    """The look of all pictures, independent of the user's own Matplotlib settings; glyphs no font has become boxes, quietly."""
+    own = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(("backend", "interactive"))}
+    with matplotlib.rc_context(own | _SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
+        yield
+
+
+def save(figure: Figure, path: str | Path, *, tight: bool = False) -> None:
+    """Write the PNG, and the folders above it, without anything that varies between two runs of the same code.
+
+    `tight` cuts the picture to what is drawn, so that nothing written outside of the figure is lost.
+    """
+    FigureCanvasAgg(figure)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    area = {"bbox_inches": "tight", "pad_inches": 0.08} if tight else {}
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True}, **area)
+
+
+def curve_style(index: int) -> dict:
+    """Colour, line style and marker of curve number `index`: their periods 6, 5 and 7 give 210 curves before one repeats."""
+    return {
+        "color": _CURVE_COLORS[index % len(_CURVE_COLORS)],
+        "linestyle": _CURVE_STYLES[index % len(_CURVE_STYLES)],
+        "marker": _CURVE_MARKERS[index % len(_CURVE_MARKERS)],
+    }
+
+
+def note(axes: Axes, text: str) -> None:
+    """Say in the middle of empty axes why they are empty."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#555555", fontstyle="italic")
+
+
+def label(text: str, width: int) -> str:
+    """A text as a label: one line, cut to `width` columns (wide characters count two), and never hidden by Matplotlib."""
+    text = " ".join(str(text).split())
+    ends = np.cumsum([2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text])
+    if text and ends[-1] > width:
+        text = text[: max(1, int((ends < width).sum()))] + "…"
+    # Matplotlib hides labels that begin with an underscore.
+    return " " + text if text.startswith("_") else text
+
+
+def percent(share: float) -> str:
+    """A share between 0 and 1 in percent, with no more digits than a cell has room for."""
+    if share < 0.0005:
+        return "<0.1"
+    return ">99.9" if 0.9995 <= share < 1 else f"{100 * share:.1f}"
+
+
+def readable(count: float) -> str:
+    """A count in three digits and a unit: 987, 12.3 k, 4.56 M."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        # The rounding decides the unit: 999,950 is 1.00 M, not 1000 k.
+        if count >= size * 0.9995:
+            return f"{count / size:#.3g}".rstrip(".") + unit
+    return f"{count:.0f}"
