@@ -120,7 +120,7 @@ class Segmentation:
 
     def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
         """Learning curves, confusion matrix and a gallery of scenes from the worst to the best, as PNG files in `folder`."""
-        from cnn_jax.reporting import figures
+        from cnn_jax.reporting import figures, scene_figures
 
         figures.learning_curves(lines, folder / "learning_curves.png")
         if evaluation is None:
@@ -131,7 +131,7 @@ class Segmentation:
         count = min(self.config.evaluation.gallery_scenes, len(order))
         chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
         images, truths = zip(*(evaluator.scenes[int(i)] for i in chosen), strict=True)
-        figures.gallery(
+        scene_figures.gallery(
             images,
             truths,
             [evaluator.predict(variables, int(i)) for i in chosen],

@@ -23,7 +23,7 @@ from cnn_jax.data.aerial import channel_histogram, channel_statistics, label_his
 from cnn_jax.data.descriptions import BUILT_IN
 from cnn_jax.data.scenes import IGNORED, SPLITS, SceneSet
 from cnn_jax.errors import InputError
-from cnn_jax.reporting.figures import contact_sheet
+from cnn_jax.reporting.scene_figures import contact_sheet
 from cnn_jax.run import guarded
 from experiments.aerial_unet import CONFIGURATIONS
 

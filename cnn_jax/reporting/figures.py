@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from cnn_jax.evaluation.metrics import class_accuracy
 from cnn_jax.evaluation.metrics import iou as class_iou
-from cnn_jax.reporting.scene_figures import contact_sheet, gallery  # noqa: F401  (still taken from here)
 from cnn_jax.reporting.style import DPI, NOTHING, TRAIN, VALIDATION, curve_style, label, note, percent, readable, save, style
 
 _MOST_CLASSES = 120
