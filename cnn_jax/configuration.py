@@ -408,9 +408,14 @@ def check(config: Config) -> None:
 # ---- records
 
 
+def to_dict(config: Config) -> dict:
+    """The configuration as nested dictionaries, in field order."""
+    return dataclasses.asdict(config)
+
+
 def to_json(config: Config) -> str:
     """The configuration as indented JSON, in field order."""
-    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n"
 
 
 def from_dict(record: Mapping, where: str = "config.json") -> Config:
@@ -517,7 +522,7 @@ def parse_command_line(
 
     argv = list(argv)
     given = [i for i, argument in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", argument)]
-    name = next(iter(configurations))
+    name = next(iter(configurations), "")
     if given:
         last = argv[given[-1]]
         if "=" not in last and given[-1] + 1 == len(argv):

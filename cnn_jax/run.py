@@ -21,16 +21,18 @@ def main(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
         print(configuration.help_text(module, configurations, FLAGS), end="")
         return 0
 
-    def command():
-        config, values = configuration.parse_command_line(argv, configurations, FLAGS)
-        now = datetime.now().strftime("%Y%m%d-%H%M%S")
-        workdir = values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
-        arguments = [a for a in argv[1:] if not a.startswith("--workdir")]
-        if values["workdir"] and "--workdir" in argv:
-            arguments.remove(values["workdir"])
-        run(config, workdir, command=shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)]))
+    return guarded(lambda: once(module, configurations, argv))
 
-    return guarded(command)
+
+def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str]) -> None:
+    """The run that a command line asks for."""
+    config, values = configuration.parse_command_line(argv, configurations, FLAGS)
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    workdir = values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
+    arguments = [a for a in argv[1:] if not a.startswith("--workdir")]
+    if values["workdir"] and "--workdir" in argv:
+        arguments.remove(values["workdir"])
+    run(config, workdir, command=shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)]))
 
 
 def guarded(command: Callable) -> int:
@@ -205,7 +207,7 @@ def _run(config: Config, record, stop, command: str) -> dict:
         print(f"evaluating {task.sizes[split]:,} of {split} with the weights of step {evaluated_step}", flush=True)
         figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
         summary |= figures
-    with _pictures(record):
+    with pictures_can_be_written(record.workdir / "figures"):
         task.pictures(
             record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated
         )
@@ -214,12 +216,13 @@ def _run(config: Config, record, stop, command: str) -> dict:
 
 
 @contextlib.contextmanager
-def _pictures(record):
+def pictures_can_be_written(folder):
+    """Around drawing into a folder: a full or closed disk becomes an InputError."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"the pictures can't be written to {record.workdir / 'figures'} ({error.strerror}); free the disk or make it writable, "
+            f"the pictures can't be written to {folder} ({error.strerror}); free the disk or make it writable, "
             "and run the same command again."
         ) from error
 

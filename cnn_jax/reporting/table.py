@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
+from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.reporting.records import read_object
 
 RECORD_FILES = ("config.json", "environment.json", "summary.json")
@@ -26,19 +27,26 @@ HEADLINES = {
     "frequency_weighted_iou": "frequency-weighted IoU",
     "mean_dice": "mean Dice",
     "pixel_accuracy": "pixel accuracy",
+    "accuracy": "accuracy",
     "mean_class_accuracy": "mean class accuracy",
+    "mean_f1": "mean F1",
+    "top5_accuracy": "top-5 accuracy",
 }
-"""The metrics of a split that stand for the whole run, and what they are called."""
+"""The metrics of a split that stand for the whole run, and what they are called; the first that a record has of mIoU (segmentation)
+and accuracy (classification) ranks it."""
 
 AVERAGING = (
-    "Every metric is taken from one confusion matrix over all pixels of the test split that are not ignored. "
-    "mIoU and mean Dice are means over the classes that occur in truth or prediction, each class counting the same; "
-    "mean class accuracy is the mean over the classes that occur in truth; "
-    "frequency-weighted IoU weighs each class by its share of the true pixels."
+    "Every metric is taken from one confusion matrix over the whole test split: of all pixels that are not ignored where scenes are "
+    "segmented, of all images where images are classified. mIoU, mean Dice and mean F1 are means over the classes that occur in truth "
+    "or prediction, each class counting the same; mean class accuracy is the mean over the classes that occur in truth; "
+    "frequency-weighted IoU weighs each class by its share of the true pixels; accuracy is the share of images that are right. "
+    "Where a row stands for several seeds it gives means, and ± half the width of the 95% Student t interval of the mean."
 )
 
 _FIGURES = ("parameters", "steps", "wall_time_s", "train/images_per_second")
-_BRIEF = ("record", "data", "device", "parameters", "steps", "mIoU", "pixel accuracy", "training time, s")
+_BRIEF = ("record", "data", "device", "parameters", "steps", "mIoU", "pixel accuracy", "accuracy", "training time, s")
+_BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
+_MOST_CLASSES = 30
 _NOTHING = "\N{EN DASH}"
 
 
@@ -63,6 +71,11 @@ class Record:
     def name(self) -> str:
         """The location within its experiment."""
         return self.location.removeprefix(f"{self.experiment}/")
+
+    @property
+    def leading(self) -> str:
+        """The metric that ranks it, a key of `HEADLINES`; "" if it has none."""
+        return next((key for key in ("miou", "accuracy") if f"test/{key}" in self.summary), "")
 
     @property
     def source(self) -> str:
@@ -98,7 +111,25 @@ def read_records(results: str | Path) -> list[Record]:
         # Unfinished and private runs lie in runs/, with checkpoints of thousands of files.
         if experiment.is_dir() and experiment.name != "runs" and not experiment.name.startswith("."):
             folders += [experiment, *sorted(path for path in experiment.rglob("*") if path.is_dir())]
-    return [_read_record(folder, results) for folder in folders if any((folder / name).is_file() for name in RECORD_FILES)]
+    return [read_record(folder, results) for folder in folders if any((folder / name).is_file() for name in RECORD_FILES)]
+
+
+def read_record(folder: Path, results: Path) -> Record:
+    """Read one record. Raises `InputError` as `read_records` does."""
+    contents = [read_object(folder / name) for name in RECORD_FILES]
+    config, environment, summary = contents
+    shown = [
+        *_FIGURES,
+        *(f"test/{key}" for key in HEADLINES),
+        *(k for k in summary if k.startswith(("test/iou/", "test/class_accuracy/"))),
+    ]
+    for key in shown:
+        value = summary.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(
+                f"{folder / 'summary.json'} has {value!r} as {key}, which must be a number: run the experiment again."
+            )
+    return Record(folder.relative_to(results).as_posix(), config, environment, summary)
 
 
 def results_page(records: Sequence[Record]) -> str:
@@ -115,73 +146,117 @@ def results_page(records: Sequence[Record]) -> str:
         parts.append("There are no records yet.")
     for experiment, group in groupby(sorted(records, key=lambda record: record.experiment), lambda record: record.experiment):
         group = _ranked(group)
-        parts += [f"## {_escaped(experiment)}", headline_table(group)]
+        parts += [f"## {_escaped(experiment)}"]
+        if len(variants(group)) < len(group):
+            parts += [headline_table(group, by_variant=True), "### Every run"]
+        parts += [headline_table(group)]
         for source, same_data in groupby(group, lambda record: record.source):
-            table = class_table(list(same_data))
-            if table:
-                parts += [f"### IoU per class on the test split of {_escaped(source)}", table]
+            for kind, records_of_kind in groupby(
+                same_data, lambda record: "iou" if record.leading == "miou" else "class_accuracy"
+            ):
+                table = class_table(list(records_of_kind))
+                if table:
+                    parts += [f"### {_BY_CLASS[kind]} per class on the test split of {_escaped(source)}", table]
     return "\n\n".join(parts) + "\n"
 
 
-def headline_table(records: Iterable[Record], *, link_base: str = "", brief: bool = False) -> str:
-    """A Markdown table, one record a row: what was run on what, the headline metrics of the test split, speed and training time.
+def variants(records: Iterable[Record]) -> list[list[Record]]:
+    """Records that differ in their seed alone, together: of one folder, one set of data and one variant. Best first."""
+    groups: dict[tuple, list[Record]] = {}
+    for record in records:
+        variant = record.config.get("variant") or record.name
+        groups.setdefault((record.location.rpartition("/")[0], record.source, variant), []).append(record)
 
-    Rows stand by data source, best mIoU first. `link_base` is the path from the page to the results folder. `brief`, for a README,
-    leaves some columns out and writes the experiment before each name. Training time covers the steps, with their compilation and
-    the validations between them.
+    def rank(group):
+        values = [_leading_value(record) for record in group]
+        known = [value for value in values if value is not None]
+        return group[0].source, not known, -sum(known) / max(len(known), 1), group[0].location
+
+    return sorted(groups.values(), key=rank)
+
+
+def headline_table(records: Iterable[Record], *, link_base: str = "", brief: bool = False, by_variant: bool = False) -> str:
+    """A Markdown table: what was run on what, the headline metrics of the test split, speed and training time.
+
+    Rows stand by data source, best first by mIoU or accuracy. `link_base` is the path from the page to the results folder.
+    `by_variant` gives runs that differ in their seed one row. `brief`, for a README, does so too, leaves some columns out, writes
+    the experiment before each name, and makes a table for each kind of record. Training time covers the steps, with their
+    compilation and the validations between them.
     """
+    records = list(records)
+    if brief and len({record.leading for record in records}) > 1:
+        kinds = [[r for r in records if r.leading == leading] for leading in ("miou", "accuracy", "")]
+        return "\n\n".join(headline_table(kind, link_base=link_base, brief=True) for kind in kinds if kind)
+    shown = [key for key in HEADLINES if any(f"test/{key}" in record.summary for record in records)]
     rows = []
-    for record in _ranked(records):
-        summary = record.summary
-        name = record.location if brief else record.name
+    for group in variants(records) if brief or by_variant else [[record] for record in _ranked(records)]:
+        first = group[0]
+        name, location = (first.location if brief else first.name), first.location
+        if len(group) > 1:
+            location = first.location.rpartition("/")[0]
+            name = (f"{first.experiment}/" if brief else "") + first.config["variant"]
+        seeds = str(first.config.get("seed", _NOTHING)) if len(group) == 1 else f"{len(group)} seeds"
         row = {
-            "record": f"[{_escaped(name)}]({_link(link_base, record.location)})",
-            "data": _escaped(record.source),
-            "parameters": _number(summary.get("parameters"), ",.0f"),
-            "steps": _number(summary.get("steps"), ",.0f"),
-            "seed": _escaped(str(record.config.get("seed", _NOTHING))),
-            "device": _escaped(record.device),
-            **{title: _number(summary.get(f"test/{key}"), ".4f") for key, title in HEADLINES.items()},
-            "training images/s": _number(summary.get("train/images_per_second"), ",.1f"),
-            "training time, s": _number(summary.get("wall_time_s"), ",.0f"),
+            "record": f"[{_escaped(name)}]({_link(link_base, location)})",
+            "data": _escaped(first.source),
+            "parameters": _mean(group, "parameters", ",.0f"),
+            "steps": _mean(group, "steps", ",.0f"),
+            "seed": _escaped(seeds),
+            "device": _escaped(first.device),
+            **{HEADLINES[key]: _mean(group, f"test/{key}", ".4f") for key in shown},
+            "training images/s": _mean(group, "train/images_per_second", ",.1f"),
+            "training time, s": _mean(group, "wall_time_s", ",.0f"),
         }
-        rows.append({title: row[title] for title in (_BRIEF if brief else row)})
+        kept = [*_BRIEF[:5], "seed", *_BRIEF[5:]] if brief and first.leading == "accuracy" else _BRIEF if brief else row
+        rows.append({title: row[title] for title in kept if title in row})
     header = list(rows[0]) if rows else list(_BRIEF)
     text = {header.index(title) for title in ("record", "data", "device") if title in header}
     return _markdown(header, [list(row.values()) for row in rows], text_columns=text)
 
 
 def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
-    """A Markdown table of the IoU of each class on the test split, one record a row; "" if no record holds any."""
+    """A Markdown table of the IoU, or of images the recall, of each class on the test split, means over seeds; "" if no record
+    holds any, or there are more than 30 classes."""
     names = list(dict.fromkeys(name for record in records for name in _classes(record.summary, "test")))
-    if not names:
+    if not names or len(names) > _MOST_CLASSES:
         return ""
-    rows = [
-        [
-            f"[{_escaped(record.name)}]({_link(link_base, record.location)})",
-            *(_number(record.summary.get(f"test/iou/{name}"), ".4f") for name in names),
-        ]
-        for record in _ranked(records)
-    ]
+    rows = []
+    for group in variants(records):
+        first, one = group[0], len(group) == 1
+        name, location = (first.name, first.location) if one else (first.config["variant"], first.location.rpartition("/")[0])
+        key = _class_key(first.summary, "test")
+        values = [_mean(group, f"test/{key}/{name}", ".4f", interval=False) for name in names]
+        rows.append([f"[{_escaped(name)}]({_link(link_base, location)})", *values])
     return _markdown(["record", *map(_escaped, names)], rows, text_columns={0})
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """The metrics of a summary as aligned plain text for a terminal: IoU and Dice of each class, then the headline figures.
+    """The metrics of a summary as aligned plain text for a terminal: of each class IoU and Dice, or recall and F1, then the headline
+    figures.
 
-    Each split that was scored has its own part; a summary without any gives "".
+    Each split that was scored has its own part; a summary without any gives "". More than 30 classes are left out.
     """
     parts = []
     for split in SPLITS:
         headlines = [
             (name, _number(summary[f"{split}/{key}"], ".4f")) for key, name in HEADLINES.items() if f"{split}/{key}" in summary
         ]
+        moved = f"{split}/shifted_accuracy/"
+        headlines += [
+            (f"moved by {key.removeprefix(moved)} px", _number(value, ".4f"))
+            for key, value in summary.items()
+            if key.startswith(moved)
+        ]
         names = _classes(summary, split)
+        names = names if len(names) <= _MOST_CLASSES else []
+        keys, titles = ("iou", "dice"), ("IoU", "Dice")
+        if _class_key(summary, split) == "class_accuracy":
+            keys, titles = ("class_accuracy", "f1"), ("recall", "F1")
         if not headlines and not names:
             continue
-        rows = [("class", "IoU", "Dice")] if names else []
+        rows = [("class", *titles)] if names else []
         for name in names:
-            rows.append((name, *(_number(summary.get(f"{split}/{key}/{name}"), ".4f") for key in ("iou", "dice"))))
+            rows.append((name, *(_number(summary.get(f"{split}/{key}/{name}"), ".4f") for key in keys)))
         rows += headlines
         first = max(_columns(row[0]) for row in rows)
         lines = [row[0] + " " * (first - _columns(row[0])) + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows]
@@ -191,6 +266,21 @@ def summary_table(summary: Mapping[str, Any]) -> str:
             lines[len(names) + 2 : len(names) + 2] = [rule] if headlines else []
         parts.append("\n".join([split, *lines]))
     return "\n\n".join(parts)
+
+
+def variants_table(records: Sequence[Record]) -> str:
+    """The variants of a study as aligned plain text for a terminal, best first: the leading metric, parameters, training time."""
+    rows = [("variant", "seeds", HEADLINES.get(records[0].leading, "score"), "parameters", "training, s")]
+    for group in variants(records):
+        score = _mean(group, f"test/{group[0].leading}", ".4f")
+        cost = _mean(group, "parameters", ",.0f"), _mean(group, "wall_time_s", ",.0f")
+        rows.append((group[0].config.get("variant") or group[0].name, str(len(group)), score, *cost))
+    widths = [max(_columns(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [" " * (width - _columns(cell)) + cell for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0] + " " * (widths[0] - _columns(row[0])), *cells[1:]]))
+    return "\n".join(lines)
 
 
 def update_block(readme_path: str | Path, marker: str, text: str) -> bool:
@@ -223,34 +313,38 @@ def relative_link(page: str | Path, folder: str | Path) -> str:
     return Path(os.path.relpath(folder, Path(page).parent)).as_posix()
 
 
-def _read_record(folder: Path, results: Path) -> Record:
-    contents = [read_object(folder / name) for name in RECORD_FILES]
-    config, environment, summary = contents
-    shown = [*_FIGURES, *(f"test/{key}" for key in HEADLINES), *(key for key in summary if key.startswith("test/iou/"))]
-    for key in shown:
-        value = summary.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(
-                f"{folder / 'summary.json'} has {value!r} as {key}, which must be a number: run the experiment again."
-            )
-    return Record(folder.relative_to(results).as_posix(), config, environment, summary)
+def _leading_value(record: Record) -> float | None:
+    value = record.summary.get(f"test/{record.leading}")
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _ranked(records: Iterable[Record]) -> list[Record]:
-    """By data source, best mIoU first, records without one last."""
+    """By data source, best first, records without a score last."""
 
     def rank(record: Record):
-        miou = record.summary.get("test/miou")
-        known = miou is not None and math.isfinite(miou)
-        return record.source, not known, -miou if known else 0.0, record.location
+        value = _leading_value(record)
+        return record.source, value is None, -(value or 0.0), record.location
 
     return sorted(records, key=rank)
 
 
+def _class_key(summary: Mapping[str, Any], split: str) -> str:
+    return "iou" if any(key.startswith(f"{split}/iou/") for key in summary) else "class_accuracy"
+
+
 def _classes(summary: Mapping[str, Any], split: str) -> list[str]:
-    """The classes with an IoU, in the order of the summary, which is the order of the data."""
-    prefix = f"{split}/iou/"
+    """The classes with an IoU, or of images a recall, in the order of the summary, which is the order of the data."""
+    prefix = f"{split}/{_class_key(summary, split)}/"
     return [key.removeprefix(prefix) for key in summary if key.startswith(prefix)]
+
+
+def _mean(group: Sequence[Record], key: str, form: str, interval: bool = True) -> str:
+    """A figure of one record, or the mean over several; of scores with its interval."""
+    values = [record.summary.get(key) for record in group]
+    if len(group) == 1 or any(value is None for value in values):
+        return _number(values[0] if len(group) == 1 else None, form)
+    mean, half = mean_interval(values)
+    return _number(mean, form) + (f" ± {half:{form}}" if interval and key.startswith("test/") else "")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,0 +1,177 @@
+"""A study: runs that are compared, the same experiment in several variants, each with several seeds; and the command around it.
+
+Every run is a run like any other, with its own folder and record. A study that was interrupted goes on where it stopped: finished
+runs are shown, the others begun or resumed.
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cnn_jax import configuration, run
+from cnn_jax.configuration import Config
+from cnn_jax.errors import InputError
+
+FLAGS = {
+    "workdir": ("", "folder of the study, with a folder a run; one that holds an unfinished study resumes it"),
+    "variants": ("", "run only these, such as mlp,cnn"),
+    "seeds": ("", "run these seeds, such as 0,1,2, not the study's own"),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Configurations to compare, and the seeds to run each with.
+
+    `variants` maps a name to a configuration; whatever differs between two of them is what the study is about.
+    """
+
+    variants: Mapping[str, Config]
+    seeds: tuple[int, ...] = (0,)
+
+
+def main(
+    module: str,
+    studies: Mapping[str, Callable[[], Study]],
+    pictures: Callable[[Path, list], None] | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130 and 143 after signals.
+
+    Args:
+        module: its name.
+        studies: name -> function that returns a study; the first is the default.
+        pictures: `(folder, records)`: draws what only the runs together show.
+        argv: the command line.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
+        print(_help(module, studies), end="")
+        return 0
+
+    def command():
+        name, arguments = _study_name(argv[1:], studies)
+        if name not in studies:  # a run's own config.json
+            run.once(module, {}, [module, f"--config={name}", *arguments])
+            return
+        study = studies[name]()
+        configs, values = _configured(module, study, name, arguments)
+        now = datetime.now().strftime("%Y%m%d-%H%M%S")
+        workdir = Path(values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}")
+        rest = _without(arguments, "workdir")
+        command = shlex.join(["python", "-m", module, f"--config={name}", *rest, "--workdir", str(workdir)])
+        _run(configs, workdir, command, pictures)
+
+    return run.guarded(command)
+
+
+def folder_name(config: Config, several_seeds: bool) -> str:
+    """What the folder of a run is called within its study's."""
+    return f"{config.variant}-seed{config.seed}" if several_seeds else config.variant
+
+
+def _run(configs, workdir, command, pictures):
+    from cnn_jax.reporting import table
+
+    several = len({config.seed for config in configs}) > 1
+    for number, config in enumerate(configs, 1):
+        print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
+        run.run(config, workdir / folder_name(config, several), command)
+    wanted = [folder_name(config, several) for config in configs]
+    records = [table.read_record(workdir / name, workdir.parent) for name in wanted]
+    print(f"\n{table.variants_table(records)}")
+    if pictures is not None:
+        with run.pictures_can_be_written(workdir / "figures"):
+            (workdir / "figures").mkdir(exist_ok=True)
+            pictures(workdir / "figures", records)
+        print(f"\nrecords and pictures: {workdir}")
+
+
+def _configured(module, study, name, arguments):
+    """The configurations of all runs, with what the command line changes; and the values of the flags."""
+    every = {
+        variant: {path for path, _, _ in configuration.leaves(config)} | {"model.name"}
+        for variant, config in study.variants.items()
+    }
+    known = set().union(*every.values())
+    parsed, values = {}, None
+    for variant, config in study.variants.items():
+        config.configuration, config.variant = name, variant
+        applicable = _applicable(arguments, every[variant], known)
+        parsed[variant], values = configuration.parse_command_line(
+            [module, *applicable], {name: lambda config=config: config}, FLAGS
+        )
+    chosen = [v.strip() for v in values["variants"].split(",") if v.strip()] or list(parsed)
+    for variant in chosen:
+        if variant not in parsed:
+            raise InputError(
+                f"--variants names {variant!r}, which is none of this study: {configuration.nearest(variant, parsed)}."
+            )
+    if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", values["seeds"]) is None:
+        raise InputError(f"--seeds takes whole numbers such as 0,1,2, not {values['seeds']!r}.")
+    seeds = [int(seed) for seed in values["seeds"].split(",") if seed.strip()] or list(study.seeds)
+    configs = []
+    for variant in chosen:
+        for seed in seeds:
+            config = configuration.from_dict(configuration.to_dict(parsed[variant]))
+            config.seed = seed
+            configuration.check(config)
+            configs.append(config)
+    return configs, values
+
+
+def _applicable(arguments, fields, known):
+    """The arguments without those that set fields which other variants have and this one hasn't."""
+    kept, rest = [], iter(arguments)
+    for argument in rest:
+        match = re.fullmatch(r"--?(?:no)?config[.]([^=]+)(=.*)?", argument, re.DOTALL)
+        if match and match[1] == "seed":
+            raise InputError("--config.seed is set by --seeds in a study of several runs: use --seeds.")
+        if match and match[1] in known and match[1] not in fields:
+            if match[2] is None:
+                next(rest, None)
+            continue
+        kept.append(argument)
+    return kept
+
+
+def _study_name(arguments, studies):
+    """The value of `--config` (the last, or the first study), and the other arguments."""
+    name, kept, rest = next(iter(studies)), [], iter(arguments)
+    for argument in rest:
+        match = re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL)
+        if match:
+            name = next(rest, "") if match[1] is None else match[1]
+        else:
+            kept.append(argument)
+    if name not in studies and not (name.endswith(".json") or "/" in name):
+        known = configuration.nearest(name, studies)
+        raise InputError(f"--config {name} is neither a configuration nor the path of a recorded config.json: {known}.")
+    return name, kept
+
+
+def _without(arguments, flag):
+    kept, rest = [], iter(arguments)
+    for argument in rest:
+        if argument in (f"--{flag}", f"-{flag}"):
+            next(rest, None)
+        elif not re.match(rf"--?{flag}=", argument):
+            kept.append(argument)
+    return kept
+
+
+def _help(module, studies):
+    made = {name: make() for name, make in studies.items()}
+    lines = [f"usage: python -m {module} [--config NAME|config.json] [--config.FIELD=VALUE ...]", "", "configurations:"]
+    for name, make in studies.items():
+        study = made[name]
+        lines.append(f"  {name:<14} {next(iter((make.__doc__ or '').strip().splitlines()), '')}")
+        lines.append(f"  {'':<14} variants {', '.join(study.variants)}; seeds {', '.join(map(str, study.seeds))}")
+    first = next(iter(made.values()))
+    config = next(iter(first.variants.values()))
+    fields = configuration.help_text(module, {next(iter(made)): lambda: config}, FLAGS)
+    return "\n".join(lines) + "\n\n" + fields[fields.index("flags:") :]
