@@ -14,6 +14,15 @@ with warnings.catch_warnings():
     keras = pytest.importorskip("keras")
 
 
+def untrained(name, px, classes, **options):
+    """The classifier of `keras.applications` with that name, for `[batch, px, px, 3]`, every kernel still 0; its result is logits."""
+    with pytest.MonkeyPatch.context() as patch:  # drawing them compiles a program for every shape
+        patch.setattr(keras.initializers.GlorotUniform, "__call__", lambda self, shape, dtype: np.zeros(shape, dtype))
+        return getattr(keras.applications, name)(
+            weights=None, input_shape=(px, px, 3), classes=classes, classifier_activation=None, **options
+        )
+
+
 def random_logits(model, images, seed=0):
     """Gives every weight of a Keras classifier a random value, the head's such that the logits have a std of 1; returns those.
 

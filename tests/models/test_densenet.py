@@ -78,18 +78,18 @@ def test_every_layer_sees_all_channels_made_before_it_in_its_block():
 
 def test_densenet121_computes_what_kerass_does():
     """Keras's transitions pool after their convolution, its epsilon is 1.001e-5."""
-    from tests.models.keras_weights import assert_same_logits, keras, kernel_and_bias, random_logits, scale_and_statistics
+    from tests.models import keras_weights
 
-    theirs = keras.applications.DenseNet121(weights=None, input_shape=(64, 64, 3), classes=5, classifier_activation=None)
+    theirs = keras_weights.untrained("DenseNet121", px=64, classes=5)
     images = jax.random.normal(KEY, (2, 64, 64, 3))
-    expected = random_logits(theirs, images)
+    expected = keras_weights.random_logits(theirs, images)
     params, statistics = {}, {}
 
     def carry_convolution(ours, name):
-        params[ours] = kernel_and_bias(theirs.get_layer(name))
+        params[ours] = keras_weights.kernel_and_bias(theirs.get_layer(name))
 
     def carry_norm(ours, name):
-        params[ours], statistics[ours] = scale_and_statistics(theirs.get_layer(name))
+        params[ours], statistics[ours] = keras_weights.scale_and_statistics(theirs.get_layer(name))
 
     carry_convolution("stem_convolution", "conv1_conv")
     carry_norm("stem_norm", "conv1_bn")
@@ -104,4 +104,4 @@ def test_densenet121_computes_what_kerass_does():
         if block < 4:
             carry_convolution(f"transition_{block}_convolution", f"pool{block + 1}_conv")
     carry_convolution("head", "predictions")
-    assert_same_logits(DenseNet(5), {"params": params, "batch_stats": statistics}, images, expected)
+    keras_weights.assert_same_logits(DenseNet(5), {"params": params, "batch_stats": statistics}, images, expected)

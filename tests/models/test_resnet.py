@@ -208,15 +208,15 @@ def test_group_norm_has_no_moving_statistics():
 
 def test_resnet50_computes_what_kerass_does():
     """Keras's has the paper's strides, in the first 1x1 convolution, and an epsilon of 1.001e-5."""
-    from tests.models.keras_weights import assert_same_logits, convolution_and_norm, keras, kernel_and_bias, random_logits
+    from tests.models import keras_weights
 
-    theirs = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=5, classifier_activation=None)
+    theirs = keras_weights.untrained("ResNet50", px=64, classes=5)
     images = jax.random.normal(KEY, (2, 64, 64, 3))
-    expected = random_logits(theirs, images)
-    params, statistics = {"head": kernel_and_bias(theirs.get_layer("predictions"))}, {}
+    expected = keras_weights.random_logits(theirs, images)
+    params, statistics = {"head": keras_weights.kernel_and_bias(theirs.get_layer("predictions"))}, {}
 
     def carry(name):
-        return convolution_and_norm(theirs.get_layer(f"{name}_conv"), theirs.get_layer(f"{name}_bn"))
+        return keras_weights.convolution_and_norm(theirs.get_layer(f"{name}_conv"), theirs.get_layer(f"{name}_bn"))
 
     params["stem"], statistics["stem"] = carry("conv1")
     parts = {"shortcut": 0, "convolution_1": 1, "convolution_2": 2, "convolution_3": 3}
@@ -231,4 +231,4 @@ def test_resnet50_computes_what_kerass_does():
             params[name] = {part: value for part, (value, _) in carried.items()}
             statistics[name] = {part: value for part, (_, value) in carried.items()}
     ours = ResNet(5, downsample_in="1x1")
-    assert_same_logits(ours, {"params": params, "batch_stats": statistics}, images, expected)
+    keras_weights.assert_same_logits(ours, {"params": params, "batch_stats": statistics}, images, expected)
