@@ -1,0 +1,216 @@
+"""Labelled images kept as files: one folder a class, or the label in each file's name."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.data.images import StoredImages, digest, file_digests
+from cnn_jax.errors import InputError
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+"""What image files end in, whatever their case. Other files (lists, licences, thumbnails' databases) are passed over."""
+
+SPLIT_FOLDERS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation"}
+"""Folder name, whatever its case -> split."""
+
+HEADERS_READ = 2000
+"""Images, spread evenly over the set, whose headers say whether all are grey and of one size; larger sets aren't read through."""
+
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+
+
+def find(config: ImageDataConfig) -> StoredImages:
+    """The images in the folder `config.directory`, in one of these layouts:
+
+    - `train/CLASS/*` with, where there are, `test/CLASS/*` and `validation/CLASS/*` (or `val`, `valid`);
+    - `CLASS/*`, all of them taken as train;
+    - either without the folders of classes, where `config.label_pattern` is given: a regular expression that is searched for in
+      a file's name, without folders, and whose first group is the label.
+
+    Images may lie in folders below these. Hidden files and folders are passed over, and so is what doesn't end like an image. The
+    classes are those of train, sorted with 2 before 10; names that differ only in how Unicode composes them are one. The set is
+    grey if all images are (see `HEADERS_READ`), and else of colour.
+
+    Raises:
+        InputError: the folder, a class or a file's name can't be used. It says which, and the mend.
+    """
+    if not config.directory:
+        raise InputError("data.directory is empty: give the folder of images with --config.data.directory=FOLDER.")
+    directory = Path(config.directory).expanduser()
+    if not directory.is_dir():
+        raise InputError(f"data.directory {directory} is not a folder: check --config.data.directory.")
+    pattern = _compiled(config.label_pattern)
+    roots = _split_folders(directory, pattern)
+    found = {split: sorted(_labelled(root, pattern), key=lambda file: _natural(file.name)) for split, root in roots.items()}
+    classes = tuple(sorted({file.label for file in found["train"]}, key=_natural))
+    if len(classes) < 2:
+        has = f"only the class {classes[0]}" if classes else "no images"
+        layout = "names that hold their labels" if pattern else "one folder a class"
+        raise InputError(f"{roots['train']} has {has}: give a folder whose images lie in {layout}, of two or more classes.")
+    for split, files in found.items():
+        unknown = sorted({file.label for file in files} - set(classes), key=_natural)
+        if unknown:
+            raise InputError(
+                f"{roots[split]} has the class {unknown[0]}, which {roots['train']} has not: rename or remove it, or add it there."
+            )
+    found = {split: files for split, files in found.items() if files}
+    every = [(split, file) for split, files in found.items() for file in files]
+    spread = np.unique(np.linspace(0, len(every) - 1, min(HEADERS_READ, len(every))).astype(int))
+    headers = {_header(every[index][1].path) for index in spread}
+    sizes = {size for size, _ in headers}
+    names = [(split, file.label, _composed(file.path.relative_to(directory).as_posix())) for split, file in every]
+    return StoredImages(
+        classes=classes,
+        splits={split: Files(directory, files, classes) for split, files in found.items()},
+        channels=1 if all(mode in _GREY_MODES for _, mode in headers) else 3,
+        image_px=sizes.pop() if len(sizes) == 1 else None,
+        digest=digest([classes, names, file_digests([file.path for _, file in every])]),
+    )
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file, its path below the split's folder (composed) and its label."""
+
+    path: Path
+    name: str
+    label: str
+
+
+class Files:
+    """The examples of one split of a folder; see `images.Examples`."""
+
+    mend = "replace or remove it"
+
+    def __init__(self, directory, files, classes):
+        self._directory, self._files = directory, files
+        numbers = {name: number for number, name in enumerate(classes)}
+        self._labels = np.array([numbers[file.label] for file in files], np.int32)
+
+    def __len__(self):
+        return len(self._files)
+
+    def read(self, indices):
+        """See `images.Examples.read`."""
+        return [(_bytes(self._files[index].path), int(self._labels[index])) for index in indices]
+
+    def labels(self, indices):
+        """See `images.Examples.labels`; they are known from the names."""
+        return self._labels[list(indices)]
+
+    def name(self, index):
+        """See `images.Examples.name`."""
+        return self._files[index].path.relative_to(self._directory).as_posix()
+
+    def place(self, index):
+        """See `images.Examples.place`."""
+        return str(self._files[index].path)
+
+
+def _compiled(text):
+    if not text:
+        return None
+    try:
+        pattern = re.compile(_composed(text))
+    except re.error as error:
+        raise InputError(f"data.label_pattern {text!r} is no regular expression ({error}): correct it.") from error
+    if not pattern.groups:
+        raise InputError(rf"data.label_pattern {text!r} has no group: put the label into parentheses, as in _(\d)[LR].")
+    return pattern
+
+
+def _split_folders(directory, pattern):
+    """Split -> its folder. A folder called train is a class like others if images, not folders of classes, lie in it."""
+    named = {}
+    for entry in _visible(directory):
+        split = SPLIT_FOLDERS.get(entry.name.casefold())
+        if split and entry.is_dir():
+            named.setdefault(split, []).append(Path(entry.path))
+    holds_classes = [root for root in named.get("train", ()) if pattern or any(entry.is_dir() for entry in _visible(root))]
+    if not holds_classes:
+        return {"train": directory}
+    for split, folders in named.items():
+        if len(folders) > 1:
+            raise InputError(
+                f"{' and '.join(map(str, sorted(folders)))} are both folders of {split}: remove or rename one of them."
+            )
+    return {split: folders[0] for split, folders in named.items()}
+
+
+def _labelled(root, pattern) -> Iterator[_File]:
+    """The images below a split's folder."""
+    if pattern:
+        for path, name in _images(root):
+            label = pattern.search(_composed(path.name))
+            if not label or not label[1]:
+                raise InputError(
+                    f"{path} has no label in its name by data.label_pattern {pattern.pattern!r}: correct the pattern, or rename or "
+                    "remove the file."
+                )
+            yield _File(path, name, label[1])
+        return
+    for folder in _visible(root):
+        if folder.is_dir():
+            label, empty = _composed(folder.name), True
+            for path, name in _images(Path(folder.path)):
+                empty = False
+                yield _File(path, f"{label}/{name}", label)
+            if empty:
+                raise InputError(f"{folder.path} holds no images, though its name makes it a class: fill or remove it.")
+
+
+def _images(folder, prefix="") -> Iterator[tuple[Path, str]]:
+    """The images in a folder and below, with their composed paths relative to it."""
+    for entry in _visible(folder):
+        name = prefix + _composed(entry.name)
+        if entry.is_dir():
+            yield from _images(entry.path, f"{name}/")
+        elif Path(entry.name).suffix.lower() in SUFFIXES:
+            yield Path(entry.path), name
+
+
+def _visible(folder):
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+    except OSError as error:
+        raise InputError(f"{folder} can't be listed ({error.strerror}): check its permissions.") from error
+
+
+def _header(path):
+    """Height and width as they will be upright, and Pillow's mode."""
+    try:
+        with Image.open(path) as picture:
+            orientation = 1
+            if "exif" in picture.info and picture.format != "TIFF":
+                orientation = picture.getexif().get(0x0112, 1)
+            size = (picture.width, picture.height) if orientation in (5, 6, 7, 8) else (picture.height, picture.width)
+            return size, picture.mode
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        raise InputError(f"{path} can't be decoded, being damaged or no image: {Files.mend}.") from error
+
+
+def _bytes(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the file and its permissions.") from error
+
+
+def _composed(text):
+    """File systems of macOS keep ñ as n and a tilde, others as they are told."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _natural(text):
+    """A sorting key that puts 10 after 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
