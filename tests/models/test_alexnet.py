@@ -105,3 +105,44 @@ def test_only_the_two_groups_have_local_response_normalization(quick_compilation
 
     assert departure(AlexNet(10, stem="small", two_groups=True)) > 0.1
     assert departure(AlexNet(10, stem="small", two_groups=False)) < 1e-5
+
+
+@pytest.mark.parametrize("two_groups", [False, True])
+def test_the_same_layers_in_keras_give_the_same_logits(two_groups, quick_compilation):
+    """Keras has no AlexNet; its layers in the papers' order, four pixels above the least size, with 16 units a dense layer."""
+    from tests.models import keras_weights
+
+    layers = keras_weights.keras.layers
+    model = AlexNet(10, two_groups=two_groups, dense_width=16)
+    side = model.least_px + 4
+    first, second, groups = (96, 256, 2) if two_groups else (64, 192, 1)
+    band = [np.float32(abs(np.subtract.outer(np.arange(n), np.arange(n))) <= 2) for n in (first, second)]  # sums five neighbours
+
+    def respond(band):  # a matrix that sums five neighbours
+        return [layers.Lambda(lambda x: x / (2 + 1e-4 * (x * x) @ band) ** 0.75)] if two_groups else []
+
+    theirs = keras_weights.keras.Sequential(
+        [
+            layers.Input((side, side, 3)),
+            layers.ZeroPadding2D(0 if two_groups else 2),
+            layers.Conv2D(first, 11, strides=4, activation="relu", name="convolution_1"),
+            *respond(band[0]),
+            layers.MaxPooling2D(3, 2),
+            layers.Conv2D(second, 5, padding="same", groups=groups, activation="relu", name="convolution_2"),
+            *respond(band[1]),
+            layers.MaxPooling2D(3, 2),
+            layers.Conv2D(384, 3, padding="same", activation="relu", name="convolution_3"),
+            layers.Conv2D(384 if two_groups else 256, 3, padding="same", groups=groups, activation="relu", name="convolution_4"),
+            layers.Conv2D(256, 3, padding="same", groups=groups, activation="relu", name="convolution_5"),
+            layers.MaxPooling2D(3, 2),
+            layers.Flatten(),
+            layers.Dense(16, activation="relu", name="dense_1"),
+            layers.Dense(16, activation="relu", name="dense_2"),
+            layers.Dense(10, name="head"),
+        ]
+    )
+    images = jnp.asarray(np.random.default_rng(2).standard_normal((2, side, side, 3), np.float32))
+    expected = keras_weights.random_logits(theirs, images)
+    params = {layer.name: keras_weights.kernel_and_bias(layer) for layer in theirs.layers if layer.weights}
+    params = {name: {"convolution": layer} if name.startswith("convolution") else layer for name, layer in params.items()}
+    keras_weights.assert_same_logits(model, {"params": params}, images, expected)

@@ -1,7 +1,5 @@
 """VGG: published counts, the paper's table, and Keras's outputs with the same weights."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,37 +71,27 @@ def test_two_convolutions_of_three_pixels_see_five(quick_compilation):
 
     @jax.jit  # leaves out what the first map doesn't need
     def gradient(image):
-        maps = lambda image: model.apply({"params": params}, image, train=False, feature_maps=True)
-        return jax.grad(lambda image: maps(image)[1][0, 4, 4].sum())(image)
+        def centre(image):
+            return model.apply({"params": params}, image, train=False, feature_maps=True)[1][0, 4, 4].sum()
+
+        return jax.grad(centre)(image)
 
     rows, columns = np.nonzero(np.asarray(gradient(jnp.ones((1, 9, 9, 1))))[0, :, :, 0])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6)
 
 
-def test_same_outputs_as_keras(quick_compilation, monkeypatch):
-    """VGG16 with Keras's layers and one set of random weights, on images whose last map has more than one place."""
-    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras")
-    theirs = keras.applications.VGG16(weights=None, input_shape=(64, 32, 3), classes=10, classifier_activation=None)
+def test_same_outputs_as_keras(quick_compilation):
+    """VGG16 with one set of random weights, on images whose last map has more than one place."""
+    from tests.models import keras_weights
 
-    rng, params = np.random.default_rng(0), {}
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 3), np.float32))
+    theirs = keras_weights.untrained("VGG16", px=64, classes=10)
+    expected = keras_weights.random_logits(theirs, images)
+    params = {}
     for layer in theirs.layers:
-        if not layer.weights:
-            continue
-        kernel = rng.standard_normal(layer.kernel.shape, np.float32) * (2 / np.prod(layer.kernel.shape[:-1])) ** 0.5
-        bias = 0.1 * rng.standard_normal(layer.bias.shape, np.float32)
-        layer.set_weights([kernel, bias])
-        weights = {"kernel": kernel, "bias": bias}
-        if layer.name.startswith("block"):  # block1_conv2
+        if layer.name.startswith("block") and layer.weights:  # block1_conv2
             block, number = layer.name.removeprefix("block").split("_conv")
-            params[f"block_{block}_convolution_{number}"] = {"convolution": weights}
-        else:
-            params[{"fc1": "dense_1", "fc2": "dense_2", "predictions": "head"}[layer.name]] = weights
-
-    model = VGG(10)
-    images = rng.standard_normal((2, 64, 32, 3), np.float32)
-    expected = np.asarray(theirs(images, training=False))
-    logits = jax.jit(lambda params: model.apply({"params": params}, images, train=False))(params)
-    assert 0.3 < expected.std() < 5
-    assert theirs.count_params() == parameter_count({"params": params})
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
+            params[f"block_{block}_convolution_{number}"] = {"convolution": keras_weights.kernel_and_bias(layer)}
+        elif layer.weights:
+            params[{"fc1": "dense_1", "fc2": "dense_2", "predictions": "head"}[layer.name]] = keras_weights.kernel_and_bias(layer)
+    keras_weights.assert_same_logits(VGG(10), {"params": params}, images, expected)
