@@ -117,15 +117,27 @@ def training_batches(source, *, seed: int, batch_size: int, process_index: int =
     process would. Each example carries its `position` (uint32) in the stream, from which its augmentation follows.
 
     Args:
-        source: random access to examples, which are dicts of arrays.
+        source: random access to examples, which are dicts of arrays. One with a method `batch(indices)`, which returns the examples
+            stacked, is asked for whole batches: small images are read many times as fast.
         seed: of the order.
         batch_size: over all processes.
         process_index: which of `process_count` processes this is.
         process_count: processes that share a batch.
     """
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    examples = examples.map_with_index(lambda position, example: {**example, "position": np.uint32(position % 2**32)})
-    return examples[process_index::process_count].batch(batch_size // process_count)
+    numbers = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    numbered = numbers.map_with_index(lambda position, number: (number, position))
+    read = getattr(source, "batch", None) or (lambda numbers: stacked([source[number] for number in numbers]))
+
+    def read_batch(numbered):
+        numbers, positions = zip(*numbered, strict=True)
+        return {**read(numbers), "position": np.array(positions, np.uint64).astype(np.uint32)}
+
+    return numbered[process_index::process_count].batch(batch_size // process_count, batch_fn=read_batch)
+
+
+def stacked(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Examples of the same shapes as one batch."""
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
 def read_ahead(batches: grain.MapDataset, start: int, place: Callable, prefetch_batches: int) -> Iterator:

@@ -328,6 +328,8 @@ def test_threads_together_keep_to_the_budget():
         thread.start()
     for thread in threads:
         thread.join()
+    for index in range(8):  # whichever two beyond the budget were read last, now they are the last two
+        scenes[index]
     before = list(counting.reads)
     for index in range(8):
         scenes[index]
@@ -348,3 +350,23 @@ def test_a_scene_that_could_not_be_read_is_tried_again():
         scenes[0]
     assert scenes[0][0].shape == (2, 2, 3)
     assert len(attempts) == 2
+
+
+def test_a_source_of_whole_batches_gives_the_same_batches():
+    class Numbers:
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, number):
+            return {"value": np.float32(number)}
+
+    class Whole(Numbers):
+        def batch(self, numbers):
+            return {"value": np.array(numbers, np.float32)}
+
+    single, whole = (training_batches(source, seed=3, batch_size=4) for source in (Numbers(), Whole()))
+    for number in (0, 1, 7):
+        assert single[number].keys() == whole[number].keys() == {"value", "position"}
+        for key in ("value", "position"):
+            np.testing.assert_array_equal(single[number][key], whole[number][key])
+            assert single[number][key].dtype == whole[number][key].dtype
