@@ -11,12 +11,17 @@ import functools
 from cnn_jax.models.alexnet import AlexNet
 from cnn_jax.models.cnn import CNN, COURSE_CNN
 from cnn_jax.models.densenet import DenseNet
+from cnn_jax.models.googlenet import GoogLeNet
+from cnn_jax.models.inception_v3 import InceptionV3
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.mlp import MLP
+from cnn_jax.models.mobilenet import MobileNet
+from cnn_jax.models.mobilenet_v2 import MobileNetV2
 from cnn_jax.models.resnet import CifarResNet, ResNet
 from cnn_jax.models.softmax_regression import SoftmaxRegression
 from cnn_jax.models.unet import UNet
 from cnn_jax.models.vgg import VGG
+from cnn_jax.models.xception import Xception
 
 SEGMENTERS = {
     "unet": UNet,
@@ -36,6 +41,11 @@ CLASSIFIERS = {
     "vgg13": functools.partial(VGG, depth=13),
     "vgg16": functools.partial(VGG, depth=16),
     "vgg19": functools.partial(VGG, depth=19),
+    "googlenet": GoogLeNet,
+    "inception_v3": InceptionV3,
+    "xception": Xception,
+    "mobilenet": MobileNet,
+    "mobilenet_v2": MobileNetV2,
     "resnet18": functools.partial(ResNet, depth=18, downsample_in="3x3"),  # which its blocks, having no 1x1, don't read
     "resnet34": functools.partial(ResNet, depth=34, downsample_in="3x3"),
     "resnet50": functools.partial(ResNet, depth=50),

@@ -1,0 +1,104 @@
+"""Xception: Deep Learning with Depthwise Separable Convolutions (Chollet, 2017)."""
+
+import functools
+from dataclasses import field
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.pooling import max_pool
+from cnn_jax.layers.separable_convolution import SeparableConvolution
+
+BLOCKS = (
+    ((128, 128), 2),  # entry flow
+    ((256, 256), 2),
+    ((728, 728), 2),
+    *[((728, 728, 728), 1)] * 8,  # middle flow
+    ((728, 1024), 2),  # exit flow
+)
+"""Figure 5, blocks 2 to 13: channels of each separable convolution, and the stride."""
+
+
+class XceptionBlock(nn.Module):
+    """Separable convolutions, a ReLU before each, and a shortcut: `[batch, height, width, channels]` to that size / `stride`.
+
+    Attributes:
+        features: channels of each convolution.
+        stride: of the max pooling after them; 1 for no pooling.
+        options: norm, epsilon, dtype and axis_name of the convolutions.
+    """
+
+    features: tuple[int, ...]
+    stride: int
+    options: dict
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        y = x
+        for number, features in enumerate(self.features, start=1):
+            y = SeparableConvolution(features, name=f"convolution_{number}", **self.options)(nn.relu(y), train=train)
+        if self.stride > 1:
+            y = max_pool(y, 3, self.stride)
+        if x.shape != y.shape:
+            shortcut = ConvolutionNormActivation(y.shape[-1], 1, self.stride, activation=None, name="shortcut", **self.options)
+            x = shortcut(x, train=train)
+        return x + y
+
+
+class Xception(nn.Module):
+    """Xception: images `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`.
+
+    Separable convolutions throughout, with nothing between the depthwise and the pointwise one, and shortcuts around them: an
+    entry flow down to stride 16, a middle flow of eight equal blocks, an exit flow. Blocks are numbered as by the author in Keras,
+    whose first two convolutions are not padded, so that 299 px become 147.
+
+    With `feature_maps=True` it returns `{stride: map}` instead, the last block's map at each stride, before the ReLU with which the
+    next block begins, and has no head.
+
+    Attributes:
+        num_classes: classes to tell apart.
+        stem: imagenet (output stride 32), or small (8: padded first convolutions and a second block, all of stride 1, for 32 px).
+        norm: batch or group.
+        dropout: share of the pooled values dropped in training; 0.5 as in the paper for ImageNet.
+        dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
+        axis_name: the `pmap` axis of BatchNorm's statistics.
+    """
+
+    num_classes: int
+    stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
+    norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
+    dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
+    dtype: str = field(default="float32", metadata={"choices": DTYPES})
+    axis_name: str | None = None
+
+    paper_px = (299, 299, 3)  # unannotated, or it would be a field
+
+    @property
+    def least_px(self) -> int:
+        """Least side of an image, in pixels: the author's, which leaves 3x3 at the end; any with the small stem."""
+        return 71 if self.stem == "imagenet" else 1
+
+    @nn.compact
+    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+        options = {"norm": self.norm, "epsilon": 1e-3, "dtype": self.dtype, "axis_name": self.axis_name}
+        convolution = functools.partial(ConvolutionNormActivation, **options)
+        small = self.stem == "small"
+
+        output_stride, padding = (1, "SAME") if small else (2, "VALID")
+        x = images.astype(self.dtype)
+        x = convolution(32, stride=output_stride, padding=padding, name="block_1_convolution_1")(x, train=train)
+        x = convolution(64, padding=padding, name="block_1_convolution_2")(x, train=train)
+        maps = {output_stride: x}
+        for number, (features, stride) in enumerate(BLOCKS, start=2):
+            stride = 1 if small and number == 2 else stride
+            output_stride *= stride
+            x = maps[output_stride] = XceptionBlock(features, stride, options, name=f"block_{number}")(x, train=train)
+        for number, features in enumerate((1536, 2048), start=1):
+            separable = SeparableConvolution(features, activation=nn.relu, name=f"block_14_convolution_{number}", **options)
+            x = maps[output_stride] = separable(x, train=train)
+        if feature_maps:
+            return maps
+        x = x.mean((1, 2), dtype=jnp.float32)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, name="head")(x)
