@@ -181,6 +181,11 @@ class ImageSource(grain.sources.RandomAccessDataSource):
         image, label = self.images[record_key]
         return {"image": image, "label": np.int32(label)}
 
+    def batch(self, record_keys) -> dict[str, np.ndarray]:
+        """Several examples, stacked."""
+        images, labels = self.images.arrays(record_keys)
+        return {"image": images, "label": labels}
+
 
 def open_images(config: ImageDataConfig) -> ImageSet:
     """The labelled images that `config` names: a TFDS set (see `tfds.find`), or a folder (see `image_folders.find`).

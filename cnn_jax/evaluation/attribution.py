@@ -105,6 +105,25 @@ def grad_cam(model, variables, images, classes, layer: str | None = None) -> np.
     return np.asarray(heat(variables, jnp.asarray(images), jnp.asarray(classes)))
 
 
+def first_kernel(model, variables, images):
+    """The kernel of the first convolution or dense layer that the model calls, as it lies in `variables`; None if it calls none."""
+    paths = []
+
+    def interceptor(next_function, args, kwargs, context):
+        if isinstance(context.module, nn.Conv | nn.Dense):
+            paths.append(context.module.path)
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(interceptor):
+        jax.eval_shape(lambda images: model.apply(variables, images, train=False), images)
+    if not paths:
+        return None
+    found = variables["params"]
+    for name in paths[0]:
+        found = found[name]
+    return found["kernel"]
+
+
 @contextlib.contextmanager
 def _intercepted(see):
     """Call `see(name, module, output)` for each module's spatial output below the model; what it returns, if any, replaces it."""

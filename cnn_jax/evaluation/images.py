@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.data.images import ImageSource, LabelledImages
+from cnn_jax.data.images import LabelledImages
 from cnn_jax.data.pipeline import read_ahead
 
 
@@ -86,28 +86,31 @@ class ImageEvaluator:
     def evaluate(self, variables, check: Callable = lambda: None, shift_px: tuple[int, int] = (0, 0)) -> ImageEvaluation:
         """Predicts every image once, moved by `shift_px` (down, right). `check` is called before each batch and may raise to stop."""
 
-        def padded(examples):
-            labels = np.full(self.batch_size, -1, np.int32)
-            labels[: len(examples)] = [example["label"] for example in examples]
-            images = np.zeros((self.batch_size, *examples[0]["image"].shape), np.uint8)
-            for row, example in enumerate(examples):
-                images[row] = example["image"]
-            return {"image": images, "label": labels, "shift_px": np.tile(np.int32(shift_px), (self.batch_size, 1))}
+        count = len(self.images)
 
-        batches = grain.MapDataset.source(ImageSource(self.images)).batch(self.batch_size, batch_fn=padded)
+        def read(numbers):
+            images, labels = self.images.arrays(numbers)
+            short = self.batch_size - len(numbers)
+            return {
+                "image": np.pad(images, ((0, short), (0, 0), (0, 0), (0, 0))),
+                "label": np.pad(labels, (0, short), constant_values=-1),
+                "shift_px": np.tile(np.int32(shift_px), (self.batch_size, 1)),
+            }
+
+        batches = grain.MapDataset.range(count).batch(self.batch_size, batch_fn=read)
         results = []
         for batch in read_ahead(batches, 0, self.devices.place, prefetch_batches=2):
             check()
             results.append(self.image_step(variables, batch))
             if len(results) > 1:  # fetched one batch late, so that devices don't wait for the host
                 results[-2] = jax.device_get(results[-2])
-        joined = {key: np.concatenate([np.asarray(r[key]) for r in results])[: len(self.images)] for key in results[0]}
-        count = joined["loss_count"].sum(dtype=np.float64)
+        joined = {key: np.concatenate([np.asarray(r[key]) for r in results])[:count] for key in results[0]}
+        weight = joined["loss_count"].sum(dtype=np.float64)
         return ImageEvaluation(
             self.classes,
             np.asarray(self.images.labels),
             joined["prediction"],
             joined["probability"],
-            float(joined["loss_sum"].sum(dtype=np.float64) / count) if count else None,
+            float(joined["loss_sum"].sum(dtype=np.float64) / weight) if weight else None,
             int(joined["within_five"].sum()),
         )

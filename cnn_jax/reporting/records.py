@@ -135,29 +135,8 @@ class Record:
         _write_json(path, recorded)
 
     def metrics(self) -> list[dict]:
-        """The lines of metrics.jsonl; a last line cut short by a crash is left out.
-
-        Raises:
-            InputError: another line isn't one that `log` wrote.
-        """
-        path = self.workdir / "metrics.jsonl"
-        if not path.exists():
-            return []
-        try:
-            *whole, _ = path.read_bytes().split(b"\n")  # what follows the last line's end is nothing, or was cut short
-        except OSError as error:
-            raise InputError(f"{path} can't be read ({error.strerror}); make it readable, or give another --workdir.") from error
-        lines = []
-        for number, line in enumerate(whole, 1):
-            try:
-                values = json.loads(line)
-                known = isinstance(values["step"], int) and isinstance(values["elapsed_s"], int | float)
-            except (ValueError, TypeError, KeyError):
-                known = False
-            if not known:
-                raise InputError(f"{path} is damaged in line {number}; restore it, or give another --workdir.")
-            lines.append(values)
-        return lines
+        """The lines of metrics.jsonl, as `metrics_lines` reads them."""
+        return metrics_lines(self.workdir / "metrics.jsonl")
 
     def rewind(self, keep: Callable[[dict], bool]) -> list[dict]:
         """Drops the lines of metrics.jsonl that don't satisfy `keep`, because their steps will be taken again."""
@@ -199,6 +178,31 @@ class Record:
     def finish(self, summary: dict) -> None:
         """Writes summary.json, which says that the run is finished."""
         _write_json(self.workdir / "summary.json", summary)
+
+
+def metrics_lines(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl, none where there is no file; a last line cut short by a crash is left out.
+
+    Raises:
+        InputError: another line isn't one that a run wrote.
+    """
+    if not path.exists():
+        return []
+    try:
+        *whole, _ = path.read_bytes().split(b"\n")  # what follows the last line's end is nothing, or was cut short
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}); make it readable, or give another --workdir.") from error
+    lines = []
+    for number, line in enumerate(whole, 1):
+        try:
+            values = json.loads(line)
+            known = isinstance(values["step"], int) and isinstance(values["elapsed_s"], int | float)
+        except (ValueError, TypeError, KeyError):
+            known = False
+        if not known:
+            raise InputError(f"{path} is damaged in line {number}; restore it, or give another --workdir.")
+        lines.append(values)
+    return lines
 
 
 def read_run(run) -> tuple[Config, dict, dict]:

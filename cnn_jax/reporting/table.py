@@ -17,7 +17,7 @@ from urllib.parse import quote
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
-from cnn_jax.reporting.records import read_object
+from cnn_jax.reporting.records import metrics_lines, read_object
 
 RECORD_FILES = ("config.json", "environment.json", "summary.json")
 """What makes a folder a record."""
@@ -52,11 +52,12 @@ _NOTHING = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run as read from its folder: where it lies under `results/`, and its three files.
+    """A finished run as read from its folder: where that is, also within `results/`, and its three files.
 
     `location` is a POSIX path relative to the results folder, such as `aerial_unet/dubai-seed0`.
     """
 
+    folder: Path
     location: str
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -71,6 +72,11 @@ class Record:
     def name(self) -> str:
         """The location within its experiment."""
         return self.location.removeprefix(f"{self.experiment}/")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of its metrics.jsonl."""
+        return metrics_lines(self.folder / "metrics.jsonl")
 
     @property
     def leading(self) -> str:
@@ -129,7 +135,7 @@ def read_record(folder: Path, results: Path) -> Record:
             raise InputError(
                 f"{folder / 'summary.json'} has {value!r} as {key}, which must be a number: run the experiment again."
             )
-    return Record(folder.relative_to(results).as_posix(), config, environment, summary)
+    return Record(folder, folder.relative_to(results).as_posix(), config, environment, summary)
 
 
 def results_page(records: Sequence[Record]) -> str:
