@@ -54,8 +54,7 @@ def test_the_small_stem_keeps_a_map_of_4_for_32_px():
     assert made == {1: (32, 32, 24 + 72), 2: (16, 16, 48 + 144), 4: (8, 8, 96 + 288), 8: (4, 4, 192 + 192)}
 
 
-@pytest.mark.parametrize("stem", ["imagenet", "small"])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 47)])
+@pytest.mark.parametrize(("stem", "height", "width"), [("imagenet", 33, 47), ("small", 1, 1)])
 def test_maps_have_the_images_size_divided_and_rounded_up(stem, height, width):
     model = DenseNet(5, stem=stem)
     made, variables = maps(model, height, width)
