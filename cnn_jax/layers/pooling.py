@@ -1,9 +1,16 @@
 """Max and average pooling that keep the last, incomplete window of an odd-sized map."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+# Each is a function of its own in a traced program, under its name, by which `cnn_jax.reporting.layers` knows it.
+_traced_by_name = functools.partial(jax.jit, static_argnames=("window_px", "stride", "padding"))
 
+
+@_traced_by_name
 def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"):
     """The largest value of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
 
@@ -28,6 +35,7 @@ def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | in
     return largest
 
 
+@_traced_by_name
 def average_pool(x, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"):
     """The mean of each window of `[batch, height, width, channels]`; sizes are divided by `stride`, rounded up.
 

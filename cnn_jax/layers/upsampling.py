@@ -1,5 +1,7 @@
 """Doubling the resolution of feature maps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -29,6 +31,12 @@ class TransposedUpsampling(nn.Module):
         return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
 
 
+@functools.partial(jax.jit, static_argnames=("height_px", "width_px"))  # by its name the table of layers knows it
+def bilinear_resize(x, height_px: int, width_px: int):
+    """Bilinear interpolation of `[batch, height, width, channels]` to another size, places being the middles of their areas."""
+    return jax.image.resize(x, (x.shape[0], height_px, width_px, x.shape[-1]), "bilinear")
+
+
 class BilinearUpsampling(nn.Module):
     """Bilinear interpolation to twice the size, then a 1x1 convolution: `[batch, h, w, c]` to `[batch, 2h, 2w, features]`."""
 
@@ -37,9 +45,8 @@ class BilinearUpsampling(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        batch, height, width, _ = x.shape
         x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="convolution")(x)  # first, for a quarter of the work
-        return jax.image.resize(x, (batch, 2 * height, 2 * width, self.features), "bilinear")
+        return bilinear_resize(x, 2 * x.shape[1], 2 * x.shape[2])
 
 
 def upsampling(name: str):
