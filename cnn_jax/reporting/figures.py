@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cnn_jax.evaluation.metrics import class_accuracy
 from cnn_jax.evaluation.metrics import iou as class_iou
@@ -29,7 +30,8 @@ def learning_curves(metrics: Sequence[Mapping[str, float]], path: str | Path, be
     `train/learning_rate`, for classification `train/accuracy` and `validation/accuracy`, for segmentation `validation/miou` and
     `validation/iou/<class>`; where any row has an accuracy, accuracies are drawn, else IoU. Rows may come in any order and lack
     any key; of two values for one step (a resumed run) the later row counts. Values that are null or not finite are left out, and
-    the panel of the loss says at which step the first of them stood. The axis of the accuracy leaves out the steep beginning of
+    the panel of the loss says at which step the first of them stood. Accuracies of many training batches are faint beside their
+    running mean. The axis of the accuracy leaves out the steep beginning of
     training, which would press the rest flat. `best_step` is marked where it is given: the step that early stopping chose. The PNG
     is written to `path`.
     """
@@ -101,8 +103,12 @@ def _draw_iou(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
 
 def _draw_accuracy(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
     axes.set_title("Accuracy")
-    for split, look in (("train", TRAIN), ("validation", VALIDATION)):
-        curve(axes, series(metrics, f"{split}/accuracy"), label=split, **look)
+    train = series(metrics, "train/accuracy")
+    window, smooth = running_mean(train)
+    if window > 1:
+        curve(axes, train, **TRAIN, alpha=0.25)
+    curve(axes, smooth, label=f"train, mean of {window} records" if window > 1 else "train", **TRAIN)
+    curve(axes, series(metrics, "validation/accuracy"), label="validation", **VALIDATION)
     if not axes.lines:
         note(axes, "no accuracy recorded")
         return
@@ -121,6 +127,17 @@ def series(metrics: Sequence[Mapping[str, float]], key: str) -> tuple[list[int],
     return [step for step, _ in finite], [value for _, value in finite]
 
 
+def running_mean(points: tuple[list[int], list[float]]) -> tuple[int, tuple[Sequence[float], Sequence[float]]]:
+    """The mean over a tenth of the points around each step: (how many they are, (steps, means)).
+
+    What is recorded of single batches in training scatters more than the network learns between two of them.
+    """
+    window = max(1, len(points[0]) // 10)
+    if window == 1:
+        return window, points
+    return window, tuple(np.convolve(values, np.full(window, 1 / window), "valid") for values in points)
+
+
 def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> int | None:
     values = {row["step"]: row[key] for row in metrics if key in row}
     return min((step for step, value in values.items() if value is None or not math.isfinite(value)), default=None)
@@ -129,7 +146,7 @@ def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> int |
 def curve(axes: Axes, points: tuple[list[int], list[float]], **look) -> None:
     """Draw steps and values with about ten markers, or nothing where there are none; a single point always shows."""
     steps, values = points
-    if not steps:
+    if not len(steps):
         return
     if len(steps) == 1:
         look["marker"] = look.get("marker") or "o"
@@ -143,7 +160,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     `matrix` is int64 [classes, classes], rows truth, columns prediction, counted in `unit`: "pixels" (segmentation; the IoU of each
     class stands beside) or "examples" (classification; the recall of each class, and the accuracy over all). A cell holds its
     share of the row (shaded) and its count. Rows without truth show a dash, as does the figure of a class that doesn't have one,
-    which the mean leaves out. From 31 classes on cells are shaded alone; of more than 120 classes only the 30 most confused with
+    which the mean leaves out. From 31 classes on cells are only shaded; of more than 120 classes only the 30 most confused with
     each other are drawn, the most frequent confusions first, with shares and means as for all. The PNG is written to `path`.
 
     Raises `ValueError` if the shape isn't square or doesn't match `class_names`, or if `unit` is another word.
@@ -162,18 +179,19 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
 
     title = f"% of true class, {unit}"
     if classes > 30:
-        title = "share of true class"
+        title = "Share of true class, as shade"
     shown = np.arange(classes)
     if classes > _MOST_CLASSES:
         shown = _most_confused(matrix, _SHOWN_OF_MANY)
-        title = f"the {len(shown)} of {classes:,} classes most confused with each other: % of true class, {unit}"
+        title = f"The {len(shown)} of {classes:,} classes most confused with each other: % of true class, {unit}"
     if unit == "examples" and rows.any():
         title += f"\naccuracy {np.trace(matrix) / rows.sum():.4f} ({np.trace(matrix):,.0f} of {rows.sum():,.0f} right)"
 
     matrix, shares, rows, worth = matrix[np.ix_(shown, shown)], shares[np.ix_(shown, shown)], rows[shown], worth[shown]
     count, numbered = len(shown), len(shown) <= 30
     names = [label(class_names[index], 24) for index in shown]
-    cell_in = max(0.62 if count <= 12 else 0.5, 2.2 / count) if numbered else 0.095
+    least_in = 2.2 if unit == "pixels" else 3.0  # the accuracy's line needs more
+    cell_in = max(0.62 if count <= 12 else 0.5, least_in / count) if numbered else 0.095
     side_in, bar_in, gap_in = count * cell_in, 1.1, 0.18
     small = 7 if count <= 12 else 5.5 if numbered else 4.5
     with style():
@@ -182,9 +200,13 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
         bars = figure.add_axes(((side_in + gap_in) / (side_in + gap_in + bar_in), 0, bar_in / (side_in + gap_in + bar_in), 1))
 
         # Light for nothing, dark for all: little ink, and lightness alone carries the order.
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         if numbered:
+            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
             _write_cells(axes, matrix, shares, rows, small)
+        else:  # one in a hundred is much where there are many classes: the root brings it out of the paper
+            shade = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
+            scale = figure.add_axes((1 + 0.3 / (side_in + gap_in + bar_in), 0.6, 0.12 / (side_in + gap_in + bar_in), 0.4))
+            figure.colorbar(shade, scale, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format=PercentFormatter(1, decimals=0))
         axes.set_xticks(range(count), names, rotation=40 if numbered else 90, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count), names)
         axes.set_xlabel("predicted class")

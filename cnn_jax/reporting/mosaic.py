@@ -4,6 +4,7 @@ Photographs are shrunk to a budget of pixels per picture, so that the pictures o
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from cnn_jax.reporting.style import DPI, label, save
 
 GAP_PX = 8
 _LINE_PX = 24
+_CLOSE_LINE_PX = 19
+_COLUMN_PX = 10.5  # of a caption's average letter
 _SMALLEST_WIDTH_PX = 420
 # A photograph costs one to two bytes a pixel in the PNG; so much of it stays near 1 MB.
 _PHOTOGRAPH_BUDGET_PX = 640_000
@@ -40,7 +43,7 @@ def mosaic(
 
     A title of several lines has its first in bold. `headings` stand over the columns of panels, which are the same for every cell
     (`len(headings) / cells_per_row` each; a cell may have fewer panels). `handles` are the entries of the legend below, `caption`
-    is one line over everything.
+    stands over everything, in as many lines as it needs.
     """
     panels_per_cell = len(headings) // cells_per_row
     widths = [
@@ -51,13 +54,14 @@ def mosaic(
     width_px = max(cell_px * cells_per_row + GAP_PX, _SMALLEST_WIDTH_PX)
     lines = [cells[start : start + cells_per_row] for start in range(0, len(cells), cells_per_row)]
     title_lines = max(title.count("\n") + 1 if title else 0 for title, _ in cells)
-    line_px = _LINE_PX if title_lines <= 1 else 19
-    title_px = title_lines * line_px
+    line_px = _LINE_PX if title_lines <= 1 else _CLOSE_LINE_PX
+    title_px = title_lines * line_px + (_LINE_PX - _CLOSE_LINE_PX if title_lines > 1 else 0)
     figure = Figure(figsize=(width_px / DPI, 1), dpi=DPI)
     FigureCanvasAgg(figure)
     legend_px = _fitted_legend(figure, handles, width_px) if handles else 0
     heights = [max(panel[0].shape[0] for _, panels in line for panel in panels) + title_px + GAP_PX for line in lines]
-    caption_px = _LINE_PX if caption else 0
+    captions = textwrap.wrap(caption, int(width_px / _COLUMN_PX))
+    caption_px = len(captions) * _CLOSE_LINE_PX + (_LINE_PX - _CLOSE_LINE_PX if caption else 0)
     heading_px = _LINE_PX if any(headings) else 0
     height_px = caption_px + heading_px + sum(heights) + legend_px + 2 * GAP_PX
     figure.set_size_inches(width_px / DPI, height_px / DPI)
@@ -65,7 +69,8 @@ def mosaic(
     def write(text, left, top, **font):
         figure.text(left / width_px, 1 - top / height_px, text, va="top", **font)
 
-    write(caption, GAP_PX, 5, fontsize=8)
+    for number, text in enumerate(captions):
+        write(text, GAP_PX, 5 + number * _CLOSE_LINE_PX, fontsize=8)
     for column, heading in enumerate(headings):
         cell, place = divmod(column, panels_per_cell)
         left = GAP_PX + cell * cell_px + sum(widths[:place]) + GAP_PX * place
@@ -76,7 +81,7 @@ def mosaic(
             left = GAP_PX + index * cell_px
             for number, text in enumerate(title.split("\n")):
                 weight = "bold" if number == 0 and title_lines > 1 else "normal"
-                columns = (cell_px - GAP_PX) // (10 if weight == "bold" else 9) if title_lines > 1 else cell_px // 11
+                columns = cell_px // 11 if title_lines == 1 else int((cell_px - GAP_PX) / (9.5 if weight == "bold" else 8.5))
                 write(label(text, columns), left, top + 5 + number * line_px, fontsize=7, fontweight=weight)
             for (picture, annotate), column_px in zip(panels, widths, strict=False):
                 panel_height, panel_width = picture.shape[:2]
