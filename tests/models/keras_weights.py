@@ -47,7 +47,8 @@ def random_logits(model, images, seed=0):
         return [weight.value for weight in model.trainable_variables], [weight.value for weight in model.non_trainable_variables]
 
     std = float(logits(weights()).std())
-    for weight in model.layers[-1].weights:
+    head = next(layer for layer in reversed(model.layers) if layer.weights)
+    for weight in head.weights:
         weight.assign(weight.value / std)
     return logits(weights())
 
