@@ -128,20 +128,25 @@ def _compiled(text):
 
 def _split_folders(directory, pattern):
     """Split -> its folder. A folder called train is a class like others if images, not folders of classes, lie in it."""
+    folders = [Path(entry.path) for entry in _visible(directory) if entry.is_dir()]
     named = {}
-    for entry in _visible(directory):
-        split = SPLIT_FOLDERS.get(entry.name.casefold())
-        if split and entry.is_dir():
-            named.setdefault(split, []).append(Path(entry.path))
-    holds_classes = [root for root in named.get("train", ()) if pattern or any(entry.is_dir() for entry in _visible(root))]
-    if not holds_classes:
+    for folder in folders:
+        split = SPLIT_FOLDERS.get(folder.name.casefold())
+        named.setdefault(split, []).append(folder)
+    if "train" not in named:
         return {"train": directory}
-    for split, folders in named.items():
-        if len(folders) > 1:
-            raise InputError(
-                f"{' and '.join(map(str, sorted(folders)))} are both folders of {split}: remove or rename one of them."
-            )
-    return {split: folders[0] for split, folders in named.items()}
+    if not pattern and not any(entry.is_dir() for folder in named["train"] for entry in _visible(folder)):
+        if None in named:
+            return {"train": directory}
+        raise InputError(
+            f"{named['train'][0]} has no folder a class: make them, or say where a file's name holds its label with "
+            "--config.data.label_pattern."
+        )
+    named.pop(None, None)
+    for split, roots in named.items():
+        if len(roots) > 1:
+            raise InputError(f"{roots[0]} and {roots[1]} are both folders of {split}: remove or rename one of them.")
+    return {split: roots[0] for split, roots in named.items()}
 
 
 def _labelled(root, pattern) -> Iterator[_File]:

@@ -1,0 +1,157 @@
+"""Folders of labelled images: layouts, names, and what is said of folders that can't be used."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+
+from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.data.images import open_images
+from cnn_jax.errors import InputError
+from tests.data.fake_images import encoded, picture, write_fingers, write_folder
+
+IMAGE = picture(0, (4, 6, 3))
+
+
+def open_set(directory, **options):
+    return open_images(ImageDataConfig(source="folders", directory=str(directory), **options))
+
+
+def refusal(directory, **options):
+    with pytest.raises(InputError) as caught:
+        open_set(directory, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def sizes(opened):
+    return {split: len(images) for split, images in opened.splits.items()}
+
+
+def test_fingers(tmp_path):
+    write_fingers(tmp_path)
+    fingers = open_set(tmp_path, label_pattern=r"_(\d)[LR]", validation_share=0.25)
+    assert fingers.classes == ("0", "1", "2", "3", "4", "5")
+    assert (fingers.channels, fingers.image_px) == (1, (16, 16))
+    assert sizes(fingers) == {"train": 18, "validation": 6, "test": 12}
+    for images in fingers.splits.values():
+        for index, (image, label) in enumerate(images):
+            number = int(images.name(index).split("/")[-1].split("-")[0], 16)
+            assert label == number % 6
+            np.testing.assert_array_equal(image[..., 0], picture(number, (16, 16)))
+    hands = open_set(tmp_path, label_pattern=r"_(\d[LR])\.")
+    assert hands.classes == ("0L", "1R", "2L", "3R", "4L", "5R")
+
+
+def test_labels_in_names_without_folders(tmp_path):
+    write_folder(tmp_path, {f"{'cat' if i % 2 else 'dog'}.{i}.png": picture(i, (4, 6, 3)) for i in range(20)})
+    opened = open_set(tmp_path, label_pattern=r"^(cat|dog)\.")
+    assert opened.classes == ("cat", "dog")
+    assert sizes(opened) == {"train": 14, "validation": 2, "test": 4}
+
+
+def test_a_folder_a_class(tmp_path):
+    names = ("10", "9", "año", "Zebra", "class 2", "class 10")
+    write_folder(tmp_path, {f"{name}/{i}.png": IMAGE for name in names for i in range(5)})
+    opened = open_set(tmp_path)
+    assert opened.classes == ("9", "10", "Zebra", "año", "class 2", "class 10")
+    assert sizes(opened) == {"train": 22, "validation": 2, "test": 6}
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", "Valid"])
+def test_published_splits(tmp_path, validation):
+    for split, count in (("Train", 6), (validation, 3), ("test", 2)):
+        write_folder(tmp_path, {f"{split}/{name}/{i}.png": IMAGE for name in "ab" for i in range(count)})
+    assert sizes(open_set(tmp_path)) == {"train": 12, "validation": 6, "test": 4}
+
+
+def test_train_may_be_a_class(tmp_path):
+    write_folder(tmp_path, {f"{name}/{i}.png": IMAGE for name in ("train", "plane", "ship") for i in range(4)})
+    assert open_set(tmp_path).classes == ("plane", "ship", "train")
+
+
+def test_names_are_compared_as_they_read(tmp_path):
+    decomposed, composed = (unicodedata.normalize(form, "niño") for form in ("NFD", "NFC"))
+    assert decomposed != composed
+    files = {f"train/{decomposed}/{i}.png": IMAGE for i in range(3)} | {f"train/ave/{i}.png": IMAGE for i in range(3)}
+    write_folder(tmp_path / "one", files | {f"test/{composed}/0.png": IMAGE})
+    one = open_set(tmp_path / "one")
+    assert one.classes == ("ave", composed)
+    assert one.splits["test"][0][1] == 1
+    write_folder(
+        tmp_path / "two", {name.replace(decomposed, composed): IMAGE for name in files} | {f"test/{decomposed}/0.png": IMAGE}
+    )
+    assert open_set(tmp_path / "two").fingerprint == one.fingerprint
+    labelled = write_folder(tmp_path / "three", {f"{i} {name}.png": IMAGE for name in ("ave", decomposed) for i in range(4)})
+    assert open_set(labelled, label_pattern=f"(ave|{composed})").classes == ("ave", composed)
+
+
+def test_hidden_files_and_other_files_are_passed_over(tmp_path):
+    write_folder(tmp_path, {f"train/{name}/{i}.png": IMAGE for name in "ab" for i in range(3)})
+    write_folder(tmp_path, {"train/a/deeper/more/3.PNG": IMAGE})
+    for name in (
+        ".DS_Store",
+        "train/.ipynb_checkpoints/x.png",
+        "train/a/._0.png",
+        "train/b/Thumbs.db",
+        "train/labels.csv",
+        "LICENSE",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image")
+    opened = open_set(tmp_path)
+    assert opened.classes == ("a", "b")
+    assert sum(sizes(opened).values()) == 7
+
+
+# ---- what can't be used
+
+
+def test_folders_that_are_not_there(tmp_path):
+    assert "data.directory is empty" in refusal("")
+    assert f"data.directory {tmp_path / 'año'} is not a folder" in refusal(tmp_path / "año")
+
+
+def test_folders_without_classes(tmp_path):
+    assert "has no images" in refusal(tmp_path)
+    write_folder(tmp_path, {f"dataset/{name}/{i}.png": IMAGE for name in "ab" for i in range(3)})
+    assert f"{tmp_path} has only the class dataset: give a folder" in refusal(tmp_path)
+    write_fingers(tmp_path / "fingers")
+    assert "has no folder a class" in refusal(tmp_path / "fingers")
+
+
+def test_an_empty_class(tmp_path):
+    write_folder(tmp_path, {f"train/{name}/{i}.png": IMAGE for name in "ab" for i in range(3)})
+    (tmp_path / "train" / "ñandú").mkdir()
+    assert f"{tmp_path / 'train' / 'ñandú'} holds no images" in refusal(tmp_path)
+
+
+def test_a_class_of_test_that_train_has_not(tmp_path):
+    write_folder(tmp_path, {f"train/{name}/{i}.png": IMAGE for name in "ab" for i in range(3)})
+    write_folder(tmp_path, {"test/c/0.png": IMAGE})
+    assert f"{tmp_path / 'test'} has the class c, which {tmp_path / 'train'} has not" in refusal(tmp_path)
+
+
+def test_two_folders_of_one_split(tmp_path):
+    write_folder(tmp_path, {f"{split}/{name}/0.png": IMAGE for split in ("train", "val", "valid") for name in "ab"})
+    assert "are both folders of validation" in refusal(tmp_path)
+
+
+def test_patterns(tmp_path):
+    write_fingers(tmp_path)
+    assert "no regular expression" in refusal(tmp_path, label_pattern="_(")
+    assert "has no group" in refusal(tmp_path, label_pattern=r"_\d[LR]")
+    write_folder(tmp_path, {"train/odd.png": picture(0, (16, 16))})
+    assert f"{tmp_path / 'train' / 'odd.png'} has no label in its name" in refusal(tmp_path, label_pattern=r"_(\d)[LR]")
+
+
+def test_unreadable_images_are_named(tmp_path):
+    write_folder(tmp_path, {f"train/{name}/{i}.png": picture(i, (40, 60, 3)) for name in "ab" for i in range(3)})
+    path = tmp_path / "train" / "a" / "1.png"
+    whole = encoded(picture(1, (40, 60, 3)))
+    path.write_bytes(whole[: len(whole) // 2])  # its header is whole
+    train = open_set(tmp_path, validation_share=0.0).splits["train"]
+    with pytest.raises(InputError, match=r"train/a/1\.png can't be decoded, being damaged or no image: replace or remove it\."):
+        train.arrays()
+    path.write_text("no image")
+    assert f"{path} can't be decoded" in refusal(tmp_path)
