@@ -243,7 +243,7 @@ def test_the_crop_is_central(tmp_path, size, image_px, crop_share, window):
 def test_the_usual_imagenet_evaluation(tmp_path):
     """Against resizing the shorter side to 256 and cutting out 224, as published: the same but for rounding of the sides."""
     smooth = np.kron(picture(3, (6, 10, 3)), np.ones((64, 50, 1))).astype(np.uint8)
-    smooth = np.asarray(Image.fromarray(smooth).resize((500, 384), Image.Resampling.BICUBIC).reduce(1))
+    smooth = np.asarray(Image.fromarray(smooth).resize((500, 384), Image.Resampling.BICUBIC))
     ours = resized(tmp_path, smooth, image_px=(224, 224), crop_share=0.875)
     usual = Image.fromarray(smooth).resize((round(500 * 256 / 384), 256), Image.Resampling.BILINEAR)
     left, top = (usual.width - 224) / 2, 16
