@@ -559,7 +559,7 @@ def parse_command_line(
         if match and match[1] not in fields:
             if match[1] in FIXED:
                 raise InputError(f"--config.{match[1]} can't be changed; choose another --config instead.")
-            raise InputError(f"--config.{match[1]} is no field of this configuration: {_nearest_field(match[1], fields)}.")
+            raise InputError(f"--config.{match[1]} is no field of this configuration: {nearest_field(match[1], fields)}.")
 
     argv = _last_values(argv, fields)
 
@@ -571,7 +571,7 @@ def parse_command_line(
         rest = values(argv)
     except flags.UnrecognizedFlagError as error:
         if any(path.split(".")[-1] == error.flagname for path in fields):
-            raise InputError(f"--{error.flagname} is no flag: {_nearest_field(error.flagname, fields)}.") from error
+            raise InputError(f"--{error.flagname} is no flag: {nearest_field(error.flagname, fields)}.") from error
         known = [f"--{flag}" for flag in ("config", "help", *flags_)]
         raise InputError(f"--{error.flagname} is no flag: {nearest('--' + error.flagname, known)}.") from error
     except flags.IllegalFlagValueError as error:
@@ -633,7 +633,8 @@ def _names_in_tuples(argv, paths):
     return kept + [f"--config.{path}={tuple(parts)!r}" for path, parts in names.items()]
 
 
-def _nearest_field(path, fields):
+def nearest_field(path: str, fields) -> str:
+    """As `nearest`, for the dotted path of a field; one of the same name in another section comes first."""
     last = path.split(".")[-1]
     same_name = [f for f in fields if f.split(".")[-1] == last]
     close = same_name or difflib.get_close_matches(path, fields, n=3, cutoff=0.5)

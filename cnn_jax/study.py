@@ -131,7 +131,9 @@ def _applicable(arguments, fields, known):
         match = re.fullmatch(r"--?(?:no)?config[.]([^=]+)(=.*)?", argument, re.DOTALL)
         if match and match[1] == "seed":
             raise InputError("--config.seed is set by --seeds in a study of several runs: use --seeds.")
-        if match and match[1] in known and match[1] not in fields:
+        if match and match[1] not in known:
+            raise InputError(f"--config.{match[1]} is no field of any variant: {configuration.nearest_field(match[1], known)}.")
+        if match and match[1] not in fields:
             if match[2] is None:
                 next(rest, None)
             continue

@@ -1,0 +1,150 @@
+"""Studies: every variant with every seed, each a record of its own; what the command line changes, and what it refuses."""
+
+import copy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax import study
+from cnn_jax.configuration import ClassificationConfig, ImageDataConfig, OptimizerConfig, TrainingConfig, model_config
+from cnn_jax.study import Study
+from tests import commands
+from tests.commands import Finished
+
+MODULE = "experiments.example"
+
+
+def config(model) -> ClassificationConfig:
+    return ClassificationConfig(
+        experiment="example",
+        model=model,
+        data=ImageDataConfig(source="folders", validation_share=0.25),
+        training=TrainingConfig(steps=4, batch_size=4, validate_every_steps=2, log_every_steps=1),
+        optimizer=OptimizerConfig(warmup_steps=1),
+    )
+
+
+def default() -> Study:
+    """Two models, two seeds."""
+    return Study(
+        {"softmax": config(model_config("softmax_regression")), "mlp": config(model_config("mlp", widths=(4,)))}, seeds=(0, 1)
+    )
+
+
+STUDIES = {"default": default}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Dark and bright images of 6x6, in a folder a class."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for name, low in (("día", 128), ("noche", 0)):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(low, low + 128, (6, 6), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def command(capsys, images, quick_compilation):
+    def run(*arguments, pictures=None, directory=True):
+        capsys.readouterr()
+        where = [f"--config.data.directory={images}"] if directory else []
+        code = study.main(MODULE, STUDIES, pictures, [MODULE, *where, *map(str, arguments)])
+        return Finished(code, *capsys.readouterr())
+
+    return run
+
+
+def test_every_variant_and_seed_is_a_record_and_a_second_call_runs_nothing(command, tmp_path):
+    drawn = []
+    finished = command("--workdir", tmp_path / "s", pictures=lambda folder, records: drawn.append((folder, records)))
+    assert finished.code == 0, finished.err
+    names = ["softmax-seed0", "softmax-seed1", "mlp-seed0", "mlp-seed1"]
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == sorted([*names, "figures"])
+    for name in names:
+        recorded = commands.read(tmp_path / "s" / name / "config.json")
+        assert (recorded["configuration"], f"{recorded['variant']}-seed{recorded['seed']}") == ("default", name)
+        summary = commands.read(tmp_path / "s" / name / "summary.json")
+        assert summary["test/images"] == 8
+        assert np.array(summary["test/confusion"]).sum() == 8
+        assert (tmp_path / "s" / name / "figures" / "confusion_matrix.png").is_file()
+    [(folder, records)] = drawn
+    assert folder == tmp_path / "s" / "figures"
+    assert [record.folder.name for record in records] == names
+    assert [line["step"] for line in records[0].metrics if "validation/accuracy" in line] == [2, 4]
+    table = finished.out[finished.out.rindex("variant ") :]
+    assert {line.split()[0] for line in table.splitlines()[1:3]} == {"softmax", "mlp"}
+    assert "±" in table
+
+    before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*.json*")}
+    again = command("--workdir", tmp_path / "s")
+    assert again.code == 0
+    assert again.out.count("holds this run, finished") == 4
+    assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*.json*")} == before
+
+
+def test_a_study_of_one_variant_and_seed_goes_on_as_the_whole(command, tmp_path):
+    assert command("--workdir", tmp_path / "s", "--variants=mlp", "--seeds=0,1").code == 0
+    assert command("--workdir", tmp_path / "s").code == 0
+    assert command("--workdir", tmp_path / "t").code == 0
+    for name in ("mlp-seed0", "softmax-seed1"):
+        assert commands.summary(tmp_path / "s" / name) == commands.summary(tmp_path / "t" / name)
+
+
+def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
+    finished = command("--workdir", tmp_path, "--config.model.widths=(3,)", "--config.training.steps", "2", "--seeds=5")
+    assert finished.code == 0, finished.err
+    softmax, mlp = (commands.read(tmp_path / name / "config.json") for name in ("softmax", "mlp"))
+    assert mlp["model"]["widths"] == [3]
+    assert softmax["training"]["steps"] == mlp["training"]["steps"] == 2
+    assert softmax["seed"] == mlp["seed"] == 5
+
+
+def test_a_runs_own_configuration_repeats_it(command, tmp_path):
+    command("--workdir", tmp_path / "s", "--variants=softmax", "--seeds=0,1")
+    path = tmp_path / "s" / "softmax-seed1"
+    again = command("--config", path / "config.json", "--workdir", tmp_path / "again", directory=False)
+    assert again.code == 0, again.err
+    assert commands.summary(tmp_path / "again") == commands.summary(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--variants=mpl"], ["--variants names 'mpl'", "did you mean mlp"]),
+        (["--seeds=1,x"], ["--seeds takes whole numbers such as 0,1,2, not '1,x'"]),
+        (["--config.seed=3"], ["use --seeds"]),
+        (["--config=defualt"], ["--config defualt", "did you mean default"]),
+        (
+            ["--config.model.width=(3,)"],
+            ["--config.model.width is no field of any variant", "did you mean --config.model.widths"],
+        ),
+        (["--config.training.stepz=3"], ["did you mean --config.training.steps"]),
+        (["--sedes=1"], ["--sedes is no flag", "--seeds"]),
+        (["--config.training.steps=x"], ["takes a whole number"]),
+    ],
+)
+def test_mistakes_end_in_one_sentence_before_anything_runs(command, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    commands.assert_refused(command(*arguments), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_variants_seeds_and_fields(command):
+    finished = command("--help", directory=False)
+    assert finished.code == 0
+    assert "variants softmax, mlp; seeds 0, 1" in finished.out
+    for word in ("--variants", "--seeds", "--workdir", "training.patience", "augmentation.mixup_alpha", "Two models, two seeds."):
+        assert word in finished.out, word
+
+
+def test_studies_are_made_anew(command, tmp_path):
+    """A change on one command line stays out of the next."""
+    before = copy.deepcopy(default().variants)
+    command("--workdir", tmp_path, "--config.training.steps=2", "--variants=softmax", "--seeds=0")
+    assert default().variants == before
