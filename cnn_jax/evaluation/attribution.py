@@ -66,7 +66,7 @@ def grad_cam(model, variables, images, classes, layer: str | None = None) -> np.
         model, variables: a classifier; the state of its normalisation is that of evaluation.
         images: float32 `[batch, height, width, channels]`, normalised.
         classes: integers `[batch]`, the class asked for in each image. To ask for several, repeat the image.
-        layer: one of `map_names`; by default the last, which is the map that the head pools or flattens.
+        layer: one of `map_names`; by default the last of the outermost, which is the map that the head pools or flattens.
 
     Raises:
         ValueError: the model has no such layer, or no map with spatial extent at all (a multilayer perceptron).
@@ -74,7 +74,8 @@ def grad_cam(model, variables, images, classes, layer: str | None = None) -> np.
     names = map_names(model, variables, images)
     if not names:
         raise ValueError(f"Grad-CAM needs a map with spatial extent, and {type(model).__name__} has none for {images.shape}")
-    layer = names[-1] if layer is None else layer
+    if layer is None:  # not a branch inside a module whose own output is a single place
+        layer = [name for name in names if name.count("/") == min(name.count("/") for name in names)][-1]
     if layer not in names:
         raise ValueError(f"{type(model).__name__} has no map {layer!r}; it has {', '.join(names)}")
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from cnn_jax.reporting.mosaic import fit, mosaic
+from cnn_jax.reporting.mosaic import fit, mosaic, panel_px
 from cnn_jax.reporting.style import DPI, note, save, style
 
 _MOST_ROWS = 8
@@ -57,12 +57,14 @@ def misclassified(
         if not len(chosen):
             _nothing(f"none of {examples:,} examples is wrong", path)
             return
+        pictures = [_in_color(np.asarray(images[i])) for i in chosen]
+        side = min(168, panel_px(len(chosen), pictures))
         cells = [
             (
                 f"{class_names[truths[i]]}\n\N{RIGHTWARDS ARROW} {class_names[predictions[i]]}\n{_probability(probabilities[i])}",
-                [(_panel(np.asarray(images[i]), 168), None)],
+                [(_panel(picture, side), None)],
             )
-            for i in chosen
+            for i, picture in zip(chosen, pictures, strict=True)
         ]
         columns = min(5, len(cells))
         caption = "The most confident of " if len(chosen) < len(wrong) else ""
@@ -238,8 +240,7 @@ def _panel(image: np.ndarray, side_px: int) -> np.ndarray:
     if longest <= side_px:
         factor = side_px // longest
         return image.repeat(factor, 0).repeat(factor, 1)
-    size = [max(1, round(side * side_px / longest)) for side in (image.shape[1], image.shape[0])]
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return fit(image, panel_px=side_px)[0]
 
 
 def _probability(value: float) -> str:

@@ -8,20 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
-from scipy import stats
 
+from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.reporting.figures import curve, running_mean, series
 from cnn_jax.reporting.style import DPI, NOTHING, TRAIN, VALIDATION, curve_style, label, note, save, style
 
 _GREY = "#A6A6A6"
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of independent repetitions and the half-width of its 95% confidence interval (Student's t); NaN for fewer than two."""
-    values = np.asarray(values, np.float64)
-    if len(values) < 2:
-        return float(values.mean()), math.nan
-    return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def cross_validation(
@@ -182,7 +174,7 @@ def seeds(values: Mapping[str, Sequence[float]], path: str | Path, label: str = 
         figure = Figure(figsize=(6, 0.5 + 0.32 * len(order)), dpi=DPI)
         axes = figure.add_subplot()
         for row, name in enumerate(order):
-            mean, half = interval(values[name])
+            mean, half = mean_interval(values[name])
             axes.plot(values[name], [row] * len(values[name]), "o", color="#0072B2", alpha=0.55, markersize=5, markeredgewidth=0)
             if math.isfinite(half):
                 axes.plot([mean - half, mean + half], [row, row], color="black", linewidth=1.4, solid_capstyle="butt")
@@ -219,7 +211,7 @@ def against_shift(values: Mapping[str, Mapping[int, Sequence[float]]], path: str
             look = curve_style(index)
             # Beside each other by a tenth of a step, so that bars don't hide each other.
             aside = 0.1 * nearest * (index - (len(values) - 1) / 2) / max(1, (len(values) - 1) / 2)
-            means, halves = np.array([interval(by_shift[shift]) for shift in sorted(by_shift)]).T
+            means, halves = np.array([mean_interval(by_shift[shift]) for shift in sorted(by_shift)]).T
             places = np.array(sorted(by_shift)) + aside
             for place, shift in zip(places, sorted(by_shift), strict=True):
                 axes.plot([place] * len(by_shift[shift]), by_shift[shift], ".", color=look["color"], alpha=0.45, markersize=4)

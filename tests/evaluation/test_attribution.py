@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnn_jax.evaluation.attribution import feature_maps, grad_cam, map_names
+from cnn_jax.evaluation.attribution import feature_maps, first_kernel, grad_cam, map_names
 from cnn_jax.layers.convolution import ConvolutionNormActivation
 from cnn_jax.models import CLASSIFIERS
 
@@ -170,3 +170,33 @@ def test_stages_are_the_outermost_modules_that_are_several():
     x = images()
     assert list(feature_maps(Wrapper(), filled(Wrapper(), x), x[0])) == ["body/first", "body/second"]
     assert list(feature_maps(one, filled(one, x), x[0])) == ["convolution_1"]
+
+
+def test_the_default_layer_is_no_branch_inside_a_module_that_leaves_one_place():
+    class Reduction(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Conv(4, (3, 3), strides=3, name="second")(nn.Conv(1, (1, 1), name="first")(x))
+
+    class Reduced(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            x = Reduction(name="reduction")(nn.Conv(3, (3, 3), strides=2, name="stem")(images))
+            return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+    model, x = Reduced(), images()
+    variables = filled(model, x)
+    assert map_names(model, variables, x) == ["stem", "reduction/first"]
+    heats = [grad_cam(model, variables, x, [0, 1, 2, 0], layer) for layer in (None, "stem", "reduction/first")]
+    np.testing.assert_array_equal(heats[0], heats[1])
+    assert np.abs(heats[0] - heats[2]).max() > 0.1
+
+
+def test_the_first_kernel_is_that_of_the_layer_called_first():
+    x = images(size=12)
+    for model, path in ((CLASSIFIERS["lenet5"](num_classes=3), ("c1", "convolution")), (Flattened(), ("convolution",))):
+        variables = filled(model, x)
+        expected = variables["params"]
+        for name in path:
+            expected = expected[name]
+        np.testing.assert_array_equal(first_kernel(model, variables, x), expected["kernel"])
