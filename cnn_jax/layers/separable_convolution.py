@@ -49,13 +49,14 @@ def _backward(stride, dilation, inputs, gradient):
         (to_x,) = jax.vjp(lambda x: _shifted_products(x, kernel, stride, dilation), x)[1](gradient)
 
         # XLA sums over batch, height and width at once slowly, and over images one after the other fast.
-        def add(total, image_and_gradient):
-            image, gradient = (a[None].astype(jnp.float32) for a in image_and_gradient)
-            products = [tap[0] * gradient[0] for tap in _taps(image, kernel.shape[:2], stride, dilation)]
-            return [t + p for t, p in zip(total, products, strict=True)], None
+        def products(number):
+            image, gradient_ = (lax.dynamic_slice_in_dim(a, number, 1).astype(jnp.float32) for a in (x, gradient))
+            return [(tap * gradient_)[0] for tap in _taps(image, kernel.shape[:2], stride, dilation)]
 
-        taps = kernel.shape[0] * kernel.shape[1]
-        total, _ = lax.scan(add, [jnp.zeros(gradient.shape[1:], jnp.float32)] * taps, (x, gradient))
+        def add(number, total):
+            return [t + p for t, p in zip(total, products(number), strict=True)]
+
+        total = lax.fori_loop(1, len(x), add, products(0))
         to_kernel = jnp.stack([t.sum((0, 1)) for t in total]).reshape(kernel.shape)
         return to_x, to_kernel.astype(kernel.dtype)
 
