@@ -32,12 +32,14 @@ def describe(images, kinds: Sequence[str], threshold: int | None = None):
         (float32 `[images, values]`, the names of the values).
 
     Raises:
-        InputError: images of another shape or dtype, an unknown kind, or scikit-image is absent.
+        InputError: no images, or of another shape or dtype, an unknown kind, or scikit-image is absent.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+    channels = images.shape[3:] in ((), (1,), (3,))
+    if images.dtype != np.uint8 or images.ndim < 3 or not channels or not images.size:
         raise InputError(
-            f"images are {images.dtype} {list(images.shape)}; they must be uint8 [images, height, width], one or three channels."
+            f"images are {images.dtype} {list(images.shape)}; they must be uint8 [images, height, width], with no, one or three "
+            "channels, and at least one image."
         )
     if not len(kinds) or set(kinds) - set(KINDS):
         raise InputError(f"kinds are {tuple(kinds)!r}; each must be one of {', '.join(KINDS)}.")
@@ -49,7 +51,7 @@ def describe(images, kinds: Sequence[str], threshold: int | None = None):
             raise needed("Describing images", error) from error
         described = Parallel(n_jobs=-1)(delayed(_describe)(part, tuple(kinds), threshold) for part in parts)
     else:
-        described = [_describe(part, kinds, threshold) for part in parts or [images]]
+        described = [_describe(part, kinds, threshold) for part in parts]
     names = [name for kind in kinds for name in _names(kind, images.shape[1:])]
     return np.concatenate(described), names
 
@@ -215,17 +217,14 @@ def _describe(images, kinds, threshold):
     grey = luminance(images)
     limit = otsu(grey) if threshold is None else np.full(len(grey), threshold)
     binary = grey > limit[:, None, None]
-    parts = []
-    for kind in kinds:
-        if kind == "pixels":
-            part = images.reshape(len(images), int(np.prod(images.shape[1:])))
-        elif not len(images):
-            part = np.empty((0, len(_names(kind, images.shape[1:]))))
-        else:
-            part = {"hog": hog, "statistical": statistical}[kind](grey) if kind in ("hog", "statistical") else None
-            part = {"topological": topological, "geometric": geometric}[kind](binary) if part is None else part
-        parts.append(part.astype(np.float32))
-    return np.concatenate(parts, axis=1)
+    compute = {
+        "topological": lambda: topological(binary),
+        "geometric": lambda: geometric(binary),
+        "statistical": lambda: statistical(grey),
+        "hog": lambda: hog(grey),
+        "pixels": lambda: images.reshape(len(images), -1),
+    }
+    return np.concatenate([compute[kind]().astype(np.float32) for kind in kinds], axis=1)
 
 
 def _regions(binary, adjacency):

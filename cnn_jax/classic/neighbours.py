@@ -23,9 +23,9 @@ def nearest(train, queries, k: int, distance: str = "l2"):
     """The k training examples nearest to each query, as brute force finds them.
 
     A block of queries meets one tile of training examples after another and keeps its k + 8 smallest distances, so the matrix
-    of all distances never exists. Those candidates' distances are then computed again in float64, which decides their order:
-    distances of bytes are exact, and equal ones are ordered by training index. For floats, examples that differ by less than
-    float32's rounding may change places at the k-th.
+    of all distances never exists. Those candidates' distances are then computed again in float64, which decides their order and
+    orders equal ones by training index. The candidates are chosen in float32 (L1 of bytes is exact there below 2^24): where more
+    than eight others are as near as the k-th to within its rounding, which of those are kept may differ from brute force.
 
     Args:
         train: uint8 or float `[examples, ...]`; what follows the first axis is flattened.
@@ -49,8 +49,11 @@ def nearest(train, queries, k: int, distance: str = "l2"):
     if train.dtype != queries.dtype:
         train, queries = train.astype(np.float32), queries.astype(np.float32)
 
-    width = min(TILE[distance], len(train))
-    tiles, centre = _tiles(train, width), jnp.asarray(train.mean(0, dtype=np.float64), jnp.float32)
+    width = min(TILE[distance], -(-len(train) // 64) * 64)  # sets of almost one size share a compiled program
+    centre = train.mean(0, dtype=np.float64)
+    if train.dtype == np.uint8:
+        centre = np.rint(centre)  # then sums of whole numbers below 2^24 aren't rounded at all
+    tiles, centre = _tiles(train, width), jnp.asarray(centre, jnp.float32)
     kept = min(k + SPARE, len(train))
     block = min(QUERIES_AT_ONCE, -(-len(queries) // 64) * 64)
     indices, distances = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)

@@ -1,0 +1,97 @@
+"""A classic method's run, from configuration to record: the same splits, figures and pictures as a network's."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from cnn_jax import configuration
+from cnn_jax.classic.cross_validation import cross_validate
+from cnn_jax.classification import MOST_CLASSES_TABLED, check
+from cnn_jax.configuration import ClassicConfig
+from cnn_jax.data.images import open_images
+from cnn_jax.evaluation import metrics
+from cnn_jax.evaluation.images import ImageEvaluation
+
+BATCH = 1000
+"""Images predicted at once."""
+
+
+def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Callable) -> dict:
+    """Fits on the training images, predicts validation and test, writes the record, and returns its summary.
+
+    Args:
+        config: checked.
+        record: entered.
+        command: what to type to run this again.
+        stopped: called between batches; may raise Stopped.
+
+    Raises:
+        InputError: what the user can mend.
+    """
+    from cnn_jax.reporting import classifier_pictures, records, study_figures
+    from cnn_jax.run import pictures_can_be_written
+
+    data = open_images(config.data)
+    check(config, data)
+    record.begin(records.environment(config, data.fingerprint, command))
+    record.rewind(lambda line: False)
+    names = list(data.classes)
+    images, labels = data.splits["train"].arrays()
+    sizes = ", ".join(f"{len(images):,} {split}" for split, images in data.splits.items())
+    print(f"{config.data.source}: {sizes}; {config.model.name}, seed {config.seed}, in {record.workdir}", flush=True)
+
+    summary, method = configuration.identity(config), configuration.build_model(config.model)
+    start, selection, found = time.perf_counter(), config.selection, None
+    if selection.ks:
+        count = min(selection.examples, len(images))
+        found = cross_validate(images[:count], labels[:count], selection.ks, folds=selection.folds, seed=config.seed)
+        distance, k = found.best
+        print(f"chosen by {selection.folds}-fold cross-validation on {count:,} training images: k={k}, {distance}", flush=True)
+        method = type(method)(method.features, k, distance)
+        summary["cross_validation"] = {
+            "ks": list(found.ks),
+            "examples": count,
+            "accuracy": {d: a.tolist() for d, a in zip(found.distances, found.accuracies, strict=True)},
+            "chosen": {"distance": distance, "k": k},
+        }
+        stopped()
+    fitted = method.fit(images, labels, config.seed)
+    summary["wall_time_s"] = time.perf_counter() - start
+    evaluation = None
+    for split in ("validation", "test"):
+        if len(data.splits[split]):
+            evaluation, seconds = _evaluate(fitted, data.splits[split], len(names), stopped)
+            summary |= metrics.image_scores(evaluation.total, names, split) | {f"{split}/images": len(evaluation.labels)}
+            summary[f"{split}/images_per_second"] = len(evaluation.labels) / seconds
+            if len(names) <= MOST_CLASSES_TABLED:
+                summary[f"{split}/confusion"] = evaluation.total.tolist()
+    with pictures_can_be_written(record.workdir / "figures"):
+        if found is not None:
+            accuracies = dict(zip(found.distances, found.accuracies, strict=True))
+            study_figures.cross_validation(found.ks, accuracies, record.figures / "cross_validation.png", chosen=found.best)
+        if len(data.splits["test"]):
+            classifier_pictures.prediction_pictures(names, record.figures, data.splits["test"], evaluation, 24)
+    record.finish(summary)
+    return summary
+
+
+def _evaluate(fitted, images, classes: int, stopped: Callable) -> tuple[ImageEvaluation, float]:
+    """(the evaluation, seconds that predicting took). What is drawn as probability is the method's share of votes, leaves or
+    images; of margins, which are none, their softmax."""
+    scores, seconds = [], 0.0
+    for first in range(0, len(images), BATCH):
+        stopped()
+        some, _ = images.arrays(range(first, min(first + BATCH, len(images))))
+        start = time.perf_counter()
+        scores.append(fitted.scores(some))
+        seconds += time.perf_counter() - start
+    scores = np.concatenate(scores)
+    shares = scores if np.allclose(scores.sum(1), 1, atol=1e-3) else _softmax(scores)
+    predictions = fitted.classes[scores.argmax(1)].astype(np.int32)
+    return ImageEvaluation(classes, np.asarray(images.labels), predictions, shares.max(1)), seconds
+
+
+def _softmax(scores):
+    powers = np.exp(scores - scores.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)

@@ -1,0 +1,145 @@
+"""Classic classifiers on images that can be told apart, against scikit-learn and by hand."""
+
+import dataclasses
+import re
+import sys
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
+
+from cnn_jax.classic.descriptors import describe
+from cnn_jax.classic.methods import FEATURES, METHODS, KMeans, KNearestNeighbours, SupportVectorMachine, squared_hinge
+from cnn_jax.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SMALL = {
+    "knn": {"k": 3},
+    "svm": {"components": 40},
+    "random_forest": {"trees": 20},
+    "logistic_regression": {"iterations": 30},
+    "k_means": {"clusters": 40},
+}
+LABELS = (2, 5, 9)  # neither from zero nor without gaps
+
+
+def bars_squares_and_rings(count, seed):
+    """Noisy images `[count, 16, 16, 1]` of bars, squares and rings at random places, and their labels."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 60, (count, 16, 16, 1)), rng.choice(LABELS, count).astype(np.int32)
+    for image, label in zip(images, labels, strict=True):
+        y, x = rng.integers(0, 3, 2) + 2
+        if label == 2:
+            image[y : y + 10, x + 4 : x + 6] += 180
+        else:
+            image[y : y + 9, x : x + 9] += 180
+        if label == 9:
+            image[y + 2 : y + 7, x + 2 : x + 7] -= 180
+    return np.clip(images, 0, 255).astype(np.uint8), labels
+
+
+TRAIN, TEST = bars_squares_and_rings(150, 0), bars_squares_and_rings(60, 1)
+
+
+def test_every_method_is_made_small_here():
+    assert SMALL.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_can_be_told_apart_is_told_apart_and_again_the_same(name):
+    method = METHODS[name](**SMALL[name])
+    fitted = method.fit(*TRAIN, seed=3)
+    predicted, scores = fitted.predict(TEST[0]), fitted.scores(TEST[0])
+    assert predicted.dtype == np.int32
+    assert (predicted == TEST[1]).mean() > 0.9
+    np.testing.assert_array_equal(fitted.classes, LABELS)
+    assert scores.shape == (60, 3)
+    np.testing.assert_array_equal(fitted.classes[scores.argmax(1)], predicted)
+    np.testing.assert_array_equal(method.fit(*TRAIN, seed=3).scores(TEST[0]), scores)
+
+
+@pytest.mark.parametrize("name", ["svm", "random_forest", "k_means"])
+def test_another_seed_is_another_fit(name):
+    one, other = (METHODS[name](**SMALL[name]).fit(*TRAIN, seed=seed).scores(TEST[0]) for seed in (0, 1))
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_are_documented_and_typed(name):
+    meanings = dict(re.findall(r"^        (\w+): (.+)$", METHODS[name].__doc__, re.MULTILINE))
+    for option in dataclasses.fields(METHODS[name]):
+        assert meanings[option.name].endswith(".")
+        assert type(option.default) is option.type
+        assert option.default in option.metadata.get("choices", [option.default])
+
+
+@pytest.mark.parametrize("features", FEATURES)
+def test_features_serve_a_method_and_are_standardised_by_the_training_images_alone(features):
+    fitted = KNearestNeighbours(features=features, k=1).fit(*TRAIN, seed=0)
+    np.testing.assert_array_equal(fitted.predict(TRAIN[0]), TRAIN[1])  # each image is its own neighbour
+    if features != "pixels":
+        values, represented = describe(TRAIN[0], FEATURES[features])[0].astype(float), fitted.represent(TRAIN[0])
+        varies = values.std(0) > 0
+        np.testing.assert_allclose(represented.std(0), varies, atol=1e-3)
+        one = fitted.represent(TEST[0][:1])[0]
+        expected = (describe(TEST[0][:1], FEATURES[features])[0][0] - values.mean(0)) / np.where(varies, values.std(0), np.inf)
+        np.testing.assert_allclose(one, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_neighbours_of_pixels_are_those_of_scikit_learn():
+    reference = KNeighborsClassifier(5, algorithm="brute", metric="manhattan").fit(TRAIN[0].reshape(150, -1) / 255, TRAIN[1])
+    expected = reference.predict_proba(TEST[0].reshape(60, -1) / 255)
+    np.testing.assert_allclose(KNearestNeighbours(distance="l1").fit(*TRAIN, seed=0).scores(TEST[0]), expected)
+
+
+def test_the_squared_hinge_is_liblinears():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    features = rng.normal(size=(200, 6)).astype(np.float32) + labels[:, None] * [1, -1, 0, 0, 0.5, 0]
+    reference = LinearSVC(C=0.7, dual=False, tol=1e-8).fit(features, labels)
+    weights = squared_hinge(features, np.where(labels[:, None] == np.arange(3), 1, -1), 0.7, 200)
+    np.testing.assert_allclose(weights[:-1], reference.coef_.T, atol=2e-3)
+    np.testing.assert_allclose(weights[-1], reference.intercept_, atol=2e-3)
+
+
+def test_the_rbf_kernel_bends_what_a_line_can_not():
+    rng = np.random.default_rng(4)
+    grey = rng.integers(0, 256, 300)
+    images = np.broadcast_to(grey[:, None, None, None], (300, 8, 8, 1)).astype(np.uint8)
+    labels = ((grey > 85) & (grey < 170)).astype(np.int32)  # the middle against both ends
+    right = {
+        kernel: (SupportVectorMachine("pixels", kernel, 50).fit(images, labels, 0).predict(images) == labels).mean()
+        for kernel in ("linear", "rbf")
+    }
+    assert right["linear"] < 0.75
+    assert right["rbf"] > 0.95
+
+
+def test_clusters_have_the_label_of_their_majority():
+    levels = np.array([10, 11, 12, 200, 201, 202, 203], np.uint8)
+    images = np.broadcast_to(levels[:, None, None, None], (7, 2, 2, 1))
+    fitted = KMeans(features="pixels", clusters=2).fit(images, np.array([4, 4, 7, 7, 7, 7, 4]), 0)
+    np.testing.assert_array_equal(fitted.predict(images), [4, 4, 4, 7, 7, 7, 7])
+    np.testing.assert_allclose(fitted.scores(images[[0, 3]]), [[2 / 3, 1 / 3], [1 / 4, 3 / 4]], rtol=1e-6)
+
+
+def test_more_neighbours_than_images_are_refused():
+    with pytest.raises(InputError, match=r"model\.k is 9"):
+        KNearestNeighbours(k=9).fit(TRAIN[0][:8], TRAIN[1][:8], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("svm", "sklearn.kernel_approximation"),
+        ("random_forest", "sklearn.ensemble"),
+        ("logistic_regression", "sklearn.linear_model"),
+        ("k_means", "sklearn.cluster"),
+    ],
+)
+def test_absent_libraries_are_named_with_the_mend(name, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"needs scikit-image and scikit-learn.*pip install 'cnn_jax\[classic\]'"):
+        METHODS[name](features="pixels").fit(*TRAIN, seed=0)
