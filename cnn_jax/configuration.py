@@ -196,6 +196,17 @@ class ImageEvaluationConfig:
 
 
 @dataclass
+class SelectionConfig:
+    """Classic methods: how k nearest neighbours get their k and distance, if not by model.k and model.distance."""
+
+    ks: tuple[int, ...] = setting((), "choose k among these, and the distance, by cross-validation; empty: don't", at_least=1)
+    folds: int = setting(5, "parts that the training images are divided into", at_least=2)
+    examples: int = setting(
+        10_000, "training images used for the choice, the first of their random order", unit="images", at_least=2
+    )
+
+
+@dataclass
 class Config:
     """What every run has. `experiment`, `configuration` and `variant` say where it came from; `model` holds the options of one
     architecture or classic method."""
@@ -240,6 +251,7 @@ class ClassicConfig(Config):
 
     task: str = setting("classic", "what is predicted, and by what", choices=("classic",), absent="segmentation")
     data: ImageDataConfig = setting(ImageDataConfig, "data")
+    selection: SelectionConfig = setting(SelectionConfig, "choice of k and distance")
 
 
 TASKS = {"segmentation": SegmentationConfig, "classification": ClassificationConfig, "classic": ClassicConfig}
@@ -252,12 +264,8 @@ FIXED = ("task", "experiment", "configuration", "variant", "model.name")
 @functools.cache
 def constructors(task: str = "") -> Mapping[str, Callable]:
     """What `model.name` may be, by name: the architectures and classic methods of a task, or of all."""
+    from cnn_jax.classic.methods import METHODS
     from cnn_jax.models import CLASSIFIERS, SEGMENTERS
-
-    try:
-        from cnn_jax.classic.methods import METHODS
-    except ImportError:
-        METHODS = {}
 
     tasks = {"segmentation": SEGMENTERS, "classification": CLASSIFIERS, "classic": METHODS}
     return tasks[task] if task else {name: make for known in tasks.values() for name, make in known.items()}
@@ -387,6 +395,8 @@ def check(config: Config) -> None:
     if min(data.std) <= 0:
         raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
     if config.task == "classic":
+        if config.selection.ks and config.model.name != "knn":
+            raise InputError(f"selection.ks is for knn alone, and the method is {config.model.name}: leave it empty.")
         return
     training, evaluation = config.training, config.evaluation
     if training.batch_size % training.accumulate:

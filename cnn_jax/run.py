@@ -83,7 +83,12 @@ def run(config: Config, workdir, command: str = "") -> dict:
             print(f"{workdir} holds this run, finished:\n{table.summary_table(record.summary)}")
             return record.summary
         try:
-            summary = _run(config, record, stop, command)
+            if config.task == "classic":
+                from cnn_jax.classic.fitting import fit_and_evaluate
+
+                summary = fit_and_evaluate(config, record, command, stop.raise_if_set)
+            else:
+                summary = _run(config, record, stop, command)
         except Stopped:
             print(f"\nstopped; to resume:\n  {command}", flush=True)
             raise
@@ -232,9 +237,10 @@ def _few(names):
 
 
 def _cost(summary) -> str:
-    speed, waiting = summary["train/images_per_second"], summary["train/data_wait_fraction"]
+    speed, waiting = summary.get("train/images_per_second"), summary.get("train/data_wait_fraction")
+    parameters = f"{summary['parameters']:,} parameters, " if "parameters" in summary else ""
     known = "" if speed is None else f", {speed:.1f} training images/s, {waiting:.2%} of the time waiting for data"
-    return f"{summary['parameters']:,} parameters, {summary['wall_time_s']:.0f} s{known}"
+    return f"{parameters}{summary['wall_time_s']:.0f} s{known}"
 
 
 def _median(lines, key):

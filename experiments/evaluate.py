@@ -34,6 +34,8 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
     from cnn_jax.training.preemption import StopRequest
 
     config, environment, summary = records.read_run(folder)
+    if config.task == "classic":
+        raise InputError(f"{folder} is of a classic method, which keeps no weights; run its config.json again.")
     if directory:
         config.data.directory = directory
     if configuration.digest(config) != environment.get("digest"):

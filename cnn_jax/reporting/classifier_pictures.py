@@ -21,7 +21,11 @@ def draw(task, folder, lines, evaluator, evaluation, variables) -> None:
         evaluation: what it found; both None where there is no test split, and then only the curves are drawn.
         variables: that predictions are made with.
     """
-    figures.learning_curves(lines, folder / "learning_curves.png")
+    best = None
+    if task.config.training.patience:
+        validated = [line for line in lines if line.get(task.headline) is not None]
+        best = max(validated, key=lambda line: line[task.headline])["step"] if validated else None
+    figures.learning_curves(lines, folder / "learning_curves.png", best_step=best)
     if evaluation is None:
         return
     prediction_pictures(task.names, folder, evaluator.images, evaluation, task.config.evaluation.pictured_images)
@@ -39,10 +43,11 @@ def draw(task, folder, lines, evaluator, evaluation, variables) -> None:
         return  # softmax regression and perceptrons keep no places
     image_figures.feature_maps(pictured[0], attribution.feature_maps(model, variables, seen[0]), folder / "feature_maps.png")
     truths, predictions = evaluation.labels[chosen], evaluation.predictions[chosen]
+    heats = attribution.grad_cam(model, variables, jnp.concatenate([seen, seen]), np.concatenate([predictions, truths]))
     image_figures.grad_cam(
         list(pictured),
-        list(attribution.grad_cam(model, variables, seen, predictions)),
-        list(attribution.grad_cam(model, variables, seen, truths)),
+        list(heats[: len(chosen)]),
+        list(heats[len(chosen) :]),
         truths,
         predictions,
         evaluation.probabilities[chosen],
