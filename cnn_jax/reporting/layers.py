@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import Literal
 
-from cnn_jax.layers.convolution import ConvolutionNormActivation
 from cnn_jax.layers.upsampling import TransposedUpsampling
 from cnn_jax.reporting.receptive_field import ALL, FLAT, Field, through
 
@@ -245,8 +244,12 @@ class _Reader:
         )
 
     def block(self, path):
-        """The module that is shown: a convolution with its normalisation is one."""
-        return next((path[:n] for n in range(len(path)) if self.among(path[:n], {ConvolutionNormActivation: ""})), path)
+        """The module that is shown: one that holds a convolution and at most its normalisation is one layer."""
+        for length in range(1, len(path)):
+            parts = {other[length] for other in self.modules if len(other) == length + 1 and other[:length] == path[:length]}
+            if "convolution" in parts and parts <= {"convolution", "norm"}:
+                return path[:length]
+        return path
 
     def among(self, path, classes):
         """Which of `classes` the module is, or None."""
