@@ -41,7 +41,7 @@ def default() -> Study:
                 optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
             ),
             "cnn": _digits(
-                model_config("cnn", widths=(16, 32, 32), pool_after=(1, 2), dense=(128,), padding="SAME"),
+                model_config("cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), dense=(128,), padding="SAME"),
                 training=TrainingConfig(**budget),
                 optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=1e-2),
                 augmentation=ImageAugmentationConfig(shift_px=2),
