@@ -45,7 +45,7 @@ def filled(model, x, seed=0):
             value = rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape)
         else:
             value = rng.normal(0, 0.1, leaf.shape)
-        return jnp.asarray(value.astype(leaf.dtype))  # converted here, for JAX would compile a program a shape
+        return value.astype(leaf.dtype)
 
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     return jax.tree.map_with_path(fill, shapes)
