@@ -2,9 +2,9 @@
 
 python -m experiments.dense_vs_convolutional [--config NAME|config.json] [--config.FIELD=VALUE ...] [--seeds 0,1,2] [--workdir DIR]
 
-Both take the same steps, on the same batches, with the same optimiser; each has the dropout that served it on validation. Two questions beside the score: how each fares on test images
-moved by a few pixels, which neither saw in training, and how each fares where all pixels of every image are shuffled by one fixed
-permutation, which takes the neighbourhood away and leaves the rest.
+Both take the same steps, on the same batches, with the same optimiser; each has the dropout that served it on validation. Two
+questions beside the score: how each fares on test images moved by a few pixels, which neither saw in training, and how each fares
+where all pixels of every image are shuffled by one fixed permutation, which takes the neighbourhood away and leaves the rest.
 """
 
 import sys
