@@ -99,9 +99,9 @@ def percent(share: float) -> str:
 
 
 def readable(count: float) -> str:
-    """A count in three digits and a unit: 987, 12.3 k, 4.56 M."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        # The rounding decides the unit: 999,950 is 1.00 M, not 1000 k.
-        if count >= size * 0.9995:
-            return f"{count / size:#.3g}".rstrip(".") + unit
-    return f"{count:.0f}"
+    """A count, from 10,000 on in three digits and a unit: 987, 1,126, 12.3 k, 4.56 M."""
+    if count < 9999.5:
+        return f"{count:,.0f}"
+    # The rounding decides the unit: 999,950 is 1.00 M, not 1000 k.
+    size, unit = next((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= size * 0.9995)
+    return f"{count / size:#.3g}".rstrip(".") + f" {unit}"

@@ -100,7 +100,17 @@ def test_confusion_matrix_refuses_a_wrong_shape(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0"), (999, "999"), (1000, "1.00 k"), (999_499, "999 k"), (999_950, "1.00 M"), (28e6, "28.0 M")]
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1,000"),
+        (9999, "9,999"),
+        (10_000, "10.0 k"),
+        (999_499, "999 k"),
+        (999_950, "1.00 M"),
+        (28e6, "28.0 M"),
+    ],
 )
 def test_counts_are_readable(count, text):
     assert style.readable(count) == text
