@@ -47,7 +47,7 @@ def class_labels(figure) -> list[str]:
 def test_confusion_matrix_says_shares_counts_and_iou(monkeypatch):
     matrix = np.array([[3_000_000, 1_000_000, 0], [0, 2_999, 1], [500, 500, 0]], np.int64)
     texts = written(monkeypatch, lambda: figures.confusion_matrix(matrix, ["a", "b", "c"], "unused.png"))
-    assert {"75.0\n3.00 M", "25.0\n1.00 M", ">99.9\n3.00 k", "<0.1\n1", "50.0\n500"} <= set(texts)
+    assert {"75.0\n3.00 M", "25.0\n1.00 M", ">99.9\n2,999", "<0.1\n1", "50.0\n500"} <= set(texts)
     assert {"0.750", "0.003", "0.000", f"mean {(3e6 / 4_000_500 + 2999 / 1_003_500) / 3:.3f}"} <= set(texts)
 
 
