@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,16 +109,16 @@ def state(workdir: Path, step: int = STEPS) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def assert_same_run(workdir: Path, reference: Path) -> None:
+def assert_same_run(workdir: Path, reference: Path, step: int = STEPS) -> None:
     """Two finished runs have the same lines of metrics, figures and last state, bit for bit; only the clock may differ."""
     assert metrics(workdir) == metrics(reference)
     assert summary(workdir) == summary(reference)
-    assert_same_state(workdir, reference)
+    assert_same_state(workdir, reference, step)
 
 
-def assert_same_state(workdir: Path, reference: Path) -> None:
-    """Two finished runs have the same last state, bit for bit."""
-    ours, theirs = state(workdir), state(reference)
+def assert_same_state(workdir: Path, reference: Path, step: int = STEPS) -> None:
+    """Two finished runs have the same last state, that of `step`, bit for bit."""
+    ours, theirs = state(workdir, step), state(reference, step)
     assert ours.keys() == theirs.keys()
     assert any("params" in path for path in ours)
     for path, array in ours.items():
@@ -134,3 +135,35 @@ def assert_refused(finished: Finished, *words: str) -> None:
     assert lines[0].endswith("."), finished.err
     for word in words:
         assert str(word) in lines[0], (word, lines[0])
+
+
+def wait_for(condition, process, timeout_s=120.0):
+    """Polls until `condition()`, or until the process has ended. Returns whether the condition came first."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.001)
+    raise AssertionError("the process neither ended nor got so far")
+
+
+def logged(workdir, lines):
+    """A condition: metrics.jsonl has so many lines."""
+    path = workdir / "metrics.jsonl"
+    return lambda: path.exists() and path.read_bytes().count(b"\n") >= lines
+
+
+def when(monkeypatch, owner, name, call, *signals):
+    """Sends signals to this process before call number `call` (from 1) of a method."""
+    method, calls = getattr(owner, name), []
+
+    def wrapped(*arguments, **options):
+        calls.append(None)
+        if len(calls) == call:
+            for number in signals:
+                os.kill(os.getpid(), number)
+        return method(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, wrapped)

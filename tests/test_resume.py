@@ -23,28 +23,13 @@ from tests.commands import (
     assert_same_state,
     environment,
     finish,
+    logged,
     saved_steps,
     start,
+    wait_for,
+    when,
 )
 from tests.data import fake_sets
-
-
-def wait_for(condition, process, timeout_s=120.0):
-    """Polls until `condition()`, or until the process has ended. Returns whether the condition came first."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if condition():
-            return True
-        if process.poll() is not None:
-            return False
-        time.sleep(0.001)
-    raise AssertionError("the process neither ended nor got so far")
-
-
-def logged(workdir, lines):
-    """A condition: metrics.jsonl has so many lines."""
-    path = workdir / "metrics.jsonl"
-    return lambda: path.exists() and path.read_bytes().count(b"\n") >= lines
 
 
 def being_saved(workdir):
@@ -143,20 +128,6 @@ with StopRequest(ends_process=True):
     )
     assert (ended.returncode, ended.stdout) == (130, "printed before\n"), ended
     assert "Traceback" not in ended.stderr
-
-
-def when(monkeypatch, owner, name, call, *signals):
-    """Sends signals to this process before call number `call` (from 1) of a method."""
-    method, calls = getattr(owner, name), []
-
-    def wrapped(*arguments, **options):
-        calls.append(None)
-        if len(calls) == call:
-            for number in signals:
-                os.kill(os.getpid(), number)
-        return method(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, wrapped)
 
 
 @pytest.mark.parametrize(

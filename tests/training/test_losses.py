@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.training.losses import class_weights, cross_entropy
+from cnn_jax.training.losses import class_weights, cross_entropy, hits
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,37 @@ def test_gradient_is_probability_minus_target(example):
     labels = np.where(labels == IGNORED, 2, labels)
     gradient = jax.grad(lambda x: cross_entropy(x, labels)[0])(logits)
     np.testing.assert_allclose(gradient, np.asarray(jax.nn.softmax(logits)) - np.eye(4)[labels], atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, np.array([0.5, 1, 2, 4], np.float32)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_one_hot_probabilities_are_integers(example, smoothing, weights):
+    """All zero where ignored: nothing is counted there, and no gradient comes from it."""
+    logits, labels = example
+    one_hot = np.asarray(labels[..., None] == np.arange(4), np.float32)
+    loss = functools.partial(cross_entropy, class_weights=weights, label_smoothing=smoothing)
+    (total, gradient), (expected, its_gradient) = (
+        jax.value_and_grad(loss, has_aux=True)(logits, given) for given in (one_hot, labels)
+    )
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, its_gradient, atol=1e-5)
+    assert hits(logits, one_hot) == hits(logits, labels)
+
+
+def test_blended_labels_by_hand():
+    """Half and half of classes 0 and 1: each part's loss by its share, and of the weights 2 and 4 their mean."""
+    logits, labels = jnp.log(jnp.array([[0.5, 0.25, 0.25]])), jnp.array([[0.5, 0.5, 0.0]])
+    total, count = cross_entropy(logits, labels, class_weights=np.array([2.0, 4.0, 9.0]))
+    assert float(total) == pytest.approx(3 * (0.5 * math.log(2) + 0.5 * math.log(4)), rel=1e-5)
+    assert float(count) == 3
+
+
+def test_hits_by_hand():
+    """Right, wrong, ignored; of blended labels the greater share is what is right."""
+    logits = jnp.array([[3.0, 1.0], [3.0, 1.0], [0.0, 1.0]])
+    assert [float(value) for value in hits(logits, jnp.array([0, 1, IGNORED]))] == [1, 2]
+    labels = jnp.array([[0.6, 0.4], [0.4, 0.6], [0.0, 0.0]])
+    assert [float(value) for value in hits(logits, labels)] == [1, 2]
 
 
 def test_extreme_and_bfloat16_logits_stay_finite():

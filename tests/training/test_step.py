@@ -31,6 +31,20 @@ class Pixelwise(nn.Module):
         return nn.Dense(CLASSES, name="head")(x)
 
 
+class WithAuxiliary(nn.Module):
+    """A hidden layer for each pixel, the logits, and in training those of a further head on the hidden layer."""
+
+    auxiliary_weight = 0.3
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        hidden = nn.Dense(4, name="hidden")(x)
+        further = nn.Dense(CLASSES, name="further")(hidden)
+        if train:
+            self.sow("auxiliary", "logits", further)
+        return nn.Dense(CLASSES, name="head")(hidden)
+
+
 def unchanged(keys, batch):
     return batch["image"], batch["mask"].astype(jnp.int32)
 
@@ -192,3 +206,41 @@ def test_dropout_differs_from_step_to_step_and_between_parts():
     assert losses[0] == losses[2]
     alone = {key: value[:1] for key, value in batch.items()}  # with the key of the first part
     assert float(compiled(model, accumulate=2)(state, batch)[1]["loss"]) != pytest.approx(float(step(state, alone)[1]["loss"]))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_auxiliary_heads_add_their_weighted_loss_by_hand(accumulate):
+    """Loss and gradients of two softmax regressions on one hidden layer, in float64; the figures of accuracy are the main head's."""
+    model, batch = WithAuxiliary(), make_batch()
+    before = start(model)
+    assert set(before.variables) == {"params"}
+    after, metrics = compiled(model, accumulate=accumulate)(before, batch)
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64), before.variables["params"])
+    hidden = batch["image"].astype(np.float64) @ params["hidden"]["kernel"] + params["hidden"]["bias"]
+    main, main_gradient, accuracy = reference({"head": params["head"]}, batch | {"image": hidden})
+    further, further_gradient, _ = reference({"head": params["further"]}, batch | {"image": hidden})
+    assert float(metrics["loss"]) == pytest.approx(main + 0.3 * further, rel=1e-5)
+    assert float(metrics["accuracy"]) == pytest.approx(accuracy)
+    for head, gradient, weight in (("head", main_gradient, 1.0), ("further", further_gradient, 0.3)):
+        for name, value in gradient.items():
+            expected = params[head][name] - 0.5 * weight * value
+            np.testing.assert_allclose(after.variables["params"][head][name], expected, atol=1e-6)
+    assert np.abs(further_gradient["kernel"]).max() > 1e-3
+    assert set(after.variables) == {"params"}  # what was sown is gone
+
+    logits, sown = model.apply(after.variables, batch["image"], train=False, mutable=["auxiliary"])
+    assert logits.shape == (4, 3, 4, CLASSES)
+    assert not jax.tree.leaves(sown)
+
+
+def test_labels_may_be_probabilities():
+    """Of one-hot labels, all zero where ignored, the step is that of integers."""
+    batch = make_batch()
+
+    def one_hot(keys, examples):
+        return examples["image"], jax.nn.one_hot(examples["mask"], CLASSES)
+
+    (after, metrics), (expected, theirs) = (compiled(augment=augment)(start(), batch) for augment in (one_hot, unchanged))
+    for name, value in theirs.items():
+        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.variables, expected.variables)
