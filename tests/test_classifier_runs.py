@@ -165,8 +165,14 @@ def test_a_classic_method_keeps_no_weights_to_evaluate(tmp_path, directory, caps
 
 
 def test_pmap_on_eight_devices_is_jit_on_one(reference, directory, tmp_path):
-    """With BatchNorm, whose statistics must be the whole batch's, each device having one image of it."""
-    shifted = ("--config.augmentation.shift_px=2", "--config.loss.class_weights=inverse", "--config.optimizer.name=sgd")
+    """With BatchNorm, whose statistics must be the whole batch's, each device having one image of it; without dropout, whose key
+    is each device's own, and mixup, whose pairs are."""
+    shifted = (
+        "--config.model.dropout=0",
+        "--config.augmentation.shift_px=2",
+        "--config.loss.class_weights=inverse",
+        "--config.optimizer.name=sgd",
+    )
     workdir = reference(*shifted)
     eight = environment(
         XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu", JAX_DISABLE_MOST_OPTIMIZATIONS="1"
