@@ -67,6 +67,11 @@ class Classification:
             weights = losses.class_weights(counts, config.class_weights)
         return functools.partial(losses.LOSSES[config.name], class_weights=weights, label_smoothing=config.label_smoothing)
 
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The splits that are counted at the end, the test last."""
+        return (*(("train",) if self.config.evaluation.train else ()), "validation", "test")
+
     @functools.cached_property
     def training_source(self):
         """Random access to the training examples."""
@@ -88,7 +93,7 @@ class Classification:
     def evaluator(self, split: str, devices) -> evaluate.ImageEvaluator:
         """Evaluates a split on the devices."""
         if self._image_step is None:  # one for all splits, so that it is compiled once
-            step = evaluate.make_image_step(self.model(), self.loss, self.normalize, len(self.names))
+            step = evaluate.make_image_step(self.model(), self.normalize, len(self.names))
             self._image_step = devices.predict(step)
         size = self.config.evaluation.batch_size
         return evaluate.ImageEvaluator(self.images.splits[split], self._image_step, devices, size, len(self.names))
@@ -142,18 +147,27 @@ def check(config: Config, images: ImageSet) -> None:
         raise InputError(
             f"augmentation.saturation_probability and hue_probability need colours, and {source} is grey: set both to 0."
         )
+    changes = config.evaluation.shifts_px or config.augmentation.shift_px
+    if config.data.permuted and changes:
+        raise InputError(
+            "data.permuted scatters each image's pixels, and moving such an image says nothing: leave evaluation.shifts_px empty and "
+            "augmentation.shift_px 0."
+        )
     height, width = images.image_px
     if config.augmentation.quarter_turn_probability and height != width:
         raise InputError(f"augmentation.quarter_turn_probability needs square images, not {height}x{width} px: set it to 0.")
     if max(config.evaluation.shifts_px, default=0) >= min(images.image_px):
         raise InputError(f"evaluation.shifts_px is {config.evaluation.shifts_px}; images are only {height}x{width} px.")
     module = configuration.build_model(config.model, num_classes=len(images.classes))
+    inputs = jax.ShapeDtypeStruct((1, height, width, images.channels), jnp.float32)
     if min(images.image_px) < module.least_px:
         stem = ", or choose --config.model.stem=small" if getattr(module, "stem", "") == "imagenet" else ""
         raise InputError(
             f"{config.model.name} takes images of at least {module.least_px}x{module.least_px} px, and those of {source} are "
             f"{height}x{width}: enlarge them with --config.data.image_px=({module.least_px},{module.least_px}){stem}."
         )
+    # What the module itself refuses is refused before the run has a folder; nothing is computed.
+    jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), inputs)
 
 
 def augment_images(keys, images, config):
@@ -191,7 +205,8 @@ def mixup(keys, images, labels, alpha: float):
     """Each image blended with another of the batch, and their labels with them (Zhang et al., 2018).
 
     The share is one draw of Beta(alpha, alpha) an image, where the paper draws one a batch; the partner is the image as far from the
-    batch's end as this one is from its start. So the result depends on which images share a batch (under `pmap`, a device's part).
+    batch's end as this one is from its start. So the result depends on which images share a batch (under `pmap` a device's part of it,
+    with `accumulate` one of its parts).
 
     Args:
         keys: one an image.
@@ -199,6 +214,7 @@ def mixup(keys, images, labels, alpha: float):
         labels: float32 `[batch, classes]`.
         alpha: above 0; 1 is uniform.
     """
-    share = jax.vmap(lambda key: jax.random.beta(jax.random.fold_in(key, 1), alpha, alpha))(keys)
+    # A number no augmentation's draw has: fold_in(key, i) is split(key, n)[i].
+    share = jax.vmap(lambda key: jax.random.beta(jax.random.fold_in(key, 1000), alpha, alpha))(keys)
     of_images, of_labels = share[:, None, None, None], share[:, None]
     return of_images * images + (1 - of_images) * images[::-1], of_labels * labels + (1 - of_labels) * labels[::-1]

@@ -189,6 +189,9 @@ class ImageEvaluationConfig:
     weights: str = setting(
         "last", "which checkpoint the final figures are of: last, or best by validation accuracy", choices=("last", "best")
     )
+    train: bool = setting(
+        False, "count the training images at the end too, as they are: no augmentation, no dropout", absent=False
+    )
     shifts_px: tuple[int, ...] = setting(
         (), "test again with images moved so far up, down, left and right", unit="px", at_least=1
     )
@@ -201,9 +204,7 @@ class SelectionConfig:
 
     ks: tuple[int, ...] = setting((), "choose k among these, and the distance, by cross-validation; empty: don't", at_least=1)
     folds: int = setting(5, "parts that the training images are divided into", at_least=2)
-    examples: int = setting(
-        10_000, "training images used for the choice, the first of their random order", unit="images", at_least=2
-    )
+    examples: int = setting(10_000, "training images used for the choice, drawn by the seed", unit="images", at_least=2)
 
 
 @dataclass
@@ -392,11 +393,13 @@ def check(config: Config) -> None:
         known = nearest(config.model.name, constructors(config.task))
         raise InputError(f"model.name is {config.model.name!r}, which is not for {config.task}: {known}.")
     data = config.data
+    if not data.mean or not data.std:
+        raise InputError("data.mean and data.std need one value, or one a channel.")
     if min(data.std) <= 0:
         raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
     if config.task == "classic":
-        if config.selection.ks and config.model.name != "knn":
-            raise InputError(f"selection.ks is for knn alone, and the method is {config.model.name}: leave it empty.")
+        if config.selection.ks and (config.model.name != "knn" or config.model.features != "pixels"):
+            raise InputError("selection.ks is for knn on pixels alone: leave it empty for other methods and features.")
         return
     training, evaluation = config.training, config.evaluation
     if training.batch_size % training.accumulate:
@@ -542,7 +545,7 @@ def parse_command_line(
             del argv[i : i + (1 if "=" in argv[i] else 2)]
     argv.insert(1, f"--config={name}")
 
-    argv, model = _model_name(argv)
+    argv, model = model_name(argv)
 
     def load(text):
         if text in configurations:
@@ -598,13 +601,19 @@ def parse_command_line(
     return config, {flag: values[flag].value for flag in flags_}
 
 
-def _model_name(argv):
-    """`argv` without `--config.model.name`, and the last value given for it, or "": it decides which fields there are."""
+def model_name(argv):
+    """(`argv` without `--config.model.name`, the last value given for it, or ""): it decides which fields there are.
+
+    Raises:
+        InputError: it is given without a value.
+    """
     kept, model, arguments = [], "", iter(argv)
     for argument in arguments:
         match = re.fullmatch(r"--?config[.]model[.]name(?:=(.*))?", argument)
         if match:
             model = next(arguments, "") if match[1] is None else match[1]
+            if not model:
+                raise InputError("--config.model.name needs a value, such as --config.model.name=resnet18.")
         else:
             kept.append(argument)
     return kept, model

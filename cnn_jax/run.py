@@ -208,7 +208,10 @@ def _run(config: Config, record, stop, command: str) -> dict:
         "train/data_wait_fraction": _median(lines, "train/data_wait_fraction"),
     }
     evaluation = None
-    for split, evaluator in evaluators.items():
+    for split in task.evaluated:
+        if not task.sizes[split]:
+            continue
+        evaluator = evaluators.get(split) or task.evaluator(split, devices)
         print(f"evaluating {task.sizes[split]:,} of {split} with the weights of step {evaluated_step}", flush=True)
         figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
         summary |= figures

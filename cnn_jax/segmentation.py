@@ -28,6 +28,7 @@ class Segmentation:
     headline = "validation/miou"
     accuracy = "pixel_accuracy"
     example = "crops"
+    evaluated = ("validation", "test")
 
     def __init__(self, config: Config, scenes: SceneSet):
         augmentation.check(config.augmentation)

@@ -64,77 +64,98 @@ def main(
         workdir = Path(values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}")
         rest = _without(arguments, "workdir")
         command = shlex.join(["python", "-m", module, f"--config={name}", *rest, "--workdir", str(workdir)])
-        _run(configs, workdir, command, pictures)
+        _run(configs, list(study.variants), workdir, command, pictures)
 
     return run.guarded(command)
 
 
-def folder_name(config: Config, several_seeds: bool) -> str:
+def folder_name(config: Config) -> str:
     """What the folder of a run is called within its study's."""
-    return f"{config.variant}-seed{config.seed}" if several_seeds else config.variant
+    return f"{config.variant}-seed{config.seed}"
 
 
-def _run(configs, workdir, command, pictures):
+def finished(workdir: Path, variants: Sequence[str]) -> list:
+    """The records of all finished runs of a study, whatever command made them, in the order of its variants and then of seeds."""
     from cnn_jax.reporting import table
 
-    several = len({config.seed for config in configs}) > 1
+    folders = sorted(path.parent for path in workdir.glob("*/summary.json"))
+    records = [table.read_record(folder, workdir.parent) for folder in folders]
+    known = [record for record in records if record.config.get("variant") in variants]
+    return sorted(known, key=lambda record: (variants.index(record.config["variant"]), record.config["seed"]))
+
+
+def _run(configs, variants, workdir, command, pictures):
+    from cnn_jax.reporting import table
+
     for number, config in enumerate(configs, 1):
         print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
-        run.run(config, workdir / folder_name(config, several), command)
-    wanted = [folder_name(config, several) for config in configs]
-    records = [table.read_record(workdir / name, workdir.parent) for name in wanted]
+        run.run(config, workdir / folder_name(config), command)
+    records = finished(workdir, variants)
     print(f"\n{table.variants_table(records)}")
     if pictures is not None:
         with run.pictures_can_be_written(workdir / "figures"):
             (workdir / "figures").mkdir(exist_ok=True)
             pictures(workdir / "figures", records)
-        print(f"\nrecords and pictures: {workdir}")
+    print(f"\nrecords and pictures: {workdir}")
 
 
 def _configured(module, study, name, arguments):
     """The configurations of all runs, with what the command line changes; and the values of the flags."""
-    every = {
-        variant: {path for path, _, _ in configuration.leaves(config)} | {"model.name"}
-        for variant, config in study.variants.items()
-    }
-    known = set().union(*every.values())
-    parsed, values = {}, None
-    for variant, config in study.variants.items():
+    chosen, seeds = _chosen(study, arguments)
+    model = configuration.model_name(arguments)[1]
+    every = {}
+    for variant in chosen:
+        config = study.variants[variant]
         config.configuration, config.variant = name, variant
-        applicable = _applicable(arguments, every[variant], known)
-        parsed[variant], values = configuration.parse_command_line(
-            [module, *applicable], {name: lambda config=config: config}, FLAGS
-        )
-    chosen = [v.strip() for v in values["variants"].split(",") if v.strip()] or list(parsed)
+        if model and model in configuration.constructors(config.task):
+            config.model = configuration.model_config(model)
+        every[variant] = {path: option.type for path, option, _ in configuration.leaves(config)}
+    known = {path: kind for fields in every.values() for path, kind in fields.items()}
+    parsed, values = [], None
     for variant in chosen:
-        if variant not in parsed:
-            raise InputError(
-                f"--variants names {variant!r}, which is none of this study: {configuration.nearest(variant, parsed)}."
-            )
-    if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", values["seeds"]) is None:
-        raise InputError(f"--seeds takes whole numbers such as 0,1,2, not {values['seeds']!r}.")
-    seeds = [int(seed) for seed in values["seeds"].split(",") if seed.strip()] or list(study.seeds)
+        config, applicable = study.variants[variant], _applicable(arguments, every[variant], known)
+        config, values = configuration.parse_command_line([module, *applicable], {name: lambda config=config: config}, FLAGS)
+        parsed.append(config)
     configs = []
-    for variant in chosen:
+    for config in parsed:
         for seed in seeds:
-            config = configuration.from_dict(configuration.to_dict(parsed[variant]))
-            config.seed = seed
-            configuration.check(config)
-            configs.append(config)
+            again = configuration.from_dict(configuration.to_dict(config))
+            again.seed = seed
+            configuration.check(again)
+            configs.append(again)
     return configs, values
+
+
+def _chosen(study, arguments):
+    """(names of the variants to run, seeds), each once: the study's own, or what the flags say."""
+    given = dict.fromkeys(("variants", "seeds"), "")
+    rest = iter(arguments)
+    for argument in rest:
+        match = re.fullmatch(r"--?(variants|seeds)(?:=(.*))?", argument, re.DOTALL)
+        if match:
+            given[match[1]] = next(rest, "") if match[2] is None else match[2]
+    variants = [variant.strip() for variant in given["variants"].split(",") if variant.strip()] or list(study.variants)
+    for variant in variants:
+        if variant not in study.variants:
+            known = configuration.nearest(variant, study.variants)
+            raise InputError(f"--variants names {variant!r}, which is none of this study: {known}.")
+    if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", given["seeds"]) is None:
+        raise InputError(f"--seeds takes whole numbers such as 0,1,2, not {given['seeds']!r}.")
+    seeds = [int(seed) for seed in given["seeds"].split(",") if seed.strip()] or study.seeds
+    return list(dict.fromkeys(variants)), list(dict.fromkeys(seeds))
 
 
 def _applicable(arguments, fields, known):
     """The arguments without those that set fields which other variants have and this one hasn't."""
     kept, rest = [], iter(arguments)
     for argument in rest:
-        match = re.fullmatch(r"--?(?:no)?config[.]([^=]+)(=.*)?", argument, re.DOTALL)
-        if match and match[1] == "seed":
+        match = re.fullmatch(r"--?(no)?config[.]([^=]+)(=.*)?", argument, re.DOTALL)
+        if match and match[2] == "seed":
             raise InputError("--config.seed is set by --seeds in a study of several runs: use --seeds.")
-        if match and match[1] not in known:
-            raise InputError(f"--config.{match[1]} is no field of any variant: {configuration.nearest_field(match[1], known)}.")
-        if match and match[1] not in fields:
-            if match[2] is None:
+        if match and match[2] not in known:
+            raise InputError(f"--config.{match[2]} is no field of any variant: {configuration.nearest_field(match[2], known)}.")
+        if match and match[2] not in fields:
+            if match[3] is None and not match[1] and known[match[2]] is not bool:
                 next(rest, None)
             continue
         kept.append(argument)
@@ -174,6 +195,15 @@ def _help(module, studies):
         lines.append(f"  {name:<14} {next(iter((make.__doc__ or '').strip().splitlines()), '')}")
         lines.append(f"  {'':<14} variants {', '.join(study.variants)}; seeds {', '.join(map(str, study.seeds))}")
     first = next(iter(made.values()))
-    config = next(iter(first.variants.values()))
-    fields = configuration.help_text(module, {next(iter(made)): lambda: config}, FLAGS)
-    return "\n".join(lines) + "\n\n" + fields[fields.index("flags:") :]
+    shown, text = set(), ""
+    for variant, config in first.variants.items():  # of each variant the fields that no variant before it has
+        whole = configuration.help_text(module, {next(iter(made)): lambda config=config: config}, FLAGS)
+        flags, fields = whole[whole.index("flags:") :].split("\n\n")
+        text = text or f"\n\n{flags}"
+        entries = re.findall(r"^  (\S+) .*\n      .*\n", fields, re.MULTILINE)
+        blocks = re.findall(r"^  \S+ .*\n      .*\n?", fields, re.MULTILINE)
+        new = [block for entry, block in zip(entries, blocks, strict=True) if entry not in shown and entry != "seed"]
+        if new:
+            text += f"\n\nfields of {variant} (defaults of {next(iter(made))!r}; set as --config.FIELD=VALUE):\n" + "".join(new)
+        shown.update(entries)
+    return "\n".join(lines) + text.rstrip("\n") + "\n"

@@ -10,6 +10,7 @@ from cnn_jax.configuration import (
     ClassificationConfig,
     ImageAugmentationConfig,
     ImageDataConfig,
+    ImageEvaluationConfig,
     OptimizerConfig,
     TrainingConfig,
     model_config,
@@ -26,6 +27,7 @@ def default() -> Study:
         data=ImageDataConfig(source="fashion_mnist", mean=MEAN, std=STD, train_examples=2000),
         training=TrainingConfig(steps=1500, batch_size=64, validate_every_steps=100, log_every_steps=20),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.0),
+        evaluation=ImageEvaluationConfig(train=True),
     )
     names = ("none", "dropout", "weight_decay", "label_smoothing", "augmentation", "mixup", "early_stopping", "all")
     variants = {name: copy.deepcopy(none) for name in names}
@@ -56,11 +58,16 @@ def smoke() -> Study:
 
 
 def pictures(folder, records) -> None:
-    """Train and validation curves of each variant beside those of the run without any regularisation."""
+    """Train and validation curves of each variant, of the first seed, beside those of the run without any regularisation."""
     from cnn_jax.reporting import study_figures
 
-    lines = {record.config["variant"]: record.metrics for record in records}
-    study_figures.overfitting(lines, folder / "curves.png", baseline="none" if "none" in lines else next(iter(lines)))
+    named = {record.config["variant"]: record for record in records if record.config["seed"] == records[0].config["seed"]}
+    study_figures.overfitting(
+        {name: record.metrics for name, record in named.items()},
+        {name: (record.summary["train/accuracy"], record.summary["test/accuracy"]) for name, record in named.items()},
+        folder / f"curves-seed{records[0].config['seed']}.png",
+        baseline="none" if "none" in named else next(iter(named)),
+    )
 
 
 STUDIES = {"default": default, "smoke": smoke}

@@ -308,7 +308,7 @@ def _put(section, name, value):
         (_put("", "model", None), "config.json: model must be an object with the architecture's name."),
         (
             _put("model", "name", "softmax_regresion"),
-            "model.name is 'softmax_regresion', which is no architecture: did you mean softmax_regression.",
+            "model.name is 'softmax_regresion', which is no architecture: did you mean softmax_regression or logistic_regression.",
         ),
         (_put("", "seed", "3"), "config.json: seed takes a whole number, not '3'."),
         (_put("", "seed", True), "config.json: seed takes a whole number, not True."),

@@ -1,6 +1,7 @@
 """Studies: every variant with every seed, each a record of its own; what the command line changes, and what it refuses."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_a_study_of_one_variant_and_seed_goes_on_as_the_whole(command, tmp_path)
 def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
     finished = command("--workdir", tmp_path, "--config.model.widths=(3,)", "--config.training.steps", "2", "--seeds=5")
     assert finished.code == 0, finished.err
-    softmax, mlp = (commands.read(tmp_path / name / "config.json") for name in ("softmax", "mlp"))
+    softmax, mlp = (commands.read(tmp_path / name / "config.json") for name in ("softmax-seed5", "mlp-seed5"))
     assert mlp["model"]["widths"] == [3]
     assert softmax["training"]["steps"] == mlp["training"]["steps"] == 2
     assert softmax["seed"] == mlp["seed"] == 5
@@ -125,6 +126,9 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
             ["--config.model.width is no field of any variant", "did you mean --config.model.widths"],
         ),
         (["--config.training.stepz=3"], ["did you mean --config.training.steps"]),
+        (["--config.model.name="], ["--config.model.name needs a value"]),
+        (["--config.model.name=unet"], ["no architecture for classification"]),
+        (["--config.data.std=()"], ["data.mean and data.std need one value, or one a channel"]),
         (["--sedes=1"], ["--sedes is no flag", "--seeds"]),
         (["--config.training.steps=x"], ["takes a whole number"]),
     ],
@@ -135,10 +139,52 @@ def test_mistakes_end_in_one_sentence_before_anything_runs(command, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_a_seed_counts_once_however_often_it_is_named(command, tmp_path):
+    drawn = []
+    command("--workdir", tmp_path, "--variants=mlp", "--seeds=0")
+    finished = command(
+        "--workdir", tmp_path, "--variants=mlp,mlp", "--seeds=0,1,0", pictures=lambda _, records: drawn.extend(records)
+    )
+    assert finished.code == 0, finished.err
+    assert "run 2 of 2" in finished.out
+    assert [record.folder.name for record in drawn] == ["mlp-seed0", "mlp-seed1"]
+
+
+def test_only_the_chosen_variants_must_take_what_is_changed(command, tmp_path):
+    finished = command(
+        "--workdir",
+        tmp_path,
+        "--variants=mlp",
+        "--seeds=0",
+        "--config.model.name=cnn",
+        "--config.model.pool_after=(1,)",
+        "--config.model.widths=(2,)",
+        "--noconfig.model.global_average",
+    )
+    assert finished.code == 0, finished.err
+    assert commands.read(tmp_path / "mlp-seed0" / "config.json")["model"]["name"] == "cnn"
+
+
+def test_a_command_that_was_refused_late_leaves_the_folder_to_the_next(command, tmp_path):
+    wrong = command(
+        "--workdir",
+        tmp_path,
+        "--variants=mlp",
+        "--seeds=0",
+        "--config.model.name=cnn",
+        "--config.model.padding=SAME",
+        "--config.model.pool_after=(9,)",
+    )
+    commands.assert_refused(wrong, "pool_after is (9,)")
+    assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=0").code == 0
+
+
 def test_help_names_variants_seeds_and_fields(command):
     finished = command("--help", directory=False)
     assert finished.code == 0
     assert "variants softmax, mlp; seeds 0, 1" in finished.out
+    assert finished.out.count("training.patience (int)") == 1
+    assert re.search(r"^fields of mlp .*\n  model.widths", finished.out, re.MULTILINE)
     for word in ("--variants", "--seeds", "--workdir", "training.patience", "augmentation.mixup_alpha", "Two models, two seeds."):
         assert word in finished.out, word
 

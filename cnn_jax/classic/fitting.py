@@ -1,5 +1,6 @@
 """A classic method's run, from configuration to record: the same splits, figures and pictures as a network's."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -45,10 +46,11 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
     start, selection, found = time.perf_counter(), config.selection, None
     if selection.ks:
         count = min(selection.examples, len(images))
-        found = cross_validate(images[:count], labels[:count], selection.ks, folds=selection.folds, seed=config.seed)
+        some = np.random.default_rng(config.seed).permutation(len(images))[:count]  # folders store their images by class
+        found = cross_validate(images[some], labels[some], selection.ks, folds=selection.folds, seed=config.seed)
         distance, k = found.best
         print(f"chosen by {selection.folds}-fold cross-validation on {count:,} training images: k={k}, {distance}", flush=True)
-        method = type(method)(method.features, k, distance)
+        method = dataclasses.replace(method, k=k, distance=distance)
         summary["cross_validation"] = {
             "ks": list(found.ks),
             "examples": count,
@@ -80,6 +82,8 @@ def _evaluate(fitted, images, classes: int, stopped: Callable) -> tuple[ImageEva
     """(the evaluation, seconds that predicting took). What is drawn as probability is the method's share of votes, leaves or
     images; of margins, which are none, their softmax."""
     scores, seconds = [], 0.0
+    if len(images):
+        fitted.scores(images.arrays(range(min(BATCH, len(images))))[0])  # compiles, untimed
     for first in range(0, len(images), BATCH):
         stopped()
         some, _ = images.arrays(range(first, min(first + BATCH, len(images))))

@@ -104,7 +104,7 @@ class SupportVectorMachine:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
 
         Raises:
-            InputError: a library is absent.
+            InputError: all images are of one class, or a library is absent.
         """
         try:
             from sklearn.svm import SVC, LinearSVC
@@ -135,7 +135,7 @@ class RandomForest:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
 
         Raises:
-            InputError: a library is absent.
+            InputError: all images are of one class, or a library is absent.
         """
         try:
             from sklearn.ensemble import RandomForestClassifier
@@ -163,7 +163,7 @@ class LogisticRegression:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
 
         Raises:
-            InputError: a library is absent.
+            InputError: all images are of one class, or a library is absent.
         """
         try:
             from sklearn.linear_model import LogisticRegression
@@ -246,9 +246,18 @@ def _one_thread():
 
 
 def _fitted(features, estimator, images, labels):
-    """A scikit-learn classifier with probabilities or margins, learnt from standardised features."""
+    """A scikit-learn classifier with probabilities or margins, learnt from standardised features.
+
+    Raises:
+        InputError: all images are of one class.
+    """
     from sklearn.exceptions import ConvergenceWarning
 
+    if len(np.unique(labels)) < 2:
+        raise InputError(
+            "the training images are all of one class, and there is nothing to tell apart: raise data.train_examples, or add images "
+            "of other classes."
+        )
     represent = _standardised(features, images)
     with warnings.catch_warnings(), _one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is an option

@@ -7,6 +7,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from cnn_jax.data.images import LabelledImages
 from cnn_jax.data.pipeline import read_ahead
@@ -17,7 +18,8 @@ class ImageEvaluation:
     """Predictions for a split, in its order.
 
     `labels` and `predictions` int32 `[images]`; `probabilities` float32 `[images]`, what the model gives the class it predicts;
-    `loss` the mean in nats, weighted as in training, None where there are no images; `within_five` how many images have their class
+    `loss` the mean cross-entropy in nats, without class weights or label smoothing, so that runs with and without compare; None where
+    there are no images; `within_five` how many images have their class
     among the five most probable.
     """
 
@@ -35,26 +37,24 @@ class ImageEvaluation:
         return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
 
 
-def make_image_step(model, loss: Callable, normalize: Callable, classes: int):
+def make_image_step(model, normalize: Callable, classes: int):
     """`(variables, batch) -> results`, to be compiled; one row of each result is one image.
 
     A batch holds `image` uint8 `[batch, height, width, channels]`, `label` int32 `[batch]` (-1: not counted) and `shift_px` int32
-    `[batch, 2]`, how far the image is moved down and to the right, zeros coming in. Results: `prediction` int32, `probability`,
-    `loss_sum` and `loss_count` float32, `within_five` bool, all `[batch]`.
+    `[batch, 2]`, how far the image is moved down and to the right, zeros coming in. Results: `prediction` int32, `probability` and
+    `loss` (cross-entropy, nats) float32, `within_five` bool, all `[batch]`.
     """
 
     def image_step(variables, batch):
         images = jax.vmap(shifted)(batch["image"], batch["shift_px"])
         logits = model.apply(variables, normalize(images.astype(jnp.float32) / 255), train=False)
         labels = jax.nn.one_hot(batch["label"], classes)  # a label of -1 is all zeros
-        loss_sum, loss_count = jax.vmap(loss)(logits, labels)
         of_label = jnp.sum(logits * labels, axis=-1, keepdims=True)
         return {
             "prediction": logits.argmax(-1).astype(jnp.int32),
             "probability": jax.nn.softmax(logits).max(-1),
             "within_five": jnp.sum(logits > of_label, axis=-1) < 5,
-            "loss_sum": loss_sum,
-            "loss_count": loss_count,
+            "loss": optax.softmax_cross_entropy(logits, labels),
         }
 
     return image_step
@@ -105,12 +105,11 @@ class ImageEvaluator:
             if len(results) > 1:  # fetched one batch late, so that devices don't wait for the host
                 results[-2] = jax.device_get(results[-2])
         joined = {key: np.concatenate([np.asarray(r[key]) for r in results])[:count] for key in results[0]}
-        weight = joined["loss_count"].sum(dtype=np.float64)
         return ImageEvaluation(
             self.classes,
             np.asarray(self.images.labels),
             joined["prediction"],
             joined["probability"],
-            float(joined["loss_sum"].sum(dtype=np.float64) / weight) if weight else None,
+            float(joined["loss"].mean(dtype=np.float64)) if count else None,
             int(joined["within_five"].sum()),
         )

@@ -29,6 +29,8 @@ from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "pillow", "dm-pix")
+OPTIONAL_PACKAGES = ("tensorflow-datasets", "array-record", "scikit-learn", "scikit-image", "joblib")
+"""Of extras; those that are installed are recorded."""
 
 
 class Record:
@@ -86,12 +88,23 @@ class Record:
                     f"{self.workdir} holds other files ({', '.join(sorted(others)[:3])}) and no run; give an empty or new --workdir."
                 )
             return
+        if not self._begun:  # by a command that was refused later, or interrupted before it had done anything
+            self.config_path.unlink()
+            (self.workdir / "environment.json").unlink(missing_ok=True)
+            return
         different = configuration.differences(configuration.read(self.config_path), self.config)
         if different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here): {'; '.join(different)}; "
                 "give another --workdir, or the same values to resume."
             )
+
+    @property
+    def _begun(self) -> bool:
+        """Whether the folder holds anything that a run computed."""
+        metrics, checkpoints = self.workdir / "metrics.jsonl", self.workdir / "checkpoints"
+        logged = metrics.exists() and metrics.stat().st_size > 0
+        return logged or (self.workdir / "summary.json").exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
     @property
     def config_path(self) -> Path:
@@ -224,6 +237,9 @@ def environment(config: Config, fingerprint: str, command: str) -> dict:
 
     devices = jax.devices()
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    for name in OPTIONAL_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "digest": configuration.digest(config),
         "data_fingerprint": fingerprint,

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLoca
 
 from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.reporting.figures import curve, running_mean, series
-from cnn_jax.reporting.style import DPI, NOTHING, TRAIN, VALIDATION, curve_style, label, note, save, style
+from cnn_jax.reporting.style import DPI, TRAIN, VALIDATION, curve_style, label, note, save, style
 
 _GREY = "#A6A6A6"
 
@@ -77,14 +77,19 @@ def _apart(ks: Sequence[int]) -> list[int]:
     return kept
 
 
-def overfitting(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path, baseline: str | None = None) -> None:
+def overfitting(
+    runs: Mapping[str, Sequence[Mapping[str, float]]],
+    final: Mapping[str, tuple[float, float]],
+    path: str | Path,
+    baseline: str | None = None,
+) -> None:
     """Draw accuracy and loss of several runs against the step, a variant a panel, with the baseline in grey behind each.
 
     `runs` holds the rows of each run's metrics.jsonl (`step`, `train/accuracy`, `validation/accuracy`, `train/loss`,
-    `validation/loss`, any of them missing). `baseline` names one of them. Curves of training are running means over a tenth of the
-    records. Over each panel stands the last gap: the mean of `train/accuracy` over the last tenth of the steps, less the last
-    `validation/accuracy`. Both are as recorded, training's under augmentation and dropout where the run has them. The PNG is
-    written to `path`.
+    `validation/loss`, any of them missing), `final` its accuracy on training and on test images at the end, both without dropout or
+    augmentation: these stand over each panel with their difference. `baseline` names one of the runs. Curves of training are
+    running means over a tenth of the records, as they were recorded: under augmentation, mixup and dropout where the run has them.
+    The PNG is written to `path`.
 
     Raises `ValueError` if there is no run, or none is called `baseline`.
     """
@@ -118,10 +123,10 @@ def overfitting(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | P
                 if kind == "loss" and index + columns >= len(runs):
                     axes.set_xlabel("step")
                 all_axes[kind].append(axes)
-            gap = _gap(rows)
             all_axes["accuracy"][-1].set_title(label(name, 26), pad=16)
-            text = "train less validation " + (NOTHING if gap is None else f"{gap:+.3f}")
-            all_axes["accuracy"][-1].annotate(text, (0, 1), (0, 4), "axes fraction", textcoords="offset points", fontsize=8)
+            train, test = final[name]
+            text = f"at the end: train {train:.3f}, test {test:.3f}, gap {train - test:+.3f}"
+            all_axes["accuracy"][-1].annotate(text, (0, 1), (0, 4), "axes fraction", textcoords="offset points", fontsize=7)
         for kind, bounds in (("accuracy", (0, 1)), ("loss", (0, math.inf))):
             low, high = _limits([runs[name] for name in runs], kind, bounds)
             for axes in all_axes[kind]:
@@ -139,15 +144,6 @@ def _smooth(rows: Sequence[Mapping[str, float]], split: str, kind: str) -> tuple
     """Validation as it is, training as a running mean."""
     points = series(rows, f"{split}/{kind}")
     return running_mean(points)[1] if split == "train" else points
-
-
-def _gap(rows: Sequence[Mapping[str, float]]) -> float | None:
-    """Accuracy on training, mean over the last tenth of the steps, less the last on validation; None where one is missing."""
-    steps, train = series(rows, "train/accuracy")
-    _, validation = series(rows, "validation/accuracy")
-    if not train or not validation:
-        return None
-    return float(np.mean([value for step, value in zip(steps, train, strict=True) if step >= steps[-1] * 0.9]) - validation[-1])
 
 
 def _limits(runs: Sequence[Sequence[Mapping[str, float]]], kind: str, bounds: tuple[float, float]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 A record is a folder with `config.json`, `environment.json` and `summary.json`. What a record doesn't hold shows as a dash.
 """
 
+import json
 import math
 import os
 import re
@@ -167,11 +168,19 @@ def results_page(records: Sequence[Record]) -> str:
 
 
 def variants(records: Iterable[Record]) -> list[list[Record]]:
-    """Records that differ in their seed alone, together: of one folder, one set of data and one variant. Best first."""
+    """Records that differ in their seed alone, together: of one folder and one configuration but for the seed. Best first.
+
+    A seed that was run twice counts once: the second record stands by itself.
+    """
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        variant = record.config.get("variant") or record.name
-        groups.setdefault((record.location.rpartition("/")[0], record.source, variant), []).append(record)
+        same = {key: value for key, value in record.config.items() if key != "seed"}
+        if isinstance(same.get("data"), Mapping):
+            same["data"] = {key: value for key, value in same["data"].items() if key != "directory"}
+        key = record.location.rpartition("/")[0], record.config.get("variant") or record.name, json.dumps(same, sort_keys=True)
+        while any(record.config.get("seed") == other.config.get("seed") for other in groups.get(key, ())):
+            key = (*key, "again")
+        groups.setdefault(key, []).append(record)
 
     def rank(group):
         values = [_leading_value(record) for record in group]

@@ -10,7 +10,6 @@ from sklearn import metrics as sklearn_metrics
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation, ImageEvaluator, make_image_step, shifted
 from cnn_jax.training.devices import Devices
-from cnn_jax.training.losses import cross_entropy
 
 CLASSES = 7
 
@@ -28,7 +27,10 @@ class Images:
 
     def __init__(self, count):
         rng = np.random.default_rng(1)
-        self.images, self.labels = rng.integers(0, 256, (count, 4, 5, 1), np.uint8), rng.integers(0, CLASSES, count).astype(np.int32)
+        self.images, self.labels = (
+            rng.integers(0, 256, (count, 4, 5, 1), np.uint8),
+            rng.integers(0, CLASSES, count).astype(np.int32),
+        )
         self.reads = np.zeros(count, int)
 
     def __len__(self):
@@ -44,7 +46,7 @@ def compiled():
     model = Flat()
     variables = model.init(jax.random.key(0, impl="rbg"), jnp.zeros((1, 4, 5, 1)), train=False)
     devices = Devices()
-    return devices, devices.predict(make_image_step(model, cross_entropy, lambda x: x, CLASSES)), variables
+    return devices, devices.predict(make_image_step(model, lambda x: x, CLASSES)), variables
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(23, 5), (20, 5), (3, 8), (1, 1)])

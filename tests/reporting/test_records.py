@@ -54,10 +54,23 @@ def test_other_data_and_other_values_are_refused(tmp_path):
         record.begin(ENVIRONMENT)
         with pytest.raises(InputError, match="fingerprint two, recorded one"):
             record.begin(ENVIRONMENT | {"data_fingerprint": "two"})
+        record.log({"step": 1, "elapsed_s": 0.5})
     other = smoke()
     other.model = model_config("unet", base_width=9)
     with pytest.raises(InputError, match=r"model.base_width: 8, 9"), Record(tmp_path / "run", other):
         pass
+
+
+def test_a_folder_in_which_nothing_was_computed_may_be_begun_with_other_values(tmp_path):
+    with Record(tmp_path / "run", smoke()) as record:
+        record.begin(ENVIRONMENT)
+        record.rewind(lambda line: True)
+    other = smoke()
+    other.seed = 9
+    with Record(tmp_path / "run", other) as record:
+        record.begin(ENVIRONMENT | {"data_fingerprint": "two"})
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 9
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["data_fingerprint"] == "two"
 
 
 def test_lines_of_steps_that_will_be_taken_again_are_dropped(tmp_path):

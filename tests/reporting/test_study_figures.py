@@ -68,12 +68,13 @@ def rows(final: float, validation: float) -> list[dict]:
 
 def test_overfitting_draws_each_run_over_the_baseline_and_says_the_gap(drawn):
     runs = {"baseline": rows(0.9, 0.7), "dropout": rows(0.8, 0.75), "empty": [], "five": rows(0.5, 0.5), "six": rows(0.5, 0.5)}
-    figure = drawn(study_figures.overfitting, runs, baseline="baseline")
+    final = dict.fromkeys(runs, (0.91, 0.7)) | {"dropout": (0.7, 0.75)}
+    figure = drawn(study_figures.overfitting, runs, final, baseline="baseline")
     accuracy, loss = figure.axes[::2], figure.axes[1::2]
     assert [axes.get_title(loc="left") for axes in accuracy] == list(runs)
-    gaps = [text for text in texts(figure) if text.startswith("train less validation")]
-    # Eleven records lie in the last tenth, and their scatter of 0.01 is left once: 0.01 / 11.
-    assert gaps == [f"train less validation {gap}" for gap in ("+0.201", "+0.051", "\N{EN DASH}", "+0.001", "+0.001")]
+    said = [text for text in texts(figure) if text.startswith("at the end")]
+    assert said[:2] == ["at the end: train 0.910, test 0.700, gap +0.210", "at the end: train 0.700, test 0.750, gap -0.050"]
+    assert len(said) == 5
     grey, own = accuracy[1].lines[:2], accuracy[1].lines[2:]
     assert {line.get_color() for line in grey} == {"#A6A6A6"}
     for line, expected in zip(grey, accuracy[0].lines, strict=True):
@@ -87,7 +88,7 @@ def test_overfitting_draws_each_run_over_the_baseline_and_says_the_gap(drawn):
 def test_overfitting_refuses_an_unknown_baseline_and_no_run():
     for runs, baseline in (({"a": []}, "b"), ({}, None)):
         with pytest.raises(ValueError, match="no run"):
-            study_figures.overfitting(runs, "unused.png", baseline=baseline)
+            study_figures.overfitting(runs, {"a": (1, 1)}, "unused.png", baseline=baseline)
 
 
 def test_seeds_are_sorted_with_students_interval(drawn):
@@ -129,7 +130,7 @@ def test_nothing_to_draw_is_refused(values):
 def test_pictures_have_the_same_bytes_each_time(tmp_path):
     def draw(folder):
         study_figures.cross_validation(KS, ACCURACIES, folder / "k.png")
-        study_figures.overfitting({"a": rows(0.9, 0.7), "b": []}, folder / "o.png", baseline="a")
+        study_figures.overfitting({"a": rows(0.9, 0.7), "b": []}, dict.fromkeys("ab", (0.9, 0.8)), folder / "o.png", baseline="a")
         study_figures.seeds({"one": [0.5], "two": [0.5, 0.6]}, folder / "s.png")
         study_figures.against_shift({"one": {0: [0.5]}}, folder / "a.png")
         return [path.read_bytes() for path in sorted(folder.glob("*.png"))]
