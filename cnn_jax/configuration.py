@@ -619,6 +619,17 @@ def model_name(argv):
     return kept, model
 
 
+def without_flag(arguments: Sequence[str], flag: str) -> list[str]:
+    """The arguments without `--flag VALUE` and `--flag=VALUE`."""
+    kept, rest = [], iter(arguments)
+    for argument in rest:
+        if argument in (f"--{flag}", f"-{flag}"):
+            next(rest, None)
+        elif not re.match(rf"--?{flag}=", argument):
+            kept.append(argument)
+    return kept
+
+
 def _last_values(argv, fields):
     """The arguments with only the last value of each field: absl would join tuples that are given twice."""
     last, rest = {}, list(argv)

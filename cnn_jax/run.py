@@ -1,6 +1,5 @@
 """A run from configuration to record, to be read from top to bottom; and the command around it."""
 
-import contextlib
 import shlex
 import statistics
 import sys
@@ -29,9 +28,7 @@ def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
     config, values = configuration.parse_command_line(argv, configurations, FLAGS)
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     workdir = values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
-    arguments = [a for a in argv[1:] if not a.startswith("--workdir")]
-    if values["workdir"] and "--workdir" in argv:
-        arguments.remove(values["workdir"])
+    arguments = configuration.without_flag(argv[1:], "workdir")
     run(config, workdir, command=shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)]))
 
 
@@ -215,24 +212,12 @@ def _run(config: Config, record, stop, command: str) -> dict:
         print(f"evaluating {task.sizes[split]:,} of {split} with the weights of step {evaluated_step}", flush=True)
         figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
         summary |= figures
-    with pictures_can_be_written(record.workdir / "figures"):
+    with records.pictures_can_be_written(record.workdir / "figures"):
         task.pictures(
             record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated
         )
     record.finish(summary)
     return summary
-
-
-@contextlib.contextmanager
-def pictures_can_be_written(folder):
-    """Around drawing into a folder: a full or closed disk becomes an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"the pictures can't be written to {folder} ({error.strerror}); free the disk or make it writable, "
-            "and run the same command again."
-        ) from error
 
 
 def _few(names):

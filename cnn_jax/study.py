@@ -4,6 +4,7 @@ Every run is a run like any other, with its own folder and record. A study that 
 runs are shown, the others begun or resumed.
 """
 
+import contextlib
 import re
 import shlex
 import sys
@@ -62,7 +63,7 @@ def main(
         configs, values = _configured(module, study, name, arguments)
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         workdir = Path(values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}")
-        rest = _without(arguments, "workdir")
+        rest = configuration.without_flag(arguments, "workdir")
         command = shlex.join(["python", "-m", module, f"--config={name}", *rest, "--workdir", str(workdir)])
         _run(configs, list(study.variants), workdir, command, pictures)
 
@@ -85,17 +86,21 @@ def finished(workdir: Path, variants: Sequence[str]) -> list:
 
 
 def _run(configs, variants, workdir, command, pictures):
-    from cnn_jax.reporting import table
+    from cnn_jax.reporting import records, table
 
-    for number, config in enumerate(configs, 1):
-        print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
-        run.run(config, workdir / folder_name(config), command)
-    records = finished(workdir, variants)
-    print(f"\n{table.variants_table(records)}")
+    try:
+        for number, config in enumerate(configs, 1):
+            print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
+            run.run(config, workdir / folder_name(config), command)
+    finally:
+        with contextlib.suppress(OSError):  # a study whose first run could not begin leaves no folder behind
+            workdir.rmdir()
+    found = finished(workdir, variants)
+    print(f"\n{table.variants_table(found)}")
     if pictures is not None:
-        with run.pictures_can_be_written(workdir / "figures"):
+        with records.pictures_can_be_written(workdir / "figures"):
             (workdir / "figures").mkdir(exist_ok=True)
-            pictures(workdir / "figures", records)
+            pictures(workdir / "figures", found)
     print(f"\nrecords and pictures: {workdir}")
 
 
@@ -175,16 +180,6 @@ def _study_name(arguments, studies):
         known = configuration.nearest(name, studies)
         raise InputError(f"--config {name} is neither a configuration nor the path of a recorded config.json: {known}.")
     return name, kept
-
-
-def _without(arguments, flag):
-    kept, rest = [], iter(arguments)
-    for argument in rest:
-        if argument in (f"--{flag}", f"-{flag}"):
-            next(rest, None)
-        elif not re.match(rf"--?{flag}=", argument):
-            kept.append(argument)
-    return kept
 
 
 def _help(module, studies):

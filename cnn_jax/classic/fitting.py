@@ -11,6 +11,7 @@ from cnn_jax.classic.cross_validation import cross_validate
 from cnn_jax.classification import MOST_CLASSES_TABLED, check
 from cnn_jax.configuration import ClassicConfig
 from cnn_jax.data.images import open_images
+from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation
 
@@ -31,12 +32,13 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
         InputError: what the user can mend.
     """
     from cnn_jax.reporting import classifier_pictures, records, study_figures
-    from cnn_jax.run import pictures_can_be_written
 
     data = open_images(config.data)
     check(config, data)
     record.begin(records.environment(config, data.fingerprint, command))
     record.rewind(lambda line: False)
+    if len(np.unique(data.splits["train"].labels)) < 2:
+        raise InputError(f"the training images of {config.data.source} are all of one class: use more of them, or other data.")
     names = list(data.classes)
     images, labels = data.splits["train"].arrays()
     sizes = ", ".join(f"{len(images):,} {split}" for split, images in data.splits.items())
@@ -68,22 +70,21 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
             summary[f"{split}/images_per_second"] = len(evaluation.labels) / seconds
             if len(names) <= MOST_CLASSES_TABLED:
                 summary[f"{split}/confusion"] = evaluation.total.tolist()
-    with pictures_can_be_written(record.workdir / "figures"):
+    with records.pictures_can_be_written(record.workdir / "figures"):
         if found is not None:
             accuracies = dict(zip(found.distances, found.accuracies, strict=True))
             study_figures.cross_validation(found.ks, accuracies, record.figures / "cross_validation.png", chosen=found.best)
         if len(data.splits["test"]):
-            classifier_pictures.prediction_pictures(names, record.figures, data.splits["test"], evaluation, 24)
+            score = "margin" if config.model.name == "svm" else "share"
+            classifier_pictures.prediction_pictures(names, record.figures, data.splits["test"], evaluation, 24, score)
     record.finish(summary)
     return summary
 
 
 def _evaluate(fitted, images, classes: int, stopped: Callable) -> tuple[ImageEvaluation, float]:
-    """(the evaluation, seconds that predicting took). What is drawn as probability is the method's share of votes, leaves or
-    images; of margins, which are none, their softmax."""
+    """(the evaluation, seconds that predicting took). In place of probabilities it has the method's scores: shares or margins."""
     scores, seconds = [], 0.0
-    if len(images):
-        fitted.scores(images.arrays(range(min(BATCH, len(images))))[0])  # compiles, untimed
+    fitted.scores(images.arrays(range(min(BATCH, len(images))))[0])  # compiles, untimed
     for first in range(0, len(images), BATCH):
         stopped()
         some, _ = images.arrays(range(first, min(first + BATCH, len(images))))
@@ -91,11 +92,5 @@ def _evaluate(fitted, images, classes: int, stopped: Callable) -> tuple[ImageEva
         scores.append(fitted.scores(some))
         seconds += time.perf_counter() - start
     scores = np.concatenate(scores)
-    shares = scores if np.allclose(scores.sum(1), 1, atol=1e-3) else _softmax(scores)
     predictions = fitted.classes[scores.argmax(1)].astype(np.int32)
-    return ImageEvaluation(classes, np.asarray(images.labels), predictions, shares.max(1)), seconds
-
-
-def _softmax(scores):
-    powers = np.exp(scores - scores.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return ImageEvaluation(classes, np.asarray(images.labels), predictions, scores.max(1)), seconds

@@ -72,8 +72,9 @@ class KNearestNeighbours:
         """
         if self.k > len(images):
             raise InputError(f"model.k is {self.k} and there are {len(images)} training images; lower it.")
-        represent = (lambda images: images) if self.features == "pixels" else _standardised(self.features, images)
-        train = represent(images)
+        represent, train = (lambda images: images), images
+        if self.features != "pixels":
+            represent, train = _standardised(self.features, images)
         classes, numbers = np.unique(np.asarray(labels, np.int32), return_inverse=True)
 
         def score(queries):
@@ -98,7 +99,7 @@ class SupportVectorMachine:
 
     features: str = field(default="hog", metadata={"choices": tuple(FEATURES)})
     kernel: str = field(default="rbf", metadata={"choices": ("linear", "rbf")})
-    penalty: float = field(default=1.0, metadata={"at_least": 0})
+    penalty: float = field(default=1.0, metadata={"at_least": 1e-9})
 
     def fit(self, images, labels, seed: int) -> Fitted:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
@@ -156,7 +157,7 @@ class LogisticRegression:
     """
 
     features: str = field(default="pixels", metadata={"choices": tuple(FEATURES)})
-    penalty: float = field(default=1.0, metadata={"at_least": 0})
+    penalty: float = field(default=1.0, metadata={"at_least": 1e-9})
     iterations: int = field(default=100, metadata={"at_least": 1})
 
     def fit(self, images, labels, seed: int) -> Fitted:
@@ -199,8 +200,7 @@ class KMeans:
             from sklearn.cluster import KMeans
         except ImportError as error:
             raise needed("k-means", error) from error
-        represent = _standardised(self.features, images)
-        features = represent(images)
+        represent, features = _standardised(self.features, images)
         estimator = KMeans(min(self.clusters, len(features)), n_init=1, max_iter=self.iterations, random_state=seed)
         with _one_thread():
             cluster = estimator.fit_predict(features)
@@ -221,17 +221,17 @@ METHODS = {
 
 
 def _standardised(features, images):
-    """Function from images to float32 features with the mean 0 and deviation 1 of `images`; what is constant there becomes 0."""
+    """(function from images to float32 features, those of `images`), which have mean 0 and deviation 1; what is constant in `images`
+    becomes 0."""
     kinds = FEATURES[features]
     values, _ = describe(images, kinds)
     mean, deviation = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
     scale = np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6), 1 / np.maximum(deviation, 1e-30), 0)
 
-    def represent(images):
-        values, _ = describe(images, kinds)
+    def standardised(values):
         return ((values - mean) * scale).astype(np.float32)
 
-    return represent
+    return lambda images: standardised(describe(images, kinds)[0]), standardised(values)
 
 
 def _one_thread():
@@ -258,10 +258,10 @@ def _fitted(features, estimator, images, labels):
             "the training images are all of one class, and there is nothing to tell apart: raise data.train_examples, or add images "
             "of other classes."
         )
-    represent = _standardised(features, images)
+    represent, described = _standardised(features, images)
     with warnings.catch_warnings(), _one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is an option
-        estimator.fit(represent(images), np.asarray(labels, np.int32))
+        estimator.fit(described, np.asarray(labels, np.int32))
 
     if hasattr(estimator, "predict_proba"):
         return Fitted(represent, estimator.predict_proba, estimator.classes_)

@@ -17,7 +17,8 @@ from cnn_jax.data.pipeline import read_ahead
 class ImageEvaluation:
     """Predictions for a split, in its order.
 
-    `labels` and `predictions` int32 `[images]`; `probabilities` float32 `[images]`, what the model gives the class it predicts;
+    `labels` and `predictions` int32 `[images]`; `probabilities` float32 `[images]`, what the model gives the class it predicts (of a
+    classic method its score);
     `loss` the mean cross-entropy in nats, without class weights or label smoothing, so that runs with and without compare; None where
     there are no images; `within_five` how many images have their class
     among the five most probable.

@@ -1,8 +1,10 @@
 """Figures of merit from a confusion matrix. Every ratio is a function of integer counts, so nothing is averaged over batches.
 
 A confusion matrix is int64 `[classes, classes]`: rows are the truth, columns the prediction, entries pixels, or images where whole
-images are classified. "Present" classes
-are those that occur in truth or prediction; a class that is absent from both is not scored: it counts neither as 0 nor as 1.
+images are classified.
+
+"Present" classes are those that occur in truth or prediction; a class that is absent from both is not scored: it counts neither as 0
+nor as 1.
 """
 
 import jax.numpy as jnp

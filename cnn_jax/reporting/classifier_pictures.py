@@ -56,15 +56,16 @@ def draw(task, folder, lines, evaluator, evaluation, variables) -> None:
     )
 
 
-def prediction_pictures(names, folder, images, evaluation, count: int) -> None:
-    """What needs predictions alone: the confusion matrix, and the misclassified images that the model was surest of."""
+def prediction_pictures(names, folder, images, evaluation, count: int, score: str = "probability") -> None:
+    """What needs predictions alone: the confusion matrix, and the misclassified images that the model was surest of, with their
+    probability, or what else `score` calls it."""
     figures.confusion_matrix(evaluation.total, names, folder / "confusion_matrix.png", unit="examples")
     found = evaluation.labels, evaluation.predictions, evaluation.probabilities
-    image_figures.misclassified(_Pictured(images), *found, names, folder / "misclassified.png", count=count)
+    image_figures.misclassified(_Pictured(images), *found, names, folder / "misclassified.png", count=count, score=score)
 
 
 def looked_at(evaluation) -> list[int]:
-    """Which test images are looked into: the surest errors, and as many right ones, of different classes first."""
+    """Which test images are looked into: half of them the surest errors, the others right, of different classes first."""
     wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
     wrong = wrong[np.argsort(-evaluation.probabilities[wrong], kind="stable")][: LOOKED_AT // 2].tolist()
     right, classes = [], set()
@@ -72,7 +73,10 @@ def looked_at(evaluation) -> list[int]:
         if evaluation.labels[index] not in classes:
             right.append(index)
             classes.add(evaluation.labels[index])
-    return [*right[: LOOKED_AT - len(wrong)], *wrong] or [0]
+    right += [
+        index for index in np.flatnonzero(evaluation.predictions == evaluation.labels)[:LOOKED_AT].tolist() if index not in right
+    ]
+    return [*right[: LOOKED_AT - len(wrong)], *wrong]
 
 
 class _Pictured:

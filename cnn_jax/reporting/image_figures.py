@@ -35,12 +35,13 @@ def misclassified(
     class_names: Sequence[str],
     path: str | Path,
     count: int = 20,
+    score: str = "probability",
 ) -> None:
     """Draw the `count` most confidently wrong examples, the surest first, each over its true class, the prediction, its probability.
 
     `images[i]` is uint8 [height, width, 1 or 3], fetched for those that are drawn alone; `truths` and `predictions` are class
-    indices [examples], `probabilities` [examples] what the model gave its prediction, 0 to 1. Where nothing is wrong the picture
-    says so. The PNG is written to `path`.
+    indices [examples], `probabilities` [examples] what the model gave its prediction, 0 to 1, or another score, which `score` then
+    names. Where nothing is wrong the picture says so. The PNG is written to `path`.
 
     Raises `ValueError` if there is no example or lengths don't agree.
     """
@@ -69,7 +70,7 @@ def misclassified(
         columns = min(5, len(cells))
         caption = "The most confident of " if len(chosen) < len(wrong) else ""
         caption += f"{len(wrong):,} {'error' if len(wrong) == 1 else 'errors'} among {examples:,} examples: "
-        caption += "true class, \N{RIGHTWARDS ARROW} prediction and its probability"
+        caption += f"true class, \N{RIGHTWARDS ARROW} prediction and its {score}"
         mosaic(cells, path, headings=[""] * columns, cells_per_row=columns, caption=caption)
 
 

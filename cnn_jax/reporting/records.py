@@ -218,6 +218,18 @@ def metrics_lines(path: Path) -> list[dict]:
     return lines
 
 
+@contextlib.contextmanager
+def pictures_can_be_written(folder):
+    """Around drawing into a folder: a full or closed disk becomes an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"the pictures can't be written to {folder} ({error.strerror}); free the disk or make it writable, "
+            "and run the same command again."
+        ) from error
+
+
 def read_run(run) -> tuple[Config, dict, dict]:
     """(configuration, environment, summary) of a finished run.
 
