@@ -55,7 +55,7 @@ class StoredImages:
 
     `splits` has "train" and, where they hold labelled images, "validation" and "test". `channels` is 1 or 3; `image_px` the height
     and width of every image, or None where images differ. `digest` is hexadecimal and changes when any image, label, class or
-    split does.
+    split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
     """
 
     classes: tuple[str, ...]
@@ -158,7 +158,7 @@ class ImageSet:
 
     `classes` are the names in label order; `splits` has "train", "validation" and "test" (validation may be empty); `channels` is
     1 or 3; `image_px` the height and width of every image as delivered. The fingerprint is a hexadecimal digest that changes when
-    any image, label, class or split does.
+    any image, label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
     """
 
     classes: tuple[str, ...]

@@ -66,7 +66,8 @@ def grad_cam(model, variables, images, classes, layer: str | None = None) -> np.
         model, variables: a classifier; the state of its normalisation is that of evaluation.
         images: float32 `[batch, height, width, channels]`, normalised.
         classes: integers `[batch]`, the class asked for in each image. To ask for several, repeat the image.
-        layer: one of `map_names`; by default the last of the outermost, which is the map that the head pools or flattens.
+        layer: one of `map_names`; by default the last of the outermost that is larger than 1x1: the map that the head pools or flattens,
+            unless the image is so small that an earlier one must do.
 
     Raises:
         ValueError: the model has no such layer, or no map with spatial extent at all (a multilayer perceptron).

@@ -142,7 +142,7 @@ class InceptionV3(nn.Module):
 
     @property
     def least_px(self) -> int:
-        """Least side of an image, in pixels: what leaves 1x1 at the end, and 5x5 for the auxiliary head's average pooling."""
+        """Least side of an image, in pixels: Keras's limit, under which little is left, or what leaves 5x5 for the auxiliary head."""
         if self.stem == "imagenet":
             return 107 if self.auxiliary else 75
         return 17 if self.auxiliary else 1

@@ -1,4 +1,4 @@
-"""Losses over pixels, each as a sum and a count, so that what is ignored or padded can't be forgotten.
+"""Losses over pixels or images, each as a sum and a count, so that what is ignored or padded can't be forgotten.
 
 A mean over a batch, over accumulated parts or over devices is the sum of the sums divided by the sum of the counts.
 """

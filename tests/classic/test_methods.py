@@ -131,6 +131,13 @@ def test_clusters_have_the_label_of_their_majority():
     np.testing.assert_allclose(fitted.scores(images[[0, 3]]), [[2 / 3, 1 / 3], [1 / 4, 3 / 4]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["svm", "random_forest", "logistic_regression"])
+def test_one_class_alone_is_refused(name):
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    with pytest.raises(InputError, match=r"all of one class.*data\.train_examples"):
+        METHODS[name]().fit(images, np.full(4, 3, np.int32), 0)
+
+
 def test_more_neighbours_than_images_are_refused():
     with pytest.raises(InputError, match=r"model\.k is 9"):
         KNearestNeighbours(k=9).fit(TRAIN[0][:8], TRAIN[1][:8], 0)
