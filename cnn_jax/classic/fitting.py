@@ -35,10 +35,10 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
 
     data = open_images(config.data)
     check(config, data)
-    record.begin(records.environment(config, data.fingerprint, command))
-    record.rewind(lambda line: False)
     if len(np.unique(data.splits["train"].labels)) < 2:
         raise InputError(f"the training images of {config.data.source} are all of one class: use more of them, or other data.")
+    record.begin(records.environment(config, data.fingerprint, command))
+    record.rewind(lambda line: False)
     names = list(data.classes)
     images, labels = data.splits["train"].arrays()
     sizes = ", ".join(f"{len(images):,} {split}" for split, images in data.splits.items())
