@@ -23,11 +23,11 @@ from experiments.dense_vs_convolutional import MEAN, STD
 
 
 def default() -> ClassificationConfig:
-    """A small convolutional network on Fashion-MNIST, five passes; about five minutes on two CPU cores."""
+    """A small convolutional network on Fashion-MNIST, five passes; about three minutes on two CPU cores."""
     return ClassificationConfig(
         experiment="classify",
         configuration="default",
-        model=model_config("cnn", widths=(32, 64, 128), pool_after=(1, 2, 3), dense=(64,), padding="SAME"),
+        model=model_config("cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), padding="SAME"),
         data=ImageDataConfig(source="fashion_mnist", mean=MEAN, std=STD),
         augmentation=ImageAugmentationConfig(flip_horizontal_probability=0.5),
         training=TrainingConfig(steps=2110, batch_size=128, validate_every_steps=422, log_every_steps=50),

@@ -125,7 +125,7 @@ def overfitting(
                 all_axes[kind].append(axes)
             all_axes["accuracy"][-1].set_title(label(name, 26), pad=16)
             train, test = final[name]
-            text = f"at the end: train {train:.3f}, test {test:.3f}, gap {train - test:+.3f}"
+            text = f"train {train:.3f}, test {test:.3f}, gap {train - test:+.3f}"
             all_axes["accuracy"][-1].annotate(text, (0, 1), (0, 4), "axes fraction", textcoords="offset points", fontsize=7)
         for kind, bounds in (("accuracy", (0, 1)), ("loss", (0, math.inf))):
             low, high = _limits([runs[name] for name in runs], kind, bounds)

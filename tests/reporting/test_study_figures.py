@@ -72,8 +72,8 @@ def test_overfitting_draws_each_run_over_the_baseline_and_says_the_gap(drawn):
     figure = drawn(study_figures.overfitting, runs, final, baseline="baseline")
     accuracy, loss = figure.axes[::2], figure.axes[1::2]
     assert [axes.get_title(loc="left") for axes in accuracy] == list(runs)
-    said = [text for text in texts(figure) if text.startswith("at the end")]
-    assert said[:2] == ["at the end: train 0.910, test 0.700, gap +0.210", "at the end: train 0.700, test 0.750, gap -0.050"]
+    said = [text for text in texts(figure) if text.startswith("train 0")]
+    assert said[:2] == ["train 0.910, test 0.700, gap +0.210", "train 0.700, test 0.750, gap -0.050"]
     assert len(said) == 5
     grey, own = accuracy[1].lines[:2], accuracy[1].lines[2:]
     assert {line.get_color() for line in grey} == {"#A6A6A6"}
