@@ -295,7 +295,7 @@ def _model_section(name):
     if isinstance(module, functools.partial):
         module, bound = module.func, module.keywords
     meanings = dict(re.findall(r"^        (\w+): (.+)$", module.__doc__ or "", re.MULTILINE))
-    fields = [("name", str, setting(name, "the architecture"))]
+    fields = [("name", str, setting(name, "the architecture or method, which brings its own options of model"))]
     for option in dataclasses.fields(module):
         if option.name not in ("parent", "name", "num_classes", "axis_name", *bound):
             help = meanings.get(option.name, "").rstrip(".")
@@ -684,7 +684,7 @@ def help_text(module: str, configurations: Mapping[str, Callable[[], Config]], f
     first = next(iter(configurations))
     lines += ["", f"fields (defaults of {first!r}; set as --config.FIELD=VALUE):"]
     for path, option, value in leaves(configurations[first]()):
-        if path in FIXED:
+        if path in FIXED and path != "model.name":
             continue
         kind = getattr(option.type, "__name__", "")
         if get_origin(option.type) is tuple:

@@ -122,7 +122,7 @@ def test_help_lists_every_configuration_and_field():
         assert re.search(rf"^  {name} +\S", finished.out, re.MULTILINE), name
         assert make.__doc__.strip().splitlines()[0] in finished.out
     for path, option, _ in leaves(CONFIGURATIONS["default"]()):
-        if path not in ("experiment", "configuration", "model.name"):
+        if path not in ("task", "experiment", "configuration", "variant"):
             assert re.search(rf"^  {re.escape(path)} \(.+\) = .+\n      \S", finished.out, re.MULTILINE), path
             assert option.metadata["help"], path
 

@@ -46,6 +46,7 @@ AVERAGING = (
 
 _FIGURES = ("parameters", "steps", "wall_time_s", "train/images_per_second")
 _BRIEF = ("record", "data", "device", "parameters", "steps", "mIoU", "pixel accuracy", "accuracy", "training time, s")
+_MOVED = "test/shifted_accuracy/"
 _BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
 _MOST_CLASSES = 30
 _NOTHING = "\N{EN DASH}"
@@ -128,7 +129,7 @@ def read_record(folder: Path, results: Path) -> Record:
     shown = [
         *_FIGURES,
         *(f"test/{key}" for key in HEADLINES),
-        *(k for k in summary if k.startswith(("test/iou/", "test/class_accuracy/"))),
+        *(k for k in summary if k.startswith(("test/iou/", "test/class_accuracy/", _MOVED))),
     ]
     for key in shown:
         value = summary.get(key)
@@ -185,7 +186,7 @@ def variants(records: Iterable[Record]) -> list[list[Record]]:
     def rank(group):
         values = [_leading_value(record) for record in group]
         known = [value for value in values if value is not None]
-        return group[0].source, not known, -sum(known) / max(len(known), 1), group[0].location
+        return group[0].experiment, group[0].source, not known, -sum(known) / max(len(known), 1), group[0].location
 
     return sorted(groups.values(), key=rank)
 
@@ -193,7 +194,8 @@ def variants(records: Iterable[Record]) -> list[list[Record]]:
 def headline_table(records: Iterable[Record], *, link_base: str = "", brief: bool = False, by_variant: bool = False) -> str:
     """A Markdown table: what was run on what, the headline metrics of the test split, speed and training time.
 
-    Rows stand by data source, best first by mIoU or accuracy. `link_base` is the path from the page to the results folder.
+    Rows stand by experiment and data source, best first by mIoU or accuracy. Accuracies on moved test images, and on the training
+    images at the end, have columns where a record has them. `link_base` is the path from the page to the results folder.
     `by_variant` gives runs that differ in their seed one row. `brief`, for a README, does so too, leaves some columns out, writes
     the experiment before each name, and makes a table for each kind of record. Training time covers the steps, with their
     compilation and the validations between them.
@@ -203,6 +205,12 @@ def headline_table(records: Iterable[Record], *, link_base: str = "", brief: boo
         kinds = [[r for r in records if r.leading == leading] for leading in ("miou", "accuracy", "")]
         return "\n\n".join(headline_table(kind, link_base=link_base, brief=True) for kind in kinds if kind)
     shown = [key for key in HEADLINES if any(f"test/{key}" in record.summary for record in records)]
+    moved = {key for record in records for key in record.summary if key.startswith(_MOVED)}
+    further = {
+        key: f"moved by {key.removeprefix(_MOVED)} px" for key in sorted(moved, key=lambda key: int(key.removeprefix(_MOVED)))
+    }
+    if any("train/accuracy" in record.summary for record in records):
+        further["train/accuracy"] = "on training images"
     rows = []
     for group in variants(records) if brief or by_variant else [[record] for record in _ranked(records)]:
         first = group[0]
@@ -219,6 +227,7 @@ def headline_table(records: Iterable[Record], *, link_base: str = "", brief: boo
             "seed": _escaped(seeds),
             "device": _escaped(first.device),
             **{HEADLINES[key]: _mean(group, f"test/{key}", ".4f") for key in shown},
+            **{title: _mean(group, key, ".4f") for key, title in further.items()},
             "training images/s": _mean(group, "train/images_per_second", ",.1f"),
             "training time, s": _mean(group, "wall_time_s", ",.0f"),
         }
@@ -256,12 +265,12 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         headlines = [
             (name, _number(summary[f"{split}/{key}"], ".4f")) for key, name in HEADLINES.items() if f"{split}/{key}" in summary
         ]
-        moved = f"{split}/shifted_accuracy/"
-        headlines += [
-            (f"moved by {key.removeprefix(moved)} px", _number(value, ".4f"))
-            for key, value in summary.items()
-            if key.startswith(moved)
-        ]
+        if split == "test":
+            headlines += [
+                (f"moved by {key.removeprefix(_MOVED)} px", _number(value, ".4f"))
+                for key, value in summary.items()
+                if key.startswith(_MOVED)
+            ]
         names = _classes(summary, split)
         names = names if len(names) <= _MOST_CLASSES else []
         keys, titles = ("iou", "dice"), ("IoU", "Dice")
@@ -338,7 +347,7 @@ def _ranked(records: Iterable[Record]) -> list[Record]:
 
     def rank(record: Record):
         value = _leading_value(record)
-        return record.source, value is None, -(value or 0.0), record.location
+        return record.experiment, record.source, value is None, -(value or 0.0), record.location
 
     return sorted(records, key=rank)
 

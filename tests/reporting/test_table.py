@@ -69,6 +69,34 @@ def test_headline_table_holds_the_figures_of_the_record(tmp_path):
     }
 
 
+def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
+    values = {"test/miou": None, "test/iou/building": None, "test/iou/vegetación": None, "test/class_accuracy/a": 0.5}
+    for name, seed, accuracy in [("cnn-seed0", 0, 0.91), ("cnn-seed1", 1, 0.93), ("mlp-seed0", 0, 0.8), ("cnn-seed1-again", 1, 0.5)]:
+        folder = write_record(tmp_path / "study" / name, seed=seed, **values, **{"test/accuracy": accuracy})
+        moved = {"test/shifted_accuracy/10": accuracy - 0.2, "test/shifted_accuracy/2": accuracy - 0.1}
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        (folder / "summary.json").write_text(json.dumps(summary | moved), encoding="utf-8")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config |= {"variant": name.split("-")[0]}
+        config["data"] |= {"directory": name}  # where the data lie makes no other variant
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    records = read_records(tmp_path)
+    assert len(cells(headline_table(records))) == 4
+    both, mlp, again = cells(headline_table(records, by_variant=True))
+    # Mean 0.92; standard error 0.01, times the t quantile of one degree of freedom, 12.7062.
+    assert both["accuracy"] == "0.9200 ± 0.1271"
+    assert (both["record"], both["seed"]) == ("[cnn](study/)", "2 seeds")
+    assert list(both)[-4:-2] == ["moved by 2 px", "moved by 10 px"]
+    assert both["moved by 10 px"] == "0.7200 ± 0.1271"
+    assert (mlp["accuracy"], mlp["seed"]) == ("0.8000", "0")
+    assert (again["record"], again["accuracy"]) == ("[cnn-seed1-again](study/cnn-seed1-again/)", "0.5000"), "a seed counts once"
+    brief = headline_table(records, brief=True, link_base="results")
+    assert "[study/cnn](results/study/)" in brief
+    page = results_page(records)
+    assert page.index("0.9200 ± 0.1271") < page.index("### Every run")
+    assert "### Recall per class on the test split of dubai" in page
+
+
 def test_links_lead_to_the_records(tmp_path):
     folder = write_record(tmp_path / "results" / "aerial_unet" / "año 1")
     records = read_records(tmp_path / "results")
