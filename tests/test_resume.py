@@ -12,6 +12,7 @@ import time
 import pytest
 
 from cnn_jax.evaluation.evaluate import SceneEvaluator
+from cnn_jax.reporting.records import Record
 from cnn_jax.training.checkpoints import Checkpoints
 from tests import commands
 from tests.commands import (
@@ -223,7 +224,7 @@ def test_changed_data_are_refused(tmp_path, command, monkeypatch, quick_compilat
     fake_sets.write_dubai(tmp_path / "data")
     arguments = (*TINY, "--config.data.source=dubai", "--config.data.directory", tmp_path / "data", "--workdir", tmp_path / "run")
     with monkeypatch.context() as patch:
-        when(patch, Checkpoints, "__init__", 1, signal.SIGTERM)
+        when(patch, Record, "log", 1, signal.SIGTERM)
         assert command(*arguments).code == 143
     fake_sets.save(fake_sets.photograph(99), tmp_path / "data/Tile 1/images/image_part_001.jpg")
     assert_refused(command(*arguments), tmp_path / "run", "data", "fingerprint")
