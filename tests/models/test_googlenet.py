@@ -6,19 +6,9 @@ import numpy as np
 import pytest
 
 from cnn_jax.models.googlenet import GoogLeNet, Inception
+from tests.models.shapes import KEY, count, shapes
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-KEY = jax.random.key(0)
-
-
-def shapes(model, *size, **options):
-    """Shapes of (result, variables)."""
-    return jax.eval_shape(lambda: model.init_with_output(KEY, jnp.zeros((1, *size)), train=False, **options))
-
-
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,13 @@ import pytest
 
 from cnn_jax.models import CLASSIFIERS
 from cnn_jax.models.resnet import CifarResNet, ResidualBlock, ResNet
+from tests.models.shapes import KEY, count, maps
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-KEY = jax.random.key(0)
 
 
 def shapes(model, px=32):
     return jax.eval_shape(lambda: model.init(KEY, jnp.zeros((1, px, px, 3)), train=False))
-
-
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def maps(model, height, width):
-    image = jnp.zeros((1, height, width, 3))
-    made = jax.eval_shape(lambda: model.init_with_output(KEY, image, train=False, feature_maps=True))
-    return {stride: leaf.shape[1:] for stride, leaf in made[0].items()}, made[1]
 
 
 def filled(variables, seed=0):
