@@ -71,7 +71,12 @@ def test_headline_table_holds_the_figures_of_the_record(tmp_path):
 
 def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
     values = {"test/miou": None, "test/iou/building": None, "test/iou/vegetación": None, "test/class_accuracy/a": 0.5}
-    for name, seed, accuracy in [("cnn-seed0", 0, 0.91), ("cnn-seed1", 1, 0.93), ("mlp-seed0", 0, 0.8), ("cnn-seed1-again", 1, 0.5)]:
+    for name, seed, accuracy in [
+        ("cnn-seed0", 0, 0.91),
+        ("cnn-seed1", 1, 0.93),
+        ("mlp-seed0", 0, 0.8),
+        ("cnn-seed1-again", 1, 0.5),
+    ]:
         folder = write_record(tmp_path / "study" / name, seed=seed, **values, **{"test/accuracy": accuracy})
         moved = {"test/shifted_accuracy/10": accuracy - 0.2, "test/shifted_accuracy/2": accuracy - 0.1}
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
