@@ -49,7 +49,7 @@ def guarded(command: Callable) -> int:
         if error.filename is None:
             raise
         print(
-            f"error: {error.filename} can't be used ({error.strerror}): check the path, its permissions and the disk",
+            f"error: {error.filename} can't be used ({error.strerror}): check the path, its permissions and the disk.",
             file=sys.stderr,
         )
         return 2
