@@ -127,13 +127,30 @@ class ImageAugmentationConfig(AugmentationConfig):
     mixup_alpha: float = setting(0.0, "blend pairs by shares of Beta(alpha, alpha) (Zhang et al., 2018); 0: never", at_least=0)
 
 
+LOSSES = ("cross_entropy", "focal", "dice", "jaccard", "tversky", "lovasz_softmax", "boundary")
+"""What `loss.name` may be. Of whole images only the first two say anything."""
+
+
 @dataclass
 class LossConfig:
     """What the model is asked to make small."""
 
-    name: str = setting("cross_entropy", "the loss", choices=("cross_entropy",))
+    name: str = setting("cross_entropy", "the loss, or the first of a weighted sum", choices=LOSSES)
+    further: tuple[str, ...] = setting((), "losses added to it, such as dice", choices=LOSSES, absent=())
+    weights: tuple[float, ...] = setting((), "of the first and of each further loss; empty: 1 each", at_least=0, absent=())
+    activation: str = setting(
+        "softmax",
+        "over one logit a class, or sigmoid of one logit, for two classes",
+        choices=("softmax", "sigmoid"),
+        absent="softmax",
+    )
     class_weights: str = setting("none", "weigh classes by their pixels in training", choices=("none", "inverse", "median"))
     label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", unit="0 to 1", at_least=0)
+    focal_gamma: float = setting(2.0, "focal: how much less a pixel counts that is nearly right", at_least=0, absent=2.0)
+    tversky_alpha: float = setting(0.3, "tversky: what a false positive weighs", at_least=0, absent=0.3)
+    tversky_beta: float = setting(0.7, "tversky: what a false negative weighs", at_least=0, absent=0.7)
+    boundary_px: int = setting(3, "boundary: pixels so near to another class weigh more", unit="px", at_least=1, absent=3)
+    boundary_weight: float = setting(5.0, "boundary: what they weigh; other pixels weigh 1", at_least=0, absent=5.0)
 
 
 @dataclass
@@ -297,7 +314,7 @@ def _model_section(name):
     meanings = dict(re.findall(r"^        (\w+): (.+)$", module.__doc__ or "", re.MULTILINE))
     fields = [("name", str, setting(name, "the architecture or method, which brings its own options of model"))]
     for option in dataclasses.fields(module):
-        if option.name not in ("parent", "name", "num_classes", "axis_name", *bound):
+        if option.name not in ("parent", "name", "num_classes", "axis_name", "crop_px", *bound):
             help = meanings.get(option.name, "").rstrip(".")
             fields.append((option.name, option.type, setting(option.default, help, **option.metadata)))
     return dataclasses.make_dataclass(f"{module.__name__}Config", fields)
@@ -377,8 +394,9 @@ def check(config: Config) -> None:
         value = _typed(path, option.type, value)
         setattr(holder, name, value)
         choices, least = option.metadata["choices"], option.metadata["at_least"]
-        if choices and value not in choices:
-            raise InputError(f"{path} is {value!r}: {nearest(value, choices)}.")
+        for choice in value if isinstance(value, tuple) else (value,):
+            if choices and choice not in choices:
+                raise InputError(f"{path} is {choice!r}: {nearest(choice, choices)}.")
         numbers = value if isinstance(value, tuple) else (value,)
         for number in numbers:
             if isinstance(number, float) and not abs(number) < float("inf"):
@@ -411,6 +429,18 @@ def check(config: Config) -> None:
         raise InputError(
             f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, not less than training.steps={training.steps}; lower it."
         )
+    loss = config.loss
+    if loss.weights and len(loss.weights) != 1 + len(loss.further):
+        raise InputError(
+            f"loss.weights has {len(loss.weights)} values for {1 + len(loss.further)} losses; give one each, or none."
+        )
+    of_pixels = {loss.name, *loss.further} - {"cross_entropy", "focal"}
+    if config.task == "classification" and of_pixels:
+        raise InputError(
+            f"loss.name or loss.further is {min(of_pixels)!r}, which is of pixels: use cross_entropy or focal for images."
+        )
+    if config.task == "classification" and loss.activation == "sigmoid":
+        raise InputError("loss.activation is 'sigmoid', which is for scenes of two classes: use 'softmax' for images.")
     if config.task == "segmentation" and min(evaluation.window_px) <= 2 * evaluation.context_px:
         raise InputError(
             f"evaluation.context_px is {evaluation.context_px}, which leaves nothing of a window of "
