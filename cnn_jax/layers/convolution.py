@@ -10,6 +10,26 @@ DTYPES = ("float32", "bfloat16")
 """What a model may compute in; parameters are always float32."""
 
 
+def within_output_stride(limit: int, reached: int, stride: int, dilation: int) -> tuple[int, int, int]:
+    """What becomes of a strided block where no map may be more than `limit` times smaller than the image (Chen et al., 2017).
+
+    A stride that would go beyond is left out, and what follows is dilated by as much instead: it then computes what it did, and the
+    values between.
+
+    Args:
+        limit: the largest output stride.
+        reached: the output stride before the block.
+        stride: of the block.
+        dilation: of what comes before its strided convolution.
+
+    Returns:
+        (the stride it has, the dilation of its strided convolution, the dilation of all that follows).
+    """
+    if reached * stride > limit:
+        return 1, dilation, dilation * stride
+    return stride, dilation, dilation
+
+
 class ConvolutionNormActivation(nn.Module):
     """Convolution, then normalisation, then activation, on `[batch, height, width, channels]`.
 

@@ -6,7 +6,7 @@ from dataclasses import field
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
@@ -27,6 +27,7 @@ class MobileNet(nn.Module):
         num_classes: classes to tell apart.
         width: the paper's width multiplier: every layer has this many times the channels, rounded down.
         stem: imagenet (output stride 32), or small (8: first convolution and second block of stride 1, for images of some 32 px).
+        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the small stem reaches 8).
         norm: batch or group.
         dropout: share of the pooled values dropped in training; 0.001 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -36,6 +37,7 @@ class MobileNet(nn.Module):
     num_classes: int
     width: float = field(default=1.0, metadata={"at_least": 0.05})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
+    output_stride: int = field(default=32, metadata={"choices": (8, 16, 32), "absent": 32})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     dropout: float = field(default=0.001, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
@@ -53,11 +55,12 @@ class MobileNet(nn.Module):
 
         output_stride = 1 if small else 2
         x = convolution(int(32 * self.width), stride=output_stride, name="stem")(images.astype(self.dtype), train=train)
-        maps = {output_stride: x}
+        maps, dilation = {output_stride: x}, 1
         for number, (features, stride) in enumerate(BLOCKS, start=1):
             stride = 1 if small and number == 2 else stride
+            stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
             output_stride *= stride
-            x = separable(int(features * self.width), stride=stride, name=f"block_{number}")(x, train=train)
+            x = separable(int(features * self.width), stride=stride, dilation=before, name=f"block_{number}")(x, train=train)
             maps[output_stride] = x
         if feature_maps:
             return maps

@@ -6,7 +6,7 @@ from dataclasses import field
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
 BOTTLENECKS = (
@@ -37,12 +37,14 @@ class InvertedResidual(nn.Module):
         features: channels of the result.
         expansion: how many times the channels are while convolved; 1: as many, without the first convolution.
         stride: by which the size is divided.
+        dilation: distance between the depthwise kernel's taps.
         options: norm, epsilon, dtype and axis_name of the convolutions.
     """
 
     features: int
     expansion: int
     stride: int
+    dilation: int
     options: dict
 
     @nn.compact
@@ -52,7 +54,7 @@ class InvertedResidual(nn.Module):
             expanded = self.expansion * x.shape[-1]
             y = ConvolutionNormActivation(expanded, 1, activation=nn.relu6, name="expansion", **self.options)(y, train=train)
         y = SeparableConvolution(
-            self.features, stride=self.stride, between=nn.relu6, activation=None, name="convolution", **self.options
+            self.features, stride=self.stride, dilation=self.dilation, between=nn.relu6, activation=None, name="convolution", **self.options
         )(y, train=train)
         return x + y if x.shape == y.shape else y
 
@@ -70,6 +72,7 @@ class MobileNetV2(nn.Module):
         num_classes: classes to tell apart.
         width: the paper's width multiplier: every layer has about this many times the channels.
         stem: imagenet (output stride 32), or small (8: first convolution and 24-channel blocks of stride 1, for some 32 px).
+        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the small stem reaches 8).
         norm: batch or group.
         dropout: share of the pooled values dropped in training; 0.2 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -79,6 +82,7 @@ class MobileNetV2(nn.Module):
     num_classes: int
     width: float = field(default=1.0, metadata={"at_least": 0.05})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
+    output_stride: int = field(default=32, metadata={"choices": (8, 16, 32), "absent": 32})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     dropout: float = field(default=0.2, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
@@ -97,15 +101,17 @@ class MobileNetV2(nn.Module):
         x = convolution(divisible_by_8(32 * self.width), stride=output_stride, name="stem")(
             images.astype(self.dtype), train=train
         )
-        maps = {}
+        maps, dilation = {}, 1
         for stage, (expansion, features, blocks, stride) in enumerate(BOTTLENECKS, start=1):
             stride = 1 if small and stage == 2 else stride
+            stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
             output_stride *= stride
             for number in range(1, blocks + 1):
                 x = InvertedResidual(
                     divisible_by_8(features * self.width),
                     expansion,
                     stride if number == 1 else 1,
+                    before if number == 1 else dilation,
                     options,
                     name=f"stage_{stage}_block_{number}",
                 )(x, train=train)

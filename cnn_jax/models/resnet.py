@@ -7,7 +7,7 @@ from dataclasses import field
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
 
@@ -85,6 +85,7 @@ class ResNet(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         depth: convolutions and the head: 18, 34, 50, 101 or 152.
+        width: every layer has this many times the paper's channels, rounded down.
         squeeze_excitation: weigh the channels of every block by what the whole map holds, reduction 16.
         stem: imagenet (7x7 stride 2, then 3x3 max pooling, stride 2) or small (3x3 stride 1, for images of some 32 px).
         norm: batch or group.
@@ -96,6 +97,7 @@ class ResNet(nn.Module):
 
     num_classes: int
     depth: int = field(default=50, metadata={"choices": tuple(BLOCKS)})
+    width: float = field(default=1.0, metadata={"at_least": 0.05, "absent": 1.0})
     squeeze_excitation: bool = False
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
@@ -121,23 +123,22 @@ class ResNet(nn.Module):
         maps = {}
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
-            x = maps[2] = convolution(64, 7, stride=2, padding=3, name="stem")(x, train=train)
+            x = maps[2] = convolution(int(64 * self.width), 7, stride=2, padding=3, name="stem")(x, train=train)
             x = max_pool(x, 3, stride=2, padding=1)
             output_stride = 4
         else:
-            x = convolution(64, 3, name="stem")(x, train=train)
+            x = convolution(int(64 * self.width), 3, name="stem")(x, train=train)
             output_stride = 1
 
         dilation = 1
         for stage, blocks in enumerate(BLOCKS[self.depth], start=1):
             for number in range(1, blocks + 1):
                 stride = 2 if stage > 1 and number == 1 else 1
-                before = dilation
-                if output_stride * stride > self.output_stride:
-                    dilation, stride = dilation * stride, 1
+                stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
                 output_stride *= stride
                 name = f"stage_{stage}_block_{number}"
-                x = block(64 * 2 ** (stage - 1), stride=stride, dilations=(before, dilation), name=name)(x, train=train)
+                features = int(64 * 2 ** (stage - 1) * self.width)
+                x = block(features, stride=stride, dilations=(before, dilation), name=name)(x, train=train)
             maps[output_stride] = x
         if feature_maps:
             return maps

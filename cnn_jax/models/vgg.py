@@ -34,6 +34,7 @@ class VGG(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         depth: layers with weights: 11, 13, 16 or 19.
+        width: every convolution has this many times the paper's filters, rounded down.
         norm: batch, group or none (the paper's).
         dense_width: units of each of the two hidden dense layers; small data sets do with fewer.
         dropout: share of either hidden dense layer's values dropped in training.
@@ -43,6 +44,7 @@ class VGG(nn.Module):
 
     num_classes: int
     depth: int = field(default=16, metadata={"choices": tuple(CONVOLUTIONS)})
+    width: float = field(default=1.0, metadata={"at_least": 0.05, "absent": 1.0})
     norm: str = field(default="none", metadata={"choices": NORMS})
     dense_width: int = field(default=4096, metadata={"at_least": 1})
     dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
@@ -60,7 +62,7 @@ class VGG(nn.Module):
         maps = {}
         for block, (convolutions, width) in enumerate(zip(CONVOLUTIONS[self.depth], WIDTHS, strict=True)):
             for number in range(convolutions):
-                x = convolution(width, name=f"block_{block + 1}_convolution_{number + 1}")(x, train=train)
+                x = convolution(int(width * self.width), name=f"block_{block + 1}_convolution_{number + 1}")(x, train=train)
             maps[2**block] = x
             x = max_pool(x)
         maps[32] = x

@@ -6,7 +6,7 @@ from dataclasses import field
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
@@ -25,20 +25,25 @@ class XceptionBlock(nn.Module):
 
     Attributes:
         features: channels of each convolution.
-        stride: of the max pooling after them; 1 for no pooling.
+        pool: whether a 3x3 max pooling follows them.
+        stride: of the pooling and the shortcut.
+        dilation: distance between the taps of the depthwise kernels.
         options: norm, epsilon, dtype and axis_name of the convolutions.
     """
 
     features: tuple[int, ...]
+    pool: bool
     stride: int
+    dilation: int
     options: dict
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         y = x
         for number, features in enumerate(self.features, start=1):
-            y = SeparableConvolution(features, name=f"convolution_{number}", **self.options)(nn.relu(y), train=train)
-        if self.stride > 1:
+            separable = SeparableConvolution(features, dilation=self.dilation, name=f"convolution_{number}", **self.options)
+            y = separable(nn.relu(y), train=train)
+        if self.pool:
             y = max_pool(y, 3, self.stride)
         if x.shape != y.shape:
             shortcut = ConvolutionNormActivation(y.shape[-1], 1, self.stride, activation=None, name="shortcut", **self.options)
@@ -54,11 +59,15 @@ class Xception(nn.Module):
     whose first two convolutions are not padded, so that 299 px become 147.
 
     With `feature_maps=True` it returns `{stride: map}` instead, the last block's map at each stride, before the ReLU with which the
-    next block begins, and has no head.
+    next block begins, and has no head. With an `output_stride` below 32 the poolings beyond it keep their 3x3 windows, not dilated,
+    and have stride 1.
 
     Attributes:
         num_classes: classes to tell apart.
+        width: every layer has this many times the paper's channels, rounded down.
         stem: imagenet (output stride 32), or small (8: padded first convolutions and a second block, all of stride 1, for 32 px).
+        padding: of the first two convolutions of the imagenet stem: VALID as by the author, or SAME, which takes images of any size.
+        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the small stem reaches 8).
         norm: batch or group.
         dropout: share of the pooled values dropped in training; 0.5 as in the paper for ImageNet.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -66,7 +75,10 @@ class Xception(nn.Module):
     """
 
     num_classes: int
+    width: float = field(default=1.0, metadata={"at_least": 0.05, "absent": 1.0})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
+    padding: str = field(default="VALID", metadata={"choices": ("VALID", "SAME"), "absent": "VALID"})
+    output_stride: int = field(default=32, metadata={"choices": (8, 16, 32), "absent": 32})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
@@ -77,7 +89,7 @@ class Xception(nn.Module):
     @property
     def least_px(self) -> int:
         """Least side of an image, in pixels: the author's, which leaves 3x3 at the end; any with the small stem."""
-        return 71 if self.stem == "imagenet" else 1
+        return 71 if self.stem == "imagenet" and self.padding == "VALID" else 1
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
@@ -85,18 +97,27 @@ class Xception(nn.Module):
         convolution = functools.partial(ConvolutionNormActivation, **options)
         small = self.stem == "small"
 
-        output_stride, padding = (1, "SAME") if small else (2, "VALID")
+        output_stride, padding = (1, "SAME") if small else (2, self.padding)
         x = images.astype(self.dtype)
-        x = convolution(32, stride=output_stride, padding=padding, name="block_1_convolution_1")(x, train=train)
-        x = convolution(64, padding=padding, name="block_1_convolution_2")(x, train=train)
-        maps = {output_stride: x}
+        x = convolution(int(32 * self.width), stride=output_stride, padding=padding, name="block_1_convolution_1")(x, train=train)
+        x = convolution(int(64 * self.width), padding=padding, name="block_1_convolution_2")(x, train=train)
+        maps, dilation = {output_stride: x}, 1
         for number, (features, stride) in enumerate(BLOCKS, start=2):
             stride = 1 if small and number == 2 else stride
+            pool = stride > 1
+            stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
             output_stride *= stride
-            x = maps[output_stride] = XceptionBlock(features, stride, options, name=f"block_{number}")(x, train=train)
+            features = tuple(int(channels * self.width) for channels in features)
+            x = XceptionBlock(features, pool, stride, before, options, name=f"block_{number}")(x, train=train)
+            maps[output_stride] = x
         for number, features in enumerate((1536, 2048), start=1):
-            separable = SeparableConvolution(features, activation=nn.relu, name=f"block_14_convolution_{number}", **options)
-            x = maps[output_stride] = separable(x, train=train)
+            x = maps[output_stride] = SeparableConvolution(
+                int(features * self.width),
+                dilation=dilation,
+                activation=nn.relu,
+                name=f"block_14_convolution_{number}",
+                **options,
+            )(x, train=train)
         if feature_maps:
             return maps
         x = x.mean((1, 2), dtype=jnp.float32)
