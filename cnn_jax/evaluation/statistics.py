@@ -1,7 +1,7 @@
-"""What several runs that differ in their seed say together."""
+"""What several runs, or the scenes of one, say together: intervals, and tests of differences."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -16,3 +16,67 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     if len(values) < 2:
         return float(values.mean()), math.nan
     return float(values.mean()), float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
+
+
+def bootstrap_interval(
+    confusions, statistic: Callable[[np.ndarray], float], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """(low, high): percentile bootstrap interval of a figure of a set of scenes (Efron, 1979).
+
+    Scenes are drawn with replacement, as many as there are; the figure is that of the sum of their confusion matrices. It says what
+    other scenes of the same kind might have given, with this model. Draws of which the figure does not exist are left out.
+
+    One scene has no interval: both are NaN.
+
+    Args:
+        confusions: int64 `[scenes, classes, classes]`.
+        statistic: of one confusion matrix, such as `metrics.miou`.
+        confidence: the share of draws within.
+        draws: their number.
+        seed: of the draws; the same seed gives the same interval.
+    """
+    confusions = np.asarray(confusions, np.int64)
+    scenes = len(confusions)
+    if scenes < 2:
+        return math.nan, math.nan
+    times = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=draws)
+    sums = np.tensordot(times, confusions, axes=1)
+    values = np.array([statistic(matrix) for matrix in sums], np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return math.nan, math.nan
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def paired_t_test(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> tuple[float, float, tuple[float, float]]:
+    """(mean of a - b, two-sided p, Student t interval of that mean), where values at the same place belong together.
+
+    Differences that are all the same leave nothing to chance: p is 1 where they are zero, else 0, and the interval is the mean.
+    Fewer than two pairs have neither p nor interval: NaN.
+
+    Raises:
+        ValueError: a and b are of different lengths.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} values are no pairs")
+    differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    if len(differences) < 2:
+        return float(differences.mean()) if len(differences) else math.nan, math.nan, (math.nan, math.nan)
+    mean, half = mean_interval(differences, confidence)
+    if half == 0:
+        return mean, float(mean == 0), (mean, mean)
+    p = 2 * stats.t.sf(abs(mean) / stats.sem(differences), len(differences) - 1)
+    return mean, float(p), (mean - half, mean + half)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """P values corrected for their number: float64, in the order given (Holm, 1979).
+
+    To reject what stays below a level keeps the chance of any false rejection below it. A NaN stays one and does not count.
+    """
+    corrected = np.array(p_values, np.float64)
+    tested = np.flatnonzero(~np.isnan(corrected))
+    order = tested[np.argsort(corrected[tested], kind="stable")]
+    corrected[order] = np.minimum(np.maximum.accumulate(corrected[order] * np.arange(len(order), 0, -1)), 1)
+    return corrected

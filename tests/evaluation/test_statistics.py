@@ -1,11 +1,13 @@
-"""Intervals of a mean against a worked example and their own promise."""
+"""Intervals and tests against worked examples, SciPy and their own promise."""
 
 import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from cnn_jax.evaluation.statistics import mean_interval
+from cnn_jax.evaluation.metrics import miou, pixel_accuracy
+from cnn_jax.evaluation.statistics import bootstrap_interval, holm, mean_interval, paired_t_test
 
 
 def test_worked_example():
@@ -25,3 +27,88 @@ def test_interval_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = [abs(mean - 1) <= half for mean, half in (mean_interval(rng.normal(1, 2, 4)) for _ in range(2000))]
     assert 0.93 < np.mean(held) < 0.97
+
+
+def test_bootstrap_of_two_scenes_by_hand():
+    """One scene all right, one all wrong: of two draws the share that is right is 0, 1/2 or 1, at chances 1/4, 1/2, 1/4."""
+    matrices = np.array([[[4, 0], [0, 0]], [[0, 4], [0, 0]]])
+    assert bootstrap_interval(matrices, pixel_accuracy) == (0, 1)
+    assert bootstrap_interval(matrices, pixel_accuracy, confidence=0.4) == (0.5, 0.5)
+
+
+def test_bootstrap_is_scipys():
+    """SciPy draws scenes one by one from the same distribution: the same interval, to what chance leaves of 4,000 draws."""
+    rng = np.random.default_rng(0)
+    matrices = rng.integers(0, 1000, (12, 3, 3)) + 1500 * np.eye(3, dtype=int)
+    expected = scipy.stats.bootstrap(
+        (np.arange(12),),
+        lambda chosen: miou(matrices[chosen].sum(0)),
+        n_resamples=4000,
+        method="percentile",
+        vectorized=False,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    got = bootstrap_interval(matrices, miou, draws=4000)
+    np.testing.assert_allclose(got, expected, atol=0.05 * (expected.high - expected.low))
+    assert got[0] < miou(matrices.sum(0)) < got[1]
+
+
+def test_bootstrap_is_the_same_for_the_same_seed_and_large_counts_stay_exact():
+    matrices = np.random.default_rng(0).integers(0, 2**40, (40, 3, 3))
+    first, again, other = (bootstrap_interval(matrices, miou, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+    same = np.tile(matrices[:1], (4, 1, 1))
+    assert bootstrap_interval(same, miou) == (miou(matrices[0]),) * 2
+
+
+def test_bootstrap_of_one_scene_or_of_nothing_counted_has_no_interval():
+    assert np.isnan(bootstrap_interval(np.ones((1, 2, 2), int), miou)).all()
+    assert np.isnan(bootstrap_interval(np.zeros((0, 2, 2), int), miou)).all()
+    assert np.isnan(bootstrap_interval(np.zeros((3, 2, 2), int), miou)).all()
+    assert np.isfinite(bootstrap_interval(np.array([np.zeros((2, 2), int), np.eye(2, dtype=int)]), miou)).all()
+
+
+def test_paired_t_test_by_hand():
+    """Differences 1, 2, 3: t = 2 sqrt(3) with two degrees of freedom, of which p = 1 - t / sqrt(t^2 + 2)."""
+    mean, p, (low, high) = paired_t_test([11, 22, 33], [10, 20, 30])
+    assert mean == 2
+    t = 2 * math.sqrt(3)
+    assert p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert (low, high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)), rel=1e-6)
+
+
+def test_paired_t_test_is_scipys_and_its_interval_leaves_zero_out_where_p_is_small():
+    rng = np.random.default_rng(0)
+    for shift in (0, 1, 3):
+        a, b = rng.normal(shift, 1, 6), rng.normal(0, 1, 6)
+        expected = scipy.stats.ttest_rel(a, b)
+        mean, p, interval = paired_t_test(a, b)
+        assert p == pytest.approx(expected.pvalue)
+        assert interval == pytest.approx(tuple(expected.confidence_interval()))
+        assert (interval[0] <= 0 <= interval[1]) == (p > 0.05)
+        assert paired_t_test(b, a)[:2] == pytest.approx((-mean, p))
+
+
+def test_paired_t_test_without_chance_or_without_pairs():
+    assert paired_t_test([1, 2], [1, 2]) == (0, 1, (0, 0))
+    assert paired_t_test([2, 3], [1, 2]) == (1, 0, (1, 1))
+    mean, *rest = paired_t_test([2], [1.5])
+    assert mean == 0.5
+    assert np.isnan([rest[0], *rest[1], paired_t_test([], [])[0]]).all()
+    with pytest.raises(ValueError, match="2 and 3"):
+        paired_t_test([1, 2], [1, 2, 3])
+
+
+def test_holm_by_hand():
+    """Sorted 0.01, 0.02, 0.03, 0.9 times 4, 3, 2, 1, never falling, at most 1."""
+    np.testing.assert_allclose(holm([0.9, 0.01, 0.03, 0.02]), [0.9, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
+    np.testing.assert_allclose(holm([math.nan, 0.04, 0.01]), [math.nan, 0.04, 0.02])
+    assert holm([]).shape == (0,)
+
+
+def test_holm_keeps_false_rejections_to_its_level():
+    """Twenty true hypotheses: uncorrected, two families of three would hold a p below 0.05."""
+    p_values = np.random.default_rng(0).random((4000, 20))
+    rejected = np.mean([holm(family).min() < 0.05 for family in p_values])
+    assert 0.035 < rejected < 0.06
