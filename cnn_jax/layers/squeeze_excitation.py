@@ -1,4 +1,5 @@
-"""Squeeze and excitation: channels weighed by what the whole map holds (Hu, Shen, Sun, 2018)."""
+"""Squeeze and excitation: channels weighed by what the whole map holds (Hu, Shen, Sun, 2018), and places by their channels (Roy, Navab,
+Wachinger, 2018)."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,11 +12,16 @@ class SqueezeExcitation(nn.Module):
     have biases. All of that is float32, for a mean over many positions loses what bfloat16 rounds away; the result has the map's
     shape and dtype. At first every number is near 1/2.
 
+    With `spatial` each place is weighed too, by a sigmoid of a weighted sum of its channels, and the result is at each position the
+    larger of both (Roy et al. call it concurrent, max-out, and found it the best of the ways to join them in their 2019 article).
+
     Attributes:
         reduction: how many times fewer units the hidden layer has than the map has channels (the paper's r).
+        spatial: whether places are weighed beside channels.
     """
 
     reduction: int = 16
+    spatial: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -23,4 +29,8 @@ class SqueezeExcitation(nn.Module):
         squeezed = x.mean((1, 2), dtype=jnp.float32)
         squeezed = nn.relu(nn.Dense(max(channels // self.reduction, 1), name="reduction")(squeezed))
         excitation = nn.sigmoid(nn.Dense(channels, name="excitation")(squeezed))
-        return x * excitation[:, None, None].astype(x.dtype)
+        weighed = x * excitation[:, None, None].astype(x.dtype)
+        if not self.spatial:
+            return weighed
+        places = nn.sigmoid(nn.Dense(1, dtype=jnp.float32, name="spatial_excitation")(x.astype(jnp.float32)))
+        return jnp.maximum(weighed, x * places.astype(x.dtype))

@@ -37,6 +37,42 @@ def bilinear_resize(x, height_px: int, width_px: int):
     return jax.image.resize(x, (x.shape[0], height_px, width_px, x.shape[-1]), "bilinear")
 
 
+class BilinearTransposedConvolution(nn.Module):
+    """Transposed convolution that enlarges `[batch, h, w, c]` to `[batch, factor * h, factor * w, features]`, and can learn to do
+    better than the bilinear interpolation that it begins as (Long et al., 2015).
+
+    The kernel is `[2 * factor, 2 * factor, c, features]`, float32 like the computation; at first each of the features is made of the
+    channel of the same number alone, so there should be as many. There is no bias. Beyond the edge lie zeros, towards which values
+    near the edge fall off.
+
+    Attributes:
+        features: channels of the result.
+        factor: by which the sides grow, an even number.
+    """
+
+    features: int
+    factor: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.ConvTranspose(
+            self.features,
+            (2 * self.factor, 2 * self.factor),
+            strides=(self.factor, self.factor),
+            padding="SAME",
+            use_bias=False,
+            kernel_init=_bilinear,
+            name="convolution",
+        )(x)
+
+
+def _bilinear(key, shape, dtype=jnp.float32):
+    """A tent over the kernel's places, of each channel for the feature of its number."""
+    reach = shape[0] // 2
+    tent = 1 - jnp.abs(jnp.arange(shape[0]) - reach + 0.5) / reach
+    return (tent[:, None, None, None] * tent[:, None, None] * jnp.eye(*shape[2:])).astype(dtype)
+
+
 class BilinearUpsampling(nn.Module):
     """Bilinear interpolation to twice the size, then a 1x1 convolution: `[batch, h, w, c]` to `[batch, 2h, 2w, features]`."""
 

@@ -21,7 +21,8 @@ class MobileNet(nn.Module):
     authors' code (the paper says ReLU), strided ones padded as in TensorFlow. The paper's table 1 gives the last depthwise
     convolution a stride of 2, but sizes that only a stride of 1 leads to, which it has here as in their code.
 
-    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and has no head.
+    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and has no head. Maps keep
+    their keys where an `output_stride` makes them larger: each is under the stride that it has without.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -55,13 +56,14 @@ class MobileNet(nn.Module):
 
         output_stride = 1 if small else 2
         x = convolution(int(32 * self.width), stride=output_stride, name="stem")(images.astype(self.dtype), train=train)
-        maps, dilation = {output_stride: x}, 1
+        maps, dilation, key = {output_stride: x}, 1, output_stride
         for number, (features, stride) in enumerate(BLOCKS, start=1):
             stride = 1 if small and number == 2 else stride
+            key *= stride
             stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
             output_stride *= stride
             x = separable(int(features * self.width), stride=stride, dilation=before, name=f"block_{number}")(x, train=train)
-            maps[output_stride] = x
+            maps[key] = x
         if feature_maps:
             return maps
         x = x.mean((1, 2), dtype=jnp.float32)

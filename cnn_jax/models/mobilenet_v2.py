@@ -54,7 +54,13 @@ class InvertedResidual(nn.Module):
             expanded = self.expansion * x.shape[-1]
             y = ConvolutionNormActivation(expanded, 1, activation=nn.relu6, name="expansion", **self.options)(y, train=train)
         y = SeparableConvolution(
-            self.features, stride=self.stride, dilation=self.dilation, between=nn.relu6, activation=None, name="convolution", **self.options
+            self.features,
+            stride=self.stride,
+            dilation=self.dilation,
+            between=nn.relu6,
+            activation=None,
+            name="convolution",
+            **self.options,
         )(y, train=train)
         return x + y if x.shape == y.shape else y
 
@@ -66,7 +72,8 @@ class MobileNetV2(nn.Module):
     and the last convolution has no fewer than 1280 channels, whatever the width.
 
     With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (the deepest is the last convolution's
-    1280 channels), and has no head.
+    1280 channels), and has no head. Maps keep their keys where an `output_stride` makes them larger: each is under the stride that it
+    has without.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -101,9 +108,10 @@ class MobileNetV2(nn.Module):
         x = convolution(divisible_by_8(32 * self.width), stride=output_stride, name="stem")(
             images.astype(self.dtype), train=train
         )
-        maps, dilation = {}, 1
+        maps, dilation, key = {}, 1, output_stride
         for stage, (expansion, features, blocks, stride) in enumerate(BOTTLENECKS, start=1):
             stride = 1 if small and stage == 2 else stride
+            key *= stride
             stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
             output_stride *= stride
             for number in range(1, blocks + 1):
@@ -115,8 +123,8 @@ class MobileNetV2(nn.Module):
                     options,
                     name=f"stage_{stage}_block_{number}",
                 )(x, train=train)
-            maps[output_stride] = x
-        x = maps[output_stride] = convolution(divisible_by_8(1280 * max(self.width, 1)), 1, name="last")(x, train=train)
+            maps[key] = x
+        x = maps[key] = convolution(divisible_by_8(1280 * max(self.width, 1)), 1, name="last")(x, train=train)
         if feature_maps:
             return maps
         x = x.mean((1, 2), dtype=jnp.float32)

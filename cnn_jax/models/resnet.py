@@ -74,7 +74,8 @@ class ResNet(nn.Module):
     """ResNet: images `[batch, height, width, channels]` of any size to float32 logits `[batch, num_classes]`.
 
     With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (2, 4, 8, 16, 32 by default), has no
-    head, and serves as the encoder of a segmenter.
+    head, and serves as the encoder of a segmenter. Maps keep their keys where an `output_stride` makes them larger: a stage's map is
+    always under the stride that it has without.
 
     Differs from the paper in where a bottleneck takes its stride (see `downsample_in`), and in what its authors left to others:
     strided convolutions are padded alike on every side, as PyTorch does. The last normalisation of a block starts with scale 1 as
@@ -130,16 +131,17 @@ class ResNet(nn.Module):
             x = convolution(int(64 * self.width), 3, name="stem")(x, train=train)
             output_stride = 1
 
-        dilation = 1
+        dilation, key = 1, output_stride
         for stage, blocks in enumerate(BLOCKS[self.depth], start=1):
             for number in range(1, blocks + 1):
                 stride = 2 if stage > 1 and number == 1 else 1
+                key *= stride
                 stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
                 output_stride *= stride
                 name = f"stage_{stage}_block_{number}"
                 features = int(64 * 2 ** (stage - 1) * self.width)
                 x = block(features, stride=stride, dilations=(before, dilation), name=name)(x, train=train)
-            maps[output_stride] = x
+            maps[key] = x
         if feature_maps:
             return maps
         x = x.mean((1, 2), dtype=jnp.float32)

@@ -60,7 +60,7 @@ class Xception(nn.Module):
 
     With `feature_maps=True` it returns `{stride: map}` instead, the last block's map at each stride, before the ReLU with which the
     next block begins, and has no head. With an `output_stride` below 32 the poolings beyond it keep their 3x3 windows, not dilated,
-    and have stride 1.
+    and have stride 1; maps keep their keys: each is under the stride that it has without.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -101,17 +101,18 @@ class Xception(nn.Module):
         x = images.astype(self.dtype)
         x = convolution(int(32 * self.width), stride=output_stride, padding=padding, name="block_1_convolution_1")(x, train=train)
         x = convolution(int(64 * self.width), padding=padding, name="block_1_convolution_2")(x, train=train)
-        maps, dilation = {output_stride: x}, 1
+        maps, dilation, key = {output_stride: x}, 1, output_stride
         for number, (features, stride) in enumerate(BLOCKS, start=2):
             stride = 1 if small and number == 2 else stride
             pool = stride > 1
+            key *= stride
             stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
             output_stride *= stride
             features = tuple(int(channels * self.width) for channels in features)
             x = XceptionBlock(features, pool, stride, before, options, name=f"block_{number}")(x, train=train)
-            maps[output_stride] = x
+            maps[key] = x
         for number, features in enumerate((1536, 2048), start=1):
-            x = maps[output_stride] = SeparableConvolution(
+            x = maps[key] = SeparableConvolution(
                 int(features * self.width),
                 dilation=dilation,
                 activation=nn.relu,
