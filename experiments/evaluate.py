@@ -8,10 +8,9 @@ the split once more. Says whether the figures are those recorded.
 
 import argparse
 import sys
-from pathlib import Path
 
-from cnn_jax import configuration, run
-from cnn_jax.errors import InputError
+from cnn_jax import run
+from cnn_jax.finished import open_run
 
 
 def evaluate(folder, split: str, directory: str | None = None) -> dict:
@@ -25,48 +24,12 @@ def evaluate(folder, split: str, directory: str | None = None) -> dict:
     Raises:
         InputError: no finished run, no checkpoint, an empty split, or data other than the run's.
     """
-    import jax
-
-    from cnn_jax import tasks
-    from cnn_jax.reporting import records
-    from cnn_jax.training.checkpoints import Checkpoints
-    from cnn_jax.training.devices import Devices, accelerator_notice
     from cnn_jax.training.preemption import StopRequest
 
-    config, environment, summary = records.read_run(folder)
-    if config.task == "classic":
-        raise InputError(f"{folder} is of a classic method, which keeps no weights; run its config.json again.")
-    if directory:
-        config.data.directory = directory
-    if configuration.digest(config) != environment.get("digest"):
-        raise InputError(
-            f"{folder}/config.json is not what the run was made with: its digest differs from environment.json; restore it."
-        )
-    print(accelerator_notice())
-    task_class = tasks.of(config)
-    data = task_class.open(config)
-    if data.fingerprint != environment.get("data_fingerprint"):
-        raise InputError(
-            f"the data in {config.data.directory or config.data.source} are not those of the run in {folder} (fingerprint "
-            f"{data.fingerprint}, recorded {environment.get('data_fingerprint')}); give the right folder with --directory."
-        )
-    if not len(data.splits[split]):
-        raise InputError(f"--split {split} is empty in this data set; choose another.")
-    devices = Devices()
-    task = task_class(config, data)
-    folder_of_checkpoints = Path(folder) / "checkpoints"
-    if not folder_of_checkpoints.is_dir():
-        raise InputError(f"{folder_of_checkpoints} is missing: only the record of this run is here; run its config.json again.")
-    checkpoints = Checkpoints(folder_of_checkpoints, keep=config.training.keep_checkpoints, best=task.headline)
-    step = summary.get("evaluated_step")
-    if step not in checkpoints.steps:
-        raise InputError(
-            f"{folder_of_checkpoints} has no checkpoint of step {step}, which the figures are of; run config.json again."
-        )
-    state, _, _ = checkpoints.restore(jax.device_put(task.initial_state(), devices.whole), step)
-    checkpoints.close()
+    opened = open_run(folder, split, directory)
     with StopRequest() as stop:
-        return task.summary(task.evaluator(split, devices), state.evaluated, split, stop.raise_if_set)[0]
+        evaluator = opened.task.evaluator(split, opened.devices)
+        return opened.task.summary(evaluator, opened.variables, split, stop.raise_if_set)[0]
 
 
 def compared(figures: dict, recorded: dict) -> str:
