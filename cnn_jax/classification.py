@@ -55,8 +55,8 @@ class Classification:
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
-        shape = (*self.images.image_px, self.images.channels)
-        return state.create(self.model(), self.optimizer, self.config.seed, shape, averaged=self.config.optimizer.ema_decay > 0)
+        averaged = self.config.optimizer.ema_decay > 0
+        return state.create(self.model(), self.optimizer, self.config.seed, self.example_px, averaged=averaged)
 
     @functools.cached_property
     def loss(self):
@@ -117,6 +117,14 @@ class Classification:
                 moved = [evaluator.evaluate(variables, check, move) for move in moves]
                 summary[f"test/shifted_accuracy/{size}"] = float(np.mean([np.mean(m.predictions == m.labels) for m in moved]))
         return summary, evaluation
+
+    def record(self, folder, evaluator, evaluation) -> None:
+        """Nothing beside the summary."""
+
+    @property
+    def example_px(self) -> tuple[int, int, int]:
+        """Height, width and channels of a training example."""
+        return (*self.images.image_px, self.images.channels)
 
     def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
         """Learning curves, confusion matrix, misclassified images, filters, feature maps and Grad-CAM, as PNG files in `folder`."""

@@ -322,9 +322,12 @@ def _model_section(name):
 
 def build_model(section, **bound):
     """The Flax module, or classic method, that a `model` section describes; `bound` are further fields of it, such as
-    `num_classes`."""
+    `num_classes`. A `crop_px` is for those that have such a field."""
     options = {name: value for name, value in dataclasses.asdict(section).items() if name != "name"}
-    return constructors()[section.name](**options, **bound)
+    make = constructors()[section.name]
+    known = {option.name for option in dataclasses.fields(getattr(make, "func", make))}
+    bound = {name: value for name, value in bound.items() if name != "crop_px" or name in known}
+    return make(**options, **bound)
 
 
 def nearest(word: str, words) -> str:

@@ -99,7 +99,7 @@ def _run(config: Config, record, stop, command: str) -> dict:
     from cnn_jax import tasks
     from cnn_jax.data.pipeline import read_ahead, training_batches
     from cnn_jax.data.scenes import SPLITS
-    from cnn_jax.reporting import records
+    from cnn_jax.reporting import layers, records
     from cnn_jax.training import loop, optimizer
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
@@ -168,9 +168,10 @@ def _run(config: Config, record, stop, command: str) -> dict:
         return bool(training.patience and values) and len(values) - 1 - values.index(max(values)) >= training.patience
 
     stop.raise_if_set()
+    compiled_step = devices.train_step(train_step)
     state = loop.train(
         devices.replicate(state),
-        devices.train_step(train_step),
+        compiled_step,
         lambda start: read_ahead(batches, start, devices.place, config.data.prefetch_batches),
         validate if "validation" in evaluators else None,
         checkpoints,
@@ -201,6 +202,8 @@ def _run(config: Config, record, stop, command: str) -> dict:
         "steps": steps,
         "evaluated_step": evaluated_step,
         "wall_time_s": lines[-1]["elapsed_s"],
+        "multiply_adds": layers.summarize(task.model(), task.example_px).multiply_adds,
+        "step_memory_bytes": compiled_step.memory_bytes(),
         "train/images_per_second": _median(lines, "train/images_per_second"),
         "train/data_wait_fraction": _median(lines, "train/data_wait_fraction"),
     }
@@ -213,6 +216,8 @@ def _run(config: Config, record, stop, command: str) -> dict:
         figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
         summary |= figures
     with records.pictures_can_be_written(record.workdir / "figures"):
+        if "test" in evaluators:
+            task.record(record.workdir, evaluators["test"], evaluation)
         task.pictures(
             record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated
         )

@@ -1,7 +1,10 @@
 """What is particular to segmenting scenes: how examples become crops, how predictions are counted, scored and pictured."""
 
 import functools
+import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import configuration
@@ -10,7 +13,9 @@ from cnn_jax.data import aerial, augmentation
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 from cnn_jax.data.scenes import SPLITS, SceneSet
 from cnn_jax.errors import InputError
-from cnn_jax.evaluation import evaluate, metrics
+from cnn_jax.evaluation import boundaries, evaluate, metrics, statistics
+from cnn_jax.evaluation.calibration import expected_calibration_error
+from cnn_jax.reporting import scene_record
 from cnn_jax.training import losses, optimizer, state
 
 
@@ -40,6 +45,13 @@ class Segmentation:
             )
         self.config, self.classes = config, scenes.classes
         self.names = [c.name for c in scenes.classes]
+        if config.loss.activation == "sigmoid" and len(self.names) != 2:
+            raise InputError(
+                f"loss.activation is 'sigmoid', which is for two classes, and {config.data.source} has {len(self.names)}: use 'softmax'."
+            )
+        # What the module itself refuses is refused before the run has a folder; nothing is computed.
+        inputs = jax.ShapeDtypeStruct((1, *self.example_px), jnp.float32)
+        jax.eval_shape(lambda x: self.model().init(jax.random.key(0), x, train=False), inputs)
         budget = config.data.memory_budget_gib * 2**30
         sizes = {s: sum(x.height_px * x.width_px * 4 for x in scenes.splits[s]) for s in SPLITS}
         total = max(sum(sizes.values()), 1)
@@ -63,12 +75,20 @@ class Segmentation:
 
     def model(self, axis_name: str | None = None):
         """The Flax module; `axis_name` is the `pmap` axis."""
-        return configuration.build_model(self.config.model, num_classes=len(self.names), axis_name=axis_name)
+        logits = 1 if self.config.loss.activation == "sigmoid" else len(self.names)
+        return configuration.build_model(
+            self.config.model, num_classes=logits, axis_name=axis_name, crop_px=self.config.data.crop_px
+        )
+
+    @property
+    def example_px(self) -> tuple[int, int, int]:
+        """Height, width and channels of a training example."""
+        return (*self.config.data.crop_px, 3)
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
-        shape = (*self.config.data.crop_px, 3)
-        return state.create(self.model(), self.optimizer, self.config.seed, shape, averaged=self.config.optimizer.ema_decay > 0)
+        averaged = self.config.optimizer.ema_decay > 0
+        return state.create(self.model(), self.optimizer, self.config.seed, self.example_px, averaged=averaged)
 
     @functools.cached_property
     def loss(self):
@@ -107,17 +127,50 @@ class Segmentation:
 
     def scores(self, evaluation: evaluate.Evaluation, split: str) -> dict:
         """Loss and figures of merit, keyed by split and averaging; None where no pixel was counted."""
-        return {f"{split}/loss": evaluation.loss} | metrics.scores(evaluation.total, self.names, split)
+        error = expected_calibration_error(**evaluation.calibration) if evaluation.calibration else float("nan")
+        return {
+            f"{split}/loss": evaluation.loss,
+            **metrics.scores(evaluation.total, self.names, split),
+            f"{split}/expected_calibration_error": None if math.isnan(error) else error,
+        }
 
     def summary(self, evaluator: evaluate.SceneEvaluator, variables, split: str, check=lambda: None):
-        """(scores and what they were counted on, the evaluation): scenes, pixels, the confusion matrix."""
-        evaluation = evaluator.evaluate(variables, check)
-        summary = self.scores(evaluation, split) | {
-            f"{split}/scenes": len(evaluation.confusion),
+        """(scores and what they were counted on, the evaluation): boundaries, scene by scene, chance; the confusion matrix, bins of
+        confidence."""
+        self.thumbnails = {}
+        shown = scene_record.shown(len(evaluator.scenes))
+
+        def keep(index, prediction):
+            if index in shown:
+                self.thumbnails[index] = scene_record.thumbnail(prediction)
+
+        evaluation = evaluator.evaluate(variables, check, keep)
+        confusion = evaluation.confusion
+        by_scene = [metrics.miou(matrix) for matrix in confusion]
+        boundary = boundaries.boundary_iou(evaluation.boundary.sum(0))
+        figures = {
+            "image_miou": metrics.mean_present(by_scene),
+            "boundary_miou": metrics.mean_present(boundary),
+            **{f"boundary_iou/{name}": float(value) for name, value in zip(self.names, boundary, strict=True)},
+        }
+        low, high = statistics.bootstrap_interval(confusion, metrics.miou)
+        summary = {
+            **self.scores(evaluation, split),
+            **{f"{split}/{key}": None if math.isnan(value) else value for key, value in figures.items()},
+            f"{split}/miou_interval": None if math.isnan(low) else [low, high],
+            f"{split}/scenes": len(confusion),
             f"{split}/pixels": int(evaluation.total.sum()),
             f"{split}/confusion": evaluation.total.tolist(),
+            f"{split}/calibration": {
+                key: value.tolist() if key == "confidence" else value.astype(int).tolist()
+                for key, value in evaluation.calibration.items()
+            },
         }
         return summary, evaluation
+
+    def record(self, folder, evaluator: evaluate.SceneEvaluator, evaluation: evaluate.Evaluation) -> None:
+        """What comparisons need of each test scene: counts in scenes.json and small pictures in scenes/."""
+        scene_record.write(folder, evaluator.scenes, evaluation, self.classes, self.thumbnails)
 
     def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
         """Learning curves, confusion matrix and a gallery of scenes from the worst to the best, as PNG files in `folder`."""

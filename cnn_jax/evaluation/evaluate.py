@@ -1,5 +1,6 @@
 """What a model's predictions on scenes are worth: original resolution, every pixel once."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,17 +10,26 @@ import numpy as np
 
 from cnn_jax.data.pipeline import DecodedScenes, read_ahead
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.evaluation import metrics
+from cnn_jax.evaluation import boundaries, metrics
+from cnn_jax.evaluation.calibration import calibration_counts
 from cnn_jax.evaluation.tiling import WindowSource, counted_part
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`confusion` int64 `[scenes, classes, classes]`; `loss` is the mean over all counted pixels, weighted as in training; None
-    where there are none."""
+    """What a split's predictions came to.
+
+    Attributes:
+        confusion: int64 `[scenes, classes, classes]`.
+        loss: the mean over all counted pixels, weighted as in training; None where there are none.
+        calibration: `count`, `confidence` and `correct`, float64 `[bins]` each, over all scenes, as `calibration_counts` makes them.
+        boundary: int64 `[scenes, classes, 2]`, as `boundary_counts` makes them; None unless asked for.
+    """
 
     confusion: np.ndarray
     loss: float | None
+    calibration: dict[str, np.ndarray]
+    boundary: np.ndarray | None = None
 
     @property
     def total(self) -> np.ndarray:
@@ -31,23 +41,38 @@ def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
     """`(variables, batch) -> results`, to be compiled; one row of each result is one window.
 
     Results: `confusion` int32 `[batch, classes, classes]`, `prediction` uint8 `[batch, height, width]`, `loss_sum` and
-    `loss_count` float32 `[batch]`.
+    `loss_count` float32 `[batch]`, and what `calibration_counts` gives, `[batch, bins]`.
     """
-    import jax
 
     def window_step(variables, batch):
         logits = model.apply(variables, normalize(batch["image"].astype(jnp.float32) / 255), train=False)
-        labels = batch["mask"].astype(jnp.int32)
-        prediction = logits.argmax(-1)
-        loss_sum, loss_count = jax.vmap(loss)(logits, labels)
-        return {
-            "confusion": metrics.confusion(labels, prediction, classes),
-            "prediction": prediction.astype(jnp.uint8),
-            "loss_sum": loss_sum,
-            "loss_count": loss_count,
-        }
+        return window_results(logits, batch["mask"], loss, classes)
 
     return window_step
+
+
+def window_results(logits, masks, loss: Callable, classes: int) -> dict:
+    """What windows of these logits come to, each by itself: the results of `make_window_step`.
+
+    Args:
+        logits: float32 `[batch, height, width, classes]`, or one for two classes.
+        masks: uint8 `[batch, height, width]`.
+        loss: `(logits, labels) -> (sum, count)`.
+        classes: their number.
+    """
+    import jax
+
+    labels = masks.astype(jnp.int32)
+    loss_sum, loss_count = jax.vmap(loss)(logits, labels)
+    logits = metrics.class_logits(logits)
+    prediction = logits.argmax(-1)
+    return {
+        "confusion": metrics.confusion(labels, prediction, classes),
+        "prediction": prediction.astype(jnp.uint8),
+        "loss_sum": loss_sum,
+        "loss_count": loss_count,
+        **calibration_counts(logits, labels),
+    }
 
 
 class SceneEvaluator:
@@ -82,28 +107,61 @@ class SceneEvaluator:
             waiting = number * self.batch_size, results
         yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
 
-    def evaluate(self, variables, check: Callable = lambda: None) -> Evaluation:
-        """Counts every pixel of every scene once. `check` is called before each batch and may raise to stop."""
+    def evaluate(
+        self, variables, check: Callable = lambda: None, whole: Callable[[int, np.ndarray], None] | None = None
+    ) -> Evaluation:
+        """Counts every pixel of every scene once.
+
+        Args:
+            variables: the model's.
+            check: called before each batch; may raise to stop.
+            whole: called with each scene's number and whole prediction, uint8 `[height, width]`, one after the other; boundaries
+                are then counted too.
+        """
         confusion = np.zeros((len(self.scenes), self.classes, self.classes), np.int64)
+        boundary = None if whole is None else np.zeros((len(self.scenes), self.classes, 2), np.int64)
+        calibration = {}
         loss_sum = loss_count = 0.0
+        missing = Counter(scene for scene, _, _ in self.source.windows)
+        prediction = None
         for first, results in self._results(variables, self.source, check):
-            for row, (scene, _, _) in enumerate(self.source.windows[first : first + self.batch_size]):
+            for row, window in enumerate(self.source.windows[first : first + self.batch_size]):
+                scene = window[0]
                 confusion[scene] += results["confusion"][row]
+                if whole is None:
+                    continue
+                prediction = self._blank(scene) if prediction is None else prediction
+                _paste(prediction, results["prediction"][row], window)
+                missing[scene] -= 1
+                if not missing[scene]:
+                    boundary[scene] = boundaries.boundary_counts(self.scenes[scene][1], prediction, self.classes)
+                    whole(scene, prediction)
+                    prediction = None
+            for key in ("count", "confidence", "correct"):
+                calibration[key] = calibration.get(key, 0) + results[key].sum(0, dtype=np.float64)
             loss_sum += float(results["loss_sum"].sum(dtype=np.float64))
             loss_count += float(results["loss_count"].sum(dtype=np.float64))
-        return Evaluation(confusion, loss_sum / loss_count if loss_count else None)
+        return Evaluation(confusion, loss_sum / loss_count if loss_count else None, calibration, boundary)
+
+    def _blank(self, index):
+        scene = self.scenes.scenes[index]
+        return np.full((scene.height_px, scene.width_px), IGNORED, np.uint8)
 
     def predict(self, variables, index: int) -> np.ndarray:
         """The prediction for scene `index` at its own resolution: uint8 `[height, width]`."""
         numbers = [k for k, (scene, _, _) in enumerate(self.source.windows) if scene == index]
         chosen = [self.source.windows[k] for k in numbers]
-        scene = self.scenes.scenes[index]
-        whole = np.full((scene.height_px, scene.width_px), IGNORED, np.uint8)
+        whole = self._blank(index)
         for first, results in self._results(variables, _Subset(self.source, numbers), lambda: None):
-            for row, (_, vertical, horizontal) in enumerate(chosen[first : first + self.batch_size]):
-                part = results["prediction"][row][counted_part(vertical, horizontal)]
-                whole[vertical.first : vertical.last, horizontal.first : horizontal.last] = part
+            for row, window in enumerate(chosen[first : first + self.batch_size]):
+                _paste(whole, results["prediction"][row], window)
         return whole
+
+
+def _paste(whole, prediction, window):
+    """Writes what a window counts into the prediction of its scene."""
+    _, vertical, horizontal = window
+    whole[vertical.first : vertical.last, horizontal.first : horizontal.last] = prediction[counted_part(vertical, horizontal)]
 
 
 class _Subset(grain.sources.RandomAccessDataSource):

@@ -11,6 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def class_logits(logits):
+    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0 and it, whose softmax is its sigmoid."""
+    if logits.shape[-1] > 1:
+        return logits
+    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
+
+
 def confusion(labels, predictions, classes: int):
     """Confusion matrices of a batch on the device: int32 `[batch, classes, classes]`.
 
@@ -56,15 +63,15 @@ def pixel_accuracy(matrix) -> float:
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
 
-def _mean(values) -> float:
-    """The mean over classes that have a value; NaN where none has."""
-    values = values[~np.isnan(values)]
+def mean_present(values) -> float:
+    """The mean over classes, or scenes, that have a value; NaN where none has."""
+    values = np.asarray(values)[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
 
 
 def miou(matrix) -> float:
     """Mean IoU over the classes present in truth or prediction."""
-    return _mean(iou(matrix))
+    return mean_present(iou(matrix))
 
 
 def scores(matrix, class_names, split: str) -> dict[str, float]:
@@ -76,9 +83,9 @@ def scores(matrix, class_names, split: str) -> dict[str, float]:
     values = {
         "miou": miou(matrix),
         "frequency_weighted_iou": frequency_weighted_iou(matrix),
-        "mean_dice": _mean(dice(matrix)),
+        "mean_dice": mean_present(dice(matrix)),
         "pixel_accuracy": pixel_accuracy(matrix),
-        "mean_class_accuracy": _mean(class_accuracy(matrix)),
+        "mean_class_accuracy": mean_present(class_accuracy(matrix)),
     }
     for kind, by_class in (("iou", iou(matrix)), ("dice", dice(matrix)), ("class_accuracy", class_accuracy(matrix))):
         values |= {f"{kind}/{name}": float(value) for name, value in zip(class_names, by_class, strict=True)}
@@ -93,8 +100,8 @@ def image_scores(matrix, class_names, split: str) -> dict[str, float]:
     """
     values = {
         "accuracy": pixel_accuracy(matrix),
-        "mean_class_accuracy": _mean(class_accuracy(matrix)),
-        "mean_f1": _mean(dice(matrix)),
+        "mean_class_accuracy": mean_present(class_accuracy(matrix)),
+        "mean_f1": mean_present(dice(matrix)),
     }
     for kind, by_class in (("class_accuracy", class_accuracy(matrix)), ("f1", dice(matrix))):
         values |= {f"{kind}/{name}": float(value) for name, value in zip(class_names, by_class, strict=True)}

@@ -18,6 +18,27 @@ def accelerator_notice() -> str:
     return f"Running on {devices[0].platform.upper()}: {kinds}."
 
 
+class CompiledStep:
+    """A training step that is compiled at its first call, and knows then what memory it needs."""
+
+    def __init__(self, step):
+        self._step, self._compiled = step, None
+
+    def __call__(self, state, batch):
+        if self._compiled is None:
+            self._compiled = self._step.lower(state, batch).compile()
+        return self._compiled(state, batch)
+
+    def memory_bytes(self) -> int | None:
+        """Bytes on each device of arguments, results and what lies between, as the compiler plans them; None if no step was taken
+        or the compiler doesn't say."""
+        plan = None if self._compiled is None else self._compiled.memory_analysis()
+        if plan is None:
+            return None
+        kept = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+        return int(kept + plan.temp_size_in_bytes)
+
+
 class Devices:
     """All devices on one axis, the batch divided among them and the state on each.
 
@@ -60,16 +81,19 @@ class Devices:
         return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
 
     def train_step(self, step):
-        """`step` compiled for these devices at its first call; the state given to it is used up."""
+        """`step` as a `CompiledStep` for these devices; the state given to it is used up."""
         if self.parallelism == "pmap":
-            mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+            mapped = CompiledStep(jax.pmap(step, axis_name=AXIS, donate_argnums=0))
 
-            def run(state, batch):
+            def split(state, batch):
                 state, metrics = mapped(state, self._split(batch))
                 return state, jax.tree.map(lambda x: x[0], metrics)
 
-            return run
-        return jax.jit(step, donate_argnums=0, in_shardings=(self.whole, self.divided), out_shardings=(self.whole, self.whole))
+            split.memory_bytes = mapped.memory_bytes
+            return split
+        return CompiledStep(
+            jax.jit(step, donate_argnums=0, in_shardings=(self.whole, self.divided), out_shardings=(self.whole, self.whole))
+        )
 
     def predict(self, function):
         """`function(variables, batch)` compiled: variables whole, batch and results divided."""
