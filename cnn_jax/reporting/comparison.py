@@ -291,6 +291,8 @@ class Comparison:
     def shown_scores(self) -> dict[str, str]:
         """Key and name of the scores that any variant has, the leading one first."""
         known = {key: name for key, name in SCORES.items() if any(variant.scores[key].values for variant in self.variants)}
+        if self.leading == "miou":
+            known.pop("mean_class_accuracy", None)  # mean Dice is close to it, and the table wide
         return {key: known[key] for key in sorted(known, key=lambda key: key != self.leading)}
 
     @property
@@ -705,7 +707,7 @@ def named(variant: Variant) -> str:
     return f"{variant.name} †" if variant.odd else variant.name
 
 
-def score_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def score_rows(comparison: Comparison, form: str = ".4f") -> tuple[list[str], list[list[str]]]:
     """(header, rows) of the scores, best variant first."""
     scores = comparison.shown_scores
     header = ["variant", "seeds"]
@@ -716,7 +718,7 @@ def score_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         row = [named(variant), str(len(variant.records))]
         for key in scores:
             spread = variant.scores[key]
-            row += [spread.text(), spread.interval_text()] if key == comparison.leading else [spread.text()]
+            row += [spread.text(form), spread.interval_text(form)] if key == comparison.leading else [spread.text(form)]
         rows.append(row)
     return header, rows
 

@@ -4,6 +4,7 @@ A variant has the same colour, line and marker in all of them. Text stays text, 
 """
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,15 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from cnn_jax.reporting.figures import curve, running_mean, series
 from cnn_jax.reporting.style import curve_style, label, note, readable, style
 
-_WIDTH_IN = 4.6
+_WIDTH_IN = 4.4
+_HEIGHT_IN = 2.6
 _FAR = 5.0
 """From this ratio between the largest and the smallest on, costs stand on a logarithmic axis."""
 
@@ -52,8 +55,7 @@ def learning_curves(
         The SVG. Steps that not all seeds have are left out; without any value the chart says so.
     """
     with _style():
-        figure = Figure(figsize=(_WIDTH_IN, 3.1))
-        axes = figure.add_subplot()
+        figure, axes = _chart(legend_rows=math.ceil(len(runs) / 2))
         ends, values, last = {}, [], 1
         for name, histories in runs.items():
             steps, stack = _aligned([series(history, key) for history in histories], smooth)
@@ -83,7 +85,7 @@ def learning_curves(
         axes.set_ylim(max(0, low - margin), high + margin)
         # As the curves end, from top to bottom.
         order = np.argsort([-end for end in ends.values()], kind="stable")
-        _legend(figure, axes, [axes.lines[index] for index in order])
+        _legend(figure, [axes.lines[index] for index in order])
         return _svg(figure)
 
 
@@ -107,8 +109,7 @@ def against_cost(
     """
     known = {name: p for name, p in points.items() if math.isfinite(p.cost) and math.isfinite(p.score)}
     with _style():
-        figure = Figure(figsize=(_WIDTH_IN, 3.1))
-        axes = figure.add_subplot()
+        figure, axes = _chart()
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         if not known:
@@ -134,7 +135,7 @@ def against_cost(
             edge = {"markeredgecolor": look["color"], "markeredgewidth": 1.4}
             axes.plot(p.cost, p.score, marker=look["marker"], markersize=6.5, linestyle="", markerfacecolor=face, **edge)
         axes.margins(0.12, 0.16)
-        _name_points(figure, axes, known)
+        _name_points(figure, axes, known, corners)
         return _svg(figure)
 
 
@@ -153,12 +154,20 @@ def _tick(value: float) -> str:
     return f"{value:g}" if 0 < abs(value) < 10 else readable(value)
 
 
-def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point]) -> None:
-    """Write each point's name beside it, where it covers neither a point nor another name; farther off with a thin line."""
-    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else _renderer(figure)
+def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point], front: np.ndarray) -> None:
+    """Write each point's name beside it, where it covers no point, bar, name or line of the front; farther off with a thin line."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
     places = {name: axes.transData.transform((p.cost, p.score)) for name, p in points.items()}
     frame = axes.get_window_extent(renderer)
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places.values()]
+    for p in points.values():
+        if math.isfinite(p.deviation):
+            (x, low), (_, high) = (axes.transData.transform((p.cost, p.score + sign * p.deviation)) for sign in (-1, 1))
+            taken.append((x - 1, low, x + 1, high))
+    for (x, y), (right, top) in itertools.pairwise(axes.transData.transform(front)):
+        taken += [(min(x, right), y - 1, max(x, right), y + 1), (right - 1, y, right + 1, top)]
     directions = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
     candidates = [(dx * r, dy * r) for r in (8, 15, 24, 34, 46, 60) for dx, dy in directions]
     for name, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
@@ -172,12 +181,11 @@ def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point]) -> Non
             bottom = y + dy - (0 if dy > 0 else height if dy < 0 else height / 2)
             return left, bottom, left + width, bottom + height
 
-        def cost(candidate, box=box):
+        def cost(candidate, box=box, width=width, height=height):
             own = box(*candidate)
             covered = sum(_overlap(own, other) for other in taken)
-            outside = own[2] - own[0], own[3] - own[1]
-            inside = _overlap(own, (frame.x0, frame.y0, frame.x1 + 40, frame.y1 + 8))
-            return covered + 3 * (outside[0] * outside[1] - inside) + 0.02 * math.hypot(*candidate) ** 2
+            outside = width * height - _overlap(own, (frame.x0, frame.y0, frame.x1 + 6, frame.y1 + 4))
+            return 2 * covered + 3 * outside + 0.04 * math.hypot(*candidate) ** 2
 
         dx, dy = min(candidates, key=cost)
         taken.append(box(dx, dy))
@@ -189,14 +197,6 @@ def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point]) -> Non
                 "", (points[name].cost, points[name].score), (dx, dy), textcoords="offset pixels",
                 arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
             )  # fmt: skip
-
-
-def _renderer(figure: Figure):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return canvas.get_renderer()
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
@@ -212,8 +212,11 @@ def class_scores(
     `limits` are those of the axis, the same for all classes.
     """
     with _style():
-        figure = Figure(figsize=(_WIDTH_IN * 0.8, 0.55 + 0.2 * len(scores)))
-        axes = figure.add_subplot()
+        width, height = 0.8 * _WIDTH_IN, 0.55 + 0.2 * len(scores)
+        names = [label(name, 22) for name in scores]
+        left = 0.15 + 0.068 * max(map(len, names))
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((left / width, 0.48 / height, 1 - (left + 0.5) / width, 1 - 0.52 / height))
         for row, (name, (mean, deviation)) in enumerate(scores.items()):
             look = curve_style(looks[name])
             if not math.isfinite(mean):
@@ -223,7 +226,7 @@ def class_scores(
                 axes.plot([mean - deviation, mean + deviation], [row, row], color=look["color"], linewidth=1.4)
             axes.plot(mean, row, marker=look["marker"], color=look["color"], markersize=5.5)
             axes.annotate(f"{mean:.3f}", (1.01, row), xycoords=axes.get_yaxis_transform(), va="center", fontsize=7.5)
-        axes.set_yticks(range(len(scores)), [label(name, 24) for name in scores])
+        axes.set_yticks(range(len(scores)), names)
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.set_xlim(*limits)
         axes.tick_params(axis="y", length=0)
@@ -241,8 +244,9 @@ def reliability(count: Sequence[int], confidence: Sequence[float], correct: Sequ
     held = count > 0
     edges = np.linspace(0, 1, len(count) + 1)
     with _style():
-        figure = Figure(figsize=(2.5, 2.7))
-        axes, bars = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1), "hspace": 0.1})
+        figure = Figure(figsize=(2.5, 2.8))
+        margins = {"left": 0.2, "right": 0.96, "top": 0.97, "bottom": 0.15}
+        axes, bars = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1), "hspace": 0.1, **margins})
         axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--")
         axes.plot(
             confidence[held] / count[held],
@@ -263,20 +267,18 @@ def reliability(count: Sequence[int], confidence: Sequence[float], correct: Sequ
         return _svg(figure)
 
 
-def _legend(figure: Figure, axes: Axes, lines: Sequence) -> None:
-    columns = 2 if len(lines) > 3 else max(1, len(lines))
-    height = math.ceil(len(lines) / columns) * 0.19 + 0.12
-    figure.set_size_inches(_WIDTH_IN, 3.1 + height)
-    axes.legend(
-        handles=lines,
-        loc="upper left",
-        bbox_to_anchor=(-0.1, -0.17),
-        ncols=columns,
-        handlelength=3.4,
-        borderaxespad=0,
-        columnspacing=1.2,
+def _chart(legend_rows: int = 0) -> tuple[Figure, Axes]:
+    """A figure with axes of one size whatever stands beside them, so that charts in a row agree, and room for a legend below."""
+    below = 0.5 + 0.2 * legend_rows
+    height = _HEIGHT_IN + below
+    figure = Figure(figsize=(_WIDTH_IN, height))
+    return figure, figure.add_axes((0.58 / _WIDTH_IN, below / height, 1 - 0.68 / _WIDTH_IN, 1 - (below + 0.08) / height))
+
+
+def _legend(figure: Figure, lines: Sequence) -> None:
+    figure.legend(
+        handles=lines, loc="lower left", bbox_to_anchor=(0.03, 0), ncols=2, handlelength=3.4, borderaxespad=0, columnspacing=1.4
     )
-    figure.subplots_adjust(bottom=(height + 0.45) / (3.1 + height))
 
 
 @contextmanager
@@ -291,7 +293,7 @@ def _svg(figure: Figure) -> str:
     """Without date, XML declaration and trailing blanks: the same values give the same text."""
     text = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(text, format="svg", bbox_inches="tight", pad_inches=0.05, metadata=nothing)
+    figure.savefig(text, format="svg", metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     return re.sub(r"\s*\n\s*", "\n", re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)).strip()

@@ -95,7 +95,7 @@ def _verdict(comparison: Comparison) -> str:
             for pair in group.pairs
         ]
         if items:
-            opened = " open" if len(items) <= 10 else ""
+            opened = " open" if len(items) <= 15 else ""
             pairs = "the pair" if len(items) == 1 else f"all {len(items)} pairs, the greatest difference first"
             parts.append(
                 f'<details{opened}><summary>In words: {pairs}</summary><ul class="pairs">{"".join(items)}</ul></details>'
@@ -104,7 +104,8 @@ def _verdict(comparison: Comparison) -> str:
 
 
 def _tables(comparison: Comparison) -> str:
-    scores, costs = score_rows(comparison), cost_rows(comparison)
+    # Accuracies over thousands of images differ in the fourth place.
+    scores, costs = score_rows(comparison, ".3f" if comparison.leading == "miou" else ".4f"), cost_rows(comparison)
     return _section(
         "Scores and costs",
         _table(*scores, caption="Test split: means over seeds ± standard deviation between seeds. Press a heading to sort."),
@@ -245,7 +246,7 @@ def _confusions(comparison: Comparison) -> str:
 def _shaded(share: float, total: float) -> str:
     if not total:
         return f"<td>{NOTHING}</td>"
-    ink = ' class="deep"' if share > 0.55 else ""
+    ink = ' class="deep"' if share > 0.72 else ""
     return f'<td{ink} style="--share:{100 * share:.0f}%">{percent(share) if share else 0}</td>'
 
 
@@ -306,7 +307,7 @@ def _scenes(comparison: Comparison) -> str:
     caption = (
         f"Test images through every model, predictions of {seed}, each with its mIoU on that image, the mean over the classes that occur "
         "in it or are predicted; worst first by the mean over variants. Press a prediction to see its errors: wrong pixels orange "
-        "over the darkened photograph. Ignored pixels are black in truth and never count."
+        "over the darkened photograph. Ignored pixels are black and never count."
     )
     every = '<p class="control"><button type="button" id="errors" aria-pressed="false">Show errors everywhere</button></p>'
     return _section(
@@ -400,8 +401,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str
         )
         lines.append(f"<tr>{first}{''.join(others)}</tr>")
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="sortable"><caption>{escape(caption)}'
-        f"</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'{_note(caption)}\n<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="sortable">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -423,10 +424,10 @@ def _key(text: str, is_text: bool) -> str:
 
 
 _STYLE = """
-:root { --paper: #fff; --ink: #1b1b1b; --quiet: #5b5f66; --line: #d9dce1; --soft: #f4f5f7; --blue: #0072b2; --deep: #fff;
+:root { --paper: #fff; --ink: #1b1b1b; --quiet: #5b5f66; --line: #d9dce1; --soft: #f4f5f7; --blue: #0072b2; --shade: #084594; --deep: #fff;
   --mark: #fff1d6; --edge: #e69f00; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #16181c; --ink: #e6e7ea; --quiet: #a0a5ad; --line: #363a41; --soft: #1f2227; --blue: #4aa8de; --deep:
+  :root { --paper: #16181c; --ink: #e6e7ea; --quiet: #a0a5ad; --line: #363a41; --soft: #1f2227; --blue: #4aa8de; --shade: #6bb6e6; --deep:
     #0c0d0f; --mark: #3a2d10; }
   img.chart { filter: invert(.92) hue-rotate(180deg); }
 }
@@ -457,12 +458,12 @@ summary { cursor: pointer; color: var(--quiet); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--quiet); font-size: .92rem; padding-bottom: .4rem; }
 .sortable { font-size: .92rem; }
-.sortable th, .sortable td { padding: .3rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid
+.sortable th, .sortable td { padding: .3rem .6rem; text-align: left; white-space: nowrap; border-bottom: 1px solid
   var(--line); }
 .sortable .number { text-align: right; }
 .sortable tbody tr:hover > * { background: var(--soft); }
 .sortable thead th { vertical-align: bottom; white-space: normal; padding: 0; }
-.sortable thead button { all: unset; box-sizing: border-box; cursor: pointer; width: 100%; min-width: 5.2rem; padding: .3rem
+.sortable thead button { all: unset; box-sizing: border-box; cursor: pointer; width: 100%; min-width: 4.6rem; padding: .3rem
   .7rem; font-weight: 600; line-height: 1.25; }
 .sortable thead button:focus-visible { outline: 2px solid var(--blue); outline-offset: -2px; }
 [aria-sort=ascending] button::after { content: " ▲"; font-size: .7em; }
@@ -470,10 +471,10 @@ caption { text-align: left; color: var(--quiet); font-size: .92rem; padding-bott
 .sortable tr > :first-child { position: sticky; left: 0; background: var(--paper); z-index: 1; }
 figure { margin: 0; }
 figcaption { font-size: .92rem; font-weight: 600; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 1.6rem; align-items:
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); gap: 1.6rem; align-items:
   start; }
 .charts.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
-.charts.tiny { grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }
+.charts.tiny { grid-template-columns: repeat(auto-fill, minmax(min(46%, 13rem), 1fr)); }
 img.chart { width: 100%; height: auto; max-width: 34rem; display: block; }
 .matrices { display: flex; flex-wrap: wrap; gap: 1.6rem 2.2rem; }
 .matrix { font-size: .82rem; }
@@ -551,10 +552,9 @@ function errors(button) {
   const out = context.getImageData(0, 0, canvas.width, canvas.height);
   const guess = pixels(prediction).data, truth = pixels(scene.querySelector(".truth")).data;
   for (let i = 0; i < guess.length; i += 4) {
-    const ignored = !(truth[i] || truth[i + 1] || truth[i + 2]);
     const wrong = truth[i] !== guess[i] || truth[i + 1] !== guess[i + 1] || truth[i + 2] !== guess[i + 2];
     const grey = 0.45 * (0.299 * out.data[i] + 0.587 * out.data[i + 1] + 0.114 * out.data[i + 2]);
-    const color = ignored ? [0, 0, 0] : wrong ? [255, 176, 0] : [grey, grey, grey];
+    const color = wrong ? [255, 176, 0] : [grey, grey, grey];
     for (let channel = 0; channel < 3; channel++) out.data[i + channel] = color[channel];
   }
   context.putImageData(out, 0, 0);

@@ -139,7 +139,7 @@ def _write_pictures(folder, truths, predictions, fields):
     for index, (truth, prediction, field) in enumerate(zip(truths, predictions, fields, strict=True)):
         light = np.clip(120 + 40 * field[:3] + 25 * field[3], 0, 255).astype(np.uint8)
         Image.fromarray(np.moveaxis(light, 0, -1)).save(folder / f"{index:03d}-image.jpg")
-        for kind, mask in (("truth", truth), ("prediction", prediction)):
+        for kind, mask in (("truth", truth), ("prediction", np.where(truth == 255, truth, prediction))):
             picture = Image.fromarray(mask, "P")
             picture.putpalette(palette + [0] * (768 - len(palette)))
             picture.save(folder / f"{index:03d}-{kind}.png")
