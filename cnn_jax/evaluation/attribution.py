@@ -85,33 +85,24 @@ def segmentation_grad_cam(model, variables, images, classes, pixels=None, layer:
     the class, or no pixel is asked about, the heat is 0 everywhere.
 
     Args:
-        model, variables: a segmenter, `[batch, height, width, channels]` to logits `[batch, height, width, classes]`; one logit for two
-            classes is that of the second, and its negative that of the first.
+        model, variables: a segmenter, `[batch, height, width, channels]` to logits `[batch, height, width, classes]`, or one for two
+            classes (see `class_logits`).
         images: float32 `[batch, height, width, channels]`, normalised. They are looked at one by one.
         classes: integers `[batch]`, the class asked for in each image. To ask for several, repeat the image.
         pixels: bool `[batch, height, width]`, those whose logits are summed; by default those predicted as the class.
-        layer: one of `map_names`; by default the deepest map: of those of the smallest extent the last of the outermost. Each of its
-            places has seen the most and none has met the skips, which bring back the edges of the image: that is the paper's choice, the
-            bottleneck. The class scores themselves, which some networks compute there (FCN), would show only themselves and are passed by.
+        layer: one of `map_names`; by default the `deepest_map`.
 
     Raises:
         ValueError: the model has no such layer, or none larger than 1x1.
     """
     images, classes = jnp.asarray(images), jnp.asarray(classes)
-    shapes = _map_shapes(model, variables, images[:1], without=nn.Dropout)
-    scores = jax.eval_shape(lambda: model.apply(variables, images[:1], train=False)).shape[-1]
-    if layer is None:
-        inner = {name: shape for name, shape in shapes.items() if shape[-1] != scores} or shapes
-        smallest = min((shape[1] * shape[2] for shape in inner.values()), default=0)
-        deepest = [name for name, shape in inner.items() if shape[1] * shape[2] == smallest]
-        layer = next((n for n in reversed(deepest) if n.count("/") == min(m.count("/") for m in deepest)), None)
+    layer = layer or deepest_map(model, variables, images[:1])
     if layer not in (names := _map_shapes(model, variables, images[:1])):
         raise ValueError(f"{type(model).__name__} has no map {layer!r}; it has {', '.join(names) or 'none larger than 1x1'}")
 
     def score(logits, asked):
         wanted, pixels = asked
-        if logits.shape[-1] == 1:
-            logits = jnp.concatenate([-logits, logits], axis=-1)
+        logits = class_logits(logits)
         chosen = logits.argmax(-1) == wanted[:, None, None] if pixels is None else pixels
         return (jnp.take_along_axis(logits, wanted[:, None, None, None], axis=-1)[..., 0] * chosen).sum()
 
@@ -121,6 +112,27 @@ def segmentation_grad_cam(model, variables, images, classes, pixels=None, layer:
         for i in range(len(images))
     ]
     return np.concatenate(heats)
+
+
+def deepest_map(model, variables, images) -> str | None:
+    """The deepest of `map_names`: of those of the smallest extent the last of the outermost; None where there is no map.
+
+    Each of its places has seen most of the image, and none has met the skips, which bring back the image's edges: the bottleneck, which
+    is also the paper's choice for Seg-Grad-CAM. Class scores that some networks compute there (FCN) would show only themselves, so
+    maps with as many channels as there are logits are passed by, where there are others.
+    """
+    shapes = _map_shapes(model, variables, images, without=nn.Dropout)
+    scores = jax.eval_shape(lambda: model.apply(variables, images, train=False)).shape[-1]
+    shapes = {name: shape for name, shape in shapes.items() if shape[-1] != scores} or shapes
+    smallest = min((shape[1] * shape[2] for shape in shapes.values()), default=0)
+    deepest = [name for name, shape in shapes.items() if shape[1] * shape[2] == smallest]
+    outermost = min((name.count("/") for name in deepest), default=0)
+    return next((name for name in reversed(deepest) if name.count("/") == outermost), None)
+
+
+def class_logits(logits):
+    """Logits `[..., classes]`: those given, or, of one logit for two classes, that for the second and its negative for the first."""
+    return jnp.concatenate([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 
 
 @dataclass(frozen=True)
@@ -183,6 +195,8 @@ def excitation_by_class(model, variables, batches: Iterable, classes: int) -> di
         share = of_class.sum((1, 2))
         pixels += share.sum(0)
         channels, places = jax.device_get(run(variables, jnp.asarray(images)))
+        if not channels:
+            return {}
         for name, values in channels.items():
             sums[name] = sums.get(name, 0) + share.T @ values
         for name, values in places.items():
