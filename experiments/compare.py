@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if options.target is not None and not 0 <= options.target <= 1:
             raise InputError(f"--target is {options.target:g}; a score lies between 0 and 1.")
-        compared = comparison.compare(_records(options.runs), target=options.target, force=options.force)
+        compared = comparison.compare(records_in(options.runs), target=options.target, force=options.force)
         paths = comparison.write(compared, options.out or Path("results/comparison"))
         for difference in compared.differences:
             print(f"not comparable: {difference}")
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(command)
 
 
-def _records(folders):
-    """The records in the folders given, or one below them, each once.
+def records_in(folders: Sequence[Path], unfinished: bool = False) -> list:
+    """The records in the folders given, or one below them, each once; runs that aren't finished are left out where they may be.
 
     Raises:
         InputError: a folder doesn't exist or holds no run, or a run isn't finished.
@@ -68,6 +68,8 @@ def _records(folders):
                 f"{folder} holds no record of a run: give the folder of a finished run, or one that holds such folders."
             )
         for run in runs[:1] if runs[0] == folder else runs:
+            if not (run / "summary.json").is_file() and unfinished:
+                continue
             if not (run / "summary.json").is_file():
                 raise InputError(f"{run} holds a run that isn't finished (summary.json is missing): finish it, or leave it out.")
             path = run.resolve()

@@ -381,7 +381,7 @@ def _finite_mean(values: Iterable[float]) -> float:
 
 def _chart(svg: str, alternative: str, caption: str = "") -> str:
     """As an image of its own: names in one SVG then mean nothing in another."""
-    uri = "data:image/svg+xml," + quote(svg, safe=" /:;=,.()'!*@&+-$[]{}|^`?~")
+    uri = "data:image/svg+xml," + quote(svg, safe=" /:;=,.()'!*@+-$[]{}|^?~")
     return f'<figure>{caption}<img class="chart" src="{uri}" alt="{escape(alternative)}"></figure>'
 
 
