@@ -2,9 +2,11 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
+from cnn_jax.reporting import comparison
 from experiments.compare import main
 from tests.reporting.fake_records import write_run, write_study
 
@@ -15,22 +17,33 @@ def study(tmp_path):
     return tmp_path / "year ñ"
 
 
-def test_a_study_or_its_runs_are_compared_alike(study, tmp_path, capsys):
+def test_a_study_is_compared_and_the_verdict_printed(study, tmp_path, capsys):
     assert main([str(study), "--out", str(tmp_path / "one")]) == 0
     printed = capsys.readouterr().out
     assert "unet has the best mIoU" in printed
     assert re.search(r"unet is (better than|ahead of) fcn8s by 0\.\d+ mIoU: ", printed)
     for name in ("comparison.csv", "comparison.md", "index.html"):
         assert str(tmp_path / "one" / name) in printed
+        assert (tmp_path / "one" / name).stat().st_size > 500
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What the command would have written: (comparison, folder) a call."""
+    calls = []
+    monkeypatch.setattr(comparison, "write", lambda *call: calls.append(call) or [])
+    return calls
+
+
+def test_folders_may_be_given_one_by_one_and_count_once(study, written):
     runs = [str(path) for path in sorted(study.iterdir())]
-    assert main([*runs, runs[0], "--out", str(tmp_path / "two")]) == 0
-    for name in ("comparison.csv", "comparison.md", "index.html"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-
-
-def test_the_target_is_the_users(study, tmp_path):
-    assert main([str(study), "--out", str(tmp_path / "out"), "--target", "0.03"]) == 0
-    assert "time to 0.03 mIoU" in (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert main([str(study)]) == 0
+    assert main([*runs, runs[0], "--target", "0.03"]) == 0
+    (one, folder), (two, _) = written
+    assert folder == Path("results/comparison")
+    assert [(v.name, v.scores, v.costs) for v in one.variants] == [(v.name, v.scores, v.costs) for v in two.variants]
+    assert [len(variant.records) for variant in two.variants] == [2, 2]
+    assert two.target == 0.03
 
 
 def refused(capsys, *arguments):
@@ -54,11 +67,11 @@ def test_what_cannot_be_used_is_a_sentence(study, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_incomparable_runs_need_force(study, tmp_path, capsys):
+def test_incomparable_runs_need_force(study, tmp_path, capsys, written):
     other = tmp_path / "other" / "se-seed0"
     write_run(other, "se", 0, {"test/miou": 0.1}, config={"training": {"steps": 10, "batch_size": 8}})
     line = refused(capsys, study, other, "--out", tmp_path / "out")
     assert "training.steps is 1500 in" in line
     assert "10 in other/se-seed0; use --force" in line
-    assert main([str(study), str(other), "--out", str(tmp_path / "out"), "--force"]) == 0
+    assert main([str(study), str(other), "--force"]) == 0
     assert "not comparable: training.steps" in capsys.readouterr().out

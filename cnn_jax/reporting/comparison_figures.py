@@ -1,6 +1,6 @@
 """Charts of a comparison, as SVG for its page: small ones, so that they can be read on a phone.
 
-A variant has the same colour, line and marker in all of them. Text stays text, in whatever plain font the reader has.
+Text stays text, in whatever plain font the reader has.
 """
 
 import io
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from cnn_jax.reporting.figures import curve, running_mean, series
-from cnn_jax.reporting.style import curve_style, label, note, readable, style
+from cnn_jax.reporting.style import curve_style, label, note, style
 
 _WIDTH_IN = 4.4
 _HEIGHT_IN = 2.6
@@ -119,7 +119,7 @@ def against_cost(
         far = costs.min() > 0 and costs.max() / costs.min() > _FAR
         if far:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if costs.max() / costs.min() < 30 else (1,)))
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -151,7 +151,9 @@ def pareto_front(points: Mapping[str, Point], more_is_better: bool = False) -> l
 
 
 def _tick(value: float) -> str:
-    return f"{value:g}" if 0 < abs(value) < 10 else readable(value)
+    size, unit = next(((size, unit) for size, unit in ((1e9, " G"), (1e6, " M"), (1e4, " k")) if value >= size), (1, ""))
+    size = 1e3 if unit == " k" else size
+    return f"{value / size:,g}{unit}"
 
 
 def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point], front: np.ndarray) -> None:

@@ -46,7 +46,7 @@ def page(comparison: Comparison) -> str:
     sections = [
         _verdict(comparison),
         _tables(comparison),
-        _curves(comparison, looks),
+        _curves(comparison),
         _costs(comparison, looks),
         _classes(comparison, looks),
         _pairs(comparison),
@@ -90,17 +90,24 @@ def _verdict(comparison: Comparison) -> str:
         if group.title:
             parts.append(f"<h3>{escape(group.title)}</h3>")
         parts.append(f'<p class="lead">{escape(group.verdict)}</p>')
-        items = [
-            f'<li class="{pair.verdict}"><span class="tag">{WORDS[pair.verdict]}</span> {escape(pair.sentence)}</li>'
-            for pair in group.pairs
-        ]
-        if items:
-            opened = " open" if len(items) <= 15 else ""
-            pairs = "the pair" if len(items) == 1 else f"all {len(items)} pairs, the greatest difference first"
-            parts.append(
-                f'<details{opened}><summary>In words: {pairs}</summary><ul class="pairs">{"".join(items)}</ul></details>'
-            )
+        real = [pair for pair in group.pairs if pair.verdict == "real"]
+        others = [pair for pair in group.pairs if pair.verdict != "real"]
+        if real:
+            parts.append(_sentences(real))
+        if others:
+            opened = " open" if len(others) <= 12 else ""
+            count = f"{len(others)} {'difference' if len(others) == 1 else 'differences'}"
+            summary = f"{count} not shown to be real, the greatest first"
+            parts.append(f"<details{opened}><summary>{summary}</summary>{_sentences(others)}</details>")
     return _section("What differs", *parts, name="verdict")
+
+
+def _sentences(pairs) -> str:
+    items = (
+        f'<li class="{pair.verdict}"><span class="tag">{WORDS[pair.verdict]}</span> {escape(pair.sentence)}</li>'
+        for pair in pairs
+    )
+    return f'<ul class="pairs">{"".join(items)}</ul>'
 
 
 def _tables(comparison: Comparison) -> str:
@@ -114,9 +121,10 @@ def _tables(comparison: Comparison) -> str:
     )
 
 
-def _curves(comparison: Comparison, looks) -> str:
+def _curves(comparison: Comparison) -> str:
     parts = []
     for group in comparison.groups:
+        looks = {name: index for index, name in enumerate(group.variants)}  # so that curves of a chart differ in colour
         runs = {v.name: [record.metrics for record in v.records] for v in comparison.variants if v.name in group.variants}
         score = f"validation/{comparison.leading}"
         charts = []

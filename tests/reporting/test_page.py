@@ -2,8 +2,11 @@
 
 import base64
 import io
+import json
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -80,9 +83,6 @@ def test_names_are_escaped_and_all_images_are_described(made):
 
 
 def test_charts_are_sound_svg(made):
-    import xml.etree.ElementTree as ElementTree
-    from urllib.parse import unquote
-
     charts = [image["src"] for image in made[1].all("img") if image["src"].startswith("data:image/svg")]
     assert len(charts) == 2 + 4 + len(CLASSES) + 2  # curves, costs, classes, reliability of each variant
     for chart in charts:
@@ -99,8 +99,6 @@ def test_charts_are_sound_svg(made):
 def test_scenes_stand_worst_first_with_the_first_seeds_scores(made, study):
     text, _ = made
     first = {record.config["variant"]: record for record in study if record.config["seed"] == 0}
-    import json
-
     scores = {
         name: [
             metrics.miou(np.array(scene["confusion"]))
@@ -138,7 +136,7 @@ def test_tables_sort_by_keyboard_and_number(made):
 
 def test_pictures_shrink_until_they_fit(study, made, monkeypatch):
     monkeypatch.setattr(page, "_PICTURE_BYTES", 1500)
-    reader = Reader(page_of(compare(study)))
+    reader = Reader(page._scenes(compare(study)))
     pictures = [image["src"] for image in reader.all("img") if not image["src"].startswith("data:image/svg")]
     whole = [image["src"] for image in made[1].all("img") if not image["src"].startswith("data:image/svg")]
     assert len(pictures) == len(whole)
@@ -146,9 +144,10 @@ def test_pictures_shrink_until_they_fit(study, made, monkeypatch):
     assert max(size) < 36
 
 
-def test_what_was_forced_is_marked(study, tmp_path):
+def test_what_was_forced_is_marked(tmp_path):
+    one = write_run(tmp_path / "study" / "one", "one", 0, {"test/miou": 0.2})
     odd = write_run(tmp_path / "study" / "odd", "odd", 0, {"test/miou": 0.1}, environment={"data_fingerprint": "<other>"})
-    text = page_of(compare([*study, odd], force=True))
+    text = page_of(compare([one, odd], force=True))
     mark = text[text.index('class="mark"') : text.index("</aside>")]
     assert "Not comparable" in mark
     assert "&lt;other&gt;" in mark
