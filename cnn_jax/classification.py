@@ -65,7 +65,7 @@ class Classification:
         if config.class_weights != "none":
             counts = np.bincount(self.images.splits["train"].labels, minlength=len(self.names))
             weights = losses.class_weights(counts, config.class_weights)
-        return functools.partial(losses.LOSSES[config.name], class_weights=weights, label_smoothing=config.label_smoothing)
+        return losses.of(config, weights)
 
     @property
     def evaluated(self) -> tuple[str, ...]:

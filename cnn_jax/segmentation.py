@@ -95,7 +95,7 @@ class Segmentation:
         """`(logits, labels) -> (sum, count)` with the class weights of the training scenes."""
         config = self.config.loss
         weights = losses.class_weights(self.class_counts["train"], config.class_weights)
-        return functools.partial(losses.LOSSES[config.name], class_weights=weights, label_smoothing=config.label_smoothing)
+        return losses.of(config, weights)
 
     @functools.cached_property
     def region_px(self) -> tuple[int, int]:

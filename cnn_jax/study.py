@@ -19,8 +19,8 @@ from cnn_jax.errors import InputError
 
 FLAGS = {
     "workdir": ("", "folder of the study, with a folder a run; one that holds an unfinished study resumes it"),
-    "variants": ("", "run only these, such as mlp,cnn"),
-    "seeds": ("", "run these seeds, such as 0,1,2, not the study's own"),
+    "variants": ("", "run only these, such as mlp,cnn; --models says the same"),
+    "seeds": ("", "run these seeds, such as 0,1,2, not the study's own; --config.seeds says the same"),
 }
 
 
@@ -55,7 +55,7 @@ def main(
         return 0
 
     def command():
-        name, arguments = _study_name(argv[1:], studies)
+        name, arguments = _study_name([_usual(argument) for argument in argv[1:]], studies)
         if name not in studies:  # a run's own config.json
             run.once(module, {}, [module, f"--config={name}", *arguments])
             return
@@ -122,13 +122,19 @@ def _configured(module, study, name, arguments):
         config, values = configuration.parse_command_line([module, *applicable], {name: lambda config=config: config}, FLAGS)
         parsed.append(config)
     configs = []
-    for config in parsed:
-        for seed in seeds:
+    for seed in seeds:  # a study that is stopped early can still compare all variants
+        for config in parsed:
             again = configuration.from_dict(configuration.to_dict(config))
             again.seed = seed
             configuration.check(again)
             configs.append(again)
     return configs, values
+
+
+def _usual(argument):
+    """`--models` is another word for `--variants`, and `--config.seeds` for `--seeds`."""
+    argument = re.sub(r"^--?models(?==|$)", "--variants", argument)
+    return re.sub(r"^--?config[.]seeds(?==|$)", "--seeds", argument)
 
 
 def _chosen(study, arguments):
