@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnn_jax.evaluation.attribution import feature_maps, first_kernel, grad_cam, map_names
+from cnn_jax.evaluation.attribution import (
+    class_logits,
+    deepest_map,
+    excitation_by_class,
+    feature_maps,
+    first_kernel,
+    grad_cam,
+    level_maps,
+    map_names,
+    segmentation_grad_cam,
+)
 from cnn_jax.layers.convolution import ConvolutionNormActivation
-from cnn_jax.models import CLASSIFIERS
+from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
+from cnn_jax.models import CLASSIFIERS, MODELS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -200,3 +211,172 @@ def test_the_first_kernel_is_that_of_the_layer_called_first():
         for name in path:
             expected = expected[name]
         np.testing.assert_array_equal(first_kernel(model, variables, x), expected["kernel"])
+
+
+class Segmenter(nn.Module):
+    """Two convolutions, a bridge of half the size, no skips: logits are linear in the bridge, so that Seg-Grad-CAM has a closed form."""
+
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = ConvolutionNormActivation(4, norm="none", name="encoder_1")(images, train=train)
+        x = ConvolutionNormActivation(4, norm="none", name="encoder_2")(x, train=train)
+        x = ConvolutionNormActivation(5, stride=2, norm="none", name="bridge")(x, train=train)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)  # each place of the bridge answers for 2x2 pixels
+        return nn.Conv(self.classes, (1, 1), name="head")(x)
+
+
+def test_segmentation_grad_cam_has_its_closed_form():
+    model, x, classes = Segmenter(), images(size=8), np.array([0, 1, 2, 1])
+    variables = filled(model, x)
+    params = variables["params"]
+    bridge = x
+    for name, strides in (("encoder_1", 1), ("encoder_2", 1), ("bridge", 2)):
+        kernel, bias = params[name]["convolution"]["kernel"], params[name]["convolution"]["bias"]
+        bridge = jax.lax.conv_general_dilated(bridge, kernel, (strides,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        bridge = np.maximum(bridge + bias, 0)
+    assert bridge.shape == (4, 4, 4, 5)
+    head = params["head"]
+    logits = (bridge @ head["kernel"][0, 0] + head["bias"]).repeat(2, 1).repeat(2, 2)
+    chosen = np.random.default_rng(2).random((4, 8, 8)) < 0.3
+    for given, pixels in ((None, logits.argmax(-1) == classes[:, None, None]), (chosen, chosen)):
+        # The sum over pixels has the gradient head[:, class] at a place, times how many of its four pixels are asked about.
+        asked = pixels.reshape(4, 4, 2, 4, 2).sum((2, 4))
+        weights = asked.mean((1, 2))[:, None] * head["kernel"][0, 0][:, classes].T
+        evidence = np.maximum(np.einsum("bhwc,bc->bhw", bridge, weights), 0)
+        expected = scaled(np.asarray(jax.image.resize(evidence, (4, 8, 8), "bilinear")))
+        assert (expected.max((1, 2)) == 1).sum() >= 2
+        np.testing.assert_allclose(segmentation_grad_cam(model, variables, x, classes, given), expected, atol=1e-4)
+    nothing = segmentation_grad_cam(model, variables, x[:1], classes[:1], np.zeros((1, 8, 8), bool))
+    np.testing.assert_array_equal(nothing, 0)
+    with pytest.raises(ValueError, match="'decoder'; it has encoder_1/convolution, "):
+        segmentation_grad_cam(model, variables, x, classes, layer="decoder")
+
+
+def test_one_logit_stands_for_two_classes():
+    model, x = Segmenter(classes=1), images(size=8, batch=1)
+    variables = filled(model, x)
+    two = jax.tree.map(np.copy, variables)
+    kernel, bias = variables["params"]["head"]["kernel"], variables["params"]["head"]["bias"]
+    two["params"]["head"] = {"kernel": np.concatenate([-kernel, kernel], -1), "bias": np.concatenate([-bias, bias])}
+    pair = np.concatenate([x, x])
+    expected = segmentation_grad_cam(Segmenter(classes=2), two, pair, [0, 1])
+    assert expected.max() == 1
+    np.testing.assert_allclose(segmentation_grad_cam(model, variables, pair, [0, 1]), expected, atol=1e-6)
+    np.testing.assert_array_equal(class_logits(np.float32([[2]])), [[-2, 2]])
+    np.testing.assert_array_equal(class_logits(np.float32([[2, 3]])), [[2, 3]])
+
+
+def test_the_deepest_map_is_the_bottleneck():
+    unet, x = MODELS["unet"](num_classes=6, base_width=2, depth=2, upsampling="bilinear"), images(size=16)
+    variables = filled(unet, x)
+    assert deepest_map(unet, variables, x) == "bridge_convolution_2", "neither dropout nor what the decoder does there"
+
+    class Coarse(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            x = nn.Conv(4, (3, 3), strides=4, name="trunk")(images)
+            return jax.image.resize(nn.Conv(3, (1, 1), name="scores")(x), (*images.shape[:3], 3), "nearest")
+
+    assert deepest_map(Coarse(), filled(Coarse(), x), x) == "trunk", "not the class scores"
+    model = CLASSIFIERS["softmax_regression"](num_classes=3)
+    assert deepest_map(model, filled(model, x), x) is None
+
+
+def test_levels_of_a_unet_are_the_last_maps_of_its_stages():
+    model, x = MODELS["unet"](num_classes=3, base_width=2, depth=1), images(size=6, batch=1)
+    variables = filled(model, x)
+    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
+    maps = level_maps(model, variables, x[0])
+    assert list(maps) == ["encoder_0_convolution_2", "bridge_convolution_2", "decoder_0_convolution_2", "head"]
+    assert [value.shape for value in maps.values()] == [(6, 6, 2), (3, 3, 4), (6, 6, 2), (6, 6, 3)]
+    logits = jax.jit(lambda variables, x: model.apply(variables, x, train=False))(variables, x)[0]
+    np.testing.assert_allclose(maps["head"], logits, rtol=1e-4, atol=1e-4)
+
+
+def test_levels_of_a_trunk_that_hands_out_maps_are_those_of_its_blocks():
+    class Trunk(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            maps = {}
+            for stage in (1, 2):
+                x = maps[stage] = Inner(name=f"stage_{stage}")(x[:, ::2, ::2])
+            return maps
+
+    class Decoded(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            maps = Trunk(name="trunk")(images)
+            x = nn.Conv(3, (1, 1), name="reduced")(maps[2])
+            return nn.Conv(2, (1, 1), name="head")(jax.image.resize(x, (*images.shape[:3], 3), "nearest"))
+
+    x = images(size=8)
+    # "reduced" has the shape of the trunk's last map, and is the last of that level.
+    assert list(level_maps(Decoded(), filled(Decoded(), x), x[0])) == ["trunk/stage_1", "reduced", "head"]
+
+
+class Attentive(nn.Module):
+    """Squeeze and excitation twice, the second time with a gate of places on a map of half the size."""
+
+    spatial: bool = True
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = SqueezeExcitation(reduction=2, name="first")(images)
+        x = nn.Conv(6, (2, 2), strides=2, name="reduced")(x)
+        x = SqueezeExcitation(reduction=2, spatial=self.spatial, name="second")(x)
+        return nn.Conv(3, (1, 1), name="head")(x)
+
+
+def test_excitations_by_class_are_weighed_by_pixels():
+    model, x = Attentive(), images(size=4, batch=3)
+    variables = filled(model, x)
+    rng = np.random.default_rng(3)
+    masks = rng.integers(0, 2, (3, 4, 4))
+    masks[2] = 255
+    masks[0, 0] = 255
+    found = excitation_by_class(model, variables, [(x[:1], masks[:1]), (x[1:], masks[1:])], classes=3)
+    assert list(found) == ["first", "second"]
+
+    def sigmoid(value):
+        return 1 / (1 + np.exp(-value))
+
+    params = jax.tree.map(np.float64, variables["params"])
+    reduced = np.float64(
+        nn.Conv(6, (2, 2), strides=2).apply(
+            {"params": variables["params"]["reduced"]},
+            np.asarray(SqueezeExcitation(2).apply({"params": variables["params"]["first"]}, x)),
+        )
+    )
+    for name, seen in (("first", np.float64(x)), ("second", reduced)):
+        dense = params[name]
+        hidden = np.maximum(seen.mean((1, 2)) @ dense["reduction"]["kernel"] + dense["reduction"]["bias"], 0)
+        excitation = sigmoid(hidden @ dense["excitation"]["kernel"] + dense["excitation"]["bias"])
+        for index in (0, 1):
+            weights = (masks == index).sum((1, 2))
+            assert weights[2] == 0 < weights[:2].min(), "the last image is ignored"
+            np.testing.assert_allclose(found[name].channels[index], np.average(excitation, axis=0, weights=weights), rtol=1e-4)
+        assert np.isnan(found[name].channels[2]).all()
+    assert found["first"].places is None
+    dense = params["second"]["spatial_excitation"]
+    gate = sigmoid(reduced @ dense["kernel"] + dense["bias"])[..., 0].repeat(2, 1).repeat(2, 2)
+    for index in (0, 1):
+        np.testing.assert_allclose(found["second"].places[index], gate[masks == index].mean(), rtol=1e-4)
+    assert np.isnan(found["second"].places[2])
+
+
+def test_excitations_are_those_that_scale_the_map():
+    """Of the whole module: what it makes of a map is the map times the excitation."""
+    model, x = Attentive(spatial=False), images(size=4, batch=1)
+    variables = filled(model, x)
+    found = excitation_by_class(model, variables, [(x, np.zeros((1, 4, 4), int))], classes=1)
+    after = SqueezeExcitation(2).apply({"params": variables["params"]["first"]}, x)
+    np.testing.assert_allclose(np.asarray(after)[0], x[0] * found["first"].channels[0], rtol=1e-5)
+    assert found["second"].places is None
+
+
+def test_a_network_without_attention_has_no_excitations():
+    model, x = Segmenter(), images(size=8, batch=1)
+    assert excitation_by_class(model, filled(model, x), [(x, np.zeros((1, 8, 8), int))], classes=3) == {}
