@@ -74,8 +74,8 @@ _ASSUMED = (
     "each by itself; a difference is called real where both are below 0.05. Across seeds the test takes the differences between runs with "
     "the same seed as independent draws from a normal distribution; across images it takes those of each image's {score}, averaged over "
     "seeds, as such: neighbouring images of one place are less independent than that, and their p value is too small. Few seeds and many "
-    "pairs leave little that can pass: what is not shown here may still be there. The bootstrap interval is of the difference of the "
-    "set's {score}, with the test images drawn again."
+    "pairs leave little that can pass: what is not shown here may still be there. Intervals are of each pair by itself, not "
+    "corrected; the bootstrap's is of the difference of the set's {score}, with the test images drawn again."
 )
 _NOT_COMPARED = {"directory", "memory_budget_gib", "prefetch_batches"}
 _OF_THE_VARIANT = ("model", "augmentation", "loss", "optimizer")
@@ -207,7 +207,7 @@ class Pair:
         """The verdict in words."""
         amount = f"{self.difference:.3f}" if self.difference >= 0.01 else f"{self.difference:.4f}"
         stands = "better than" if self.verdict == "real" else "ahead of"
-        start = f"{self.better} is {stands} {self.worse} by {amount} {self.score}"
+        start = f"{self.better} is {stands} {self.worse} by {amount} {'' if self.score == 'mIoU' else 'in '}{self.score}"
         if self.difference == 0:
             start = f"{self.better} and {self.worse} have the same {self.score}"
         seeds = "" if self.seeds is None else f"{p_text(self.seeds.corrected)} across {self.seeds.pairs} seeds"
@@ -257,7 +257,7 @@ class Group:
         if not_over:
             says += f"{'; ' if over else ', '}not shown to be better than {listed(not_over)}"
         some = counts["seeds"] + counts["images"]
-        share = f"Of {tested} differences {_number_are(counts['real'])} real"
+        share = f"Of {tested} tested {'difference' if tested == 1 else 'differences'} {_number_are(counts['real'])} real"
         partly = f", {_number_are(some)} found by one of the two tests alone" if some else ""
         return f"{says}. {share}{partly}."
 

@@ -212,7 +212,12 @@ def _pairs(comparison: Comparison) -> str:
             header, rows = pair_rows(group)
             parts += [
                 f"<h3>{escape(group.title)}</h3>" if group.title else "",
-                _table(header, rows, text={0, 1, 8}, caption="p values corrected after Holm for all pairs of this table."),
+                _table(
+                    header,
+                    rows,
+                    text={0, 1, 8},
+                    caption="p values are corrected after Holm for all pairs of the table; intervals are of each pair by itself.",
+                ),
             ]
     return _section("Pairs", *parts, f"<p>{escape(comparison.assumed)}</p>" if parts else "", name="pairs")
 
@@ -506,12 +511,17 @@ img.chart { width: 100%; height: auto; max-width: 34rem; display: block; }
 .prediction { all: unset; display: block; width: 100%; cursor: pointer; }
 .prediction:focus-visible { outline: 3px solid var(--blue); }
 @media print {
+  .charts, .matrices { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; }
+  .charts.small { grid-template-columns: repeat(3, 1fr); }
+  .charts.tiny { grid-template-columns: repeat(4, 1fr); }
+  .matrix { font-size: 6.5pt; }
+  .matrix td { min-width: 0; }
   body { max-width: none; font-size: 9.5pt; padding: 0; }
   .control { display: none; }
   .wide { overflow: visible; }
-  .sortable th, .sortable td { white-space: normal; padding: .15rem .3rem; }
+  .sortable th, .sortable td { padding: .15rem .25rem; }
   .sortable thead button { min-width: 0; padding: .15rem .3rem; }
-  .sortable { font-size: 7.5pt; }
+  .sortable { font-size: 6.5pt; }
   .scene, figure, tr, .matrix { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   .panels { grid-template-columns: repeat(5, 1fr); }
