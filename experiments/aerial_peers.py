@@ -1,11 +1,12 @@
 """The comparison's measure from outside: networks of segmentation_models_pytorch, trained and counted as ours are.
 
-python -m experiments.aerial_peers [--config NAME] [--config.FIELD=VALUE ...] [--models smp_unet] [--seeds 0,1,2] [--workdir DIR]
+python -m experiments.aerial_peers [--config NAME] [--models smp_unet] [--config.seeds=0,1,2] [--config.FIELD=VALUE ...]
+    [--workdir DIR]
 
 A peer sees the crops that our networks see: the same batches in the same order, augmented by the same code with the same keys. The
 optimiser's settings, its schedule, the steps and the validations are the configuration's, and so is the loop; the logits are counted
-by our evaluation. PyTorch is what computes the network, its loss and its weights. Given the comparison's own --workdir, the records
-lie beside the others.
+by our evaluation. PyTorch is what computes the network, its loss and its weights. Given the --workdir of `experiments.aerial_compare`,
+the records lie beside the others, and are compared with them when that command is run again.
 """
 
 import copy
@@ -17,7 +18,7 @@ import shlex
 import shutil
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +33,7 @@ from cnn_jax.reporting import records, table
 from cnn_jax.run import guarded
 from cnn_jax.segmentation import Segmentation
 from cnn_jax.study import folder_name
-from experiments.aerial_unet import dubai
+from experiments.aerial_compare import STUDIES
 
 MODULE = "experiments.aerial_peers"
 
@@ -85,8 +86,21 @@ class SmpDeepLabV3Plus:
 PEERS = {"smp_unet": SmpUnet, "smp_deeplabv3plus": SmpDeepLabV3Plus}
 """`--models`: name -> the `model` section of its configuration, which builds it."""
 
-CONFIGURATIONS = {"dubai": dubai}
-"""`--config`: name -> function that returns the configuration whose model a peer takes the place of."""
+
+def _taking(name: str) -> Callable[[], SegmentationConfig]:
+    """The function that returns a study's U-Net, whose place a peer takes; all of its variants share the other sections."""
+
+    def base():
+        config = STUDIES[name]().variants["unet"]
+        config.configuration = name
+        return config
+
+    base.__doc__ = f"Data, budget and seeds of experiments.aerial_compare's study {name!r}."
+    return base
+
+
+CONFIGURATIONS = {name: _taking(name) for name in ("default", "smoke", "dubai")}
+"""`--config`: those studies whose networks are of the peers' size."""
 
 ONLY = {
     "loss.name": "cross_entropy",
@@ -106,7 +120,7 @@ ONLY = {
 FLAGS = {
     "workdir": ("", "folder of the study, with a folder a run; runs that are finished there are left as they are"),
     "models": (",".join(PEERS), "train only these"),
-    "seeds": ("0", "train each with these seeds, such as 0,1,2"),
+    "seeds": ("", "train each with these seeds, such as 0,1,2, not the study's own; --config.seeds says the same"),
 }
 
 
@@ -416,7 +430,7 @@ def _environment(config, fingerprint, command, device):
 # ---- the command
 
 
-def peer_configs(base: SegmentationConfig, models: list[str], seeds: list[int]) -> list[SegmentationConfig]:
+def peer_configs(base: SegmentationConfig, models: Sequence[str], seeds: Sequence[int]) -> list[SegmentationConfig]:
     """The configurations of all runs: the base's, with each peer in the place of its model, and each seed.
 
     Raises:
@@ -429,7 +443,8 @@ def peer_configs(base: SegmentationConfig, models: list[str], seeds: list[int]) 
     for name in models:
         if name not in PEERS:
             raise InputError(f"--models names {name!r}, which is no peer: {configuration.nearest(name, PEERS)}.")
-        for seed in seeds:
+    for seed in seeds:  # as the studies: stopped early, it leaves every peer with the same seeds
+        for name in models:
             config = dataclasses.replace(copy.deepcopy(base), variant=name, seed=seed)
             configuration.check(config)  # before the model is one that our own commands don't know
             config.model = PEERS[name]()
@@ -445,21 +460,25 @@ def main(argv=None) -> int:
     """The command. Returns its exit code: 0, 2 for what the user can mend, 130 and 143 after signals."""
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
-        print(configuration.help_text(MODULE, CONFIGURATIONS, FLAGS), end="")
+        text = configuration.help_text(MODULE, CONFIGURATIONS, FLAGS)
+        print(re.sub(r"^  (seed|model[.]\w+) .*\n.*\n", "", text, flags=re.MULTILINE), end="")
         return 0
     return guarded(lambda: _main(argv))
 
 
 def _main(argv):
+    argv = [re.sub(r"^--?config[.]seeds(?==|$)", "--seeds", argument) for argument in argv]
     for argument in argv[1:]:
         if re.match(r"--?(no)?config[.](model[.]|seed\b)", argument):
             raise InputError(
                 f"{argument.partition('=')[0]} is no field of a peer: its model is set by --models, its seed by --seeds."
             )
     base, values = configuration.parse_command_line(argv, CONFIGURATIONS, FLAGS)
-    if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", values["seeds"]) is None:
+    if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", values["seeds"]) is None:
         raise InputError(f"--seeds takes whole numbers such as 0,1,2, not {values['seeds']!r}.")
-    configs = peer_configs(base, _listed(values["models"]), [int(seed) for seed in _listed(values["seeds"])])
+    own = STUDIES[base.configuration]().seeds if base.configuration in STUDIES else (base.seed,)
+    seeds = [int(seed) for seed in _listed(values["seeds"])] or own
+    configs = peer_configs(base, _listed(values["models"]), seeds)
     libraries()
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     workdir = Path(values["workdir"] or f"results/runs/{base.experiment}-peers-{now}")
