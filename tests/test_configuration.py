@@ -64,6 +64,8 @@ def changed(config, path, value):
 def another(option, value):
     """A value of the field's type that is allowed and differs."""
     if option.metadata["choices"]:
+        if isinstance(value, tuple):
+            return tuple(c for c in option.metadata["choices"] if c not in value)[:1]
         return next((c for c in option.metadata["choices"] if c != value), value + "x")  # where there is one, it can't be allowed
     if isinstance(value, tuple):
         return tuple(another(option, v) for v in value) or ("8",)
@@ -374,14 +376,44 @@ def test_the_digest_changes_with_every_field_that_can_change_a_result_and_with_n
 def test_fields_younger_than_a_record_mean_what_runs_did_before():
     """A record without them is read, keeps its digest, and equals the present default."""
     old = record(default())
-    for section, name in [(old, "task"), (old, "variant"), (old["training"], "patience")]:
-        del section[name]
+    of_loss = ["activation", "boundary_px", "boundary_weight", "focal_gamma", "further", "tversky_alpha", "tversky_beta", "weights"]
+    younger = ["task", "variant", "training.patience", *(f"loss.{name}" for name in of_loss)]
+    for path in younger:
+        section, _, name = path.rpartition(".")
+        del (old[section] if section else old)[name]
     assert from_dict(old) == default()
-    values = {path: value for path, option, value in leaves(default()) if option.metadata["result"]}
-    for path in ("task", "variant", "training.patience"):
-        del values[path]
+    values = {path: value for path, option, value in leaves(default()) if option.metadata["result"] and path not in younger}
     text = json.dumps(values, sort_keys=True)
     assert digest(default()) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.loss.name=dise"], ["loss.name is 'dise'", "did you mean dice"]),
+        (["--config.loss.further=focal,lovasz"], ["loss.further is 'lovasz'", "did you mean lovasz_softmax"]),
+        (["--config.loss.further=dice", "--config.loss.weights=(1.0,)"], ["loss.weights has 1 values for 2 losses"]),
+        (["--config.loss.activation=tanh"], ["softmax", "sigmoid"]),
+        (["--config.model.name=deeplabv3", "--config.model.output_stride=4"], ["model.output_stride is 4", "16", "8"]),
+        (["--config.model.name=deeplabv3", "--config.model.encoder=vgg16"], ["model.encoder is 'vgg16'"]),
+        (["--config.model.name=deeplab"], ["did you mean deeplabv3"]),
+        (["--config.model.name=encoder_unet", "--config.model.encoder=resnet-34"], ["did you mean resnet34"]),
+    ],
+)
+def test_unknown_losses_models_and_output_strides_are_refused_with_the_nearest(arguments, words):
+    with pytest.raises(InputError) as refused:
+        parse(*arguments)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_losses_of_pixels_and_one_logit_are_refused_for_images():
+    config = ClassificationConfig(model=model_config("mlp"))
+    configuration.check(config)
+    with pytest.raises(InputError, match="'dice', which is of pixels"):
+        configuration.check(changed(config, "loss.further", ("focal", "dice")))
+    with pytest.raises(InputError, match="loss.activation is 'sigmoid'"):
+        configuration.check(changed(config, "loss.activation", "sigmoid"))
 
 
 def test_another_model_brings_its_own_options():
