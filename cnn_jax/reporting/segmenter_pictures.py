@@ -36,6 +36,9 @@ MOST_LEVELS = 16
 _LEAST_SHARE = 1e-4
 """Of the largest gradient; what is less is drawn as this."""
 
+_LEAST_DIFFERENCE = 1e-3
+"""End of the scale of differences between classes at least, so that rounding isn't drawn as attention."""
+
 _OTHER = 254
 """In a mask that is painted: pixels that keep their photograph. No class has this index (`IGNORED` is 255)."""
 
@@ -96,7 +99,7 @@ def errors(
         cells.append((title, panels))
     with style():
         handles = _class_swatches(class_names, colors)
-        handles.append(Patch(facecolor="#DDDDDD", edgecolor="black", linewidth=0.6, label="right"))
+        handles.append(Patch(facecolor="#E4E4E4", edgecolor="black", linewidth=0.6, label="right"))
         handles += _ignored_swatch(any((mask == IGNORED).any() for mask in truths))
         headings = ("Photograph", "Wrong: the class predicted", "Wrong: the true class")
         mosaic(cells, path, headings=headings, handles=handles, caption=caption)
@@ -187,8 +190,8 @@ def attention(
         raise ValueError("a picture of attention needs at least one module and one class")
     names = _spread(list(excitations))
     gated = any(excitations[name].places is not None for name in names)
-    row_in, head_in, foot_in = max(0.14 * len(classes), 0.5), 0.85, 0.15
-    gap_in = 0.62
+    row_in, gap_in = max(0.14 * len(classes), 0.5), 0.6
+    head_in, foot_in = (0.95 if gated else 0.8), -0.25
     height_in = head_in + len(names) * (row_in + gap_in) + foot_in
     left_in, width_in, bar_in, gate_in = 1.25, 3.0, 0.62, 1.3
     total_in = left_in + 2 * (width_in + bar_in) + (gate_in if gated else 0)
@@ -198,12 +201,16 @@ def attention(
             f"Squeeze and excitation by class: the mean number that each channel is multiplied by, over {crops} crops,\n"
             "each weighed by how many of its pixels are of the class. Channels are sorted by their mean over the classes."
         )
+        if gated:
+            caption += (
+                "\nThe mean of the spatial gate, which the larger of the two multiplies with, is over the places of the class."
+            )
         figure.text(0.08 / total_in, 1 - 0.08 / height_in, caption, va="top", fontsize=8)
         for row, name in enumerate(names):
             values = np.asarray(excitations[name].channels)[list(classes)]
             values = values[:, np.argsort(-values.mean(0), kind="stable")]
             away = values - values.mean(0)
-            end = float(np.abs(away).max()) or 1e-6
+            end = max(float(np.abs(away).max()), _LEAST_DIFFERENCE)
             bottom_in = height_in - head_in - row * (row_in + gap_in) - row_in
             columns = (
                 ("excitation", values, {"cmap": "viridis", "vmin": values.min(), "vmax": values.max() + 1e-6}),
@@ -218,6 +225,7 @@ def attention(
                 axes.set_title(label(f"{name}, {values.shape[1]} channels", 44) if column == 0 else heading, fontsize=8)
                 axes.set_yticks(range(len(classes)), [label(class_names[i], 18) for i in classes] if column == 0 else [])
                 axes.tick_params(labelsize=7, length=2)
+                axes.tick_params(axis="y", length=2 if column == 0 else 0)
                 bar = figure.add_axes((box[0] + box[2] + 0.05 / total_in, box[1], 0.09 / total_in, box[3]))
                 figure.colorbar(picture, cax=bar).ax.tick_params(labelsize=6, length=2)
             gate = excitations[name].places
@@ -303,15 +311,15 @@ def receptive_fields(fields: Sequence[SeenField], path: str | Path) -> None:
             axes.set_xlabel("px from the central place", fontsize=7)
             axes.set_title(label(one.title, 40), fontsize=8, pad=24)
             facts = f"50% within {_px(one.radii_px[0])}, 95% within {_px(one.radii_px[1])}\n"
-            facts += f"theoretical field {_theoretical(one)}; {one.crops} crops"
+            facts += f"theoretical field: {_theoretical(one)}; {one.crops} crops"
             axes.text(0, 1.02, facts, transform=axes.transAxes, va="bottom", fontsize=7)
         bar = figure.add_axes((1 - 0.6 / width_in, bottom_in / height_in, 0.1 / width_in, panel_height_in / height_in))
         figure.colorbar(picture, cax=bar, format="%g").ax.tick_params(labelsize=6, length=2)
         bar.set_title("of the\nlargest", fontsize=6, fontweight="normal")
-        handles = [
-            Line2D([], [], color="black", linewidth=1, linestyle=line, label=text)
-            for line, text in (("-", "50% of the gradient"), ("--", "95%"), (":", "theoretical field"))
-        ]
+        lines = [("-", "50% of the gradient"), ("--", "95%")]
+        if any(down < 2 * half[0] or across < 2 * half[1] for down, across in (one.theoretical_px for one in fields)):
+            lines.append((":", "theoretical field"))
+        handles = [Line2D([], [], color="black", linewidth=1, linestyle=line, label=text) for line, text in lines]
         figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=7)
         save(figure, path)
 
@@ -339,7 +347,7 @@ def _laid_over(image: np.ndarray, mask: np.ndarray, colors: Sequence[tuple[int, 
     table = np.full((256, 3), 255, np.float32)
     table[: len(colors)] = colors
     light = _luminance(image)[..., None] / 255
-    painted = np.where((mask == _OTHER)[..., None], 185 + 65 * light, 0.7 * table[mask] + 0.3 * (96 + 159 * light))
+    painted = np.where((mask == _OTHER)[..., None], 205 + 45 * light, 0.7 * table[mask] + 0.3 * (96 + 159 * light))
     panel, mask = fit(painted.astype(np.uint8), mask, panel_px=width_px)
     panel &= 0xF8  # nobody sees more steps under a colour, and the file is smaller
     _hatch(panel, mask == IGNORED)

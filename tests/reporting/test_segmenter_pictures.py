@@ -172,6 +172,9 @@ def test_attention_sorts_channels_and_leaves_the_mean_of_the_classes_out(drawn):
     found = texts(figure)
     assert "encoder/first, 3 channels" in found
     assert any("over 7 crops" in text for text in found)
+    alike = {"dead": ClassExcitation(np.full((3, 4), 0.5, np.float32) + 1e-8 * np.arange(4), None)}
+    figure = drawn(segmenter_pictures.attention, alike, [0, 1, 2], NAMES, crops=7)
+    assert figure.axes[2].images[0].get_clim() == (-1e-3, 1e-3), "rounding is not drawn as attention"
     with pytest.raises(ValueError, match="at least one module"):
         segmenter_pictures.attention({}, [0], NAMES, "unused.png", crops=1)
 
@@ -195,8 +198,10 @@ def test_receptive_fields_share_one_scale_and_carry_their_circles(drawn):
     frames = [patch.get_bbox().size.tolist() for patch in one.patches if type(patch) is matplotlib.patches.Rectangle]
     assert (circles, frames) == ([0, 3], [[30.5, 20]])
     found = texts(figure)
-    assert "50% within 0 px, 95% within 3 px\ntheoretical field 20x31 px; 4 crops" in found
-    assert "50% within no radius, 95% within no radius\ntheoretical field the whole image; 4 crops" in found
+    assert "theoretical field" in found
+    assert "theoretical field" not in texts(drawn(segmenter_pictures.receptive_fields, fields[1:]))
+    assert "50% within 0 px, 95% within 3 px\ntheoretical field: 20x31 px; 4 crops" in found
+    assert "50% within no radius, 95% within no radius\ntheoretical field: the whole image; 4 crops" in found
 
 
 def test_pictures_are_the_same_bytes_twice(tmp_path):
