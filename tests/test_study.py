@@ -89,6 +89,12 @@ def test_every_variant_and_seed_is_a_record_and_a_second_call_runs_nothing(comma
     assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*.json*")} == before
 
 
+def test_models_and_config_seeds_are_other_words(command, tmp_path):
+    assert command("--workdir", tmp_path / "s", "--models", "mlp", "--config.seeds=1").code == 0
+    assert [path.name for path in (tmp_path / "s").glob("*/summary.json")] == ["summary.json"]
+    assert (tmp_path / "s" / "mlp-seed1" / "summary.json").exists()
+
+
 def test_a_study_of_one_variant_and_seed_goes_on_as_the_whole(command, tmp_path):
     assert command("--workdir", tmp_path / "s", "--variants=mlp", "--seeds=0,1").code == 0
     assert command("--workdir", tmp_path / "s").code == 0

@@ -12,7 +12,8 @@ from cnn_jax.configuration import EvaluationConfig
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import IGNORED, Scene
 from cnn_jax.errors import InputError
-from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step
+from cnn_jax.evaluation.boundaries import boundary_counts
+from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step, window_results
 from cnn_jax.training.losses import cross_entropy
 
 CLASSES = 4
@@ -149,7 +150,8 @@ def test_sums_go_beyond_32_bits():
 
     def step(variables, batch):
         size = len(batch["image"])
-        return {"confusion": np.stack([big] * size), "loss_sum": np.ones(size), "loss_count": np.ones(size)}
+        bins = dict.fromkeys(("count", "confidence", "correct"), np.ones((size, 15)))
+        return {"confusion": np.stack([big] * size), "loss_sum": np.ones(size), "loss_count": np.ones(size), **bins}
 
     measured = evaluator(scenes, step, (8, 10), context_px=0, batch_size=2)
     assert len(measured.source) == 5
@@ -195,3 +197,44 @@ def test_a_scene_that_cannot_be_read_is_an_input_error(window_step):
     scenes = DecodedScenes([Scene("tile", 8, 10, read)], 1e9)
     with pytest.raises(InputError, match=r"tile\.jpg"):
         evaluator(scenes, window_step).evaluate(VARIABLES)
+
+
+def test_whole_predictions_and_boundaries_come_scene_by_scene(window_step):
+    scenes, held = make_scenes(SIZES)
+    seen = []
+    result = evaluator(scenes, window_step, batch_size=3).evaluate(
+        VARIABLES, whole=lambda index, prediction: seen.append((index, prediction))
+    )
+    assert [index for index, _ in seen] == [0, 1, 2, 3]
+    for (_, prediction), counts, (image, mask) in zip(seen, result.boundary, held, strict=True):
+        np.testing.assert_array_equal(prediction, image[..., 0] % CLASSES)
+        np.testing.assert_array_equal(counts, boundary_counts(mask, prediction, CLASSES))
+    assert evaluator(scenes, window_step).evaluate(VARIABLES).boundary is None
+
+
+def test_calibration_counts_every_labelled_pixel_once(window_step):
+    """Every pixel is predicted with the same confidence, so that all fall into one bin."""
+    scenes, held = make_scenes(SIZES)
+    calibration = evaluator(scenes, window_step, batch_size=3).evaluate(VARIABLES).calibration
+    pixels = sum(int((mask != IGNORED).sum()) for _, mask in held)
+    right = sum(int(((image[..., 0] % CLASSES) == mask)[mask != IGNORED].sum()) for image, mask in held)
+    confidence = np.exp(3) / (np.exp(3) + CLASSES - 1)
+    held_by = int(np.flatnonzero(calibration["count"])[0])
+    assert held_by == int(np.ceil(confidence * 15)) - 1
+    assert (calibration["count"][held_by], calibration["correct"][held_by]) == (pixels, right)
+    assert calibration["count"].sum() == pixels
+    assert calibration["confidence"][held_by] == pytest.approx(pixels * confidence, rel=1e-5)
+
+
+def test_one_logit_predicts_two_classes():
+    """Above zero the second class; loss, confusion and calibration are those of two logits, 0 and it."""
+    rng = np.random.default_rng(0)
+    logit = rng.normal(0, 2, (2, 5, 6, 1)).astype(np.float32)
+    masks = rng.integers(0, 2, (2, 5, 6)).astype(np.uint8)
+    masks[0, 0] = IGNORED
+    both = np.concatenate([np.zeros_like(logit), logit], axis=-1)
+    one, two = (window_results(logits, masks, cross_entropy, 2) for logits in (logit, both))
+    np.testing.assert_array_equal(one["prediction"], logit[..., 0] > 0)
+    assert one.keys() == two.keys()
+    for key in one:
+        np.testing.assert_allclose(one[key], two[key], rtol=1e-5)
