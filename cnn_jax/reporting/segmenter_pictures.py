@@ -202,7 +202,8 @@ def attention(
             "each weighed by how many of its pixels are of the class. Channels are sorted by their mean over the classes."
         )
         if gated:
-            caption += "\nA value is multiplied by the larger of its channel's number and its place's gate, whose mean is over the places of the class."
+            caption += "\nA value is multiplied by the larger of its channel's number and its place's gate; "
+            caption += "of the gate the mean is over the places of the class."
         figure.text(0.08 / total_in, 1 - 0.08 / height_in, caption, va="top", fontsize=8)
         for row, name in enumerate(names):
             values = np.asarray(excitations[name].channels)[list(classes)]
