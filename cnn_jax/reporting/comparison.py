@@ -21,7 +21,7 @@ import numpy as np
 from cnn_jax import configuration
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
-from cnn_jax.evaluation.statistics import bootstrap_interval, holm, mean_interval, paired_t_test
+from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, mean_interval, paired_t_test
 from cnn_jax.reporting import table
 from cnn_jax.reporting.records import read_object
 from cnn_jax.reporting.style import NOTHING
@@ -71,9 +71,10 @@ _OVER_SEEDS = (
 )
 _ASSUMED = (
     "The p values are of two-sided paired t tests, corrected after Holm (1979) for the number of pairs in the group, for seeds and images "
-    "each by itself; a difference is called real where both are below 0.05. Across seeds the test takes the differences between runs with "
-    "the same seed as independent draws from a normal distribution; across images it takes those of each image's {score}, averaged over "
-    "seeds, as such: neighbouring images of one place are less independent than that, and their p value is too small. Few seeds and many "
+    "each by itself; a difference is called real where both are below 0.05. Across seeds the test takes what is left of the runs' {score}, "
+    "when each variant's and each seed's mean are taken away, as independent draws from one normal distribution for all variants of the "
+    "group (a randomised block design; where variants have different seeds, each pair stands by itself); across images it takes the "
+    "differences of each image's {score}, averaged over seeds, as such draws: neighbouring images of one place are less independent than that, and their p value is too small. Few seeds and many "
     "pairs leave little that can pass: what is not shown here may still be there. Intervals are of each pair by itself, not "
     "corrected; the bootstrap's is of the difference of the set's {score}, with the test images drawn again."
 )
@@ -549,6 +550,13 @@ def _scenes(record: Record) -> Scenes | None:
 def _group(title: str, variants: Sequence[Variant], leading: str) -> Group:
     pairs = [_pair(one, other, leading) for one, other in itertools.combinations(variants, 2)]
     pairs = [pair for pair in pairs if pair is not None]
+    by_seed = {variant.name: _by_seed(variant, leading) for variant in variants}
+    by_seed = {name: values for name, values in by_seed.items() if values}
+    if len({frozenset(values) for values in by_seed.values()}) == 1 and all(pair.seeds for pair in pairs):
+        # All have the same seeds: what chance does is known better from all of them than from two.
+        names, seeds = list(by_seed), list(next(iter(by_seed.values())))
+        values = np.array([[by_seed[name][seed] for seed in seeds] for name in names])
+        pairs = [replace(pair, seeds=_blocked(values, names.index(pair.better), names.index(pair.worse))) for pair in pairs]
     for kind in ("seeds", "images"):
         corrected = holm([test.p if (test := getattr(pair, kind)) else math.nan for pair in pairs])
         pairs = [
@@ -563,16 +571,26 @@ def _pair(one: Variant, other: Variant, leading: str) -> Pair | None:
     """None where one of the two has no score."""
     if not (one.scores[leading].values and other.scores[leading].values):
         return None
-    key = f"test/{leading}"
     shared = [seed for seed in one.by_seed if seed in other.by_seed]
-    values = [(one.by_seed[seed].summary.get(key), other.by_seed[seed].summary.get(key)) for seed in shared]
-    values = [pair for pair in values if all(v is not None and math.isfinite(v) for v in pair)]
+    ours, theirs = _by_seed(one, leading), _by_seed(other, leading)
+    values = [(ours[seed], theirs[seed]) for seed in shared if seed in ours and seed in theirs]
     difference = float(np.mean([a - b for a, b in values])) if values else one.scores[leading].mean - other.scores[leading].mean
     if difference < 0:
         return _pair(other, one, leading)
     seeds = _test(*zip(*values, strict=True)) if values else None
     images, bootstrap = _across_images(one, other, shared)
     return Pair(one.name, other.name, SCORES[leading], difference, len(values), seeds, images, bootstrap)
+
+
+def _by_seed(variant: Variant, leading: str) -> dict[Any, float]:
+    """The scores that exist, by seed."""
+    values = {seed: record.summary.get(f"test/{leading}") for seed, record in variant.by_seed.items()}
+    return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def _blocked(scores, one: int, other: int) -> PairedTest:
+    difference, p, interval = blocked_t_test(scores, one, other)
+    return PairedTest(difference, interval, p, scores.shape[1])
 
 
 def _test(a: Sequence[float], b: Sequence[float]) -> PairedTest | None:

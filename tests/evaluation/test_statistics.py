@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from cnn_jax.evaluation.metrics import miou, pixel_accuracy
-from cnn_jax.evaluation.statistics import bootstrap_interval, holm, mean_interval, paired_t_test
+from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, mean_interval, paired_t_test
 
 
 def test_worked_example():
@@ -112,3 +112,35 @@ def test_holm_keeps_false_rejections_to_its_level():
     p_values = np.random.default_rng(0).random((4000, 20))
     rejected = np.mean([holm(family).min() < 0.05 for family in p_values])
     assert 0.035 < rejected < 0.06
+
+
+def test_of_two_rows_blocks_are_pairs():
+    one, other = [0.52, 0.61, 0.55, 0.58], [0.50, 0.57, 0.54, 0.51]
+    blocked, paired = blocked_t_test([one, other], 0, 1), paired_t_test(one, other)
+    np.testing.assert_allclose(blocked[:2], paired[:2], rtol=1e-12)
+    np.testing.assert_allclose(blocked[2], paired[2], rtol=1e-12)
+
+
+def test_blocks_are_an_analysis_of_variance_by_least_squares():
+    """The same contrast from a linear model with a coefficient for each row and each column but the first."""
+    rng = np.random.default_rng(3)
+    table = rng.normal(size=(4, 3)) + np.arange(4)[:, None] * 0.7 + 5 * rng.normal(size=3)
+    design = np.array(
+        [[*(row == r for r in range(4)), *(column == c for c in (1, 2))] for row in range(4) for column in range(3)], float
+    )
+    coefficients, squares, *_ = np.linalg.lstsq(design, table.ravel())
+    contrast = np.array([-1.0, 0, 0, 1, 0, 0])
+    freedom = 12 - 6
+    error = np.sqrt(squares[0] / freedom * contrast @ np.linalg.inv(design.T @ design) @ contrast)
+    t = contrast @ coefficients / error
+    mean, p, (low, high) = blocked_t_test(table, 3, 0)
+    assert mean == pytest.approx(contrast @ coefficients)
+    assert p == pytest.approx(2 * scipy.stats.t.sf(abs(t), freedom))
+    assert (high - low) / 2 == pytest.approx(scipy.stats.t.ppf(0.975, freedom) * error)
+
+
+def test_blocks_without_chance():
+    table = np.array([[0.5, 0.6], [0.4, 0.5], [0.5, 0.6]])
+    assert blocked_t_test(table, 0, 2)[:2] == (0, 1)
+    mean, p, interval = blocked_t_test(table, 0, 1)
+    assert (p, interval) == (0, (mean, mean))

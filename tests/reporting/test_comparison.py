@@ -48,9 +48,16 @@ def test_a_value_that_is_null_is_left_out_and_told(tmp_path):
     assert compare(write_scores(tmp_path / "none", {"a": (None,)})).variants[0].scores["miou"].text() == "\N{EN DASH}"
 
 
-def test_pairs_are_tested_across_shared_seeds_and_corrected_after_holm(tmp_path):
+def test_pairs_are_tested_across_seeds_and_corrected_after_holm(tmp_path):
+    """The error is what an analysis of variance leaves: 9 values, less 3 means of variants and 2 of seeds, leave 4 degrees."""
     compared = compare(write_scores(tmp_path))
-    raw = {frozenset(pair): stats.ttest_rel(SCORES[pair[0]], SCORES[pair[1]]).pvalue for pair in itertools.combinations("abc", 2)}
+    table = np.array([SCORES[name] for name in "abc"])
+    squares = table.var() * 9 - 3 * 3 * (table.mean(1).var() + table.mean(0).var())
+    error = np.sqrt(squares / 4 * 2 / 3)
+    raw = {
+        frozenset(pair): 2 * stats.t.sf(abs(np.mean(SCORES[pair[0]]) - np.mean(SCORES[pair[1]])) / error, 4)
+        for pair in itertools.combinations("abc", 2)
+    }
     for pair in compared.groups[0].pairs:
         assert pair.seeds.p == pytest.approx(raw[frozenset((pair.better, pair.worse))])
         assert pair.images is None
@@ -62,6 +69,14 @@ def test_pairs_are_tested_across_shared_seeds_and_corrected_after_holm(tmp_path)
     assert [pair.difference for pair in compared.groups[0].pairs] == sorted(
         (pair.difference for pair in compared.groups[0].pairs), reverse=True
     )
+
+
+def test_of_variants_with_different_seeds_each_pair_is_tested_by_itself(tmp_path):
+    compared = compare(write_scores(tmp_path, SCORES | {"d": (0.5, 0.52)}))
+    for one, other in itertools.combinations("abc", 2):
+        expected = stats.ttest_rel(SCORES[one], SCORES[other]).pvalue
+        assert pair_of(compared, one, other).seeds.p == pytest.approx(expected)
+    assert pair_of(compared, "a", "d").seeds.pairs == 2
 
 
 def test_pairs_are_made_and_corrected_within_groups_alone(tmp_path):
