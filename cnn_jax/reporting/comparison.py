@@ -70,13 +70,14 @@ _OVER_SEEDS = (
     "training step, training time covers the steps with their compilation and the validations between them."
 )
 _ASSUMED = (
-    "The p values are of two-sided paired t tests, corrected after Holm (1979) for the number of pairs in the group, for seeds and images "
-    "each by itself; a difference is called real where both are below 0.05. Across seeds the test takes what is left of the runs' {score}, "
-    "when each variant's and each seed's mean are taken away, as independent draws from one normal distribution for all variants of the "
-    "group (a randomised block design; where variants have different seeds, each pair stands by itself); across images it takes the "
-    "differences of each image's {score}, averaged over seeds, as such draws: neighbouring images of one place are less independent than that, and their p value is too small. Few seeds and many "
-    "pairs leave little that can pass: what is not shown here may still be there. Intervals are of each pair by itself, not "
-    "corrected; the bootstrap's is of the difference of the set's {score}, with the test images drawn again."
+    "The p values are of two-sided paired t tests, corrected after Holm (1979) for the number of pairs in the group, for "
+    "seeds and images each by itself; a difference is called real where both are below 0.05. Across seeds the test takes "
+    "what is left of the runs' {score}, when each variant's and each seed's mean are taken away, as independent draws from "
+    "one normal distribution for all variants of the group (a randomised block design; where variants have different seeds,"
+    " each pair stands by itself); across images it takes the differences of each image's {score}, averaged over seeds, as "
+    "such draws: neighbouring images of one place are less independent than that, and their p value is too small. Few seeds"
+    " and many pairs leave little that can pass: what is not shown here may still be there. Intervals are of each pair by "
+    "itself, not corrected; the bootstrap's is of the difference of the set's {score}, with the test images drawn again."
 )
 _NOT_COMPARED = {"directory", "memory_budget_gib", "prefetch_batches"}
 _OF_THE_VARIANT = ("model", "augmentation", "loss", "optimizer")
