@@ -186,6 +186,7 @@ def _run(config: Config, record, stop, command: str) -> dict:
         enough=enough,
         save_form=devices.single,
     )
+    memory_bytes = compiled_step.memory_bytes(state, devices.place(batches[0]))
     state = devices.single(state)
     steps = evaluated_step = int(state.step)
     if steps < training.steps:
@@ -203,7 +204,7 @@ def _run(config: Config, record, stop, command: str) -> dict:
         "evaluated_step": evaluated_step,
         "wall_time_s": lines[-1]["elapsed_s"],
         "multiply_adds": layers.summarize(task.model(), task.example_px).multiply_adds,
-        "step_memory_bytes": compiled_step.memory_bytes(),
+        "step_memory_bytes": memory_bytes,
         "train/images_per_second": _median(lines, "train/images_per_second"),
         "train/data_wait_fraction": _median(lines, "train/data_wait_fraction"),
     }

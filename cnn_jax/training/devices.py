@@ -25,14 +25,19 @@ class CompiledStep:
         self._step, self._compiled = step, None
 
     def __call__(self, state, batch):
+        return self._for(state, batch)(state, batch)
+
+    def _for(self, state, batch):
         if self._compiled is None:
             self._compiled = self._step.lower(state, batch).compile()
-        return self._compiled(state, batch)
+        return self._compiled
 
-    def memory_bytes(self) -> int | None:
-        """Bytes on each device of arguments, results and what lies between, as the compiler plans them; None if no step was taken
-        or the compiler doesn't say."""
-        plan = None if self._compiled is None else self._compiled.memory_analysis()
+    def memory_bytes(self, state, batch) -> int | None:
+        """Bytes on each device of arguments, results and what lies between, as the compiler plans them; None if it doesn't say.
+
+        Of a run that was resumed with no step left to take, `state` and `batch` are what the step is compiled for.
+        """
+        plan = self._for(state, batch).memory_analysis()
         if plan is None:
             return None
         kept = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
@@ -89,7 +94,7 @@ class Devices:
                 state, metrics = mapped(state, self._split(batch))
                 return state, jax.tree.map(lambda x: x[0], metrics)
 
-            split.memory_bytes = mapped.memory_bytes
+            split.memory_bytes = lambda state, batch: mapped.memory_bytes(state, self._split(batch))
             return split
         return CompiledStep(
             jax.jit(step, donate_argnums=0, in_shardings=(self.whole, self.divided), out_shardings=(self.whole, self.whole))
