@@ -508,8 +508,8 @@ def _default_target(histories: Mapping[str, Sequence[Sequence[tuple[float, float
 
 def _variant(name, records, histories, target, odd) -> Variant:
     summaries = [record.summary for record in records]
-    classes = list(dict.fromkeys(c for summary in summaries for c in table._classes(summary, "test")))
-    kind = table._class_key(summaries[0], "test")
+    classes = list(dict.fromkeys(c for summary in summaries for c in table.scored_classes(summary, "test")))
+    kind = table.class_key(summaries[0], "test")
     reached = [next((elapsed for elapsed, value in history if value >= target), None) for history in histories]
     confusions = [np.array(s["test/confusion"], np.int64) for s in summaries if s.get("test/confusion")]
     calibrations = [s["test/calibration"] for s in summaries if s.get("test/calibration")]
@@ -669,7 +669,7 @@ def as_csv(comparison: Comparison) -> str:
             "seeds": " ".join(str(record.config.get("seed")) for record in variant.records),
         }
         spreads = {f"test/{key}": variant.scores[key] for key in comparison.shown_scores}
-        kind = table._class_key(variant.records[0].summary, "test")
+        kind = table.class_key(variant.records[0].summary, "test")
         spreads |= {f"test/{kind}/{name}": variant.class_scores.get(name, Spread((), 0)) for name in comparison.classes}
         spreads |= {key: variant.costs[key] for key in comparison.shown_costs}
         if comparison.target is not None:
@@ -690,7 +690,7 @@ def as_csv(comparison: Comparison) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """The page in Markdown: the verdict in words, then the tables."""
-    clean = table._escaped
+    clean = table.escaped
     parts = [f"# {clean(comparison.title)}", clean(comparison.budget) + "."]
     if comparison.differences:
         parts.append(
@@ -703,21 +703,21 @@ def as_markdown(comparison: Comparison) -> str:
             parts.append("\n".join(f"- {clean(pair.sentence)}" for pair in group.pairs))
     parts.append(comparison.assumed)
     header, rows = score_rows(comparison)
-    parts += ["## Scores on the test split", _markdown(header, rows)]
+    parts += ["## Scores on the test split", markdown(header, rows)]
     header, rows = cost_rows(comparison)
-    parts += ["## Costs", _markdown(header, rows), *comparison.notes]
-    if 0 < len(comparison.classes) <= table._MOST_CLASSES:
+    parts += ["## Costs", markdown(header, rows), *comparison.notes]
+    if 0 < len(comparison.classes) <= table.MOST_CLASSES:
         kind = "IoU" if comparison.leading == "miou" else "Recall"
         rows = [
             [named(v), *(v.class_scores[c].text() if c in v.class_scores else NOTHING for c in comparison.classes)]
             for v in comparison.variants
         ]
-        parts += [f"## {kind} of each class", _markdown(["variant", *comparison.classes], rows)]
+        parts += [f"## {kind} of each class", markdown(["variant", *comparison.classes], rows)]
     for group in comparison.groups:
         if group.pairs:
             parts.append(f"## Pairs{f' of {clean(group.title)}' if group.title else ''}")
             header, rows = pair_rows(group)
-            parts.append(_markdown(header, rows, text_columns={0, 1}))
+            parts.append(markdown(header, rows, text_columns={0, 1}))
     return "\n\n".join(parts) + "\n"
 
 
@@ -793,6 +793,6 @@ WORDS = {"real": "real", "seeds": "seeds only", "images": "images only", "chance
 """Each verdict of a pair in a word or two."""
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: set[int] = frozenset({0})) -> str:
-    escaped = [[table._escaped(cell) for cell in row] for row in (header, *rows)]
-    return table._markdown(escaped[0], escaped[1:], text_columns=set(text_columns))
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: set[int] = frozenset({0})) -> str:
+    escaped = [[table.escaped(cell) for cell in row] for row in (header, *rows)]
+    return table.markdown(escaped[0], escaped[1:], text_columns=set(text_columns))

@@ -118,7 +118,7 @@ def filters(
     with style():
         ends = [(0, f"-{end:.2g} or less"), (0.5, "0"), (1, f"+{end:.2g} or more")]
         what = " in each of red, green and blue" if depth == 3 else ""
-        handles = [_swatch((shade,) * 3, text) for shade, text in ends]
+        handles = [swatch((shade,) * 3, text) for shade, text in ends]
         caption += f"; weight as shade{what}"
         mosaic(cells, path, headings=[""] * columns, cells_per_row=columns, handles=handles, caption=caption)
 
@@ -180,18 +180,18 @@ def grad_cam(
         images, heats_of_prediction, heats_of_truth, truths, predictions, probabilities, strict=True
     ):
         panel = _panel(np.asarray(image), side)
-        panels = [(panel, None), _heated(panel, predicted)]
+        panels = [(panel, None), heated(panel, predicted)]
         if truth == prediction:
             title = f"{class_names[truth]}\nright, {_probability(probability)}"
             panels.append((np.full_like(panel, 247), functools.partial(note, text="the same")))
         else:
             title = f"{class_names[truth]}\n\N{RIGHTWARDS ARROW} {class_names[prediction]}, {_probability(probability)}"
-            panels.append(_heated(panel, true))
+            panels.append(heated(panel, true))
         cells.append((title, panels))
     columns = 2 if len(cells) > 1 else 1
     with style():
         levels = np.array([0, 0.25, 0.5, 0.75, 1])
-        handles = [_swatch(color, f"{heat:g}") for color, heat in zip(_lit(np.full(5, 0.5), levels), levels, strict=True)]
+        handles = [swatch(color, f"{heat:g}") for color, heat in zip(lit(np.full(5, 0.5), levels), levels, strict=True)]
         mosaic(
             cells,
             path,
@@ -202,11 +202,11 @@ def grad_cam(
         )
 
 
-def _heated(panel: np.ndarray, heat: np.ndarray):
+def heated(panel: np.ndarray, heat: np.ndarray):
     """A panel with the heat over it, and the outline of its half."""
     size = panel.shape[1], panel.shape[0]
     heat = np.asarray(Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
-    return (255 * _lit(panel @ np.array([0.299, 0.587, 0.114]) / 255, heat)).astype(np.uint8), functools.partial(
+    return (255 * lit(panel @ np.array([0.299, 0.587, 0.114]) / 255, heat)).astype(np.uint8), functools.partial(
         _outline, heat=heat
     )
 
@@ -216,7 +216,7 @@ def _outline(axes: Axes, *, heat: np.ndarray) -> None:
         axes.contour(heat, levels=[0.5], colors="white", linewidths=0.9)
 
 
-def _lit(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def lit(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Colours [..., 3] of a darkened image under its heat, brighter with the heat; all from 0 to 1."""
     share = 0.8 * np.sqrt(heat)[..., None]
     return (1 - share) * 0.4 * grey[..., None] + share * _HEAT(_HEAT_FROM + (1 - _HEAT_FROM) * heat)[..., :3]
@@ -248,7 +248,7 @@ def _probability(value: float) -> str:
     return ">0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
 
 
-def _swatch(color, text: str) -> Patch:
+def swatch(color, text: str) -> Patch:
     return Patch(facecolor=tuple(color), edgecolor="black", linewidth=0.6, label=text)
 
 

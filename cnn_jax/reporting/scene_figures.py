@@ -47,8 +47,8 @@ def gallery(
     titles = titles or [""] * len(images)
     rows = list(zip(images, truths, predictions, titles, strict=True))
     for image, truth, prediction, _ in rows:
-        _check(image, truth, class_names, colors)
-        _check(image, prediction, class_names, colors)
+        check(image, truth, class_names, colors)
+        check(image, prediction, class_names, colors)
     width_px = panel_px(2 * len(rows), images)
 
     cells = []
@@ -56,14 +56,14 @@ def gallery(
         image, truth, prediction = fit(image, truth, prediction, panel_px=width_px)
         panels = (
             (image, None),
-            (paint(truth, colors), _numbers(truth, colors)),
-            (paint(prediction, colors), _numbers(prediction, colors)),
+            (paint(truth, colors), numbers(truth, colors)),
+            (paint(prediction, colors), numbers(prediction, colors)),
             (paint_errors(image, truth, prediction), None),
         )
         cells.append((title, panels))
     ignored = any((mask == IGNORED).any() for mask in (*truths, *predictions))
     with style():
-        handles = [*_class_swatches(class_names, colors), *_ignored_swatch(ignored)]
+        handles = [*class_swatches(class_names, colors), *ignored_swatch(ignored)]
         handles.append(Patch(facecolor=_unit(ERROR_COLOR), edgecolor="black", linewidth=0.6, label="wrong"))
         mosaic(cells, path, headings=("Image", "Truth", "Prediction", "Errors"), handles=handles)
 
@@ -88,13 +88,13 @@ def contact_sheet(
     cells = []
     width_px = panel_px(2 * len(images), images)
     for image, mask, title in zip(images, masks, titles, strict=True):
-        _check(image, mask, class_names, colors)
+        check(image, mask, class_names, colors)
         image, mask = fit(image, mask, panel_px=width_px)
-        cells.append((title, ((image, None), (_overlay(image, mask, colors), _numbers(mask, colors)))))
+        cells.append((title, ((image, None), (_overlay(image, mask, colors), numbers(mask, colors)))))
     ignored = any((mask == IGNORED).any() for mask in masks)
     pairs = max(1, round(math.sqrt(len(cells) / 2)))
     with style():
-        handles = [*_class_swatches(class_names, colors), *_ignored_swatch(ignored)]
+        handles = [*class_swatches(class_names, colors), *ignored_swatch(ignored)]
         mosaic(cells, path, headings=("Image", "Mask") * pairs, cells_per_row=pairs, handles=handles)
 
 
@@ -110,7 +110,7 @@ def paint(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarra
     border[:, :-1] |= mask[:, :-1] != mask[:, 1:]
     border[:-1] |= mask[:-1] != mask[1:]
     painted[border] = _OUTLINE
-    _hatch(painted, mask == IGNORED)
+    hatch(painted, mask == IGNORED)
     return painted
 
 
@@ -120,34 +120,34 @@ def paint_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -
     Wrong pixels are `ERROR_COLOR`, pixels that truth ignores are hatched, and the rest is the image in dark grey.
     """
     # Steps of four: nobody sees them in so dark a grey, and the file is smaller.
-    grey = (_luminance(image) * 0.45).astype(np.uint8) & 0xFC
+    grey = (luminance(image) * 0.45).astype(np.uint8) & 0xFC
     painted = np.repeat(grey[..., None], 3, axis=-1)
     painted[truth != prediction] = ERROR_COLOR
-    _hatch(painted, truth == IGNORED)
+    hatch(painted, truth == IGNORED)
     return painted
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
     """The mask's colours over the image, which only lends light and shade, so that dark water keeps the colour of its class."""
     painted = paint(mask, colors)
-    shade = 96 + _luminance(image) * (159 / 255)
+    shade = 96 + luminance(image) * (159 / 255)
     blended = (0.65 * painted + 0.35 * shade[..., None]).astype(np.uint8) & 0xFC
     blended[mask == IGNORED] = painted[mask == IGNORED]
     return blended
 
 
-def _luminance(image: np.ndarray) -> np.ndarray:
+def luminance(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def _hatch(painted: np.ndarray, where: np.ndarray) -> None:
+def hatch(painted: np.ndarray, where: np.ndarray) -> None:
     """Fill the pixels `where` with grey diagonal stripes, in place."""
     row, column = np.indices(where.shape)
     stripes = np.where((row + column) % 8 < 2, _HATCH_DARK, _HATCH_LIGHT).astype(np.uint8)
     painted[where] = stripes[where, None]
 
 
-def _numbers(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> Callable[[Axes], None]:
+def numbers(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> Callable[[Axes], None]:
     """What to draw over a mask's panel."""
     return functools.partial(_number_regions, mask=mask, colors=colors)
 
@@ -169,19 +169,19 @@ def _number_regions(axes: Axes, *, mask: np.ndarray, colors: Sequence[tuple[int,
                 axes.text(column, row, str(index), ha="center", va="center", fontsize=6, fontweight="bold", path_effects=halo)
 
 
-def _class_swatches(class_names: Sequence[str], colors: Sequence[tuple[int, int, int]]) -> list[Patch]:
+def class_swatches(class_names: Sequence[str], colors: Sequence[tuple[int, int, int]]) -> list[Patch]:
     return [
         Patch(facecolor=_unit(color), edgecolor="black", linewidth=0.6, label=f"{index} {label(name, 40)}")
         for index, (name, color) in enumerate(zip(class_names, colors, strict=True))
     ]
 
 
-def _ignored_swatch(present: bool) -> list[Patch]:
+def ignored_swatch(present: bool) -> list[Patch]:
     light, dark = _unit((_HATCH_LIGHT,) * 3), _unit((_HATCH_DARK,) * 3)
     return [Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")] if present else []
 
 
-def _check(image, mask, class_names, colors) -> None:
+def check(image, mask, class_names, colors) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 [height, width, 3], not {image.dtype} {image.shape}")
     if mask.shape != image.shape[:2] or mask.dtype != np.uint8:

@@ -18,15 +18,15 @@ from matplotlib.patches import Circle, Patch, Rectangle
 
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation.attribution import ClassExcitation
-from cnn_jax.reporting.image_figures import _heated, _lit, _swatch
+from cnn_jax.reporting.image_figures import heated, lit, swatch
 from cnn_jax.reporting.mosaic import Panel, fit, mosaic, panel_px
 from cnn_jax.reporting.scene_figures import (
-    _check,
-    _class_swatches,
-    _hatch,
-    _ignored_swatch,
-    _luminance,
-    _numbers,
+    check,
+    class_swatches,
+    hatch,
+    ignored_swatch,
+    luminance,
+    numbers,
 )
 from cnn_jax.reporting.style import DPI, label, save, style
 
@@ -61,13 +61,13 @@ def overlays(
     width_px = panel_px(3 * len(images), images)
     cells = []
     for image, truth, prediction, title in zip(images, truths, predictions, titles, strict=True):
-        _check(image, truth, class_names, colors)
-        _check(image, prediction, class_names, colors)
+        check(image, truth, class_names, colors)
+        check(image, prediction, class_names, colors)
         panels = [(fit(image, panel_px=width_px)[0], None)]
         panels += [_laid_over(image, mask, colors, width_px) for mask in (prediction, truth)]
         cells.append((title, panels))
     with style():
-        handles = [*_class_swatches(class_names, colors), *_ignored_swatch(any((mask == IGNORED).any() for mask in truths))]
+        handles = [*class_swatches(class_names, colors), *ignored_swatch(any((mask == IGNORED).any() for mask in truths))]
         mosaic(cells, path, headings=("Photograph", "Prediction", "Truth"), handles=handles)
 
 
@@ -89,8 +89,8 @@ def errors(
     width_px = panel_px(3 * len(images), images)
     cells = []
     for image, truth, prediction, title in zip(images, truths, predictions, titles, strict=True):
-        _check(image, truth, class_names, colors)
-        _check(image, prediction, class_names, colors)
+        check(image, truth, class_names, colors)
+        check(image, prediction, class_names, colors)
         right = truth == prediction
         panels = [(fit(image, panel_px=width_px)[0], None)]
         for mask in (prediction, truth):
@@ -98,9 +98,9 @@ def errors(
             panels.append(_laid_over(image, shown, colors, width_px))
         cells.append((title, panels))
     with style():
-        handles = _class_swatches(class_names, colors)
+        handles = class_swatches(class_names, colors)
         handles.append(Patch(facecolor="#E4E4E4", edgecolor="black", linewidth=0.6, label="right"))
-        handles += _ignored_swatch(any((mask == IGNORED).any() for mask in truths))
+        handles += ignored_swatch(any((mask == IGNORED).any() for mask in truths))
         headings = ("Photograph", "Wrong: the class predicted", "Wrong: the true class")
         mosaic(cells, path, headings=headings, handles=handles, caption=caption)
 
@@ -153,18 +153,18 @@ def grad_cam(
     width_px = min(panel_px(2 * len(images), images), 330 if columns == 1 else 240)
     cells = []
     for image, prediction, heat, index in zip(images, predictions, heats, classes, strict=True):
-        _check(image, prediction, class_names, colors)
+        check(image, prediction, class_names, colors)
         asked = prediction == index
         title = f"{index} {class_names[index]}, {'at ' + format(asked.mean(), '.0%') if asked.any() else 'predicted nowhere'}"
         title += " of the pixels" if asked.any() else " here"
         region, _ = _laid_over(image, np.where(asked, index, _OTHER).astype(np.uint8), colors, width_px)
         panel = fit(image, panel_px=width_px)[0]
-        heated, outline = _heated(panel, heat)
+        warm, outline = heated(panel, heat)
         silent = functools.partial(_silent, text="nothing here speaks for it")
-        cells.append((title, [(panel, None), (region, None), (heated, outline if heat.any() else silent)]))
+        cells.append((title, [(panel, None), (region, None), (warm, outline if heat.any() else silent)]))
     with style():
         levels = np.array([0, 0.25, 0.5, 0.75, 1])
-        handles = [_swatch(color, f"{heat:g}") for color, heat in zip(_lit(np.full(5, 0.5), levels), levels, strict=True)]
+        handles = [swatch(color, f"{heat:g}") for color, heat in zip(lit(np.full(5, 0.5), levels), levels, strict=True)]
         mosaic(
             cells,
             path,
@@ -345,12 +345,12 @@ def _laid_over(image: np.ndarray, mask: np.ndarray, colors: Sequence[tuple[int, 
     image, mask = image[::every, ::every], mask[::every, ::every]
     table = np.full((256, 3), 255, np.float32)
     table[: len(colors)] = colors
-    light = _luminance(image)[..., None] / 255
+    light = luminance(image)[..., None] / 255
     painted = np.where((mask == _OTHER)[..., None], 205 + 45 * light, 0.7 * table[mask] + 0.3 * (96 + 159 * light))
     panel, mask = fit(painted.astype(np.uint8), mask, panel_px=width_px)
     panel &= 0xF8  # nobody sees more steps under a colour, and the file is smaller
-    _hatch(panel, mask == IGNORED)
-    return panel, _numbers(mask, colors)
+    hatch(panel, mask == IGNORED)
+    return panel, numbers(mask, colors)
 
 
 def _spread(names: list[str]) -> list[str]:

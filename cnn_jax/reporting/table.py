@@ -48,7 +48,7 @@ _FIGURES = ("parameters", "steps", "wall_time_s", "train/images_per_second")
 _BRIEF = ("record", "data", "device", "parameters", "steps", "mIoU", "pixel accuracy", "accuracy", "training time, s")
 _MOVED = "test/shifted_accuracy/"
 _BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
-_MOST_CLASSES = 30
+MOST_CLASSES = 30
 _NOTHING = "\N{EN DASH}"
 
 
@@ -154,7 +154,9 @@ def results_page(records: Sequence[Record]) -> str:
         parts.append("There are no records yet.")
     for experiment, group in groupby(sorted(records, key=lambda record: record.experiment), lambda record: record.experiment):
         group = _ranked(group)
-        parts += [f"## {_escaped(experiment)}"]
+        parts += [f"## {escaped(experiment)}"]
+        if (group[0].folder.parent / "comparison.md").is_file():
+            parts += [f"Which differences are real: [comparison]({_link('', group[0].experiment)}comparison.md)."]
         if len(variants(group)) < len(group):
             parts += [headline_table(group, by_variant=True), "### Every run"]
         parts += [headline_table(group)]
@@ -164,7 +166,7 @@ def results_page(records: Sequence[Record]) -> str:
             ):
                 table = class_table(list(records_of_kind))
                 if table:
-                    parts += [f"### {_BY_CLASS[kind]} per class on the test split of {_escaped(source)}", table]
+                    parts += [f"### {_BY_CLASS[kind]} per class on the test split of {escaped(source)}", table]
     return "\n\n".join(parts) + "\n"
 
 
@@ -220,12 +222,12 @@ def headline_table(records: Iterable[Record], *, link_base: str = "", brief: boo
             name = (f"{first.experiment}/" if brief else "") + first.config["variant"]
         seeds = str(first.config.get("seed", _NOTHING)) if len(group) == 1 else f"{len(group)} seeds"
         row = {
-            "record": f"[{_escaped(name)}]({_link(link_base, location)})",
-            "data": _escaped(first.source),
+            "record": f"[{escaped(name)}]({_link(link_base, location)})",
+            "data": escaped(first.source),
             "parameters": _mean(group, "parameters", ",.0f"),
             "steps": _mean(group, "steps", ",.0f"),
-            "seed": _escaped(seeds),
-            "device": _escaped(first.device),
+            "seed": escaped(seeds),
+            "device": escaped(first.device),
             **{HEADLINES[key]: _mean(group, f"test/{key}", ".4f") for key in shown},
             **{title: _mean(group, key, ".4f") for key, title in further.items()},
             "training images/s": _mean(group, "train/images_per_second", ",.1f"),
@@ -235,23 +237,23 @@ def headline_table(records: Iterable[Record], *, link_base: str = "", brief: boo
         rows.append({title: row[title] for title in kept if title in row})
     header = list(rows[0]) if rows else list(_BRIEF)
     text = {header.index(title) for title in ("record", "data", "device") if title in header}
-    return _markdown(header, [list(row.values()) for row in rows], text_columns=text)
+    return markdown(header, [list(row.values()) for row in rows], text_columns=text)
 
 
 def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
     """A Markdown table of the IoU, or of images the recall, of each class on the test split, means over seeds; "" if no record
     holds any, or there are more than 30 classes."""
-    names = list(dict.fromkeys(name for record in records for name in _classes(record.summary, "test")))
-    if not names or len(names) > _MOST_CLASSES:
+    names = list(dict.fromkeys(name for record in records for name in scored_classes(record.summary, "test")))
+    if not names or len(names) > MOST_CLASSES:
         return ""
     rows = []
     for group in variants(records):
         first, one = group[0], len(group) == 1
         name, location = (first.name, first.location) if one else (first.config["variant"], first.location.rpartition("/")[0])
-        key = _class_key(first.summary, "test")
+        key = class_key(first.summary, "test")
         values = [_mean(group, f"test/{key}/{name}", ".4f", interval=False) for name in names]
-        rows.append([f"[{_escaped(name)}]({_link(link_base, location)})", *values])
-    return _markdown(["record", *map(_escaped, names)], rows, text_columns={0})
+        rows.append([f"[{escaped(name)}]({_link(link_base, location)})", *values])
+    return markdown(["record", *map(escaped, names)], rows, text_columns={0})
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
@@ -271,10 +273,10 @@ def summary_table(summary: Mapping[str, Any]) -> str:
                 for key, value in summary.items()
                 if key.startswith(_MOVED)
             ]
-        names = _classes(summary, split)
-        names = names if len(names) <= _MOST_CLASSES else []
+        names = scored_classes(summary, split)
+        names = names if len(names) <= MOST_CLASSES else []
         keys, titles = ("iou", "dice"), ("IoU", "Dice")
-        if _class_key(summary, split) == "class_accuracy":
+        if class_key(summary, split) == "class_accuracy":
             keys, titles = ("class_accuracy", "f1"), ("recall", "F1")
         if not headlines and not names:
             continue
@@ -352,13 +354,13 @@ def _ranked(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=rank)
 
 
-def _class_key(summary: Mapping[str, Any], split: str) -> str:
+def class_key(summary: Mapping[str, Any], split: str) -> str:
     return "iou" if any(key.startswith(f"{split}/iou/") for key in summary) else "class_accuracy"
 
 
-def _classes(summary: Mapping[str, Any], split: str) -> list[str]:
+def scored_classes(summary: Mapping[str, Any], split: str) -> list[str]:
     """The classes with an IoU, or of images a recall, in the order of the summary, which is the order of the data."""
-    prefix = f"{split}/{_class_key(summary, split)}/"
+    prefix = f"{split}/{class_key(summary, split)}/"
     return [key.removeprefix(prefix) for key in summary if key.startswith(prefix)]
 
 
@@ -375,12 +377,12 @@ def _number(value: float | None, form: str) -> str:
     return _NOTHING if value is None or not math.isfinite(value) else format(value, form)
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: set[int]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: set[int]) -> str:
     rule = ["---" if column in text_columns else "---:" for column in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return re.sub(r"([\\`*\[\]<>|&]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 
