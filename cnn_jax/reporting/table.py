@@ -30,6 +30,9 @@ HEADLINES = {
     "pixel_accuracy": "pixel accuracy",
     "accuracy": "accuracy",
     "mean_class_accuracy": "mean class accuracy",
+    "boundary_miou": "boundary mIoU",
+    "image_miou": "image mIoU",
+    "expected_calibration_error": "calibration error",
     "mean_f1": "mean F1",
     "top5_accuracy": "top-5 accuracy",
 }
@@ -44,8 +47,14 @@ AVERAGING = (
     "Where a row stands for several seeds it gives means, and ± half the width of the 95% Student t interval of the mean."
 )
 
+FURTHER = (
+    "Boundary mIoU counts the pixels near the edges of classes alone, within 2% of the image's diagonal (Cheng et al., 2021); image mIoU "
+    "is the mean of each scene's own mIoU; calibration error is the distance between confidence and accuracy, in 15 bins of "
+    "confidence (Guo et al., 2017)."
+)
+
 _FIGURES = ("parameters", "steps", "wall_time_s", "train/images_per_second")
-_BRIEF = ("record", "data", "device", "parameters", "steps", "mIoU", "pixel accuracy", "accuracy", "training time, s")
+_BRIEF = ("record", "data", "device", "parameters", "steps", "seed", "mIoU", "pixel accuracy", "accuracy", "training time, s")
 _MOVED = "test/shifted_accuracy/"
 _BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
 MOST_CLASSES = 30
@@ -149,6 +158,7 @@ def results_page(records: Sequence[Record]) -> str:
         "<!-- Generated from the records by `python -m experiments.table`: do not edit, run the command again. -->",
         "# Results",
         "This page is generated from the records beside it by `python -m experiments.table`. " + AVERAGING,
+        FURTHER,
     ]
     if not records:
         parts.append("There are no records yet.")
@@ -233,8 +243,7 @@ def headline_table(records: Iterable[Record], *, link_base: str = "", brief: boo
             "training images/s": _mean(group, "train/images_per_second", ",.1f"),
             "training time, s": _mean(group, "wall_time_s", ",.0f"),
         }
-        kept = [*_BRIEF[:5], "seed", *_BRIEF[5:]] if brief and first.leading == "accuracy" else _BRIEF if brief else row
-        rows.append({title: row[title] for title in kept if title in row})
+        rows.append({title: row[title] for title in (_BRIEF if brief else row) if title in row})
     header = list(rows[0]) if rows else list(_BRIEF)
     text = {header.index(title) for title in ("record", "data", "device") if title in header}
     return markdown(header, [list(row.values()) for row in rows], text_columns=text)

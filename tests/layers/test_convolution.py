@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers.convolution import ConvolutionNormActivation
+from cnn_jax.layers.convolution import ConvolutionNormActivation, within_output_stride
 
 
 def convolve(x, kernel, stride, dilation, groups):
@@ -128,3 +128,28 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_variables(norm):
     exact, _ = single.apply(variables, x, train=True, mutable=["batch_stats"])
     error = np.abs(np.asarray(y, np.float32) - np.asarray(exact))
     assert 0 < error.max() < 0.03 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    ("limit", "reached", "stride", "dilation", "expected"),
+    [
+        (32, 16, 2, 1, (2, 1, 1)),  # within: nothing changes
+        (16, 8, 2, 1, (2, 1, 1)),
+        (16, 16, 1, 2, (1, 2, 2)),  # a block without a stride keeps the dilation
+        (16, 16, 2, 1, (1, 1, 2)),  # beyond: the strided convolution sees what it did, what follows is dilated
+        (8, 8, 2, 2, (1, 2, 4)),  # and again
+        (8, 4, 2, 1, (2, 1, 1)),
+    ],
+)
+def test_a_stride_beyond_the_limit_becomes_a_dilation(limit, reached, stride, dilation, expected):
+    assert within_output_stride(limit, reached, stride, dilation) == expected
+
+
+def test_strides_of_a_whole_trunk_end_at_the_limit():
+    """Strides 2, 2, 2, 2, 2: by hand, the last two left out at output stride 8."""
+    reached, dilation, made = 1, 1, []
+    for stride in (2, 2, 2, 2, 2):
+        stride, before, dilation = within_output_stride(8, reached, stride, dilation)
+        reached *= stride
+        made.append((stride, before, dilation))
+    assert made == [(2, 1, 1), (2, 1, 1), (2, 1, 1), (1, 1, 2), (1, 2, 4)]

@@ -33,6 +33,32 @@ def test_values_are_the_papers_formula():
     np.testing.assert_allclose(result, x * s[:, None, None, :], atol=1e-5)
 
 
+def test_places_are_weighed_by_hand_and_the_larger_of_both_weighings_stands():
+    """One place has the channels (1, 2): weighed by channel 0.5 and 0.5 (all those weights are zero), as a place by sigmoid(1 + 2 - 1).
+
+    The other has (-1, 3), as a place sigmoid(-1 + 3 - 1); of a negative value the larger result is that of the smaller weight.
+    """
+    x = jnp.array([[[[1.0, 2.0], [-1.0, 3.0]]]])
+    params = {
+        "reduction": {"kernel": jnp.zeros((2, 1)), "bias": jnp.zeros(1)},
+        "excitation": {"kernel": jnp.zeros((1, 2)), "bias": jnp.zeros(2)},
+        "spatial_excitation": {"kernel": jnp.ones((2, 1)), "bias": jnp.array([-1.0])},
+    }
+    module = SqueezeExcitation(reduction=2, spatial=True)
+    sigmoid = [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))]  # 0.881 and 0.731, both above a half
+    expected = [[[[sigmoid[0], 2 * sigmoid[0]], [-0.5, 3 * sigmoid[1]]]]]
+    np.testing.assert_allclose(module.apply({"params": params}, x), expected, rtol=1e-5)
+    params["spatial_excitation"]["bias"] = jnp.array([-5.0])  # now 0.119 and 0.047, both below
+    expected = [[[[0.5, 1], [-1 / (1 + np.exp(3)), 1.5]]]]
+    np.testing.assert_allclose(module.apply({"params": params}, x), expected, rtol=1e-5)
+    made = module.apply({"params": params}, x.astype(jnp.bfloat16))
+    assert made.dtype == jnp.bfloat16
+
+
+def test_weighing_places_adds_one_weight_a_channel_and_a_bias():
+    assert sum(leaf.size for leaf in sizes(64, spatial=True)) == 580 + 64 + 1
+
+
 def test_the_mean_of_a_bfloat16_map_is_float32():
     """64x64 values of 1 but for one of 2: the mean is 1 + 1/4096, of which bfloat16 would leave 1."""
     x = jnp.ones((1, 64, 64, 1), jnp.bfloat16).at[0, 5, 7, 0].set(2)

@@ -9,7 +9,13 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
-from cnn_jax.layers.upsampling import UPSAMPLINGS, BilinearUpsampling, TransposedUpsampling, upsampling
+from cnn_jax.layers.upsampling import (
+    UPSAMPLINGS,
+    BilinearTransposedConvolution,
+    BilinearUpsampling,
+    TransposedUpsampling,
+    upsampling,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,27 @@ def test_bilinear_is_numpys(example):
     got = BilinearUpsampling(3).apply({"params": {"convolution": {"kernel": kernel, "bias": bias}}}, x)
     expected = doubled(doubled(x.astype(np.float64), 1), 2) @ kernel[0, 0] + bias
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 8, 16, 32])
+def test_a_bilinear_transposed_convolution_begins_as_linear_interpolation(factor, quick_compilation):
+    """NumPy's, row by row and column by column; at the edges, of a map with zeros around it."""
+    x = np.random.default_rng(0).normal(size=(1, 3, 2, 2)).astype(np.float32)
+    y, variables = BilinearTransposedConvolution(2, factor).init_with_output(jax.random.key(0), x)
+    assert variables["params"]["convolution"]["kernel"].shape == (2 * factor, 2 * factor, 2, 2)
+    assert y.shape == (1, 3 * factor, 2 * factor, 2)
+
+    def interpolated(values):
+        positions = (np.arange(factor * len(values)) + 0.5) / factor - 0.5
+        return np.interp(positions, np.arange(len(values)), values)
+
+    def enlarged(x):
+        return np.apply_along_axis(interpolated, 2, np.apply_along_axis(interpolated, 1, x.astype(np.float64)))
+
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    np.testing.assert_allclose(y, enlarged(around)[:, factor:-factor, factor:-factor], atol=1e-5)
+    inner = slice(factor // 2, -(factor // 2))
+    np.testing.assert_allclose(y[:, inner, inner], enlarged(x)[:, inner, inner], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", UPSAMPLINGS)

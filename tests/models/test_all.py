@@ -342,15 +342,15 @@ def check_on_eight_devices(names, folder):
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     script = f"from tests.models.test_all import on_all_devices; on_all_devices({json.dumps(names)}, {json.dumps(str(folder))})"
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     for name in names:
         leaves, structure = jax.tree.flatten(outcome(name).trained[0])
         with np.load(folder / f"{name}.npz") as saved:
             eight = structure.unflatten([saved[f"arr_{number}"] for number in range(len(leaves))])
-        for (path, one), many in zip(
-            jax.tree.leaves_with_path(outcome(name).trained[0]), jax.tree.leaves(eight), strict=True
-        ):
+        for (path, one), many in zip(jax.tree.leaves_with_path(outcome(name).trained[0]), jax.tree.leaves(eight), strict=True):
             where = name + jax.tree_util.keystr(path)
             np.testing.assert_allclose(many, one, rtol=0, atol=1e-4 * np.abs(one).max(), err_msg=where)
 
