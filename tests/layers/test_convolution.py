@@ -7,6 +7,8 @@ import pytest
 
 from cnn_jax.layers.convolution import ConvolutionNormActivation, within_output_stride
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def convolve(x, kernel, stride, dilation, groups):
     """Convolution with "SAME" padding (the odd pixel at the end), tap by tap, in float64."""

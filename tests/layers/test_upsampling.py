@@ -17,6 +17,8 @@ from cnn_jax.layers.upsampling import (
     upsampling,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def example():
@@ -66,7 +68,7 @@ def test_bilinear_is_numpys(example):
 
 
 @pytest.mark.parametrize("factor", [2, 8, 16, 32])
-def test_a_bilinear_transposed_convolution_begins_as_linear_interpolation(factor, quick_compilation):
+def test_a_bilinear_transposed_convolution_begins_as_linear_interpolation(factor):
     """NumPy's, row by row and column by column; at the edges, of a map with zeros around it."""
     x = np.random.default_rng(0).normal(size=(1, 3, 2, 2)).astype(np.float32)
     y, variables = BilinearTransposedConvolution(2, factor).init_with_output(jax.random.key(0), x)

@@ -64,6 +64,7 @@ def test_every_layer_sees_all_channels_made_before_it_in_its_block():
             assert params[f"block_{block}_layer_{layer}_convolution_2"]["kernel"].shape == (3, 3, 128, 32)
 
 
+@pytest.mark.long
 def test_densenet121_computes_what_kerass_does():
     """Keras's transitions pool after their convolution, its epsilon is 1.001e-5."""
     from tests.models import keras_weights

@@ -91,6 +91,7 @@ def test_auxiliary_logits_are_sown_in_training_where_they_are_asked_for():
     assert not changed(False, "auxiliary")
 
 
+@pytest.mark.long
 def test_it_computes_what_kerass_does():
     from tests.models import keras_weights
 

@@ -1,10 +1,12 @@
 """MobileNet: Keras's parameter count and outputs, the paper's sizes, the width multiplier and what factoring saves."""
 
 import jax
+import numpy as np
 import pytest
 
 from cnn_jax.models.mobilenet import BLOCKS, MobileNet
-from tests.models.shapes import KEY, count, shapes
+from tests.models.shapes import KEY, count, shallow, shapes
+from tests.models.test_all import filled
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -57,6 +59,24 @@ def test_the_small_stem_keeps_a_map_of_4_for_32_px_and_has_the_same_parameters()
     assert small == whole
 
 
+def test_dilated_blocks_compute_what_strided_ones_do_and_the_values_between():
+    """Padded "SAME", a kernel of 3 with stride 2 stands on the odd positions of a map of even size, and on the even ones of an odd
+    one: 64 px are halved to 2, 65 px to 33, 17, 9, 5 and 3."""
+    x = jax.random.normal(KEY, (1, 64, 65, 3))
+    with shallow():
+        networks = [MobileNet(5, width=0.25, output_stride=stride) for stride in (32, 16, 8)]
+        variables = filled(networks[0], x)
+        at_32, at_16, at_8 = jax.jit(
+            lambda variables: [network.apply(variables, x, train=False, feature_maps=True)[32] for network in networks]
+        )(variables)
+    assert (at_32.shape[1:3], at_16.shape[1:3], at_8.shape[1:3]) == ((2, 3), (4, 5), (8, 9))
+    tolerance = 1e-4 * float(at_32.std())
+    assert tolerance > 1e-5
+    np.testing.assert_allclose(at_16[:, 1::2, ::2], at_32, rtol=1e-4, atol=tolerance)
+    np.testing.assert_allclose(at_8[:, 3::4, ::4], at_32, rtol=1e-4, atol=tolerance)
+
+
+@pytest.mark.long
 def test_it_computes_what_kerass_does():
     """Keras pads at the bottom and right alone before a stride of 2, as SAME does where sizes are even."""
     from tests.models import keras_weights

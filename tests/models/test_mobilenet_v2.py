@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cnn_jax.models.mobilenet_v2 import BOTTLENECKS, InvertedResidual, MobileNetV2, divisible_by_8
-from tests.models.shapes import KEY, count, shapes
+from tests.models.shapes import KEY, count, shallow, shapes
+from tests.models.test_all import filled
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -50,7 +51,7 @@ def test_channels_are_multiples_of_8_that_lose_less_than_a_tenth(channels, round
 
 def test_a_bottleneck_is_linear_and_its_shortcut_adds_the_input():
     """With a kernel of zeros in the projection only its BatchNorm's bias is left: negative, as no ReLU would let it be."""
-    block = InvertedResidual(8, expansion=6, stride=1, options={"norm": "batch"})
+    block = InvertedResidual(8, expansion=6, stride=1, dilation=1, options={"norm": "batch"})
     x = jax.random.normal(KEY, (2, 4, 5, 8))
     shapes_ = jax.eval_shape(lambda: block.init(KEY, x, train=False))
     variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes_)
@@ -62,6 +63,24 @@ def test_a_bottleneck_is_linear_and_its_shortcut_adds_the_input():
     np.testing.assert_allclose(y, x - 3, atol=1e-5)
 
 
+def test_dilated_blocks_compute_what_strided_ones_do_and_the_values_between():
+    """Padded "SAME", a kernel of 3 with stride 2 stands on the odd positions of a map of even size, and on the even ones of an odd
+    one: 64 px are halved to 2, 65 px to 33, 17, 9, 5 and 3."""
+    x = jax.random.normal(KEY, (1, 64, 65, 3))
+    with shallow():
+        networks = [MobileNetV2(5, width=0.25, output_stride=stride) for stride in (32, 16, 8)]
+        variables = filled(networks[0], x)
+        at_32, at_16, at_8 = jax.jit(
+            lambda variables: [network.apply(variables, x, train=False, feature_maps=True)[32] for network in networks]
+        )(variables)
+    assert (at_32.shape[1:3], at_16.shape[1:3], at_8.shape[1:3]) == ((2, 3), (4, 5), (8, 9))
+    tolerance = 1e-4 * float(at_32.std())
+    assert tolerance > 1e-5
+    np.testing.assert_allclose(at_16[:, 1::2, ::2], at_32, rtol=1e-4, atol=tolerance)
+    np.testing.assert_allclose(at_8[:, 3::4, ::4], at_32, rtol=1e-4, atol=tolerance)
+
+
+@pytest.mark.long
 def test_it_computes_what_kerass_does():
     """At width 0.5, where numbers of channels are rounded."""
     from tests.models import keras_weights

@@ -80,6 +80,7 @@ def test_two_convolutions_of_three_pixels_see_five(quick_compilation):
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6)
 
 
+@pytest.mark.long
 def test_same_outputs_as_keras(quick_compilation):
     """VGG16 with one set of random weights, on images whose last map has more than one place."""
     from tests.models import keras_weights

@@ -57,6 +57,7 @@ def test_least_px_leaves_3x3_and_the_small_stem_keeps_4x4_of_32_px():
     assert shapes(Xception(7, stem="small"), 1, 1, 1)[0].shape == (1, 7)
 
 
+@pytest.mark.long
 def test_it_computes_what_kerass_does():
     from tests.models import keras_weights
 
