@@ -81,6 +81,7 @@ _ASSUMED = (
 )
 _NOT_COMPARED = {"directory", "memory_budget_gib", "prefetch_batches"}
 _OF_THE_VARIANT = ("model", "augmentation", "loss", "optimizer")
+_ALSO_OF_THE_VARIANT = (("training", "accumulate"), ("training", "patience"), ("evaluation", "weights"))
 
 
 @dataclass(frozen=True)
@@ -242,8 +243,10 @@ class Group:
     @property
     def verdict(self) -> str:
         """In two sentences what the pairs say."""
-        if not self.pairs:
+        if len(self.variants) < 2:
             return "There are no two variants to compare."
+        if not self.pairs:
+            return "No two variants have a score on the test split: nothing can be compared."
         best = self.variants[0]
         counts = {kind: sum(pair.verdict == kind for pair in self.pairs) for kind in ("real", "seeds", "images", "chance")}
         tested = sum(counts.values())
@@ -259,9 +262,13 @@ class Group:
         if not_over:
             says += f"{'; ' if over else ', '}not shown to be better than {listed(not_over)}"
         some = counts["seeds"] + counts["images"]
-        share = f"Of {tested} tested {'difference' if tested == 1 else 'differences'} {_number_are(counts['real'])} real"
-        partly = f", {_number_are(some)} found by one of the two tests alone" if some else ""
-        return f"{says}. {share}{partly}."
+        of = f"Of {tested} tested {'difference' if tested == 1 else 'differences'}"
+        if not any(pair.images for pair in self.pairs):  # none can be real
+            return (
+                f"{says}. {of} {_counted(some, 'survives', 'survive')} the choice of seeds; none was tested across test images."
+            )
+        partly = f", {_counted(some, 'is', 'are')} found by one of the two tests alone" if some else ""
+        return f"{says}. {of} {_counted(counts['real'], 'is', 'are')} real{partly}."
 
 
 @dataclass(frozen=True)
@@ -312,15 +319,10 @@ class Comparison:
     @property
     def budget(self) -> str:
         """What each run was given."""
-        config = self.variants[0].records[0].config
-        training, data = config.get("training") or {}, config.get("data") or {}
-        parts = []
-        if training.get("steps"):
-            parts.append(f"{training['steps']:,} steps")
-        if training.get("batch_size"):
-            crop = data.get("crop_px")
-            of = f"crops of {crop[0]}x{crop[1]} px" if crop else "images"
-            parts.append(f"{training['batch_size']} {of} a step")
+        given = [_given(record.config) for variant in self.variants for record in variant.records]
+        # More than one of either is what was compared by force.
+        parts = [" or ".join(dict.fromkeys(filter(None, part))) for part in zip(*given, strict=True)]
+        parts = [part for part in parts if part]
         counts = sorted({len(variant.records) for variant in self.variants})
         seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         parts.append(f"{seeds} {'seed' if counts == [1] else 'seeds'} a variant")
@@ -351,6 +353,14 @@ class Comparison:
         return _ASSUMED.format(score=self.score)
 
 
+def _given(config: Mapping[str, Any]) -> tuple[str, str]:
+    """The steps of a run and what each of them sees, in words; "" where its record doesn't say."""
+    training, crop = config.get("training") or {}, (config.get("data") or {}).get("crop_px")
+    of = f"crops of {crop[0]}x{crop[1]} px" if crop else "images"
+    steps, batch = training.get("steps"), training.get("batch_size")
+    return f"{steps:,} steps" if steps else "", f"{batch} {of} a step" if batch else ""
+
+
 def compare(
     records: Sequence[Record],
     *,
@@ -370,7 +380,7 @@ def compare(
 
     Raises:
         InputError: there is no record; a variant has a seed twice; records differ in task, data, evaluation, steps or batch size,
-            or those of one variant in its model or training, and `force` is False; a scenes.json can't be used.
+            or those of one variant in its model or training, and `force` is False; a summary.json or scenes.json can't be used.
     """
     records = list(records)
     if not records:
@@ -378,7 +388,9 @@ def compare(
     by_variant = _by_variant(records)
     differing, odd = _differences(by_variant)
     if differing and not force:
-        raise InputError(f"these records can't be compared: {'; '.join(differing)}; use --force to compare them nevertheless.")
+        raise InputError(
+            f"these records can't be compared: {'; '.join(differing)}; use --force of experiments.compare to compare them nevertheless."
+        )
     leading = next((record.leading for record in records if record.leading), "miou")
     histories = {name: [_validation(record, leading) for record in group] for name, group in by_variant.items()}
     default = _default_target(histories)
@@ -476,9 +488,9 @@ def _conditions(record: Record) -> dict[str, Any]:
 def _own_conditions(record: Record) -> dict[str, Any]:
     """What the records of one variant must share besides."""
     task = record.config.get("task", "segmentation")
-    return {
-        f"{section}.{key}": value for section in _OF_THE_VARIANT for key, value in _filled(task, section, record.config).items()
-    }
+    filled = {section: _filled(task, section, record.config) for section in (*_OF_THE_VARIANT, "training", "evaluation")}
+    own = {f"{section}.{key}": value for section in _OF_THE_VARIANT for key, value in filled[section].items()}
+    return own | {f"{section}.{key}": filled[section].get(key) for section, key in _ALSO_OF_THE_VARIANT}
 
 
 def _filled(task: str, section: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -511,8 +523,9 @@ def _variant(name, records, histories, target, odd) -> Variant:
     classes = list(dict.fromkeys(c for summary in summaries for c in table.scored_classes(summary, "test")))
     kind = table.class_key(summaries[0], "test")
     reached = [next((elapsed for elapsed, value in history if value >= target), None) for history in histories]
-    confusions = [np.array(s["test/confusion"], np.int64) for s in summaries if s.get("test/confusion")]
-    calibrations = [s["test/calibration"] for s in summaries if s.get("test/calibration")]
+    arrays = [_arrays(record) for record in records]
+    confusions = [confusion for confusion, _ in arrays if confusion is not None]
+    calibrations = [calibration for _, calibration in arrays if calibration is not None]
     scenes = {record.config.get("seed"): _scenes(record) for record in records}
     return Variant(
         name=name,
@@ -522,12 +535,25 @@ def _variant(name, records, histories, target, odd) -> Variant:
         costs={key: _spread([s.get(key) for s in summaries]) for key in COSTS},
         time_to_target_s=_spread(reached),
         confusion=sum(confusions) if confusions and len({c.shape for c in confusions}) == 1 else None,
-        calibration={key: np.sum([c[key] for c in calibrations], axis=0) for key in ("count", "confidence", "correct")}
-        if calibrations
-        else None,
+        calibration={key: sum(c[key] for c in calibrations) for key in calibrations[0]} if calibrations else None,
         scenes={seed: of_seed for seed, of_seed in scenes.items() if of_seed is not None},
         odd=odd,
     )
+
+
+def _arrays(record: Record) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
+    """(confusion matrix, calibration) of the test split, None where the record has none."""
+    summary = record.summary
+    try:
+        confusion = np.array(summary["test/confusion"], np.int64) if summary.get("test/confusion") else None
+        bins = summary.get("test/calibration")
+        calibration = {key: np.array(bins[key], np.float64) for key in ("count", "confidence", "correct")} if bins else None
+        if calibration and len({values.shape for values in calibration.values()}) > 1:
+            raise ValueError("bins differ in number")
+    except (KeyError, TypeError, ValueError) as error:
+        path = record.folder / "summary.json"
+        raise InputError(f"{path} doesn't hold what a run writes there: restore it, or run the experiment again.") from error
+    return confusion, calibration
 
 
 def _spread(values) -> Spread:
@@ -606,7 +632,9 @@ def _across_images(one: Variant, other: Variant, shared: Sequence) -> tuple[Pair
     both = [(one.scenes[s], other.scenes[s]) for s in shared if s in one.scenes and s in other.scenes]
     if not both or len({scenes.names for pair in both for scenes in pair}) > 1:
         return None, (math.nan, math.nan)
-    if len({scenes.confusions.shape for pair in both for scenes in pair}) > 1:
+    # Names alone don't make scenes the same: those of other data that were compared by force may share them.
+    truths = [scenes.confusions.sum(2) for pair in both for scenes in pair]
+    if not all(np.array_equal(truth, truths[0]) for truth in truths):
         return None, (math.nan, math.nan)
     ours, theirs = (np.mean([scenes.mious for scenes in side], axis=0) for side in zip(*both, strict=True))
     seen = np.isfinite(ours) & np.isfinite(theirs)
@@ -655,8 +683,9 @@ def _few(names: Sequence[str]) -> str:
     return listed(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
-def _number_are(count: int) -> str:
-    return "none is" if count == 0 else "1 is" if count == 1 else f"{count} are"
+def _counted(count: int, one: str, many: str) -> str:
+    """A number with its verb: `none is`, `1 is`, `2 are`."""
+    return f"{count or 'none'} {one if count < 2 else many}"
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -701,7 +730,8 @@ def as_markdown(comparison: Comparison) -> str:
         parts.append(f"**{clean(group.verdict)}**")
         if group.pairs:
             parts.append("\n".join(f"- {clean(pair.sentence)}" for pair in group.pairs))
-    parts.append(comparison.assumed)
+    if any(group.pairs for group in comparison.groups):
+        parts.append(comparison.assumed)
     header, rows = score_rows(comparison)
     parts += ["## Scores on the test split", markdown(header, rows)]
     header, rows = cost_rows(comparison)

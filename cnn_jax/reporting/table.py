@@ -53,7 +53,7 @@ FURTHER = (
     "confidence (Guo et al., 2017)."
 )
 
-_FIGURES = ("parameters", "steps", "wall_time_s", "train/images_per_second")
+_FIGURES = ("parameters", "steps", "multiply_adds", "step_memory_bytes", "wall_time_s", "train/images_per_second")
 _BRIEF = ("record", "data", "device", "parameters", "steps", "seed", "mIoU", "pixel accuracy", "accuracy", "training time, s")
 _MOVED = "test/shifted_accuracy/"
 _BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}

@@ -107,9 +107,12 @@ def test_one_shared_seed_is_no_test(tmp_path):
 
 
 def scenes_of(rng, noise, scenes=7, classes=3):
-    """Confusion matrices in which a class is right more often, the less noise there is; scene 0 has no class 2."""
-    matrices = rng.poisson(4 * noise, (scenes, classes, classes)) + 20 * np.eye(classes, dtype=int)
-    matrices[0, 2], matrices[0, :, 2] = 0, 0
+    """Confusion matrices of one truth, in which a class is right more often, the less noise there is; scene 0 has no class 2."""
+    shares = np.eye(classes) * (1 - 0.125 * noise * classes) + 0.125 * noise
+    matrices = np.array([[rng.multinomial(300, share) for share in shares] for _ in range(scenes)])
+    matrices[0, 2] = 0
+    matrices[0, :, 0] += matrices[0, :, 2]
+    matrices[0, :, 2] = 0
     return matrices
 
 
@@ -166,6 +169,10 @@ def test_images_are_not_tested_where_scenes_differ_or_are_missing(with_scenes):
     pair = pair_of(compare(records), "a", "b")
     assert pair.images is None
     assert "not tested across images" in pair.sentence
+    for record in records[2:]:  # scenes of other data, but of the same names
+        other = confusions["b", 0].swapaxes(1, 2)
+        write_scenes(record.folder, other, classes=("x", "y", "z"), colors=("#000000",) * 3)
+    assert pair_of(compare(records), "a", "b").images is None
     (records[0].folder / "scenes.json").write_text('{"scenes": 1}')
     with pytest.raises(InputError, match=r"scenes\.json doesn't hold"):
         compare(records)
@@ -238,7 +245,7 @@ def test_what_cannot_be_compared_is_refused_and_marked_when_forced(tmp_path, cha
         compare(records)
     text = str(caught.value)
     assert says.replace("study/a-seed0,", "study/a-seed0 and study/a-seed1,") in text
-    assert text.endswith("; use --force to compare them nevertheless.")
+    assert text.endswith("; use --force of experiments.compare to compare them nevertheless.")
     compared = compare(records, force=True)
     assert [variant.odd for variant in compared.variants] == [False, True]
     page = as_markdown(compared)
@@ -272,6 +279,46 @@ def test_runs_of_one_variant_share_their_model(tmp_path):
     records = [read_record(tmp_path / "study" / f"a{seed}", tmp_path) for seed in (0, 1)]
     with pytest.raises(InputError, match=r"model\.base_width of a is 16 in study/a0, 32 in study/a1"):
         compare(records)
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [("evaluation", "weights", "best"), ("training", "patience", 3)])
+def test_runs_of_one_variant_are_ended_and_evaluated_alike(tmp_path, section, key, value):
+    records = write_scores(tmp_path, {"a": (0.5,)})
+    changed = {section: CONFIG[section] | {key: value}}
+    records.append(write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.4}, config=changed))
+    assert compare(records).differences == (), "of two variants they may differ: that is what is compared"
+    records.append(write_run(tmp_path / "study" / "a-seed1", "a", 1, {"test/miou": 0.4}, config=changed))
+    with pytest.raises(InputError, match=rf"{section}\.{key} of a is"):
+        compare(records)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"test/confusion": "x"},
+        {"test/confusion": [[1, 2], [3]]},
+        {"test/calibration": {"count": [1]}},
+        {"test/calibration": {"count": [1], "confidence": [0.5, 0.5], "correct": [1]}},
+        {"test/boundary_miou": "high"},
+        {"multiply_adds": []},
+    ],
+)
+def test_a_damaged_summary_is_named(tmp_path, damage):
+    with pytest.raises(InputError, match=r"a-seed0/summary\.json (doesn't hold what a run writes|has .* must be a number)"):
+        compare([write_run(tmp_path / "study" / "a-seed0", "a", 0, {"test/miou": 0.5} | damage)])
+
+
+def test_the_budgets_of_what_was_forced_are_all_told(tmp_path):
+    records = write_scores(tmp_path, {"a": (0.5,)})
+    config = {"training": {"steps": 3000, "batch_size": 8}}
+    records.append(write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.6}, config=config))
+    budget = compare(records, force=True).budget
+    assert budget == "3,000 steps or 1,500 steps, 8 crops of 144x256 px a step, 1 seed a variant, on CPU"
+
+
+def test_records_without_a_test_split_have_nothing_to_compare(tmp_path):
+    records = [write_run(tmp_path / "study" / name, name, 0, {}) for name in ("a", "b")]
+    assert compare(records).groups[0].verdict.startswith("No two variants have a score")
 
 
 def test_a_seed_twice_and_no_record_are_refused(tmp_path):
@@ -324,6 +371,8 @@ def test_classification_is_ranked_by_accuracy_and_tested_across_seeds(tmp_path):
     assert (compared.leading, pair.better) == ("accuracy", "cnn")
     assert pair.seeds.corrected == pytest.approx(stats.ttest_rel(*accuracies.values()).pvalue)
     assert "survives the choice of seeds" in pair.sentence
+    ending = "Of 1 tested difference 1 survives the choice of seeds; none was tested across test images."
+    assert compared.groups[0].verdict.endswith(ending)
     assert "## Recall of each class" in as_markdown(compared)
     write(compared, tmp_path / "out")
 
