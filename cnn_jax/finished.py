@@ -57,6 +57,9 @@ def open_run(folder, split: str, directory: str | None = None) -> FinishedRun:
         raise InputError(
             f"{folder}/config.json is not what the run was made with: its digest differs from environment.json; restore it."
         )
+    folder_of_checkpoints = Path(folder) / "checkpoints"
+    if not folder_of_checkpoints.is_dir():  # told before the data are looked for
+        raise InputError(f"{folder_of_checkpoints} is missing: only the record of this run is here; run its config.json again.")
     print(accelerator_notice())
     task_class = tasks.of(config)
     data = task_class.open(config)
@@ -69,9 +72,6 @@ def open_run(folder, split: str, directory: str | None = None) -> FinishedRun:
         raise InputError(f"--split {split} is empty in this data set; choose another.")
     devices = Devices()
     task = task_class(config, data)
-    folder_of_checkpoints = Path(folder) / "checkpoints"
-    if not folder_of_checkpoints.is_dir():
-        raise InputError(f"{folder_of_checkpoints} is missing: only the record of this run is here; run its config.json again.")
     checkpoints = Checkpoints(folder_of_checkpoints, keep=config.training.keep_checkpoints, best=task.headline)
     step = summary.get("evaluated_step")
     if step not in checkpoints.steps:

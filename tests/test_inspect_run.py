@@ -141,12 +141,16 @@ def test_what_cannot_be_drawn_is_refused(arguments, words, look, tmp_path, monke
         ({"data_fingerprint": "0"}, ["are not those of the run", "--directory"]),
     ],
 )
-def test_a_record_alone_or_a_changed_one_is_not_opened(changed, words, opened, tmp_path):
+def test_a_record_alone_or_a_changed_one_is_not_opened(changed, words, opened, tmp_path, monkeypatch):
     config = tiny()
     (tmp_path / "config.json").write_text(configuration.to_json(config), encoding="utf-8")
     environment = {"digest": configuration.digest(config), "data_fingerprint": opened.task.fingerprint, **changed}
     (tmp_path / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
+    if changed:
+        (tmp_path / "checkpoints").mkdir()
+    else:  # a record is often looked at where its data are not
+        monkeypatch.setattr("cnn_jax.segmentation.Segmentation.open", None)
     with pytest.raises(InputError) as refused:
         open_run(tmp_path, "test")
     for word in words:
