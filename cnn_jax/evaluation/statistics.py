@@ -29,8 +29,8 @@ def bootstrap_interval(
     One scene has no interval: both are NaN.
 
     Args:
-        confusions: int64 `[scenes, classes, classes]`.
-        statistic: of one confusion matrix, such as `metrics.miou`.
+        confusions: int64 `[scenes, classes, classes]`, or `[scenes, ..., classes, classes]`, of which the statistic is of all.
+        statistic: of one confusion matrix, or of `[..., classes, classes]`, such as `metrics.miou`.
         confidence: the share of draws within.
         draws: their number.
         seed: of the draws; the same seed gives the same interval.
@@ -40,8 +40,8 @@ def bootstrap_interval(
     if scenes < 2:
         return math.nan, math.nan
     times = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=draws)
-    sums = np.tensordot(times, confusions, axes=1)
-    values = np.array([statistic(matrix) for matrix in sums], np.float64)
+    # One draw at a time: of 150 classes all of them at once are gigabytes.
+    values = np.array([statistic(np.tensordot(drawn, confusions, axes=1)) for drawn in times], np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
         return math.nan, math.nan
