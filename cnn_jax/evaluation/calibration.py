@@ -7,6 +7,8 @@ scenes; every figure is a function of them.
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.evaluation.metrics import class_logits
+
 BINS = 15
 """As in the paper."""
 
@@ -25,9 +27,7 @@ def calibration_counts(logits, labels, bins: int = BINS):
         A dict of `[batch, bins]`: `count` int32, pixels; `confidence` float32, their sum of confidences; `correct` int32, how many
         of them are right.
     """
-    logits = logits.astype(jnp.float32)
-    if logits.shape[-1] == 1:
-        logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
+    logits = class_logits(logits.astype(jnp.float32))
     batch, classes = logits.shape[0], logits.shape[-1]
     logits, labels = logits.reshape(batch, -1, classes), labels.reshape(batch, -1)
     confidence = 1 / jnp.sum(jnp.exp(logits - logits.max(-1, keepdims=True)), axis=-1)

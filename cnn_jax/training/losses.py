@@ -19,12 +19,12 @@ import numpy as np
 
 from cnn_jax.configuration import LossConfig
 from cnn_jax.data.scenes import IGNORED
+from cnn_jax.evaluation.metrics import class_logits
 
 
 def _of_classes(logits):
     """float32 `[..., classes]`: one logit becomes two, of which the first is 0."""
-    logits = logits.astype(jnp.float32)
-    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1) if logits.shape[-1] == 1 else logits
+    return class_logits(logits.astype(jnp.float32))
 
 
 def _cross_entropies(logits, labels, label_smoothing):
