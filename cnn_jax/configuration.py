@@ -437,6 +437,10 @@ def check(config: Config) -> None:
         raise InputError(
             f"loss.weights has {len(loss.weights)} values for {1 + len(loss.further)} losses; give one each, or none."
         )
+    if loss.weights and not any(loss.weights):
+        raise InputError(f"loss.weights is {loss.weights!r}, which leaves nothing to train on; raise one of them above 0.")
+    if "tversky" in (loss.name, *loss.further) and not (loss.tversky_alpha or loss.tversky_beta):
+        raise InputError("loss.tversky_alpha and loss.tversky_beta are both 0, which leaves nothing to train on; raise one.")
     of_pixels = {loss.name, *loss.further} - {"cross_entropy", "focal"}
     if config.task == "classification" and of_pixels:
         raise InputError(

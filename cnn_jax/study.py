@@ -149,7 +149,7 @@ def _chosen(study, arguments):
     for variant in variants:
         if variant not in study.variants:
             known = configuration.nearest(variant, study.variants)
-            raise InputError(f"--variants names {variant!r}, which is none of this study: {known}.")
+            raise InputError(f"--variants (or --models) names {variant!r}, which is none of this study: {known}.")
     if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", given["seeds"]) is None:
         raise InputError(f"--seeds takes whole numbers such as 0,1,2, not {given['seeds']!r}.")
     seeds = [int(seed) for seed in given["seeds"].split(",") if seed.strip()] or study.seeds

@@ -376,7 +376,16 @@ def test_the_digest_changes_with_every_field_that_can_change_a_result_and_with_n
 def test_fields_younger_than_a_record_mean_what_runs_did_before():
     """A record without them is read, keeps its digest, and equals the present default."""
     old = record(default())
-    of_loss = ["activation", "boundary_px", "boundary_weight", "focal_gamma", "further", "tversky_alpha", "tversky_beta", "weights"]
+    of_loss = [
+        "activation",
+        "boundary_px",
+        "boundary_weight",
+        "focal_gamma",
+        "further",
+        "tversky_alpha",
+        "tversky_beta",
+        "weights",
+    ]
     younger = ["task", "variant", "training.patience", *(f"loss.{name}" for name in of_loss)]
     for path in younger:
         section, _, name = path.rpartition(".")
@@ -393,6 +402,14 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
         (["--config.loss.name=dise"], ["loss.name is 'dise'", "did you mean dice"]),
         (["--config.loss.further=focal,lovasz"], ["loss.further is 'lovasz'", "did you mean lovasz_softmax"]),
         (["--config.loss.further=dice", "--config.loss.weights=(1.0,)"], ["loss.weights has 1 values for 2 losses"]),
+        (
+            ["--config.loss.further=dice", "--config.loss.weights=(0.0,0.0)"],
+            ["loss.weights is (0.0, 0.0)", "nothing to train on"],
+        ),
+        (
+            ["--config.loss.name=tversky", "--config.loss.tversky_alpha=0", "--config.loss.tversky_beta=0"],
+            ["loss.tversky_alpha and loss.tversky_beta are both 0"],
+        ),
         (["--config.loss.activation=tanh"], ["softmax", "sigmoid"]),
         (["--config.model.name=deeplabv3", "--config.model.output_stride=4"], ["model.output_stride is 4", "16", "8"]),
         (["--config.model.name=deeplabv3", "--config.model.encoder=vgg16"], ["model.encoder is 'vgg16'"]),
@@ -412,7 +429,7 @@ def test_losses_of_pixels_and_one_logit_are_refused_for_images():
     configuration.check(config)
     with pytest.raises(InputError, match="'dice', which is of pixels"):
         configuration.check(changed(config, "loss.further", ("focal", "dice")))
-    with pytest.raises(InputError, match="loss.activation is 'sigmoid'"):
+    with pytest.raises(InputError, match=r"loss\.activation is 'sigmoid'"):
         configuration.check(changed(config, "loss.activation", "sigmoid"))
 
 

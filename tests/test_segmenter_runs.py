@@ -69,6 +69,10 @@ def test_two_classes_are_learnt_with_one_logit_and_a_sum_of_losses(command, data
             ["--config.model.name=encoder_unet", "--config.model.encoder=densenet121", "--config.model.encoder_width=0.5"],
             ["model.encoder_width is 0.5, but densenet121 has one width"],
         ),
+        (
+            ["--config.model.name=encoder_unet", "--config.model.encoder=mobilenet", "--config.model.decoder_widths=()"],
+            ["model.decoder_widths is empty"],
+        ),
     ],
 )
 def test_what_a_model_or_loss_cannot_do_is_refused_before_there_is_a_record(command, data, tmp_path, arguments, words):

@@ -123,7 +123,7 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--variants=mpl"], ["--variants names 'mpl'", "did you mean mlp"]),
+        (["--variants=mpl"], ["names 'mpl'", "did you mean mlp"]),
         (["--seeds=1,x"], ["--seeds takes whole numbers such as 0,1,2, not '1,x'"]),
         (["--config.seed=3"], ["use --seeds"]),
         (["--config=defualt"], ["--config defualt", "did you mean default"]),

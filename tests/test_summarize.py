@@ -1,8 +1,13 @@
 """The command that prints the layers of an architecture."""
 
+import re
+
 import pytest
 
+from cnn_jax.models import SEGMENTERS
 from experiments.summarize import main
+from tests.models.shapes import count, shallow, shapes
+from tests.models.test_all import SMALL, has, small
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,44 @@ def test_the_input_is_the_papers_unless_given_and_options_are_the_architectures(
 def test_a_segmenter_has_a_table_too(capsys):
     assert main(["--model", "unet", "--input", "64x64x3", "--classes", "2", "--model.norm=none"]) == 0
     assert "\nparameters: 31,031,810\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_every_segmenter_has_a_table_of_all_it_has(name, capsys):
+    """Parameters add up to those that the model has; every row that predicts has a receptive field, which only grows to the head."""
+    with shallow():
+        options = [f"--model.{option}={value}".replace(" ", "") for option, value in SMALL[name].items()]
+        assert main(["--model", name, "--input", "37x29x3", "--classes", "3", *options]) == 0
+        expected = count(shapes(small(name), 37, 29, 3)[1]["params"])
+    _, _, head, rule, *rows = capsys.readouterr().out.splitlines()
+    rows, totals = rows[: rows.index("")], dict(line.split(": ") for line in rows[rows.index("") + 1 :])
+    starts = [match.start() for match in re.finditer("-+", rule)]
+    assert head.endswith("field, px")
+    cells = [[row[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)] for row in rows]
+    parameters = [int(row[6].replace(",", "")) for row in cells if row[6]]
+    assert sum(parameters) == int(totals["parameters"].replace(",", "")) == expected
+    work = [int(row[7].replace(",", "")) for row in cells if row[7]]
+    assert sum(work) == int(totals["multiply-adds for one image"].replace(",", "")) > 37 * 29
+    predicting = [row for row in cells if row[1] != "in training alone"]
+    assert {row[0] for row in cells if row not in predicting} == (
+        {"auxiliary/convolution/convolution", "auxiliary/convolution/norm", "auxiliary/head"}
+        if has(name, "auxiliary_weight")
+        else set()
+    )
+    assert all(row[8] for row in predicting), "a layer of which nobody knows what it sees"
+    assert predicting[0][8] != "all"
+    assert predicting[-1][2] == "37x29x3" or predicting[-1][0] == "head"
+
+
+def test_the_work_of_an_asymmetric_u_net_by_hand(capsys):
+    """One level of 4 channels on 8x8; below, ASPP of 2 channels on 4x4; a decoder of 2 channels."""
+    options = ["--model.base_width=4", "--model.depth=1", "--model.reduction=1"]
+    assert main(["--model", "asymmetric_unet", "--input", "8x8x3", "--classes", "2", *options]) == 0
+    encoder = 64 * (9 * 3 * 4 + 9 * 4 * 4) + 2 * 4 * 4
+    bridge = 16 * (4 * 2 + 3 * 9 * 4 * 2) + 4 * 2 + 16 * 5 * 2 * 2
+    decoder = 16 * 4 * 2 * 2 + 64 * 9 * (4 + 2) * 2 + 64 * 2 * 2
+    assert encoder + bridge + decoder == 27_496
+    assert "\nmultiply-adds for one image: 27,496\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def segmentation_grad_cam(model, variables, images, classes, pixels=None, layer:
 
     Args:
         model, variables: a segmenter, `[batch, height, width, channels]` to logits `[batch, height, width, classes]`, or one for two
-            classes (see `class_logits`).
+            classes (see `logits_for_and_against`).
         images: float32 `[batch, height, width, channels]`, normalised. They are looked at one by one.
         classes: integers `[batch]`, the class asked for in each image. To ask for several, repeat the image.
         pixels: bool `[batch, height, width]`, those whose logits are summed; by default those predicted as the class.
@@ -102,7 +102,7 @@ def segmentation_grad_cam(model, variables, images, classes, pixels=None, layer:
 
     def score(logits, asked):
         wanted, pixels = asked
-        logits = class_logits(logits)
+        logits = logits_for_and_against(logits)
         chosen = logits.argmax(-1) == wanted[:, None, None] if pixels is None else pixels
         return (jnp.take_along_axis(logits, wanted[:, None, None, None], axis=-1)[..., 0] * chosen).sum()
 
@@ -130,7 +130,7 @@ def deepest_map(model, variables, images) -> str | None:
     return next((name for name in reversed(deepest) if name.count("/") == outermost), None)
 
 
-def class_logits(logits):
+def logits_for_and_against(logits):
     """Logits `[..., classes]`: those given, or, of one logit for two classes, that for the second and its negative for the first."""
     return jnp.concatenate([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
 

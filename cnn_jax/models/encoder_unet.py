@@ -6,6 +6,7 @@ from dataclasses import field
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cnn_jax.errors import InputError
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
@@ -41,6 +42,8 @@ class EncoderUNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool):
+        if not self.decoder_widths:
+            raise InputError("model.decoder_widths is empty; give the channels of one stage at least.")
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         block = functools.partial(ConvolutionNormActivation, **options)
         trunk = encoder(self.encoder, width=self.encoder_width, **options)

@@ -428,7 +428,9 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
         "index.html": page.page(comparison),
     }
     for name, text in contents.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        partial = folder / f"{name}.partial"  # another command may be writing the same comparison
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(folder / name)
     return [folder / name for name in contents]
 
 

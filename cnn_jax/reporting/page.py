@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from cnn_jax.errors import InputError
 from cnn_jax.reporting import comparison_figures
 from cnn_jax.reporting.comparison import (
     WORDS,
@@ -379,9 +380,13 @@ def _encoded(files: dict) -> dict:
 
 def _shrunk(path: Path, scale: float) -> bytes:
     photograph = path.suffix == ".jpg"
-    with Image.open(path) as picture:
-        size = [max(1, round(scale * side)) for side in picture.size]
-        small = picture.resize(size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
+    try:
+        with Image.open(path) as picture:
+            size = [max(1, round(scale * side)) for side in picture.size]
+            small = picture.resize(size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
+    except (UnidentifiedImageError, SyntaxError) as error:
+        raise InputError(f"{path} is no picture that a run wrote: restore it, or remove the folder it lies in.") from error
+    with small:
         content = io.BytesIO()
         small.save(content, **({"format": "JPEG", "quality": 80} if photograph else {"format": "PNG", "optimize": True}))
     return content.getvalue()

@@ -7,13 +7,13 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.evaluation.attribution import (
-    class_logits,
     deepest_map,
     excitation_by_class,
     feature_maps,
     first_kernel,
     grad_cam,
     level_maps,
+    logits_for_and_against,
     map_names,
     segmentation_grad_cam,
 )
@@ -265,8 +265,8 @@ def test_one_logit_stands_for_two_classes():
     expected = segmentation_grad_cam(Segmenter(classes=2), two, pair, [0, 1])
     assert expected.max() == 1
     np.testing.assert_allclose(segmentation_grad_cam(model, variables, pair, [0, 1]), expected, atol=1e-6)
-    np.testing.assert_array_equal(class_logits(np.float32([[2]])), [[-2, 2]])
-    np.testing.assert_array_equal(class_logits(np.float32([[2, 3]])), [[2, 3]])
+    np.testing.assert_array_equal(logits_for_and_against(np.float32([[2]])), [[-2, 2]])
+    np.testing.assert_array_equal(logits_for_and_against(np.float32([[2, 3]])), [[2, 3]])
 
 
 def test_the_deepest_map_is_the_bottleneck():

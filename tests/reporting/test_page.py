@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.reporting import page
 from cnn_jax.reporting.comparison import compare
@@ -162,3 +163,10 @@ def test_old_records_without_scenes_calibration_or_lines_make_a_page(tmp_path):
     assert "Calibration" not in text
     assert "Learning curves" not in text
     assert "0.505 <small>± 0.007</small>" in text
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    path = tmp_path / "000-truth.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"000-truth\.png is no picture"):
+        page._shrunk(path, 0.5)
