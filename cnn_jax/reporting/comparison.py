@@ -218,7 +218,8 @@ class Pair:
         opposite = self.images is not None and self.images.difference < 0
         if self.verdict == "untested":
             shared = "no seed" if self.shared_seeds == 0 else "one seed"
-            return f"{start}: not tested, for they share {shared} and it takes two."
+            alone = f" ({images})" if images else ""
+            return f"{start}: not tested across seeds, for they share {shared} and it takes two{alone}."
         if self.verdict == "real":
             return f"{start}: real ({seeds}, {images})."
         if self.images is None:
@@ -664,9 +665,11 @@ def _mious(matrices: np.ndarray) -> np.ndarray:
 
 
 def p_text(p: float) -> str:
-    """`p = 0.012`, `p < 0.001`."""
+    """`p = 0.012`, `p < 0.001`; on which side of the level it lies can be seen."""
     if p < 0.001:
         return "p < 0.001"
+    if 0.9 * LEVEL < p < 1.1 * LEVEL:
+        return f"p = {p:.4f}"
     return f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.2g}"
 
 

@@ -102,7 +102,7 @@ def test_one_shared_seed_is_no_test(tmp_path):
     compared = compare(write_scores(tmp_path, {"a": (0.6,), "b": (0.5,)}))
     pair = pair_of(compared, "a", "b")
     assert pair.verdict == "untested"
-    assert pair.sentence == "a is ahead of b by 0.100 mIoU: not tested, for they share one seed and it takes two."
+    assert pair.sentence == "a is ahead of b by 0.100 mIoU: not tested across seeds, for they share one seed and it takes two."
     assert "No difference was tested" in compared.groups[0].verdict
 
 
@@ -198,7 +198,7 @@ PAIR = Pair("unet", "fcn8s", "mIoU", 0.043, 3, None, None, (0.0, 0.1))
             paired(0.0496),
             paired(0.0504),
             "seeds",
-            "survives the choice of seeds (p = 0.05 across 3 seeds) but not that of test images",
+            "survives the choice of seeds (p = 0.0496 across 3 seeds) but not that of test images (p = 0.0504",
         ),
         (
             paired(0.2),
