@@ -29,8 +29,8 @@ from cnn_jax.reporting.comparison import (
 from cnn_jax.reporting.figures import class_accuracy, class_iou
 from cnn_jax.reporting.style import NOTHING, percent
 
-_PICTURE_BYTES = 1_200_000
-"""What the photographs and masks may take, before a third is added by their encoding."""
+_PICTURE_BYTES = 750_000
+"""What the photographs and masks may take, before a third is added by their encoding: a page of twelve variants stays below 2 MB."""
 
 _MOST_CLASSES = 30
 _COSTS = {
