@@ -17,7 +17,7 @@ SHALLOW = [
     (xception, "BLOCKS", tuple(xception.BLOCKS[number] for number in (0, 1, 2, 3, 11))),
     (mobilenet, "BLOCKS", tuple(mobilenet.BLOCKS[number] for number in (0, 1, 3, 5, 11, 12))),
     (mobilenet_v2, "BOTTLENECKS", tuple((t, c, min(n, 2), s) for t, c, n, s in mobilenet_v2.BOTTLENECKS)),
-    (resnet, "BLOCKS", dict.fromkeys(resnet.BLOCKS, (1, 1, 1, 2))),
+    (resnet, "BLOCKS", dict.fromkeys(resnet.BLOCKS, (1, 1, 1, 2)) | {18: (1, 1, 1, 1)}),
     (densenet, "LAYERS", dict.fromkeys(densenet.LAYERS, (1, 1, 1, 1))),
 ]
 """Tables of the papers that networks are built from, shortened: every stage and every kind of block stays."""
