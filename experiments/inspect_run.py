@@ -167,7 +167,7 @@ def grad_cam(seen: Inspection) -> str:
 
     @jax.jit
     def predict(variables, images):
-        return attribution.class_logits(seen.model.apply(variables, images, train=False)).argmax(-1).astype(np.uint8)
+        return attribution.logits_for_and_against(seen.model.apply(variables, images, train=False)).argmax(-1).astype(np.uint8)
 
     predictions = [np.asarray(predict(seen.run.variables, image[None]))[0] for image in images]
     pictured = [crop["image"] for crop in crops], predictions, heats, seen.classes, seen.run.task.names, seen.colors

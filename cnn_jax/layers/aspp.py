@@ -29,7 +29,8 @@ class ASPP(nn.Module):
     offset, and a running variance of 0, by which evaluation then divides.
 
     Attributes:
-        features: channels of each branch and of the result.
+        features: channels of each branch and of the result; best a multiple of 16, the size of the mean's groups. Of an odd number each
+            channel is a group of its own, and the norm leaves nothing of the mean but its offset.
         rates: dilation of each 3x3 convolution.
         separable: whether the 3x3 convolutions are depthwise separable (Chen et al., 2018).
         dropout: share of the result's values dropped in training.

@@ -1,4 +1,4 @@
-"""Doubling the resolution of feature maps."""
+"""Enlarging feature maps: to twice the size, by any even factor, or to any size."""
 
 import functools
 

@@ -22,7 +22,7 @@ class EncoderUNet(nn.Module):
 
     Attributes:
         num_classes: classes to tell apart.
-        encoder: the trunk: any classifier that hands out feature maps.
+        encoder: the trunk: a classifier that halves the resolution stage by stage.
         encoder_width: multiplies the trunk's channels, where it has a width.
         decoder_widths: channels of the decoder's stages, the deepest first; the last value serves all that are left.
         norm: batch or group.

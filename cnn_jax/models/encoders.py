@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+
 from cnn_jax.errors import InputError
 from cnn_jax.models.classifiers import CLASSIFIERS
 
@@ -52,7 +54,5 @@ def encoder(name: str, *, width: float = 1.0, norm: str, dtype: str, axis_name: 
 
 def enlarged(images, least_px: int):
     """Images at least `least_px` high and wide: zeros are added below and on the right where they are smaller."""
-    import jax.numpy as jnp
-
     missing = [max(least_px - size, 0) for size in images.shape[1:3]]
     return jnp.pad(images, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))) if any(missing) else images

@@ -110,6 +110,22 @@ def shapes(model, x, **options):
     return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False, **options), x)
 
 
+@functools.cache
+def of_the_least_image(name, stem):
+    """Shapes of (logits, variables) for images of the least size, and which modules' results are empty."""
+    empty = []
+
+    def note(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        if 0 in result.shape:
+            empty.append(context.module.path)
+        return result
+
+    with shortened(name), nn.intercept_methods(note):
+        model = small(name, stem=stem)
+        return *shapes(model, described(model.least_px, model.least_px, 3)), empty
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What a family's small member computed of the same images.
@@ -283,7 +299,7 @@ def test_feature_maps_have_their_strides_and_no_head(name, stem):
         larger = jax.eval_shape(
             lambda v, x: model.apply(v, x, train=False, feature_maps=True), variables, described(height + 64, width + 32, 3)
         )
-        parameters = shapes(model, described(*size, 3))[1]["params"]
+    parameters = of_the_least_image(name, stem)[1]["params"]
     assert list(maps) == sorted(maps)
     assert set(maps) <= {1, 2, 4, 8, 16, 32}
     padded = name not in NOT_PADDED and (stem == "small" or name not in ("inception_v3", "xception"))
@@ -321,17 +337,7 @@ def test_one_channel_and_any_dtype(name):
 @pytest.mark.parametrize(("name", "stem"), STEMS)
 def test_the_least_size_leaves_something_everywhere(name, stem):
     """No map and no kernel is empty, so that means and logits are finite."""
-    empty = []
-
-    def note(call, args, kwargs, context):
-        result = call(*args, **kwargs)
-        if 0 in result.shape:
-            empty.append(context.module.path)
-        return result
-
-    with shortened(name), nn.intercept_methods(note):
-        model = small(name, stem=stem)
-        logits, variables = shapes(model, described(model.least_px, model.least_px, 3))
+    logits, variables, empty = of_the_least_image(name, stem)
     assert logits.shape == (4, CLASSES)
     assert not empty
     assert all(leaf.size for leaf in jax.tree.leaves(variables))
