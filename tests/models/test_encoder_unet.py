@@ -1,7 +1,5 @@
 """U-Net's decoder on every trunk: sizes, skips, widths, and what configurations refuse."""
 
-import re
-
 import jax
 import pytest
 
