@@ -289,7 +289,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m experiments.inspect_run", description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument(
-        "--run", required=True, nargs="+", metavar="DIR", help="the --workdir of a finished run; several: receptive fields"
+        "--run",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="DIR",
+        help="the --workdir of a finished run; several: receptive fields",
     )
     parser.add_argument(
         "--what", default=",".join(PICTURES), help=f"which pictures, with commas between (default: {','.join(PICTURES)})"

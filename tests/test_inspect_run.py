@@ -108,7 +108,7 @@ def test_classes_are_chosen_by_name_and_crops_to_show_them(look, opened, tmp_pat
 
 
 def test_several_runs_are_compared_in_one_picture(look, tmp_path):
-    assert look("again", "--out", tmp_path / "a")[0] == 0
+    assert look("--run", "again", "--out", tmp_path / "a")[0] == 0
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["receptive_field.png"]
 
 
