@@ -55,7 +55,7 @@ SHORTER = {
     "vgg11": [(vgg, "WIDTHS", (4, 6, 8, 8, 8))],
     "googlenet": [(googlenet, "INCEPTIONS", dict.fromkeys(("3a", "4a", "4d", "5a"), (4, 3, 6, 2, 4, 4)))],
     "inception_v3": [(inception_v3, "MODULES", narrow(inception_v3.MODULES[number] for number in (3, 4, 8, 9)))],
-    "xception": [(xception, "BLOCKS", (((8,), 2), ((12,), 2), ((12,), 2), ((12,), 1), ((16,), 2)))],
+    "xception": [(xception, "BLOCKS", (((8,), 2), ((12,), 2), ((14,), 2), ((14,), 1), ((16,), 2)))],
     "mobilenet": [(mobilenet, "BLOCKS", ((64, 1), (64, 2), (128, 2), (128, 2), (256, 2)))],
     "mobilenet_v2": [(mobilenet_v2, "BOTTLENECKS", ((1, 16, 1, 1), (2, 24, 1, 2), (2, 32, 2, 2), (2, 64, 1, 2), (2, 64, 1, 2)))],
     "se_resnet50": [(resnet, "BLOCKS", {50: (2, 1, 1, 1)})],
