@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import grain
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -60,8 +61,6 @@ def window_results(logits, masks, loss: Callable, classes: int) -> dict:
         loss: `(logits, labels) -> (sum, count)`.
         classes: their number.
     """
-    import jax
-
     labels = masks.astype(jnp.int32)
     loss_sum, loss_count = jax.vmap(loss)(logits, labels)
     logits = metrics.class_logits(logits)
