@@ -245,6 +245,11 @@ def read_run(run) -> tuple[Config, dict, dict]:
 
 def environment(config: Config, fingerprint: str, command: str) -> dict:
     """What besides the configuration a run depends on."""
+    return {"digest": configuration.digest(config), "data_fingerprint": fingerprint, "command": command, **surroundings()}
+
+
+def surroundings() -> dict:
+    """Versions, devices and commit: what any figure depends on, whatever was run."""
     import jax
 
     devices = jax.devices()
@@ -253,9 +258,6 @@ def environment(config: Config, fingerprint: str, command: str) -> dict:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
-        "digest": configuration.digest(config),
-        "data_fingerprint": fingerprint,
-        "command": command,
         "python": platform.python_version(),
         "versions": versions,
         "platform": devices[0].platform,
