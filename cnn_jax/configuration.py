@@ -176,6 +176,9 @@ class TrainingConfig:
     steps: int = setting(300, "optimiser steps", unit="steps", at_least=1)
     batch_size: int = setting(4, "examples (crops, images) a step, over all devices", unit="examples", at_least=1)
     accumulate: int = setting(1, "parts that a batch is computed in, to save memory", unit="parts", at_least=1)
+    remat: bool = setting(
+        False, "save memory: compute all but convolutions again for the gradient, instead of keeping it", absent=False
+    )
     parallelism: str = setting("jit", "how devices share a batch", choices=("jit", "pmap"))
     log_every_steps: int = setting(10, "steps between lines of metrics", unit="steps", at_least=1)
     validate_every_steps: int = setting(100, "steps between validations, each followed by a checkpoint", unit="steps", at_least=1)

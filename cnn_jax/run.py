@@ -130,9 +130,9 @@ def _run(config: Config, record, stop, command: str) -> dict:
         task.loss,
         task.optimizer,
         task.augment,
-        seed=config.seed,
         accuracy=task.accuracy,
         accumulate=training.accumulate,
+        remat=training.remat,
         ema_decay=config.optimizer.ema_decay,
         axis_name=devices.axis_name,
     )
@@ -168,7 +168,7 @@ def _run(config: Config, record, stop, command: str) -> dict:
         return bool(training.patience and values) and len(values) - 1 - values.index(max(values)) >= training.patience
 
     stop.raise_if_set()
-    compiled_step = devices.train_step(train_step)
+    compiled_step = devices.train_step(train_step, config.seed)
     state = loop.train(
         devices.replicate(state),
         compiled_step,

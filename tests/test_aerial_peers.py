@@ -67,14 +67,14 @@ def test_peer_sees_the_crops_of_our_step():
         jax.debug.callback(lambda labels: labels_seen.append(np.asarray(labels)), labels)
         return cross_entropy(logits, labels)
 
-    step = jax.jit(make_train_step(Seen(), loss, optax.sgd(0.0), task.augment, seed=config.seed))
+    step = jax.jit(make_train_step(Seen(), loss, optax.sgd(0.0), task.augment))
     crops = aerial_peers.crops_of(task.augment, config.seed)
     of_peers = []
     for number in (0, 5):  # the second is of a later epoch
         shape = (config.training.batch_size, *config.data.crop_px, 3)
         params = jnp.ones(())
         state = TrainState(jnp.asarray(number), {"params": params, "seen": jnp.zeros(shape)}, optax.sgd(0.0).init(params), None)
-        state, _ = step(state, batches[number])
+        state, _ = step(state, batches[number], config.seed)
         jax.effects_barrier()
         images, labels = crops(batches[number])
         assert images.shape == shape

@@ -386,7 +386,7 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
         "tversky_beta",
         "weights",
     ]
-    younger = ["task", "variant", "training.patience", *(f"loss.{name}" for name in of_loss)]
+    younger = ["task", "variant", "training.patience", "training.remat", *(f"loss.{name}" for name in of_loss)]
     for path in younger:
         section, _, name = path.rpartition(".")
         del (old[section] if section else old)[name]

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from cnn_jax.layers.normalization import normalization
 
 DTYPES = ("float32", "bfloat16")
 """What a model may compute in; parameters are always float32."""
+
+CONVOLVED = "convolved"
+"""The name that results of convolutions carry, by which `training.remat` keeps them."""
 
 
 def within_output_stride(limit: int, reached: int, stride: int, dilation: int) -> tuple[int, int, int]:
@@ -77,6 +81,7 @@ class ConvolutionNormActivation(nn.Module):
             dtype=self.dtype,
             name="convolution",
         )(x)
+        x = checkpoint_name(x, CONVOLVED)
         norm = normalization(self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=self.epsilon)
         x = norm(name="norm")(x)
         return x if self.activation is None else self.activation(x)

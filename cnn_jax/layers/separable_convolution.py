@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
-from cnn_jax.layers.convolution import ConvolutionNormActivation
+from cnn_jax.layers.convolution import CONVOLVED, ConvolutionNormActivation
 from cnn_jax.layers.normalization import normalization
 
 
@@ -133,6 +134,7 @@ class SeparableConvolution(nn.Module):
         shape = (self.kernel_px, self.kernel_px, 1, x.shape[-1])
         kernel = self.param("depthwise_kernel", nn.initializers.he_normal(), shape)
         x = depthwise_convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation)
+        x = checkpoint_name(x, CONVOLVED)
         if self.between is not None:
             norm = normalization(self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=self.epsilon)
             x = self.between(norm(name="depthwise_norm")(x))

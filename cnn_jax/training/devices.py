@@ -19,17 +19,22 @@ def accelerator_notice() -> str:
 
 
 class CompiledStep:
-    """A training step that is compiled at its first call, and knows then what memory it needs."""
+    """A training step with its seed, `(state, batch) -> (state, metrics)`: compiled at its first call, it knows what memory it needs.
 
-    def __init__(self, step):
-        self._step, self._compiled = step, None
+    Args:
+        step: `(state, batch, seed) -> (state, metrics)`, under `jit` or `pmap`.
+        seed: as the step takes it.
+    """
+
+    def __init__(self, step, seed):
+        self._step, self._seed, self._compiled = step, seed, None
 
     def __call__(self, state, batch):
-        return self._for(state, batch)(state, batch)
+        return self._for(state, batch)(state, batch, self._seed)
 
     def _for(self, state, batch):
         if self._compiled is None:
-            self._compiled = self._step.lower(state, batch).compile()
+            self._compiled = self._step.lower(state, batch, self._seed).compile()
         return self._compiled
 
     def memory_bytes(self, state, batch) -> int | None:
@@ -85,10 +90,11 @@ class Devices:
     def _split(self, batch):
         return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
 
-    def train_step(self, step):
+    def train_step(self, step, seed: int):
         """`step` as a `CompiledStep` for these devices; the state given to it is used up."""
+        seed = jax.device_put(np.uint32(seed), self.whole)
         if self.parallelism == "pmap":
-            mapped = CompiledStep(jax.pmap(step, axis_name=AXIS, donate_argnums=0))
+            mapped = CompiledStep(jax.pmap(step, axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0), seed)
 
             def split(state, batch):
                 state, metrics = mapped(state, self._split(batch))
@@ -96,9 +102,8 @@ class Devices:
 
             split.memory_bytes = lambda state, batch: mapped.memory_bytes(state, self._split(batch))
             return split
-        return CompiledStep(
-            jax.jit(step, donate_argnums=0, in_shardings=(self.whole, self.divided), out_shardings=(self.whole, self.whole))
-        )
+        inputs = self.whole, self.divided, self.whole
+        return CompiledStep(jax.jit(step, donate_argnums=0, in_shardings=inputs, out_shardings=(self.whole, self.whole)), seed)
 
     def predict(self, function):
         """`function(variables, batch)` compiled: variables whole, batch and results divided."""

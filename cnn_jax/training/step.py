@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.layers.convolution import CONVOLVED
 from cnn_jax.training.losses import hits
 from cnn_jax.training.state import TrainState
 
@@ -16,9 +17,9 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augment: Callable,
     *,
-    seed: int,
     accuracy: str = "accuracy",
     accumulate: int = 1,
+    remat: bool = False,
     ema_decay: float = 0.0,
     axis_name: str | None = None,
 ):
@@ -35,31 +36,38 @@ def make_train_step(
         optimizer: an optax transformation.
         augment: `(keys [batch], batch) -> (images float32, labels)`, labels as `loss` takes them. An example's key comes from its
             position in the stream of examples, so that neither the layout of devices nor an interruption changes what it becomes.
-        seed: of augmentation and dropout.
         accuracy: what the share of right predictions is called.
         accumulate: the batch is computed in this many parts, one after another, for the gradient of the whole. BatchNorm sees the
             parts.
+        remat: of the forward pass only the convolutions' results are kept for the gradient; normalisations, activations and what
+            else lies between are computed again, which costs little time and saves most of their memory.
         ema_decay: of the moving average of the variables, warmed up as (1 + step) / (10 + step); 0: none.
         axis_name: the `pmap` axis, or None.
 
     Returns:
-        `(state, batch) -> (state, metrics)`; metrics are float32 scalars: loss, the accuracy, gradient_norm.
+        `(state, batch, seed) -> (state, metrics)`; the seed, uint32, is that of augmentation and dropout, and an argument so that
+        runs that differ in nothing else share one compiled program. Metrics are float32 scalars: loss, the accuracy, gradient_norm.
     """
 
     def total(tree):
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
     def loss_of(params, rest, images, labels, dropout_key):
-        logits, rest = model.apply(
-            {"params": params, **rest}, images, train=True, mutable=[*rest, "auxiliary"], rngs={"dropout": dropout_key}
-        )
+        def predict(params, rest, images, dropout_key):
+            return model.apply(
+                {"params": params, **rest}, images, train=True, mutable=[*rest, "auxiliary"], rngs={"dropout": dropout_key}
+            )
+
+        if remat:
+            predict = jax.checkpoint(predict, policy=jax.checkpoint_policies.save_only_these_names(CONVOLVED))
+        logits, rest = predict(params, rest, images, dropout_key)
         loss_sum, count = loss(logits, labels)
         for further in jax.tree.leaves(rest.pop("auxiliary", ())):
             loss_sum += model.auxiliary_weight * loss(further, labels)[0]
         correct, labelled = hits(logits, labels)
         return loss_sum, (rest, {"loss": loss_sum, "count": count, "correct": correct, "labelled": labelled})
 
-    def step(state: TrainState, batch):
+    def step(state: TrainState, batch, seed):
         augmentation_key, dropout_key = jax.random.split(jax.random.key(seed))
         dropout_key = jax.random.fold_in(dropout_key, state.step)
         if axis_name is not None:

@@ -76,7 +76,8 @@ def start(model=None, optimizer=SGD, averaged=False):
 
 
 def compiled(model=None, loss=cross_entropy, optimizer=SGD, augment=unchanged, seed=0, **options):
-    return jax.jit(make_train_step(model or Pixelwise(), loss, optimizer, augment, seed=seed, **options))
+    step = jax.jit(make_train_step(model or Pixelwise(), loss, optimizer, augment, **options))
+    return lambda state, batch: step(state, batch, seed)
 
 
 def reference(params, batch):
