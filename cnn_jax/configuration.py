@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from cnn_jax import strict_json
 from cnn_jax.errors import InputError
 
 
@@ -519,7 +520,7 @@ def read(path) -> Config:
         InputError: the file can't be read, or doesn't hold a configuration.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = strict_json.parse(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); give the path of a recorded config.json.") from error
     except ValueError as error:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import filelock
 
-from cnn_jax import configuration
+from cnn_jax import configuration, strict_json
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
@@ -193,6 +193,31 @@ class Record:
         _write_json(self.workdir / "summary.json", summary)
 
 
+class Onlooker:
+    """What a process holds in place of the `Record` that another process of the same run writes: it writes nothing and knows nothing."""
+
+    summary = None
+
+    def __init__(self, workdir, config: Config):
+        self.workdir, self.config = Path(workdir), config
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def begin(self, environment: dict) -> None:
+        """Nothing."""
+
+    def rewind(self, keep: Callable[[dict], bool]) -> list[dict]:
+        """No lines."""
+        return []
+
+    def log(self, values: dict) -> None:
+        """Nothing."""
+
+
 def metrics_lines(path: Path) -> list[dict]:
     """The lines of a metrics.jsonl, none where there is no file; a last line cut short by a crash is left out.
 
@@ -208,9 +233,10 @@ def metrics_lines(path: Path) -> list[dict]:
     lines = []
     for number, line in enumerate(whole, 1):
         try:
-            values = json.loads(line)
-            known = isinstance(values["step"], int) and isinstance(values["elapsed_s"], int | float)
-        except (ValueError, TypeError, KeyError):
+            values = strict_json.parse(line)
+            known = type(values["step"]) is int and all(value is None or type(value) in (int, float) for value in values.values())
+            known = known and values["step"] >= 0 and values["elapsed_s"] >= 0
+        except (ValueError, TypeError, KeyError, AttributeError):
             known = False
         if not known:
             raise InputError(f"{path} is damaged in line {number}; restore it, or give another --workdir.")
@@ -294,15 +320,13 @@ def _line(values):
 def read_object(path: Path) -> dict:
     """The object in a JSON file of a record. Raises InputError, naming the file, where it can't be read or holds something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.parse(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} is missing: finish the run, or remove its folder.") from None
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): mend its permissions, or remove its folder.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: restore it, or run the experiment again.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON (line {error.lineno}): restore it, or run the experiment again.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): restore it, or run the experiment again.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object: restore it, or run the experiment again.")
     return content
