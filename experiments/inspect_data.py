@@ -64,7 +64,7 @@ def inspect(config: DataConfig, output: Path) -> Inspection:
         except InputError as error:
             return str(error), None, None, None
         every = max(1, max(mask.shape) // SHEET_PX)
-        thumbnail = (image[::every, ::every], mask[::every, ::every]) if id(scene) in on_sheet else None
+        thumbnail = (image[::every, ::every].copy(), mask[::every, ::every].copy()) if id(scene) in on_sheet else None
         return None, label_histogram(mask), channel_histogram(image), thumbnail
 
     labels = {split: np.zeros(256, np.int64) for split in SPLITS}

@@ -90,12 +90,13 @@ class Inspection:
 
     def scene_pictures(self, function, chosen: Sequence[int], name: str, **options) -> None:
         """Draws scenes with `function`, under their names and mIoU."""
+        from cnn_jax.reporting.resizing import pictured
+
         evaluator, miou, _ = self.predicted
-        images, truths = zip(*(evaluator.scenes[i] for i in chosen), strict=True)
-        predictions = [evaluator.predict(self.run.variables, i) for i in chosen]
+        rows = [pictured(*evaluator.scenes[i], evaluator.predict(self.run.variables, i)) for i in chosen]
         titles = [f"{evaluator.scenes.scenes[i].name}: mIoU {miou[i]:.3f}" for i in chosen]
         names = self.run.task.names
-        function(images, truths, predictions, names, self.colors, self.folder / name, titles, **options)
+        function(*zip(*rows, strict=True), names, self.colors, self.folder / name, titles, **options)
 
 
 def overlays(seen: Inspection) -> str:

@@ -23,6 +23,9 @@ from cnn_jax.errors import InputError
 READ_THREADS = 8
 """Files read at once; reading, hashing and decoding leave Python's lock."""
 
+COUNTED_PX = 2**22
+"""Pixels counted at once: while they are, each takes eight bytes."""
+
 UnknownReport = Callable[[Path, Mapping[str, int]], None]
 """Called with a mask's path and its values outside the description ("#RRGGBB" or "17") with their pixels."""
 
@@ -94,12 +97,13 @@ def class_counts(scenes: Sequence[tuple[np.ndarray, np.ndarray]], n_classes: int
 
 def label_histogram(mask: np.ndarray) -> np.ndarray:
     """Pixels of each label of a uint8 mask, int64 [256]."""
-    return np.bincount(mask.ravel(), minlength=256)
+    rows = max(1, COUNTED_PX // mask.shape[1])
+    return sum(np.bincount(mask[top : top + rows].ravel(), minlength=256) for top in range(0, len(mask), rows))
 
 
 def channel_histogram(image: np.ndarray) -> np.ndarray:
     """Pixels of each value of red, green and blue of a uint8 [height, width, 3] image, int64 [3, 256]."""
-    return np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)])
+    return np.stack([label_histogram(image[..., channel]) for channel in range(3)])
 
 
 def channel_statistics(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

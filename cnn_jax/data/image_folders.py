@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.data.decoding import small_image
 from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
@@ -192,13 +192,13 @@ def _visible(folder):
 def _header(path):
     """Height and width as they will be upright, and Pillow's mode."""
     try:
-        with Image.open(path) as picture:
+        with path.open("rb") as stream, small_image(path, stream) as picture:
             orientation = 1
             if "exif" in picture.info and picture.format != "TIFF":
                 orientation = picture.getexif().get(0x0112, 1)
             size = (picture.width, picture.height) if orientation in (5, 6, 7, 8) else (picture.height, picture.width)
             return size, picture.mode
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
         raise InputError(f"{path} can't be decoded, being damaged or no image: {Files.mend}.") from error

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.data.decoding import small_image
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 
@@ -291,12 +292,14 @@ def _chunks(indices):
 
 def _decoded(data, channels, image_px, crop_share):
     """An encoded image as uint8 [height, width, channels] of `image_px`; `crop_share` None: it must have that size."""
-    with Image.open(io.BytesIO(data)) as stored:
+    height, width = image_px
+    with small_image("", io.BytesIO(data)) as stored:
+        if crop_share is None and sorted(stored.size) != sorted((width, height)):  # told before memory is taken
+            raise _other_size(stored, image_px)
         picture = stored
         if "exif" in stored.info:  # Pillow turns TIFF upright by itself
             picture = ImageOps.exif_transpose(stored)
         picture = _with_channels(picture, channels)
-    height, width = image_px
     if crop_share is not None:
         # What is resized is a window about the centre, which Pillow takes with fractions of a pixel.
         scale = crop_share * min(picture.width / width, picture.height / height)
@@ -304,11 +307,15 @@ def _decoded(data, channels, image_px, crop_share):
         window = (max(left, 0), max(top, 0), min(picture.width - left, picture.width), min(picture.height - top, picture.height))
         picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=window)
     elif picture.size != (width, height):
-        raise InputError(
-            f"is {picture.height} x {picture.width} px where others are {height} x {width} px: give one size to them all with "
-            "data.image_px."
-        )
+        raise _other_size(picture, image_px)
     return np.array(picture).reshape(height, width, channels)
+
+
+def _other_size(picture, image_px):
+    return InputError(
+        f"is {picture.height} x {picture.width} px where others are {image_px[0]} x {image_px[1]} px: give one size to them all with "
+        "data.image_px."
+    )
 
 
 def _with_channels(picture, channels):

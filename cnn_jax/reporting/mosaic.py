@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cnn_jax.reporting.resizing import resized
 from cnn_jax.reporting.style import DPI, label, save
 
 GAP_PX = 8
@@ -115,12 +116,12 @@ def fit(image: np.ndarray, *masks: np.ndarray, panel_px: int) -> list[np.ndarray
     """
     height, width = image.shape[:2]
     scale = panel_px / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
     smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-    picture = np.asarray(Image.fromarray(image).resize(size, smooth))
+    picture = resized(image, *size, smooth)
     # Six bits a channel: noise below that is most of the file and none of the picture.
     fitted = [(np.minimum(picture, 253) + 2) & 0xFC]
-    fitted += [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
+    fitted += [resized(mask, *size, Image.Resampling.NEAREST) for mask in masks]
     return fitted
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data.scenes import IGNORED
+from cnn_jax.reporting.resizing import reduced
 
 SHOWN = 12
 """So many scenes at most are kept as pictures."""
@@ -24,11 +25,7 @@ def shown(scenes: int) -> list[int]:
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
     """A photograph uint8 `[height, width, 3]` or a mask `[height, width]` at the size it is kept; masks are never interpolated."""
-    height, width = picture.shape[:2]
-    scale = min(LONGEST_PX / max(height, width), 1)
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    how = Image.Resampling.BOX if picture.ndim == 3 else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize(size, how))
+    return reduced(picture, LONGEST_PX)
 
 
 def write(folder: Path, scenes, evaluation, classes: Sequence, predictions: Mapping[int, np.ndarray]) -> None:

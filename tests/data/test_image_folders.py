@@ -154,4 +154,4 @@ def test_unreadable_images_are_named(tmp_path):
     with pytest.raises(InputError, match=r"train/a/1\.png can't be decoded, being damaged or no image: replace or remove it\."):
         train.arrays()
     path.write_text("no image")
-    assert f"{path} can't be decoded" in refusal(tmp_path)
+    assert f"{path} is no JPEG" in refusal(tmp_path)
