@@ -174,7 +174,7 @@ class Segmentation:
 
     def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
         """Learning curves, confusion matrix and a gallery of scenes from the worst to the best, as PNG files in `folder`."""
-        from cnn_jax.reporting import figures, scene_figures
+        from cnn_jax.reporting import figures, resizing, scene_figures
 
         figures.learning_curves(lines, folder / "learning_curves.png")
         if evaluation is None:
@@ -184,11 +184,9 @@ class Segmentation:
         order = np.argsort(miou, kind="stable")[: np.isfinite(miou).sum()]  # a scene without a labelled pixel is neither
         count = min(self.config.evaluation.gallery_scenes, len(order))
         chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
-        images, truths = zip(*(evaluator.scenes[int(i)] for i in chosen), strict=True)
+        rows = [resizing.pictured(*evaluator.scenes[int(i)], evaluator.predict(variables, int(i))) for i in chosen]
         scene_figures.gallery(
-            images,
-            truths,
-            [evaluator.predict(variables, int(i)) for i in chosen],
+            *zip(*rows, strict=True),
             self.names,
             [c.color for c in self.classes],
             folder / "gallery.png",
