@@ -182,8 +182,8 @@ def samples(sides: Mapping[str, Callable[[int], float]], repeats: int, seconds: 
 
 
 def row(
-    case: Case, seconds: Mapping[str, Sequence[float]], facts: Mapping[str, Mapping] = {}, *, times=1, note="", failed={}
-) -> dict:  # noqa: B006
+    case: Case, seconds: Mapping[str, Sequence[float]], facts: Mapping[str, Mapping], *, times: int = 1, note: str = "", failed=()
+) -> dict:
     """A case's part of the record.
 
     Args:
@@ -192,7 +192,7 @@ def row(
         facts: {side: what `prepare` tells of it}.
         times: how often the work was done in one repetition.
         note: a remark for the table.
-        failed: {side: why it did nothing}.
+        failed: {side: why it did nothing}, where one did.
 
     Returns:
         The above; `rates`, {side: median of units a second}; and `ratios`, {other side: `ratio` of the first to it}.
