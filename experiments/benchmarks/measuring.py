@@ -214,7 +214,14 @@ def row(
 
 
 def compare(
-    module: str, case: Case, sides: Sequence[str], options, *, note: Callable[[dict], str] = lambda facts: "", where=None
+    module: str,
+    case: Case,
+    sides: Sequence[str],
+    options,
+    *,
+    note: Callable[[dict], str] = lambda facts: "",
+    where=None,
+    hidden=None,
 ) -> dict:
     """A case measured on all sides; the row of it.
 
@@ -225,12 +232,13 @@ def compare(
         options: of the command: `repeats`, `seconds`, `without_peers`.
         note: of the sides' facts, {side: facts}.
         where: `Apart` (the default) or `Here`.
+        hidden: in the place of settings with the same names, what the sides get and the record doesn't.
     """
     running, facts, failed = {}, {}, {}
     try:
         for side in sides[:1] if options.without_peers else sides:
             try:
-                running[side] = (where or Apart)(module, side, case.settings)
+                running[side] = (where or Apart)(module, side, {**case.settings, **(hidden or {})})
                 facts[side] = running[side].facts
                 running[side](1)  # compiled here, where a side that fails doesn't take the other along
             except SideFailed as error:

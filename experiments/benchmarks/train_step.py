@@ -44,7 +44,7 @@ def add_arguments(parser):
 def measure(options):
     """A row a network, size and batch."""
     for case in cases(options):
-        row = measuring.compare(__name__, case, SIDES, options, note=_note)
+        row = measuring.compare(__name__, case, SIDES, options, note=note)
         known = row["facts"].get("cnn_jax", {})
         if known.get("peak_flops"):
             row["share_of_peak"] = {
@@ -64,13 +64,8 @@ def cases(options) -> list[measuring.Case]:
     for name in names:
         if name not in networks.NETWORKS:
             raise InputError(f"--models names {name!r}: {configuration.nearest(name, networks.NETWORKS)}.")
-    try:
-        sizes = [tuple(map(int, size.split("x"))) for size in options.sizes.split(",")]
-        batches = [int(batch) for batch in (options.batches or ("1,4" if on_cpu else "1,8,32")).split(",")]
-    except ValueError:
-        sizes = batches = []
-    if not batches or min(batches) < 1 or any(len(size) != 2 or min(size) < 1 for size in sizes):
-        raise InputError("--sizes takes heights and widths such as 144x256,512x512, and --batches numbers such as 1,4.")
+    sizes = [size_px("--sizes", size) for size in options.sizes.split(",")]
+    batches = numbers("--batches", options.batches or ("1,4" if on_cpu else "1,8,32"))
     settings = {"dtype": options.dtype or ("float32" if on_cpu else "bfloat16"), "platform": options.platform}
     return [
         measuring.Case(
@@ -83,11 +78,36 @@ def cases(options) -> list[measuring.Case]:
     ]
 
 
-def _note(facts):
+def note(facts) -> str:
+    """How many parameters the network has; it must be as many on all sides."""
     counts = [known["parameters"] for known in facts.values()]
     if len(set(counts)) > 1:
         raise AssertionError(f"the sides differ in their parameters: {counts}")
     return f"{counts[0]:,} parameters" if counts else ""
+
+
+def size_px(flag: str, text: str) -> tuple[int, int]:
+    """Height and width from text such as 144x256.
+
+    Raises:
+        InputError: it is none, naming the flag.
+    """
+    size = numbers(flag, text, "x")
+    if len(size) != 2:
+        raise InputError(f"{flag} has {text!r}; write height and width in px, such as 144x256.")
+    return tuple(size)
+
+
+def numbers(flag: str, text: str, separator: str = ",") -> list[int]:
+    """Whole numbers from text such as 1,4.
+
+    Raises:
+        InputError: there are others than from 1 on, naming the flag.
+    """
+    words = text.split(separator)
+    if not all(word.strip().isdecimal() and int(word) for word in words):
+        raise InputError(f"{flag} has {text!r}; write whole numbers from 1 on with {separator!r} between them.")
+    return [int(word) for word in words]
 
 
 def prepare(side: str, settings: dict):
@@ -95,11 +115,11 @@ def prepare(side: str, settings: dict):
     return {"cnn_jax": _ours, "pytorch": _theirs}[side](**settings)
 
 
-def example(model: str, size_px, batch: int):
+def example(model: str, size_px, batch: int, seed: int = 0):
     """Random uint8 images `[batch, height, width, 3]`, and labels: uint8 `[batch, height, width]`, or int32 `[batch]` of images."""
     import numpy as np
 
-    network, random = networks.NETWORKS[model], np.random.default_rng(0)
+    network, random = networks.NETWORKS[model], np.random.default_rng(seed)
     images = random.integers(0, 256, (batch, *size_px, 3), np.uint8)
     if network.dense:
         return images, random.integers(0, network.classes, (batch, *size_px), np.uint8)
