@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ import numpy as np
 from cnn_jax.configuration import DataConfig
 from cnn_jax.data.decoding import examine, read_image, read_mask
 from cnn_jax.data.descriptions import display_color, fields, load_description, patterns, value
+from cnn_jax.data.file_names import check as check_name
+from cnn_jax.data.file_names import composed, natural
 from cnn_jax.data.scenes import SPLITS, Scene, SceneClass, SceneSet
 from cnn_jax.errors import InputError
 
@@ -177,7 +178,7 @@ def _find_pairs(description, directory):
         name = "/".join(part for part, template in telling if fields(template))
         name = name[: -len(Path(name).suffix)]
         pairs.append(_Pair(image, by_key["mask"][key][0], tuple(values.items()), group, name))
-    return sorted(pairs, key=lambda pair: _natural(pair.image))
+    return sorted(pairs, key=lambda pair: natural(pair.image))
 
 
 def _walk(folder, parts, bound, prefix):
@@ -185,9 +186,10 @@ def _walk(folder, parts, bound, prefix):
     with os.scandir(folder) as found:
         entries = list(found)
     for entry in entries:
-        match = parts[0].fullmatch(unicodedata.normalize("NFC", entry.name))
+        match = parts[0].fullmatch(composed(entry.name))
         if not match or any(bound.get(name, text) != text for name, text in match.groupdict().items()):
             continue
+        check_name(folder, entry.name)
         values = {**bound, **match.groupdict()}
         if len(parts) == 1 and entry.is_file():
             yield prefix + entry.name, values
@@ -195,13 +197,8 @@ def _walk(folder, parts, bound, prefix):
             yield from _walk(entry.path, parts[1:], values, f"{prefix}{entry.name}/")
 
 
-def _natural(text):
-    """A sorting key that puts Tile 10 after Tile 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
-
-
 def _counted(names, noun):
-    names = sorted(names, key=_natural)
+    names = sorted(names, key=natural)
     more = ", ..." if len(names) > 3 else ""
     return f"{len(names)} {noun}{'s' if len(names) > 1 else ''} ({', '.join(names[:3])}{more})"
 
@@ -266,7 +263,7 @@ def _listed(pairs, splits, directory):
                 lines = (directory / name).read_text(encoding="utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"{directory / name}, the list of {split} scenes, can't be read: check the folder.") from error
-            entries = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
+            entries = [composed(line.strip()) for line in lines if line.strip()]
             missing = [entry for entry in entries if entry not in by_entry]
             if missing:
                 raise InputError(f"{directory / name} lists {_counted(missing, 'scene')} that the folder has not: complete it.")
@@ -282,7 +279,7 @@ def _listed(pairs, splits, directory):
 
 def _check_group(group, known, where, or_else=""):
     if group not in known:
-        names = sorted(known, key=_natural)
+        names = sorted(known, key=natural)
         shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
         raise InputError(f"{where} names group {group!r}, which the folder has not: name one of {shown}{or_else}.")
 
@@ -293,7 +290,7 @@ def _held_out(pairs, share, within):
     for pair in pairs:
         stratum.setdefault(pair.group, dict(pair.values).get(within))
     strata = defaultdict(list)
-    for group in sorted(stratum, key=_natural):
+    for group in sorted(stratum, key=natural):
         strata[stratum[group]].append(group)
     held = set()
     for groups in strata.values():

@@ -3,6 +3,8 @@
 A description is plain data, so that a new data set is a dozen lines of TOML and no code. Paths are templates: `{name}` stands for
 a part of one folder or file name, `{part:train|val}` for one of the words given, and `.*` at the end for any image suffix. An
 image and a mask whose fields have the same values are a pair.
+
+Whatever a description says, only files within the data set's folder are read; links that lie there are followed.
 """
 
 import dataclasses
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from cnn_jax.configuration import nearest
+from cnn_jax.data.file_names import can_be_shown
 from cnn_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -283,15 +286,19 @@ def load_description(source: str) -> Description:
         known = nearest(source, ("synthetic", *BUILT_IN))
         raise InputError(f"data.source {source!r} is neither a built-in description nor the path of a .toml file: {known}.")
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise InputError(f"data.source {source} is no file: check the path.")
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"data.source {source} can't be read ({error.strerror}): check the path.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"data.source {source} is not UTF-8 text: save it as UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise InputError(f"data.source {source} is not valid TOML: {error}.") from error
+    except RecursionError:
+        raise InputError(f"data.source {source} is not valid TOML: it is nested too deeply.") from None
     base = table.pop("base", None)
-    if base is not None and base not in BUILT_IN:
+    if base is not None and not (isinstance(base, str) and base in BUILT_IN):
         raise InputError(f"{source}: base is {base!r}, which is no built-in description: {nearest(str(base), BUILT_IN)}.")
     description = _fill(Description, table, source, "", BUILT_IN.get(base))
     check(description, source)
@@ -338,10 +345,16 @@ def check(description: Description, where: str) -> None:
     for key, template in (("image", description.image), ("mask", description.mask)):
         _check_path(template, key, refuse)
         for field in re.findall(r"\{([^{}]*)\}", template):
-            if not re.fullmatch(r"[A-Za-z]\w*(:[^|:]+(\|[^|:]+)*)?", field):
+            name = field.partition(":")[0]
+            identifier = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
+            if not identifier or not re.fullmatch(r"\w+(:[^|:/]+(\|[^|:/]+)*)?", field):
                 refuse(key, f"has a field {{{field}}}: write {{name}} or {{name:one|another}}")
         if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", template)):
             refuse(key, f"is {template!r}, where a brace has no partner")
+        for part in template.split("/"):
+            names = re.findall(r"\{([^{}:]*)", part)
+            if len(set(names)) > 2 and len(set(names)) < len(names):  # of these, matching would try all ways to part a name
+                refuse(key, f"has a field twice in {part!r}, among more than two: write each once")
     known = fields(description.image)
     if set(known) != set(fields(description.mask)):
         refuse("mask", f"has the fields {_braced(fields(description.mask))} and image {_braced(known)}: both need the same")
@@ -376,8 +389,8 @@ def check(description: Description, where: str) -> None:
         refuse("classes", f"has {len(description.classes)} entries; there must be 2 to {MOST_CLASSES}")
     names, claimed = set(), {}
     for index, known_class in enumerate(description.classes):
-        if not known_class.name or known_class.name in names:
-            refuse(f"classes[{index}].name", f"is {known_class.name!r}; names must differ and not be empty")
+        if not known_class.name.strip() or known_class.name in names or not can_be_shown(known_class.name):
+            refuse(f"classes[{index}].name", f"is {known_class.name!r}; names must differ, be on one line and not be empty")
         names.add(known_class.name)
         if known_class.color:
             _check_color(known_class.color, f"classes[{index}].color", refuse)
@@ -413,21 +426,27 @@ def _braced(names):
 
 
 def _pattern(part):
-    expression, bound = "", set()
     suffix = re.search(r"\.(\*|[A-Za-z0-9]+)$", part)
     stem = part[: suffix.start()] if suffix else part
+    pieces, bound = [""], set()  # what stands before the first field of any text, then each such field with what follows it
     for token in re.split(r"(\{[^{}]*\})", stem):
         if not token.startswith("{"):
-            expression += re.escape(token)
+            pieces[-1] += re.escape(token)
             continue
         name, _, words = token[1:-1].partition(":")
         if name in bound:
-            expression += f"(?P={name})"
+            pieces[-1] += f"(?P={name})"
+        elif words:
+            pieces[-1] += f"(?P<{name}>{'|'.join(map(re.escape, words.split('|')))})"
         else:
             # Names that start with a dot are left behind by other programs, and aren't photographs.
-            choices = "|".join(map(re.escape, words.split("|"))) if words else (r"(?!\.).+?" if not expression else ".+?")
-            expression += f"(?P<{name}>{choices})"
+            first = r"(?!\.)" if not any(pieces) else ""
+            pieces.append(f"(?P<{name}>{first}.+?)")
         bound.add(name)
+    if "(?P=" not in "".join(pieces):
+        # A field ends where what follows it is first found. To try other ends can't help, and with many fields would take for ever.
+        pieces[1:-1] = [f"(?>{piece})" for piece in pieces[1:-1]]
+    expression = "".join(pieces)
     if suffix:
         suffixes = IMAGE_SUFFIXES if suffix[1] == "*" else (suffix[0],)
         expression += f"(?i:{'|'.join(map(re.escape, suffixes))})"

@@ -1,8 +1,11 @@
 """Labelled images kept as files: one folder a class, or the label in each file's name."""
 
+import json
 import os
 import re
-import unicodedata
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,8 @@ import numpy as np
 
 from cnn_jax.configuration import ImageDataConfig
 from cnn_jax.data.decoding import small_image
+from cnn_jax.data.file_names import check as check_name
+from cnn_jax.data.file_names import composed, natural
 from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
@@ -23,6 +28,16 @@ SPLIT_FOLDERS = {"train": "train", "test": "test", "validation": "validation", "
 HEADERS_READ = 2000
 """Images, spread evenly over the set, whose headers say whether all are grey and of one size; larger sets aren't read through."""
 
+SEARCH_S = 60
+"""So long may `label_pattern` be searched for in all names together."""
+
+_SEARCH = """
+import json, re, sys, warnings
+warnings.simplefilter("ignore")
+pattern, names = json.load(sys.stdin)
+search = re.compile(pattern).search
+json.dump([found[1] if (found := search(name)) else None for name in names], sys.stdout)
+"""
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 
 
@@ -34,9 +49,9 @@ def find(config: ImageDataConfig) -> StoredImages:
     - either without the folders of classes, where `config.label_pattern` is given: a regular expression that is searched for in
       a file's name, without folders, and whose first group is the label.
 
-    Images may lie in folders below these. Hidden files and folders are passed over, and so is what doesn't end like an image. The
-    classes are those of train, sorted with 2 before 10; names that differ only in how Unicode composes them are one. The set is
-    grey if all images are (see `HEADERS_READ`), and else of colour.
+    Images may lie in folders below these; links are followed. Hidden files and folders are passed over, and so is what doesn't end
+    like an image. The classes are those of train, sorted with 2 before 10; names that differ only in how Unicode composes them are
+    one. The set is grey if all images are (see `HEADERS_READ`), and else of colour.
 
     Raises:
         InputError: the folder, a class or a file's name can't be used. It says which, and the mend.
@@ -48,14 +63,14 @@ def find(config: ImageDataConfig) -> StoredImages:
         raise InputError(f"data.directory {directory} is not a folder: check --config.data.directory.")
     pattern = _compiled(config.label_pattern)
     roots = _split_folders(directory, pattern)
-    found = {split: sorted(_labelled(root, pattern), key=lambda file: _natural(file.name)) for split, root in roots.items()}
-    classes = tuple(sorted({file.label for file in found["train"]}, key=_natural))
+    found = {split: sorted(_labelled(root, pattern), key=lambda file: natural(file.name)) for split, root in roots.items()}
+    classes = tuple(sorted({file.label for file in found["train"]}, key=natural))
     if len(classes) < 2:
         has = f"only the class {classes[0]}" if classes else "no images"
         layout = "names that hold their labels" if pattern else "one folder a class"
         raise InputError(f"{roots['train']} has {has}: give a folder whose images lie in {layout}, of two or more classes.")
     for split, files in found.items():
-        unknown = sorted({file.label for file in files} - set(classes), key=_natural)
+        unknown = sorted({file.label for file in files} - set(classes), key=natural)
         if unknown:
             raise InputError(
                 f"{roots[split]} has the class {unknown[0]}, which {roots['train']} has not: rename or remove it, or add it there."
@@ -65,7 +80,7 @@ def find(config: ImageDataConfig) -> StoredImages:
     spread = np.unique(np.linspace(0, len(every) - 1, min(HEADERS_READ, len(every))).astype(int))
     headers = {_header(every[index][1].path) for index in spread}
     sizes = {size for size, _ in headers}
-    names = [(split, file.label, _composed(file.path.relative_to(directory).as_posix())) for split, file in every]
+    names = [(split, file.label, composed(file.path.relative_to(directory).as_posix())) for split, file in every]
     return StoredImages(
         classes=classes,
         splits={split: Files(directory, files, classes) for split, files in found.items()},
@@ -118,8 +133,9 @@ def _compiled(text):
     if not text:
         return None
     try:
-        pattern = re.compile(_composed(text))
-    except re.error as error:
+        with warnings.catch_warnings(action="ignore"):  # of what may mean something else in a later Python
+            pattern = re.compile(composed(text))
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"data.label_pattern {text!r} is no regular expression ({error}): correct it.") from error
     if not pattern.groups:
         raise InputError(rf"data.label_pattern {text!r} has no group: put the label into parentheses, as in _(\d)[LR].")
@@ -152,18 +168,18 @@ def _split_folders(directory, pattern):
 def _labelled(root, pattern) -> Iterator[_File]:
     """The images below a split's folder."""
     if pattern:
-        for path, name in _images(root):
-            label = pattern.search(_composed(path.name))
-            if not label or not label[1]:
+        found = list(_images(root))
+        for (path, name), label in zip(found, _searched(pattern, [composed(path.name) for path, _ in found]), strict=True):
+            if not label:
                 raise InputError(
                     f"{path} has no label in its name by data.label_pattern {pattern.pattern!r}: correct the pattern, or rename or "
                     "remove the file."
                 )
-            yield _File(path, name, label[1])
+            yield _File(path, name, label)
         return
     for folder in _visible(root):
         if folder.is_dir():
-            label, empty = _composed(folder.name), True
+            label, empty = composed(folder.name), True
             for path, name in _images(Path(folder.path)):
                 empty = False
                 yield _File(path, f"{label}/{name}", label)
@@ -171,22 +187,52 @@ def _labelled(root, pattern) -> Iterator[_File]:
                 raise InputError(f"{folder.path} holds no images, though its name makes it a class: fill or remove it.")
 
 
-def _images(folder, prefix="") -> Iterator[tuple[Path, str]]:
-    """The images in a folder and below, with their composed paths relative to it."""
+def _searched(pattern, names):
+    """What the first group finds in each name, None where nothing is found.
+
+    By another process, which can be ended: there are expressions that take longer than anybody lives.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _SEARCH],
+            input=json.dumps([pattern.pattern, names]),
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            timeout=SEARCH_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"data.label_pattern {pattern.pattern!r} took more than {SEARCH_S} s over {len(names)} names: write a simpler one."
+        ) from error
+    return json.loads(done.stdout)
+
+
+def _images(folder, prefix="", above=()) -> Iterator[tuple[Path, str]]:
+    """The images in a folder and below, with their composed paths relative to it. `above` are the folders that it lies in."""
+    status = Path(folder).stat()
+    here = status.st_dev, status.st_ino
+    if here in above:
+        raise InputError(f"{folder} is a link to a folder that it lies in: remove it.")
     for entry in _visible(folder):
-        name = prefix + _composed(entry.name)
+        name = prefix + composed(entry.name)
         if entry.is_dir():
-            yield from _images(entry.path, f"{name}/")
+            yield from _images(entry.path, f"{name}/", (*above, here))
         elif Path(entry.name).suffix.lower() in SUFFIXES:
+            if not entry.is_file():
+                raise InputError(f"{entry.path} is no file, or a link to none: remove it.")
             yield Path(entry.path), name
 
 
 def _visible(folder):
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+            found = sorted((entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
     except OSError as error:
         raise InputError(f"{folder} can't be listed ({error.strerror}): check its permissions.") from error
+    for entry in found:
+        check_name(folder, entry.name)
+    return found
 
 
 def _header(path):
@@ -209,13 +255,3 @@ def _bytes(path):
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): check the file and its permissions.") from error
-
-
-def _composed(text):
-    """File systems of macOS keep ñ as n and a tilde, others as they are told."""
-    return unicodedata.normalize("NFC", text)
-
-
-def _natural(text):
-    """A sorting key that puts 10 after 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn_jax import strict_json
 from cnn_jax.configuration import ImageDataConfig, nearest
 from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.data.scenes import SPLITS
@@ -21,6 +22,7 @@ from cnn_jax.errors import InputError
 HELD_BYTES = 2**28
 """A split whose encoded images are no larger is read at once, at first use: one by one, small records take 30 times as long."""
 
+_FEATURES = "tensorflow_datasets.core.features."
 _PREPARING_NEEDS = "which takes pip install tensorflow apache-beam mlcroissant"
 _LABELS_PEEKED = 16  # a test split whose labels are withheld has -1 for all of them
 
@@ -30,7 +32,7 @@ def find(config: ImageDataConfig) -> StoredImages:
 
     It is found in `config.directory`, or where that is empty in $TFDS_DATA_DIR or ~/tensorflow_datasets. Its image and label are
     the set's supervised keys, or its only image and only class label. No code that generates the set is run, so that any
-    prepared set will do.
+    prepared set will do; nor is code that its JSON files name, and they name no file outside of their folder.
 
     Raises:
         InputError: TFDS isn't installed, the set isn't there, or it isn't one of images with one label each.
@@ -39,6 +41,7 @@ def find(config: ImageDataConfig) -> StoredImages:
     directory = Path(config.directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     folder = _newest(tfds, config.source, directory)
     again = f"remove {folder} and prepare the set again with {_command(config.source, directory)}"
+    _check_classes(folder, again)
     try:
         builder = tfds.builder_from_directory(folder)
         features = builder.info.features
@@ -56,6 +59,9 @@ def find(config: ImageDataConfig) -> StoredImages:
         raise InputError(f"data.source {config.source} has no split called train (it has {known}): choose another set.")
     splits = {name: Records(tfds, builder, name, image, label) for name in held}
     files = [Path(file) for name in held for file in builder.info.splits[name].filepaths]
+    outside = [file for file in files if Path(os.path.normpath(file)).parent != Path(os.path.normpath(folder))]
+    if outside:
+        raise InputError(f"{folder / 'dataset_info.json'} names the file {outside[0]}, which is not in its folder: {again}.")
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(f"{missing[0]} is missing: {again}.")
@@ -172,6 +178,27 @@ def _newest(tfds, source, directory):
         f"{source} is not in {directory}: prepare it with {_command(source, directory)}, or say where it is with "
         "--config.data.directory."
     )
+
+
+def _check_classes(folder, again):
+    """Refuses a features.json that names a class outside of TFDS: TFDS would import, and so run, whatever module it names."""
+    path = folder / "features.json"
+    try:
+        waiting = [strict_json.parse(path.read_bytes())]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read as a TFDS set ({_brief(error)}): {again}.") from error
+    while waiting:
+        content = waiting.pop()
+        if isinstance(content, list):
+            waiting += content
+        elif isinstance(content, dict):
+            waiting += content.values()
+            for key in ("pythonClassName", "python_class_name", "type"):
+                name = content.get(key)
+                if isinstance(name, str) and not name.startswith(_FEATURES):
+                    raise InputError(
+                        f"{path} names the class {name!r}, which is not TFDS's own and isn't run: choose another set."
+                    )
 
 
 def _keys(tfds, info, source):

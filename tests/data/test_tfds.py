@@ -256,7 +256,7 @@ def test_damage_is_named(tmp_path):
     shard.unlink()
     assert f"{shard} is missing: remove {folder} and prepare" in refusal("cifar10", tmp_path)
     (folder / "features.json").write_text("{")
-    assert f"{folder} can't be read as a TFDS set" in refusal("cifar10", tmp_path)
+    assert f"{folder / 'features.json'} can't be read as a TFDS set" in refusal("cifar10", tmp_path)
 
 
 def test_a_damaged_image_and_a_wrong_label_are_named(tmp_path):
