@@ -48,10 +48,16 @@ class Finished:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment for a child, without what would change its devices, and with `changes`."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PYTHONWARNINGS")}
+    """This process's environment for a child, without what turns its warnings into errors, and with `changes`."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     folder = str(Path(sys.executable).parent)  # the command that a run prints begins with python
     return {**kept, "PATH": f"{folder}{os.pathsep}{kept.get('PATH', '')}", "TF_CPP_MIN_LOG_LEVEL": "3", **changes}
+
+
+def devices(count: int) -> dict[str, str]:
+    """What a child's environment needs for the CPU to be that many devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 def start(*arguments: str, module: str = MODULE, **options) -> subprocess.Popen:

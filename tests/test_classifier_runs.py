@@ -175,9 +175,7 @@ def test_pmap_on_eight_devices_is_jit_on_one(reference, directory, tmp_path):
         "--config.optimizer.name=sgd",
     )
     workdir = reference(*still)
-    eight = environment(
-        XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu", JAX_DISABLE_MOST_OPTIMIZATIONS="1"
-    )
+    eight = environment(**commands.devices(8), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
     arguments = (directory, *TINY, *still, "--config.training.parallelism=pmap", "--workdir", tmp_path / "eight")
     finished = finish(start(*arguments, module=MODULE, env=eight))
     assert finished.code == 0, finished.err

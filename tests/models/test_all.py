@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.models import SEGMENTERS
+from tests.commands import devices
 from tests.models.shapes import shallow
 
 NARROW_FCN = {"width": 0.0625, "dense_width": 8}
@@ -326,8 +327,7 @@ def on_all_devices(names, folder):
 def check_on_eight_devices(names, folder):
     """Logits, gradient and statistics of one device and of eight pieces of the CPU, in a process of their own, are the same."""
     environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        **devices(8),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
