@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from cnn_jax import configuration
+from cnn_jax import configuration, processes
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
-FLAGS = {"workdir": ("", "folder of the run; one that holds an unfinished run resumes it (default: a new one in results/runs)")}
+FLAGS = {
+    "workdir": ("", "folder of the run; one that holds an unfinished run resumes it (default: a new one in results/runs)"),
+    "distributed": processes.FLAG,
+}
 
 
 def main(module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> int:
@@ -26,8 +29,9 @@ def main(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
 def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str]) -> None:
     """The run that a command line asks for."""
     config, values = configuration.parse_command_line(argv, configurations, FLAGS)
+    processes.join(values["distributed"])
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    workdir = values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
+    workdir = processes.agree(values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}")
     arguments = configuration.without_flag(argv[1:], "workdir")
     run(config, workdir, command=shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)]))
 
@@ -37,23 +41,32 @@ def guarded(command: Callable) -> int:
     from cnn_jax.training.preemption import Stopped
 
     try:
-        command()
+        try:
+            command()
+        except Stopped as stopped:
+            processes.leave()
+            return stopped.exit_code
+        processes.leave()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        return stopped.exit_code
+        return _refused(str(error))
     except KeyboardInterrupt:
+        processes.fail("it was interrupted.")
         return 130
     except OSError as error:
         if error.filename is None:
+            processes.end_with(error)
             raise
-        print(
-            f"error: {error.filename} can't be used ({error.strerror}): check the path, its permissions and the disk.",
-            file=sys.stderr,
-        )
-        return 2
+        return _refused(f"{error.filename} can't be used ({error.strerror}): check the path, its permissions and the disk.")
+    except Exception as error:
+        processes.end_with(error)
+        raise
     return 0
+
+
+def _refused(sentence):
+    processes.fail(sentence)
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2
 
 
 def run(config: Config, workdir, command: str = "") -> dict:
@@ -75,17 +88,21 @@ def run(config: Config, workdir, command: str = "") -> dict:
     from cnn_jax.reporting import records, table
     from cnn_jax.training.preemption import Stopped, StopRequest
 
-    with StopRequest(ends_process=bool(command)) as stop, records.Record(workdir, config) as record:
-        if record.summary is not None:
-            print(f"{workdir} holds this run, finished:\n{table.summary_table(record.summary)}")
-            return record.summary
+    record = records.Record(workdir, config) if processes.first() else records.Onlooker(workdir, config)
+    with StopRequest(ends_process=bool(command)) as stop, record:
+        finished = processes.agree(record.summary)
+        if finished is not None:
+            print(f"{workdir} holds this run, finished:\n{table.summary_table(finished)}")
+            return finished
         try:
             if config.task == "classic":
+                if processes.several():
+                    raise InputError(f"{config.model.name} is fitted by one process: leave out --distributed.")
                 from cnn_jax.classic.fitting import fit_and_evaluate
 
                 summary = fit_and_evaluate(config, record, command, stop.raise_if_set)
             else:
-                summary = _run(config, record, stop, command)
+                summary = processes.agree(_run(config, record, stop, command))
         except Stopped:
             print(f"\nstopped; to resume:\n  {command}", flush=True)
             raise
@@ -93,7 +110,8 @@ def run(config: Config, workdir, command: str = "") -> dict:
         return summary
 
 
-def _run(config: Config, record, stop, command: str) -> dict:
+def _run(config: Config, record, stop, command: str) -> dict | None:
+    """The summary; None in processes that don't write it."""
     import jax
 
     from cnn_jax import tasks
@@ -111,10 +129,17 @@ def _run(config: Config, record, stop, command: str) -> dict:
     name = " ".join(filter(None, (config.experiment, config.configuration, config.variant)))
     print(f"{name}, seed {config.seed}, digest {configuration.digest(config)}, in {record.workdir}")
     devices = Devices(training.parallelism)
+    if processes.several():
+        stop = processes.AgreedStop(stop, devices)
     devices.check_batch("training.batch_size / training.accumulate", training.batch_size // training.accumulate)
 
     task_class = tasks.of(config)
     task = task_class(config, task_class.open(config))
+    ours = [configuration.digest(config), task.fingerprint]
+    if ours != processes.agree(ours):
+        raise InputError(
+            f"--distributed: this process (configuration, data: {ours}) has others than the first; start all with the same."
+        )
     record.begin(records.environment(config, task.fingerprint, command))
     counts = ", ".join(f"{task.sizes[split]:,} {split}" for split in SPLITS)
     print(f"{config.data.source}: {counts}; classes: {_few(task.names)}")
@@ -150,10 +175,12 @@ def _run(config: Config, record, stop, command: str) -> dict:
     checkpoints = Checkpoints(record.workdir / "checkpoints", keep=training.keep_checkpoints, best=headline)
     start, validated = 0, False
     if checkpoints.steps:
-        state, metrics, start = checkpoints.restore(jax.device_put(state, devices.whole))
+        state, metrics, start = checkpoints.restore(devices.copy(state))
         validated = bool(metrics) or "validation" not in evaluators
         print(f"resuming after step {start}", flush=True)
-    kept = record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or headline not in line)))
+    kept = processes.agree(
+        record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or headline not in line)))
+    )
     history = [line[headline] for line in kept if headline in line]
 
     def validate(state, check):
@@ -193,9 +220,19 @@ def _run(config: Config, record, stop, command: str) -> dict:
         print(f"stopped early at step {steps}: no better validation in the last {training.patience}", flush=True)
     if config.evaluation.weights == "best":
         evaluated_step = checkpoints.best_step() or evaluated_step
-        state, _, _ = checkpoints.restore(jax.device_put(state, devices.whole), evaluated_step)
+        state, _, _ = checkpoints.restore(devices.copy(state), evaluated_step)
     checkpoints.close()
 
+    figures_of, evaluation = {}, None
+    for split in task.evaluated:
+        if not task.sizes[split]:
+            continue
+        evaluator = evaluators.get(split) or task.evaluator(split, devices)
+        print(f"evaluating {task.sizes[split]:,} of {split} with the weights of step {evaluated_step}", flush=True)
+        figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
+        figures_of |= figures
+    if not processes.first():  # what is left is to be written
+        return None
     lines = record.metrics()
     summary = {
         **configuration.identity(config),
@@ -207,21 +244,16 @@ def _run(config: Config, record, stop, command: str) -> dict:
         "step_memory_bytes": memory_bytes,
         "train/images_per_second": _median(lines, "train/images_per_second"),
         "train/data_wait_fraction": _median(lines, "train/data_wait_fraction"),
+        **figures_of,
     }
-    evaluation = None
-    for split in task.evaluated:
-        if not task.sizes[split]:
-            continue
-        evaluator = evaluators.get(split) or task.evaluator(split, devices)
-        print(f"evaluating {task.sizes[split]:,} of {split} with the weights of step {evaluated_step}", flush=True)
-        figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
-        summary |= figures
+    variables, evaluator = state.evaluated, evaluators.get("test")
+    if processes.several() and evaluator is not None:
+        alone = Devices(alone=True)
+        variables, evaluator = alone.copy(jax.device_get(variables)), task.evaluator("test", alone)
     with records.pictures_can_be_written(record.workdir / "figures"):
         if "test" in evaluators:
-            task.record(record.workdir, evaluators["test"], evaluation)
-        task.pictures(
-            record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, state.evaluated
-        )
+            task.record(record.workdir, evaluator, evaluation)
+        task.pictures(record.figures, lines, evaluator, evaluation if "test" in evaluators else None, variables)
     record.finish(summary)
     return summary
 

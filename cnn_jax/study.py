@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cnn_jax import configuration, run
+from cnn_jax import configuration, processes, run
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
@@ -21,6 +21,7 @@ FLAGS = {
     "workdir": ("", "folder of the study, with a folder a run; one that holds an unfinished study resumes it"),
     "variants": ("", "run only these, such as mlp,cnn; --models says the same"),
     "seeds": ("", "run these seeds, such as 0,1,2, not the study's own; --config.seeds says the same"),
+    "distributed": processes.FLAG,
 }
 
 
@@ -62,7 +63,8 @@ def main(
         study = studies[name]()
         configs, values = _configured(module, study, name, arguments)
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
-        workdir = Path(values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}")
+        processes.join(values["distributed"])
+        workdir = Path(processes.agree(values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}"))
         rest = configuration.without_flag(arguments, "workdir")
         command = shlex.join(["python", "-m", module, f"--config={name}", *rest, "--workdir", str(workdir)])
         _run(configs, list(study.variants), workdir, command, pictures)
@@ -95,6 +97,8 @@ def _run(configs, variants, workdir, command, pictures):
     finally:
         with contextlib.suppress(OSError):  # a study whose first run could not begin leaves no folder behind
             workdir.rmdir()
+    if not processes.first():
+        return
     found = finished(workdir, variants)
     print(f"\n{table.variants_table(found)}")
     if pictures is not None:

@@ -212,11 +212,13 @@ class Peer(Segmentation):
 
         from cnn_jax.evaluation import evaluate
 
-        if self._window_step is None:
+        if devices not in self._window_steps:
             normalize = jax.jit(lambda image: self.normalize(image.astype("float32") / 255))
             results = jax.jit(lambda logits, mask: evaluate.window_results(logits, mask, self.loss, len(self.names)))
-            self._window_step = lambda model, batch: results(predict(model, normalize(batch["image"])), batch["mask"])
-        return evaluate.SceneEvaluator(self.scenes[split], self._window_step, devices, self.config.evaluation, len(self.names))
+            self._window_steps[devices] = lambda model, batch: results(predict(model, normalize(batch["image"])), batch["mask"])
+        return evaluate.SceneEvaluator(
+            self.scenes[split], self._window_steps[devices], devices, self.config.evaluation, len(self.names)
+        )
 
 
 def crops_of(augment: Callable, seed: int) -> Callable:

@@ -94,9 +94,13 @@ class SceneEvaluator:
         """Yields (number of the first window, results on the host) batch by batch; the last is padded with ignored windows."""
         if not len(source):
             return
-        batches = grain.MapDataset.source(source).batch(
-            self.batch_size, batch_fn=lambda examples: _padded(examples, self.batch_size)
-        )
+        share = self.devices.share(self.batch_size)
+
+        def read(numbers):
+            examples = [source[number] for number in numbers[share]]
+            return _padded(examples or [source[numbers[0]]], len(numbers[share]), share.stop - share.start)
+
+        batches = grain.MapDataset.range(len(source)).batch(self.batch_size, batch_fn=read)
         waiting = None
         for number, batch in enumerate(read_ahead(batches, 0, self.devices.place, prefetch_batches=2)):
             check()
@@ -174,8 +178,8 @@ class _Subset(grain.sources.RandomAccessDataSource):
         return self.source[self.numbers[record_key]]
 
 
-def _padded(examples, size: int):
-    """Examples as arrays `[size, ...]`; where there are fewer, ignored ones are added."""
+def _padded(examples, kept: int, size: int):
+    """The first `kept` examples as arrays `[size, ...]`; where there are fewer, ignored ones are added."""
     blank = {**examples[0], "mask": np.full_like(examples[0]["mask"], IGNORED)}
-    examples = [*examples, *[blank] * (size - len(examples))]
+    examples = [*examples[:kept], *[blank] * (size - kept)]
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}

@@ -87,15 +87,16 @@ class ImageEvaluator:
     def evaluate(self, variables, check: Callable = lambda: None, shift_px: tuple[int, int] = (0, 0)) -> ImageEvaluation:
         """Predicts every image once, moved by `shift_px` (down, right). `check` is called before each batch and may raise to stop."""
 
-        count = len(self.images)
+        count, share = len(self.images), self.devices.share(self.batch_size)
 
         def read(numbers):
-            images, labels = self.images.arrays(numbers)
-            short = self.batch_size - len(numbers)
+            mine, size = numbers[share], share.stop - share.start
+            images, labels = self.images.arrays(mine or numbers[:1])
+            images, labels, short = images[: len(mine)], labels[: len(mine)], size - len(mine)
             return {
                 "image": np.pad(images, ((0, short), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(labels, (0, short), constant_values=-1),
-                "shift_px": np.tile(np.int32(shift_px), (self.batch_size, 1)),
+                "shift_px": np.tile(np.int32(shift_px), (size, 1)),
             }
 
         batches = grain.MapDataset.range(count).batch(self.batch_size, batch_fn=read)

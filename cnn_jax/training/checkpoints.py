@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint import checkpoint_managers
 
+from cnn_jax import processes
 from cnn_jax.errors import InputError
 
 # Orbax tells about every save, and prints the traceback of each of its threads that fails beside the exception that it raises.
@@ -83,8 +84,9 @@ class Checkpoints:
         try:
             self.wait()
             probe = self.directory / ".writable"  # where Orbax can't make a folder, its threads wait minutes for it
-            probe.mkdir(exist_ok=True)
-            probe.rmdir()
+            if processes.first():
+                probe.mkdir(exist_ok=True)
+                probe.rmdir()
             if step in self._manager.all_steps():
                 self._manager.delete(step)
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics or {}, force=True)

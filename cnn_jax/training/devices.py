@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.errors import InputError
 
@@ -13,6 +13,8 @@ def accelerator_notice() -> str:
     """One line on the devices in use; it says so plainly where there is no accelerator."""
     devices = jax.devices()
     kinds = f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
+    if jax.process_count() > 1:
+        kinds += f" in {jax.process_count()} processes"
     if devices[0].platform == "cpu":
         return f"No accelerator found: running on the CPU ({kinds}). For a GPU or TPU install the extra 'cuda' or 'tpu'."
     return f"Running on {devices[0].platform.upper()}: {kinds}."
@@ -50,20 +52,28 @@ class CompiledStep:
 
 
 class Devices:
-    """All devices on one axis, the batch divided among them and the state on each.
+    """All devices on one axis, those of a process beside each other, the batch divided among them and the state on each.
 
     Args:
-        parallelism: "jit" (a mesh; the compiler divides the work) or "pmap" (one replica a device).
+        parallelism: "jit" (a mesh; the compiler divides the work) or "pmap" (one replica a device; of one process alone).
+        alone: only the devices of this process, for work that the other processes have no part in.
 
     Attributes:
         axis_name: the axis to sum over inside a step; None under `jit`, where sums are global by themselves.
+
+    Raises:
+        InputError: `pmap` was asked for in several processes.
     """
 
-    def __init__(self, parallelism: str = "jit"):
+    def __init__(self, parallelism: str = "jit", *, alone: bool = False):
+        devices = sorted(jax.local_devices() if alone else jax.devices(), key=lambda device: (device.process_index, device.id))
+        if parallelism == "pmap" and devices[0].process_index != devices[-1].process_index:
+            raise InputError("training.parallelism is 'pmap', which serves the devices of one process: use 'jit' for several.")
         self.parallelism = parallelism
-        self.count = jax.device_count()
+        self.count = len(devices)
+        self._processes = sorted({device.process_index for device in devices})
         self.axis_name = AXIS if parallelism == "pmap" else None
-        self.mesh = jax.make_mesh((self.count,), (AXIS,), axis_types=(AxisType.Auto,))
+        self.mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
         self.whole = NamedSharding(self.mesh, PartitionSpec())
         self.divided = NamedSharding(self.mesh, PartitionSpec(AXIS))
 
@@ -77,14 +87,23 @@ class Devices:
         if self.parallelism == "pmap":
             state = jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), jax.device_get(state))
             return jax.device_put(state, self.divided)
-        return jax.device_put(state, self.whole)
+        return self.copy(state)
+
+    def copy(self, state):
+        """A state, once on every device."""
+        return jax.device_put(jax.device_get(state) if len(self._processes) > 1 else state, self.whole)
+
+    def share(self, size: int) -> slice:
+        """Which examples of a batch of `size` this process reads."""
+        part, number = size // len(self._processes), self._processes.index(jax.process_index())
+        return slice(number * part, (number + 1) * part)
 
     def single(self, state):
         """The state as one copy."""
         return jax.tree.map(lambda x: x[0], state) if self.parallelism == "pmap" else state
 
     def place(self, batch):
-        """Divides a host batch (a dict of arrays `[local batch, ...]`) among the devices."""
+        """Divides a host batch (arrays `[local batch, ...]`, this process's share) among the devices."""
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.divided, x), batch)
 
     def _split(self, batch):
@@ -106,5 +125,6 @@ class Devices:
         return CompiledStep(jax.jit(step, donate_argnums=0, in_shardings=inputs, out_shardings=(self.whole, self.whole)), seed)
 
     def predict(self, function):
-        """`function(variables, batch)` compiled: variables whole, batch and results divided."""
-        return jax.jit(function, in_shardings=(self.whole, self.divided), out_shardings=self.divided)
+        """`function(variables, batch)` compiled: variables whole, the batch divided; every process can read all results."""
+        results = self.whole if len(self._processes) > 1 else self.divided
+        return jax.jit(function, in_shardings=(self.whole, self.divided), out_shardings=results)

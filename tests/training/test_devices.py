@@ -94,6 +94,7 @@ SCRIPT = textwrap.dedent(
     class OneDevice:
         count = 1
         place = staticmethod(lambda batch: batch)
+        share = staticmethod(lambda size: slice(0, size))
 
     alone = SceneEvaluator(scenes, jax.jit(window_step), OneDevice, config, 3)
     expected = alone.evaluate(one.evaluated)
