@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, mean_interval, paired_t_test
 from cnn_jax.reporting import table
+from cnn_jax.reporting.record_checks import MEND, is_confusion
 from cnn_jax.reporting.records import read_object
 from cnn_jax.reporting.style import NOTHING
 from cnn_jax.reporting.table import Record
@@ -546,16 +548,10 @@ def _variant(name, records, histories, target, odd) -> Variant:
 
 def _arrays(record: Record) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
     """(confusion matrix, calibration) of the test split, None where the record has none."""
-    summary = record.summary
-    try:
-        confusion = np.array(summary["test/confusion"], np.int64) if summary.get("test/confusion") else None
-        bins = summary.get("test/calibration")
-        calibration = {key: np.array(bins[key], np.float64) for key in ("count", "confidence", "correct")} if bins else None
-        if calibration and len({values.shape for values in calibration.values()}) > 1:
-            raise ValueError("bins differ in number")
-    except (KeyError, TypeError, ValueError) as error:
-        path = record.folder / "summary.json"
-        raise InputError(f"{path} doesn't hold what a run writes there: restore it, or run the experiment again.") from error
+    summary = record.summary  # checked when it was read
+    confusion = np.array(summary["test/confusion"], np.int64) if summary.get("test/confusion") else None
+    bins = summary.get("test/calibration")
+    calibration = {key: np.array(bins[key], np.float64) for key in ("count", "confidence", "correct")} if bins else None
     return confusion, calibration
 
 
@@ -568,13 +564,23 @@ def _scenes(record: Record) -> Scenes | None:
     if not path.is_file():
         return None
     content = read_object(path)
-    try:
-        scenes = content["scenes"]
-        classes = tuple(map(str, content["classes"]))
-        confusions = np.array([scene["confusion"] for scene in scenes], np.int64).reshape(len(scenes), len(classes), len(classes))
-        return Scenes(classes, tuple(map(str, content["colors"])), tuple(str(scene["name"]) for scene in scenes), confusions)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} doesn't hold what a run writes there: restore it, or run the experiment again.") from error
+    classes, colors, scenes = (content.get(key) for key in ("classes", "colors", "scenes"))
+    named = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in (classes, colors))
+    whole = (
+        named
+        and len(classes) == len(colors) == len({*classes})
+        and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)
+        and isinstance(scenes, list)
+        and all(isinstance(scene, dict) and isinstance(scene.get("name"), str) for scene in scenes)
+        and all(is_confusion(scene.get("confusion"), len(classes)) for scene in scenes)
+    )
+    if not whole:
+        raise InputError(f"{path} doesn't hold what a run writes there: {MEND}")
+    confusions = np.array([scene["confusion"] for scene in scenes], np.int64).reshape(len(scenes), len(classes), len(classes))
+    total = record.summary.get("test/confusion")
+    if total is not None and confusions.sum(0).tolist() != total:
+        raise InputError(f"{path} and summary.json beside it are not of the same scenes: {MEND}")
+    return Scenes(tuple(classes), tuple(colors), tuple(scene["name"] for scene in scenes), confusions)
 
 
 def _group(title: str, variants: Sequence[Variant], leading: str) -> Group:

@@ -13,7 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from cnn_jax.errors import InputError
 from cnn_jax.reporting import comparison_figures
@@ -27,6 +29,7 @@ from cnn_jax.reporting.comparison import (
     score_rows,
 )
 from cnn_jax.reporting.figures import class_accuracy, class_iou
+from cnn_jax.reporting.scene_record import LONGEST_PX
 from cnn_jax.reporting.style import NOTHING, percent
 
 _PICTURE_BYTES = 750_000
@@ -366,7 +369,7 @@ def _swatch(color: str | None) -> str:
 
 def _encoded(files: dict) -> dict:
     """Pictures as data URIs; made smaller, all by the same factor, until they fit what they may take."""
-    contents = {key: path.read_bytes() for key, path in files.items()}
+    contents = {key: _checked(path) for key, path in files.items()}
     scale = 1.0
     while sum(map(len, contents.values())) > _PICTURE_BYTES and scale > 0.3:
         scale *= 0.85
@@ -378,18 +381,31 @@ def _encoded(files: dict) -> dict:
     }
 
 
+def _checked(path: Path) -> bytes:
+    """A picture's bytes. Raises InputError for what isn't one of the size and kind that a run writes, before it is decoded."""
+    try:
+        with path.open("rb") as stream, _reader(path)(stream) as picture:
+            if max(picture.size) > LONGEST_PX:
+                raise ValueError("it is larger")
+            picture.load()
+        return path.read_bytes()
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        raise InputError(f"{path} is no picture that a run wrote: restore it, or remove the folder it lies in.") from error
+
+
 def _shrunk(path: Path, scale: float) -> bytes:
     photograph = path.suffix == ".jpg"
-    try:
-        with Image.open(path) as picture:
-            size = [max(1, round(scale * side)) for side in picture.size]
-            small = picture.resize(size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
-    except (UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"{path} is no picture that a run wrote: restore it, or remove the folder it lies in.") from error
+    with path.open("rb") as stream, _reader(path)(stream) as picture:
+        size = [max(1, round(scale * side)) for side in picture.size]
+        small = picture.resize(size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
     with small:
         content = io.BytesIO()
         small.save(content, **({"format": "JPEG", "quality": 80} if photograph else {"format": "PNG", "optimize": True}))
     return content.getvalue()
+
+
+def _reader(path):
+    return JpegImageFile if path.suffix == ".jpg" else PngImageFile
 
 
 def _finite_mean(values: Iterable[float]) -> float:

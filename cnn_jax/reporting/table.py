@@ -18,6 +18,7 @@ from urllib.parse import quote
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
+from cnn_jax.reporting.record_checks import check_origin, check_summary
 from cnn_jax.reporting.records import metrics_lines, read_object
 
 RECORD_FILES = ("config.json", "environment.json", "summary.json")
@@ -53,7 +54,6 @@ FURTHER = (
     "confidence (Guo et al., 2017)."
 )
 
-_FIGURES = ("parameters", "steps", "multiply_adds", "step_memory_bytes", "wall_time_s", "train/images_per_second")
 _BRIEF = ("record", "data", "device", "parameters", "steps", "seed", "mIoU", "pixel accuracy", "accuracy", "training time, s")
 _MOVED = "test/shifted_accuracy/"
 _BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
@@ -135,17 +135,8 @@ def read_record(folder: Path, results: Path) -> Record:
     """Read one record. Raises `InputError` as `read_records` does."""
     contents = [read_object(folder / name) for name in RECORD_FILES]
     config, environment, summary = contents
-    shown = [
-        *_FIGURES,
-        *(f"test/{key}" for key in HEADLINES),
-        *(k for k in summary if k.startswith(("test/iou/", "test/class_accuracy/", _MOVED))),
-    ]
-    for key in shown:
-        value = summary.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(
-                f"{folder / 'summary.json'} has {value!r} as {key}, which must be a number: run the experiment again."
-            )
+    check_origin(folder, config, environment)
+    check_summary(folder / "summary.json", summary)
     return Record(folder, folder.relative_to(results).as_posix(), config, environment, summary)
 
 

@@ -169,4 +169,4 @@ def test_a_damaged_picture_is_named(tmp_path):
     path = tmp_path / "000-truth.png"
     path.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"000-truth\.png is no picture"):
-        page._shrunk(path, 0.5)
+        page._checked(path)
