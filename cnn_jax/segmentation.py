@@ -66,7 +66,7 @@ class Segmentation:
         self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
         self.fingerprint = scenes.fingerprint
         self.sizes = {split: len(scenes.splits[split]) for split in SPLITS}
-        self._window_step = None
+        self._window_steps = {}
 
     @staticmethod
     def open(config: Config) -> SceneSet:
@@ -120,10 +120,10 @@ class Segmentation:
 
     def evaluator(self, split: str, devices) -> evaluate.SceneEvaluator:
         """Evaluates a split on the devices."""
-        if self._window_step is None:  # one for all splits, so that it is compiled once
+        if devices not in self._window_steps:  # one for all splits, so that it is compiled once
             step = evaluate.make_window_step(self.model(), self.loss, self.normalize, len(self.names))
-            self._window_step = devices.predict(step)
-        return evaluate.SceneEvaluator(self.scenes[split], self._window_step, devices, self.config.evaluation, len(self.names))
+            self._window_steps[devices] = devices.predict(step)
+        return evaluate.SceneEvaluator(self.scenes[split], self._window_steps[devices], devices, self.config.evaluation, len(self.names))
 
     def scores(self, evaluation: evaluate.Evaluation, split: str) -> dict:
         """Loss and figures of merit, keyed by split and averaging; None where no pixel was counted."""
