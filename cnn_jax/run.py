@@ -1,12 +1,13 @@
 """A run from configuration to record, to be read from top to bottom; and the command around it."""
 
 import shlex
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from cnn_jax import configuration, processes
+from cnn_jax import configuration, processes, streams
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
@@ -40,6 +41,7 @@ def guarded(command: Callable) -> int:
     """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its exit code."""
     from cnn_jax.training.preemption import Stopped
 
+    streams.replace_closed()
     try:
         try:
             command()
@@ -47,16 +49,23 @@ def guarded(command: Callable) -> int:
             processes.leave()
             return stopped.exit_code
         processes.leave()
+        sys.stdout.flush()
     except InputError as error:
         return _refused(str(error))
     except KeyboardInterrupt:
         processes.fail("it was interrupted.")
         return 130
+    except BrokenPipeError:
+        streams.end_output()
+        processes.fail("nobody reads what it prints any more.")
+        return 128 + signal.SIGPIPE  # as other commands end then
     except OSError as error:
-        if error.filename is None:
+        streams.end_output()
+        if error.filename is None and error.errno not in streams.LOST:
             processes.end_with(error)
             raise
-        return _refused(f"{error.filename} can't be used ({error.strerror}): check the path, its permissions and the disk.")
+        name = error.filename or "standard output, or a file,"
+        return _refused(f"{name} can't be used ({error.strerror}): check the path, its permissions and the disk.")
     except Exception as error:
         processes.end_with(error)
         raise

@@ -1,9 +1,11 @@
-"""SIGTERM and Ctrl-C as a request to stop at the end of the step."""
+"""SIGTERM, Ctrl-C and a terminal that hangs up as a request to stop at the end of the step."""
 
 import contextlib
 import os
 import signal
 import sys
+
+from cnn_jax import streams
 
 
 class Stopped(Exception):
@@ -15,10 +17,11 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Catches SIGTERM and the first SIGINT while entered; `signal_number` is None until one came.
+    """Catches SIGTERM, SIGHUP and the first SIGINT while entered; `signal_number` is None until one came.
 
-    A further SIGINT ends the process at once, with exit code 130: an exception could be swallowed by a callback of a library, and
-    would wait for its threads. What is on the disk is whole at every moment.
+    What the process was started to ignore stays ignored: SIGHUP under nohup, SIGINT in the background of a script. A further SIGINT
+    ends the process at once, with exit code 130: an exception could be swallowed by a callback of a library, and would wait for its
+    threads. What is on the disk is whole at every moment.
 
     Args:
         ends_process: if False, as in a notebook, a further SIGINT raises KeyboardInterrupt instead.
@@ -28,12 +31,15 @@ class StopRequest:
         self.signal_number, self._ends_process = None, ends_process
 
     def __enter__(self):
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        caught = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in caught}
         return self
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.signal_number is not None and self._ends_process:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # while Python ends, a KeyboardInterrupt would be a traceback
 
     def _handle(self, number, frame):
         if self.signal_number is not None and number == signal.SIGINT:
@@ -43,7 +49,10 @@ class StopRequest:
                 sys.stdout.flush()
             os._exit(128 + number)
         self.signal_number = number
-        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")  # print may be what was interrupted
+        with contextlib.suppress(OSError):
+            if number == signal.SIGHUP:
+                streams.silence_terminal()
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")  # print may be what was interrupted
 
     def raise_if_set(self):
         """Raises Stopped once a signal came."""
