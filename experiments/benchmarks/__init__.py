@@ -29,5 +29,6 @@ BENCHMARKS = (
     "train_step",
     "evaluate",
     "seeds",
+    "scaling",
 )
 """In the order in which they are listed."""
