@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def _benchmark(name, *argv):
     record = {
         "benchmark": name,
         "about": inspect.getdoc(module),
-        "command": shlex.join(["python", "-m", MODULE, name, *configuration.without_flag(argv, "output")]),
+        "command": _typed(name, configuration.without_flag(argv, "output")),
         "peers": bool(module.NEEDS) and not options.without_peers,
         "repeats": options.repeats,
         "rows": [],
@@ -80,11 +81,17 @@ def _benchmark(name, *argv):
     return [row["case"] for row in record["rows"] if row["failed"]]
 
 
+def _typed(name, argv):
+    """The command for the record, in which the folders of this machine have no names."""
+    words = [re.sub(r"^(--?[\w-]+=)?/.*", r"\1DIR", word, flags=re.DOTALL) for word in argv]
+    return shlex.join(["python", "-m", MODULE, name, *words])
+
+
 def _options(name, module, argv):
     """The flags of a benchmark, those of the command among them."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {MODULE} {name}",
-        description=inspect.getdoc(module),
+        description=inspect.getdoc(module).replace("%", "%%"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

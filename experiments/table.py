@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cnn_jax.reporting.table import AVERAGING, headline_table, read_records, relative_link, results_page, update_block
 from cnn_jax.run import guarded
+from experiments.benchmarks import page as benchmarks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,10 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = options.results / "README.md"
         page.write_text(results_page(records), encoding="utf-8", newline="\n")
         print(f"{page}: {len(records)} records")
+        measured = options.results / "benchmarks"
+        speeds = benchmarks.read(measured)
+        if speeds:
+            (measured / "README.md").write_text(benchmarks.page(speeds), encoding="utf-8", newline="\n")
+            print(f"{measured / 'README.md'}: {len(speeds)} records")
         if options.readme:
             table = headline_table(records, link_base=relative_link(options.readme, options.results), brief=True)
             if update_block(options.readme, "results", f"{table}\n\n{AVERAGING}"):
                 print(f"{options.readme}: block of results updated")
+            table = benchmarks.short_table(speeds, relative_link(options.readme, measured) + "/")
+            if speeds and update_block(options.readme, "benchmarks", f"{table}\n\n{benchmarks.RATIOS}"):
+                print(f"{options.readme}: block of benchmarks updated")
 
     return guarded(command)
 

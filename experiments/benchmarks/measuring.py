@@ -169,11 +169,9 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 def samples(sides: Mapping[str, Callable[[int], float]], repeats: int, seconds: float) -> tuple[int, dict[str, list[float]]]:
     """(how often the work is done in one repetition, {side: seconds that the work once took, by repetition}).
 
-    Before anything counts, each side does the work twice: once to compile and warm up, once to see how often it must be done for the
-    fastest to take `seconds`.
+    Each side should have done its work once before, so that all is compiled. It does it once more here, to see how often it must be
+    done for the fastest to take `seconds`.
     """
-    for run in sides.values():
-        run(1)
     times = min(max(math.ceil(seconds / min(run(1) for run in sides.values())), 1), MOST_TIMES)
     taken = {side: [] for side in sides}
     for side in order(list(sides), repeats):
@@ -240,7 +238,7 @@ def compare(
             try:
                 running[side] = (where or Apart)(module, side, {**case.settings, **(hidden or {})})
                 facts[side] = running[side].facts
-                running[side](1)  # compiled here, where a side that fails doesn't take the other along
+                running[side](1)  # compiles; and a side that fails here doesn't take the other along
             except SideFailed as error:
                 failed[side] = str(error)
                 running.pop(side, None)

@@ -45,12 +45,16 @@ def measure(options):
     """A row a network, size and batch."""
     for case in cases(options):
         row = measuring.compare(__name__, case, SIDES, options, note=note)
-        known = row["facts"].get("cnn_jax", {})
-        if known.get("peak_flops"):
-            row["share_of_peak"] = {
-                side: 6 * known["multiply_adds"] * rate / known["peak_flops"] for side, rate in row["rates"].items()
-            }
-        yield row
+        yield row | share_of_peak(row)
+
+
+def share_of_peak(row) -> dict:
+    """{"share_of_peak": {side: 0 to 1}} of a row whose accelerator is known, else nothing."""
+    known = row["facts"].get("cnn_jax", {})
+    if not known.get("peak_flops"):
+        return {}
+    each = {side: 6 * known["multiply_adds"] * rate / known["peak_flops"] for side, rate in row["rates"].items()}
+    return {"share_of_peak": each}
 
 
 def cases(options) -> list[measuring.Case]:
