@@ -54,9 +54,10 @@ def _benchmark(name, *argv):
     options = _options(name, module, argv)
     missing = [needed for needed in module.NEEDS if importlib.util.find_spec(needed) is None]
     if missing and not options.without_peers:
+        extra = getattr(module, "EXTRA", "peers")
         raise InputError(
-            f"{', '.join(missing)} can't be imported, beside which {name} measures: install the extra 'peers' as pyproject.toml says "
-            "(pip install -c constraints.txt -e '.[peers]'), or give --without-peers."
+            f"{', '.join(missing)} can't be imported, beside which {name} measures: install the extra {extra!r} as pyproject.toml says "
+            f"(pip install -c constraints.txt -e '.[{extra}]'), or give --without-peers."
         )
     environment = measuring.apart(measuring.environment)
     options.platform = environment["platform"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmark
-from experiments.benchmarks import BENCHMARKS, evaluate, measuring, networks, page, seeds, train_step
+from experiments.benchmarks import BENCHMARKS, evaluate, measuring, neighbours, networks, page, seeds, train_step
 from tests.commands import Finished, assert_refused, read
 
 TINY = networks.Network("unet", {"base_width": 2, "depth": 1}, networks.unet)
@@ -156,6 +156,7 @@ def test_missing_peers_name_the_extra(run, monkeypatch):
         (("evaluate", "--models=resnet50"), ("resnet50", "deeplabv3plus_resnet50")),
         (("evaluate", "--context=144"), ("--context", "--window")),
         (("seeds", "--seeds=two"), ("--seeds", "'two'")),
+        (("neighbours", "--train=4"), ("--train", "at least 5")),
     ],
 )
 def test_unusable_flags_are_refused(run, arguments, words):
@@ -211,6 +212,25 @@ def test_seeds_together_take_the_steps_of_each(run):
     own = seeds.Seeds("tiny", (8, 12), 2, "float32", 2)  # were one seed's weights or batch given to all, both losses would be one
     _, metrics = own.together(own.states(stacked=True))
     assert abs(metrics["loss"][0] - metrics["loss"][1]) > 1e-3
+
+
+def test_neighbours_beside_scikit_learn(run, monkeypatch):
+    pytest.importorskip("sklearn")
+    random = np.random.default_rng(0)
+    images, labels, queries = (
+        random.integers(0, 256, (60, 9), np.uint8),
+        np.arange(60, dtype=np.int32) % 3,
+        np.eye(7, 9, dtype=np.uint8),
+    )
+    monkeypatch.setattr(neighbours, "read", lambda settings: (images, labels, queries[: settings["queries"]]))
+    finished, record = run("neighbours", "--train=60", "--queries=7", "--directory=/data")
+    assert finished.code == 0, finished.err
+    assert record["peers"] is True
+    for row, distance in zip(record["rows"], ("l1", "l2"), strict=True):
+        assert row["settings"] == {"distance": distance, "train": 60, "queries": 7}
+        assert row["note"] == "100.00% of predictions equal"
+        assert set(row["ratios"]) == {"scikit_learn"}
+        assert row["facts"] == {"cnn_jax": {}, "scikit_learn": {}}
 
 
 def test_folders_of_this_machine_are_not_recorded():
