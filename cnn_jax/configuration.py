@@ -20,8 +20,11 @@ from typing import Any, get_args, get_origin
 from cnn_jax import strict_json
 from cnn_jax.errors import InputError
 
+MOST = {"px": 2**16, "model": 2**14, "": 2**31 - 1}
+"""The greatest value of a length in px, of any number of a model's, and of other whole numbers."""
 
-def setting(default, help, *, unit="", choices=(), at_least=None, result=True, absent=dataclasses.MISSING):
+
+def setting(default, help, *, unit="", choices=(), at_least=None, at_most=None, result=True, absent=dataclasses.MISSING):
     """A configuration field.
 
     Args:
@@ -30,12 +33,14 @@ def setting(default, help, *, unit="", choices=(), at_least=None, result=True, a
         unit: the unit of its value, for `--help`.
         choices: the values allowed, where there are few.
         at_least: the least value allowed (of every element, for a tuple).
+        at_most: the greatest; None is what `MOST` says, beyond which array sizes and step counts would overflow.
         result: whether it can change what a run computes. Fields that can't (where the data lie, how much memory is used) may
             differ between a run and its repetition, and stay out of the digest.
         absent: of a field younger than the first records, the value that means what runs did before; a record without the field
             is read as having it, and it stays out of the digest, so that old records keep theirs.
     """
-    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "at_least": at_least, "result": result, "absent": absent}
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "result": result, "absent": absent}
+    metadata |= {"at_least": at_least, "at_most": at_most}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -364,7 +369,7 @@ def _typed(path: str, kind, value):
         if not open_ended and len(value) != len(kinds):
             raise InputError(f"{path} takes {describe(kind)}, not {value!r}.")
         if open_ended and kinds[0] is str:
-            value = [str(v) for v in value]  # a tile called 8 is a name
+            value = [str(v) if type(v) is int else v for v in value]  # a tile called 8 is a name
         return tuple(
             _typed(path, kinds[0] if open_ended else k, v)
             for k, v in zip(kinds[:1] * len(value) if open_ended else kinds, value, strict=True)
@@ -410,6 +415,11 @@ def check(config: Config) -> None:
                 raise InputError(f"{path} is {value!r}; it must be finite.")
             if least is not None and number < least:
                 raise InputError(f"{path} is {value!r}; it must be at least {least}.")
+            most = option.metadata["at_most"] or MOST.get("model" if path.startswith("model.") else option.metadata["unit"])
+            if most is None and type(number) is int and path != "seed":
+                most = MOST[""]
+            if most is not None and not isinstance(number, str | bool) and number > most:
+                raise InputError(f"{path} is {value!r}; it must be at most {most}.")
             if option.metadata["unit"] == "0 to 1" and not 0 <= number <= 1:
                 raise InputError(f"{path} is {value!r}; it must lie between 0 and 1.")
     if config.seed >= 2**32:
@@ -481,7 +491,7 @@ def from_dict(record: Mapping, where: str = "config.json") -> Config:
     if not isinstance(record, Mapping):
         raise InputError(f"{where} must hold an object with the fields of a configuration.")
     task = record.get("task", "segmentation")
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"{where}: task is {task!r}: {nearest(task, TASKS)}.")
     config = TASKS[task]()
     model = record.get("model")

@@ -47,7 +47,7 @@ class AsymmetricUNet(nn.Module):
 
     num_classes: int
     base_width: int = field(default=64, metadata={"at_least": 1})
-    depth: int = field(default=4, metadata={"at_least": 0})
+    depth: int = field(default=4, metadata={"at_least": 0, "at_most": 12})
     squeeze_excitation: str = field(default="channel", metadata={"choices": SQUEEZE_EXCITATIONS})
     reduction: int = field(default=16, metadata={"at_least": 1})
     aspp: bool = True

@@ -33,7 +33,7 @@ class UNet(nn.Module):
 
     num_classes: int
     base_width: int = field(default=64, metadata={"at_least": 1})
-    depth: int = field(default=4, metadata={"at_least": 0})
+    depth: int = field(default=4, metadata={"at_least": 0, "at_most": 12})
     norm: str = field(default="batch", metadata={"choices": NORMS})
     upsampling: str = field(default="transposed", metadata={"choices": UPSAMPLINGS})
     dropout: float = field(default=0.0, metadata={"unit": "0 to 1"})
