@@ -1,5 +1,6 @@
 """Benchmarks: the arithmetic of ratios, the turns, sides in processes of their own, each benchmark at a tiny size; no time is asserted."""
 
+import importlib
 import json
 import os
 import textwrap
@@ -107,6 +108,9 @@ def test_each_side_has_a_process_and_failures_are_told(tmp_path, monkeypatch):
                 if side == "refuses":
                     raise ValueError("it needs\\nmore")
                 return (lambda times: os._exit(3) if side == "dies" else None), {"pid": os.getpid(), **settings}
+
+            def die():
+                os._exit(4)
         """),
         encoding="utf-8",
     )
@@ -121,6 +125,8 @@ def test_each_side_has_a_process_and_failures_are_told(tmp_path, monkeypatch):
     assert facts.pop("pid") != os.getpid()
     assert facts == {"size": 3, "folder": "/data"}
     assert row["settings"] == {"size": 3}
+    with pytest.raises(measuring.SideFailed, match="ended before"):
+        measuring.apart(importlib.import_module("three_sides").die)
 
 
 # ---- the command

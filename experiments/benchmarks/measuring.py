@@ -1,5 +1,6 @@
 """How benchmarks measure: each side in a process of its own, in turns, compilation left out, medians and ratios with their range."""
 
+import concurrent.futures
 import contextlib
 import importlib
 import importlib.metadata
@@ -16,6 +17,7 @@ PEERS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumen
 """Packages whose versions are recorded where they are installed."""
 
 MOST_TIMES = 1000
+PATIENCE_S = 30
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Apart:
     def __init__(self, module: str, side: str, settings: Mapping):
         self._connection, child = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_serve, args=(child, module, side, dict(settings)), daemon=True)
+        # Not a daemon, which could have no processes of its own, such as those that read data.
+        self._process = context.Process(target=_serve, args=(child, module, side, dict(settings)))
         self._process.start()
         child.close()
         try:
@@ -111,10 +114,11 @@ class Apart:
         return answer
 
     def close(self):
-        """Ends the process."""
+        """Ends the process, by itself if it can, so that it ends those it has started."""
+        self._connection.close()
+        self._process.join(PATIENCE_S)
         self._process.kill()
         self._process.join()
-        self._connection.close()
 
 
 def _serve(connection, module, side, settings):
@@ -137,9 +141,15 @@ def apart(function: Callable, *arguments):
     """`function(*arguments)`, computed in a process of its own that is gone afterwards; both must be importable or plain data.
 
     An accelerator that only one process may hold is free again, and what is imported doesn't count for the next.
+
+    Raises:
+        SideFailed: the process ended before it had the answer.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise SideFailed("its process ended before it was done") from error
 
 
 def _last_line(error):
@@ -180,14 +190,20 @@ def samples(sides: Mapping[str, Callable[[int], float]], repeats: int, seconds: 
 
 
 def row(
-    case: Case, seconds: Mapping[str, Sequence[float]], facts: Mapping[str, Mapping], *, times: int = 1, note: str = "", failed=()
+    case: Case,
+    seconds: Mapping[str, Sequence[float]],
+    facts: Mapping[str, Mapping] = (),
+    *,
+    times: int = 1,
+    note: str = "",
+    failed=(),
 ) -> dict:
     """A case's part of the record.
 
     Args:
         case: what was done.
         seconds: {side: seconds that the case's work once took, a value a repetition}; the first side is ours.
-        facts: {side: what `prepare` tells of it}.
+        facts: {side: what `prepare` tells of it}, where there is something.
         times: how often the work was done in one repetition.
         note: a remark for the table.
         failed: {side: why it did nothing}, where one did.
@@ -205,7 +221,7 @@ def row(
         "ratios": {other: ratio(seconds[first], seconds[other]) for other in others},
         "rates": {side: case.work / statistics.median(taken) for side, taken in seconds.items()},
         "seconds": {side: list(taken) for side, taken in seconds.items()},
-        "facts": {side: dict(known) for side, known in facts.items()},
+        "facts": {side: dict(known) for side, known in dict(facts).items()},
         "note": note,
         "failed": dict(failed),
     }
