@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin
 from cnn_jax import strict_json
 from cnn_jax.errors import InputError
 
-MOST = {"px": 2**16, "model": 2**14, "": 2**31 - 1}
+MOST = {"px": 2**16, "model": 2**14, "whole": 2**31 - 1}
 """The greatest value of a length in px, of any number of a model's, and of other whole numbers."""
 
 
@@ -392,6 +392,14 @@ def describe(kind) -> str:
     return words[kind]
 
 
+def _most(path, option):
+    if path.startswith("model."):
+        return MOST["model"]
+    if option.metadata["unit"] == "px":
+        return MOST["px"]
+    return MOST["whole"] if option.type in (int, tuple[int, ...]) and path != "seed" else float("inf")
+
+
 def check(config: Config) -> None:
     """Holds every field to its type, choices and least value, and fields to each other; tuples come out as tuples.
 
@@ -415,10 +423,8 @@ def check(config: Config) -> None:
                 raise InputError(f"{path} is {value!r}; it must be finite.")
             if least is not None and number < least:
                 raise InputError(f"{path} is {value!r}; it must be at least {least}.")
-            most = option.metadata["at_most"] or MOST.get("model" if path.startswith("model.") else option.metadata["unit"])
-            if most is None and type(number) is int and path != "seed":
-                most = MOST[""]
-            if most is not None and not isinstance(number, str | bool) and number > most:
+            most = option.metadata["at_most"] or _most(path, option)
+            if isinstance(number, int | float) and number > most:
                 raise InputError(f"{path} is {value!r}; it must be at most {most}.")
             if option.metadata["unit"] == "0 to 1" and not 0 <= number <= 1:
                 raise InputError(f"{path} is {value!r}; it must lie between 0 and 1.")
