@@ -47,6 +47,7 @@ _COSTS = {
 def page(comparison: Comparison) -> str:
     """The page, from the comparison and the records that it was made from."""
     looks = {variant.name: index for index, variant in enumerate(comparison.variants)}
+    scenes = _scenes(comparison)  # first: what can't be used is told before the charts are drawn
     sections = [
         _verdict(comparison),
         _tables(comparison),
@@ -54,7 +55,7 @@ def page(comparison: Comparison) -> str:
         _costs(comparison, looks),
         _classes(comparison, looks),
         _pairs(comparison),
-        _scenes(comparison),
+        scenes,
         _confusions(comparison),
         _calibration(comparison),
         _notes(comparison),

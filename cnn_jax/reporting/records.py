@@ -27,6 +27,7 @@ import filelock
 from cnn_jax import configuration, strict_json
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
+from cnn_jax.reporting.record_checks import check_origin, check_summary
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "pillow", "dm-pix")
 OPTIONAL_PACKAGES = ("tensorflow-datasets", "array-record", "scikit-learn", "scikit-image", "joblib")
@@ -120,7 +121,12 @@ class Record:
     @property
     def summary(self) -> dict | None:
         """The final figures; None while the run isn't finished."""
-        return read_object(self.workdir / "summary.json") if (self.workdir / "summary.json").exists() else None
+        path = self.workdir / "summary.json"
+        if not path.exists():
+            return None
+        summary = read_object(path)
+        check_summary(path, summary)
+        return summary
 
     def begin(self, environment: dict) -> None:
         """Writes configuration and environment before step 0; of a run that is resumed, notes where it goes on.
@@ -260,13 +266,16 @@ def read_run(run) -> tuple[Config, dict, dict]:
     """(configuration, environment, summary) of a finished run.
 
     Raises:
-        InputError: the folder holds no finished run.
+        InputError: the folder holds no finished run, or a file there is not as a run writes it.
     """
     run = Path(run)
     for name in ("config.json", "environment.json", "summary.json"):
         if not (run / name).is_file():
             raise InputError(f"{run} holds no finished run: {name} is missing; give the --workdir of a run that has ended.")
-    return configuration.read(run / "config.json"), read_object(run / "environment.json"), read_object(run / "summary.json")
+    config, environment, summary = (read_object(run / name) for name in ("config.json", "environment.json", "summary.json"))
+    check_origin(run, config, environment)
+    check_summary(run / "summary.json", summary)
+    return configuration.from_dict(config, str(run / "config.json")), environment, summary
 
 
 def environment(config: Config, fingerprint: str, command: str) -> dict:
