@@ -61,6 +61,17 @@ def command(capsys):
     return run
 
 
+@pytest.fixture
+def few_pictures(monkeypatch):
+    """Runs draw no pictures of their own, which take a third of so small a run's time: they are left to the tests without this."""
+    from cnn_jax.reporting import classifier_pictures
+    from cnn_jax.segmentation import Segmentation
+
+    monkeypatch.setattr(Segmentation, "pictures", lambda *arguments: None)
+    for name in ("draw", "prediction_pictures"):
+        monkeypatch.setattr(classifier_pictures, name, lambda *arguments: None)
+
+
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
     """A run that nothing interrupted, made by the real command: (its workdir, its exit code and output)."""

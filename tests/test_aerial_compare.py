@@ -73,7 +73,7 @@ def tiny() -> study.Study:
 
 
 @pytest.fixture
-def command(tmp_path, capsys, quick_compilation):
+def command(tmp_path, capsys, quick_compilation, few_pictures):
     def run(*arguments):
         capsys.readouterr()
         data = f"--config.data.directory={tmp_path / 'dubai'}"

@@ -11,6 +11,8 @@ from cnn_jax.errors import InputError
 
 KEYS = jax.random.split(jax.random.key(3), 24)
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 class Images:
     """So many images of noise with labels in turn, as a split of a set has them."""
@@ -55,6 +57,12 @@ def moved(image, down, right):
     return result
 
 
+def augmented(keys, given, **options):
+    """`augment_images`, compiled: each of its operations by itself would be compiled, too."""
+    config = ImageAugmentationConfig(**options)
+    return np.asarray(jax.jit(lambda keys, given: augment_images(keys, given, config))(keys, given))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_without_augmentation_images_are_only_scaled(channels):
     given = images(5, 7, channels)
@@ -66,7 +74,7 @@ def test_without_augmentation_images_are_only_scaled(channels):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_shift_moves_the_whole_image_and_zeros_come_in(size, channels):
     given = images(*size, channels)
-    got = np.asarray(jax.jit(augment_images, static_argnums=2)(KEYS, jnp.asarray(given), _Frozen(shift_px=2)))
+    got = augmented(KEYS, given, shift_px=2)
     shifts = set()
     for image, result in zip(given, got, strict=True):
         matches = [
@@ -83,7 +91,7 @@ def test_a_shift_moves_the_whole_image_and_zeros_come_in(size, channels):
 
 def test_flips_mirror_and_leave_nothing_out():
     given = images(6, 5, 3)
-    got = np.asarray(augment_images(KEYS, jnp.asarray(given), ImageAugmentationConfig(flip_horizontal_probability=0.5)))
+    got = augmented(KEYS, given, flip_horizontal_probability=0.5)
     scaled = given.astype(np.float32) * np.float32(1 / 255)
     mirrored = [bool(np.array_equal(result, image[:, ::-1])) for image, result in zip(scaled, got, strict=True)]
     same = [bool(np.array_equal(result, image)) for image, result in zip(scaled, got, strict=True)]
@@ -92,17 +100,17 @@ def test_flips_mirror_and_leave_nothing_out():
 
 
 def test_an_examples_augmentation_follows_its_key_alone():
-    given = jnp.asarray(images(6, 6, 1))
-    config = ImageAugmentationConfig(shift_px=2, rotation_probability=1.0, brightness_probability=1.0)
-    whole = augment_images(KEYS, given, config)
-    part = augment_images(KEYS[5:9], given[5:9], config)
+    given, options = images(6, 6, 1), {"shift_px": 2, "rotation_probability": 1.0, "brightness_probability": 1.0}
+    whole = augmented(KEYS, given, **options)
+    part = augmented(KEYS[5:9], given[5:9], **options)
     np.testing.assert_array_equal(whole[5:9], part)
 
 
 def test_mixup_blends_pairs_and_their_labels_alike():
     x = jax.random.uniform(jax.random.key(1), (24, 3, 3, 1))
     labels = jax.nn.one_hot(jnp.arange(24) % 5, 5)
-    blended, targets = mixup(KEYS, x, labels, 0.4)
+    blend = jax.jit(lambda keys: mixup(keys, x, labels, 0.4))
+    blended, targets = blend(KEYS)
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
     share = np.array([float(t[i % 5]) if i % 5 != (23 - i) % 5 else np.nan for i, t in enumerate(targets)])
     known = ~np.isnan(share)
@@ -111,7 +119,7 @@ def test_mixup_blends_pairs_and_their_labels_alike():
     np.testing.assert_allclose(blended[known], expected[known], atol=1e-6)
     assert share[known].min() < 0.2
     assert share[known].max() > 0.8  # Beta(0.4, 0.4) lies at both ends
-    again, _ = mixup(KEYS, x, labels, 0.4)
+    again, _ = blend(KEYS)
     np.testing.assert_array_equal(blended, again)
 
 
@@ -156,9 +164,3 @@ def test_class_weights_come_from_the_training_labels():
     logits, labels = jnp.zeros((1, 3)), jnp.eye(3)
     loss = Classification(given, data).loss
     np.testing.assert_allclose([loss(logits, labels[i : i + 1])[1] for i in range(3)], [10 / 12, 10 / 9, 10 / 9], rtol=1e-6)
-
-
-class _Frozen(ImageAugmentationConfig):
-    """Hashable, to be static under jit."""
-
-    __hash__ = object.__hash__

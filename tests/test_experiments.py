@@ -11,7 +11,6 @@ import pytest
 
 from cnn_jax import configuration, study
 from cnn_jax.classification import Classification
-from cnn_jax.reporting import classifier_pictures
 from cnn_jax.run import main
 from experiments import classic, classify, dense_vs_convolutional, mnist, overfitting
 from tests import commands
@@ -124,13 +123,6 @@ def test_shipped_model_takes_the_images_of_its_set(name, sets):
     images, labels = jax.eval_shape(lambda e: task.augment(jax.random.split(jax.random.key(0), 2), e), examples)
     assert images.shape == x.shape
     assert labels.shape == logits.shape
-
-
-@pytest.fixture
-def few_pictures(monkeypatch):
-    """A run's own pictures, which take most of so small a run's time, are left to the tests without this."""
-    for name in ("draw", "prediction_pictures"):
-        monkeypatch.setattr(classifier_pictures, name, lambda *arguments: None)
 
 
 @pytest.mark.parametrize(

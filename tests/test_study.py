@@ -51,7 +51,7 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def command(capsys, images, quick_compilation):
+def command(capsys, images, quick_compilation, few_pictures):
     def run(*arguments, pictures=None, directory=True):
         capsys.readouterr()
         where = [f"--config.data.directory={images}"] if directory else []
@@ -73,7 +73,6 @@ def test_every_variant_and_seed_is_a_record_and_a_second_call_runs_nothing(comma
         summary = commands.read(tmp_path / "s" / name / "summary.json")
         assert summary["test/images"] == 8
         assert np.array(summary["test/confusion"]).sum() == 8
-        assert (tmp_path / "s" / name / "figures" / "confusion_matrix.png").is_file()
     [(folder, records)] = drawn
     assert folder == tmp_path / "s" / "figures"
     assert [record.folder.name for record in records] == names
@@ -96,10 +95,10 @@ def test_models_and_config_seeds_are_other_words(command, tmp_path):
 
 
 def test_a_study_of_one_variant_and_seed_goes_on_as_the_whole(command, tmp_path):
-    assert command("--workdir", tmp_path / "s", "--variants=mlp", "--seeds=0,1").code == 0
-    assert command("--workdir", tmp_path / "s").code == 0
-    assert command("--workdir", tmp_path / "t").code == 0
-    for name in ("mlp-seed0", "softmax-seed1"):
+    assert command("--workdir", tmp_path / "s", "--variants=mlp", "--seeds=1").code == 0
+    assert command("--workdir", tmp_path / "s", "--seeds=1").code == 0
+    assert command("--workdir", tmp_path / "t", "--seeds=1").code == 0
+    for name in ("mlp-seed1", "softmax-seed1"):
         assert commands.summary(tmp_path / "s" / name) == commands.summary(tmp_path / "t" / name)
 
 
