@@ -45,6 +45,7 @@ def find(config: ImageDataConfig) -> StoredImages:
     try:
         builder = tfds.builder_from_directory(folder)
         features = builder.info.features
+        held = [name for name in SPLITS if name in builder.info.splits and builder.info.splits[name].num_examples]
     except Exception as error:  # a damaged JSON file ends in any of many errors
         raise InputError(f"{folder} can't be read as a TFDS set ({_brief(error)}): {again}.") from error
     if "array_record" not in {kind.value for kind in builder.info.available_file_formats()}:
@@ -53,18 +54,22 @@ def find(config: ImageDataConfig) -> StoredImages:
             f"`tfds convert_format --dataset_version_dir={_quoted(folder)} --out_file_format=array_record` ({_PREPARING_NEEDS})."
         )
     image, label = _keys(tfds, builder.info, config.source)
-    held = [name for name in SPLITS if name in builder.info.splits and builder.info.splits[name].num_examples]
     if "train" not in held:
         known = ", ".join(sorted(builder.info.splits)) or "none"
         raise InputError(f"data.source {config.source} has no split called train (it has {known}): choose another set.")
-    splits = {name: Records(tfds, builder, name, image, label) for name in held}
-    files = [Path(file) for name in held for file in builder.info.splits[name].filepaths]
-    outside = [file for file in files if Path(os.path.normpath(file)).parent != Path(os.path.normpath(folder))]
-    if outside:
-        raise InputError(f"{folder / 'dataset_info.json'} names the file {outside[0]}, which is not in its folder: {again}.")
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise InputError(f"{missing[0]} is missing: {again}.")
+    try:
+        splits = {name: Records(tfds, builder, name, image, label) for name in held}
+        shards = {Path(file): length for name in held for file, length in _shards(builder.info.splits[name])}
+    except Exception as error:  # as above
+        raise InputError(f"{folder} can't be read as a TFDS set ({_brief(error)}): {again}.") from error
+    for file, length in shards.items():
+        if Path(os.path.normpath(file)).parent != Path(os.path.normpath(folder)):
+            raise InputError(f"{folder / 'dataset_info.json'} names the file {file}, which is not in its folder: {again}.")
+        if not file.is_file():
+            raise InputError(f"{file} is missing: {again}.")
+        if _records(file) != length:
+            raise InputError(f"{file} is damaged, or hasn't the {length:,} records that dataset_info.json says: {again}.")
+    files = list(shards)
     for name in ("test", "validation"):
         if name in splits and splits[name].withheld():
             del splits[name]
@@ -178,6 +183,25 @@ def _newest(tfds, source, directory):
         f"{source} is not in {directory}: prepare it with {_command(source, directory)}, or say where it is with "
         "--config.data.directory."
     )
+
+
+def _shards(split):
+    """(file, number of records) of each shard of a split."""
+    return zip(split.filepaths, split.shard_lengths, strict=True)
+
+
+def _records(file):
+    """How many records a file has, None where it is damaged."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(str(file))
+        try:
+            return reader.num_records()
+        finally:
+            reader.close()
+    except (ValueError, RuntimeError):
+        return None
 
 
 def _check_classes(folder, again):

@@ -250,6 +250,8 @@ def test_damage_is_named(tmp_path):
     shard = folder / "cifar10-train.array_record-00000-of-00001"
     data = shard.read_bytes()
     shard.write_bytes(data[:2000] + bytes(len(data) - 2000))
+    assert f"{shard} is damaged" in refusal("cifar10", tmp_path)
+    shard.write_bytes(data[:2000] + bytes(20_000) + data[22_000:])  # the end, which says what the file holds, is whole
     train = open_set("cifar10", tmp_path).splits["train"]
     with pytest.raises(InputError, match=r"cifar10/3\.0\.2, split train, can't be read: prepare the set again"):
         train.arrays()
