@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_jax import configuration
 from cnn_jax.configuration import Config
-from cnn_jax.data import augmentation
+from cnn_jax.data import augmentation, resident
 from cnn_jax.data.images import ImageSet, ImageSource, open_images
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
@@ -42,7 +42,7 @@ class Classification:
         self.fingerprint = images.fingerprint
         self.sizes = {split: len(images.splits[split]) for split in SPLITS}
         self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
-        self._image_step = None
+        self._image_steps = {}
 
     @staticmethod
     def open(config: Config) -> ImageSet:
@@ -77,9 +77,15 @@ class Classification:
         """Random access to the training examples."""
         return ImageSource(self.images.splits["train"])
 
+    def resident(self) -> dict[str, np.ndarray]:
+        """What lies on each device, so that an example need only say its number."""
+        return resident.images(self.images.splits["train"], self.config.data.memory_budget_gib)
+
     def augment(self, keys, examples):
         """Training inputs: normalised images float32 `[batch, height, width, channels]`, class probabilities float32 `[batch, classes]`."""
         config = self.config.augmentation
+        if "number" in examples:
+            examples = resident.examples(examples)
         images = augment_images(keys, examples["image"], config)
         labels = jax.nn.one_hot(examples["label"], len(self.names))
         if config.mixup_alpha:
@@ -92,11 +98,11 @@ class Classification:
 
     def evaluator(self, split: str, devices) -> evaluate.ImageEvaluator:
         """Evaluates a split on the devices."""
-        if self._image_step is None:  # one for all splits, so that it is compiled once
+        if devices not in self._image_steps:  # one for all splits, so that it is compiled once
             step = evaluate.make_image_step(self.model(), self.normalize, len(self.names))
-            self._image_step = devices.predict(step)
+            self._image_steps[devices] = devices.predict(step)
         size = self.config.evaluation.batch_size
-        return evaluate.ImageEvaluator(self.images.splits[split], self._image_step, devices, size, len(self.names))
+        return evaluate.ImageEvaluator(self.images.splits[split], self._image_steps[devices], devices, size, len(self.names))
 
     def scores(self, evaluation: evaluate.ImageEvaluation, split: str) -> dict:
         """Loss and accuracies, keyed by split and averaging."""
@@ -195,14 +201,12 @@ def augment_images(keys, images, config):
     batch, height, width, channels = images.shape
     # One black pixel more than any shift needs: it is what is repeated beyond the image.
     rim = config.shift_px + 1
-    regions = jnp.pad(images, ((0, 0), (rim, rim), (rim, rim), (0, 0)))
-    regions = jnp.broadcast_to(regions, (*regions.shape[:3], 3))
-    rows, columns = regions.shape[1:3]
+    words = augmentation.packed(jnp.pad(images, ((0, 0), (rim, rim), (rim, rim), (0, 0))))
+    rows, columns = words.shape[1:]
     middle, shift = (rows // 2, columns // 2), config.shift_px
     cell = jnp.array([middle[0] - shift, middle[1] - shift, middle[0] + shift + 1, middle[1] + shift + 1], jnp.int32)
     examples = {
-        "image": regions,
-        "mask": jnp.zeros(regions.shape[:3], jnp.uint8),
+        "words": words,
         "cell_px": jnp.tile(cell, (batch, 1)),
         "extent_px": jnp.tile(jnp.array([rows, columns], jnp.int32), (batch, 1)),
     }

@@ -61,6 +61,12 @@ class DataConfig:
     memory_budget_gib: float = setting(
         4.0, "decoded scenes kept in memory up to this; others are read again", unit="GiB", at_least=0, result=False
     )
+    on_device: bool = setting(
+        False,
+        "keep the training set whole on each device, within memory_budget_gib; the same results",
+        result=False,
+        absent=False,
+    )
     prefetch_batches: int = setting(4, "batches read ahead of the device", unit="batches", at_least=1, result=False)
     scene_px: tuple[int, int] = setting((288, 512), "synthetic only: height and width of a scene", unit="px", at_least=32)
     scene_counts: tuple[int, int, int] = setting((24, 4, 8), "synthetic only: training, validation and test scenes", at_least=1)
@@ -89,6 +95,12 @@ class ImageDataConfig:
     std: tuple[float, ...] = setting((0.25,), "then divided by", unit="0 to 1")
     memory_budget_gib: float = setting(
         4.0, "decoded images kept in memory up to this; others are read again", unit="GiB", at_least=0, result=False
+    )
+    on_device: bool = setting(
+        False,
+        "keep the training set whole on each device, within memory_budget_gib; the same results",
+        result=False,
+        absent=False,
     )
     prefetch_batches: int = setting(4, "batches read ahead of the device", unit="batches", at_least=1, result=False)
 
@@ -443,6 +455,8 @@ def check(config: Config) -> None:
             raise InputError("selection.ks is for knn on pixels alone: leave it empty for other methods and features.")
         return
     training, evaluation = config.training, config.evaluation
+    if data.on_device and training.parallelism == "pmap":
+        raise InputError("data.on_device needs training.parallelism='jit': under pmap, set it to False.")
     if training.batch_size % training.accumulate:
         raise InputError(
             f"training.batch_size is {training.batch_size}, which training.accumulate={training.accumulate} does not divide; "

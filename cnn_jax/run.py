@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from cnn_jax import configuration, processes, streams
+from cnn_jax import compilation_cache, configuration, processes, streams
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
@@ -41,6 +41,7 @@ def guarded(command: Callable) -> int:
     """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its exit code."""
     from cnn_jax.training.preemption import Stopped
 
+    compilation_cache.keep_programs()
     streams.replace_closed()
     try:
         try:
@@ -125,6 +126,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
 
     from cnn_jax import tasks
     from cnn_jax.data.pipeline import read_ahead, training_batches
+    from cnn_jax.data.resident import Numbers
     from cnn_jax.data.scenes import SPLITS
     from cnn_jax.reporting import layers, records
     from cnn_jax.training import loop, optimizer
@@ -170,8 +172,10 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
         ema_decay=config.optimizer.ema_decay,
         axis_name=devices.axis_name,
     )
+    on_device = config.data.on_device
+    resident = task.resident() if on_device else {}
     batches = training_batches(
-        task.training_source,
+        Numbers(len(task.training_source)) if on_device else task.training_source,
         seed=config.seed,
         batch_size=training.batch_size,
         process_index=jax.process_index(),
@@ -204,7 +208,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
         return bool(training.patience and values) and len(values) - 1 - values.index(max(values)) >= training.patience
 
     stop.raise_if_set()
-    compiled_step = devices.train_step(train_step, config.seed)
+    compiled_step = devices.train_step(train_step, config.seed, resident)
     state = loop.train(
         devices.replicate(state),
         compiled_step,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cnn_jax import configuration
 from cnn_jax.configuration import Config
-from cnn_jax.data import aerial, augmentation
+from cnn_jax.data import aerial, augmentation, resident
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 from cnn_jax.data.scenes import SPLITS, SceneSet
 from cnn_jax.errors import InputError
@@ -108,9 +108,15 @@ class Segmentation:
         """Random access to the training regions."""
         return RegionSource(self.scenes["train"], self.config.data.crop_px, self.region_px)
 
+    def resident(self) -> dict[str, np.ndarray]:
+        """What lies on each device, so that an example need only say its number."""
+        return resident.scenes(self.training_source, self.config.data.memory_budget_gib)
+
     def augment(self, keys, regions):
         """Training crops from regions: normalised images float32 `[batch, height, width, 3]` and labels int32."""
         data = self.config.data
+        if "number" in regions:
+            regions = resident.regions(regions)
         images, labels = augmentation.augment_examples(keys, regions, self.config.augmentation, data.crop_px)
         return self.normalize(images), labels
 
@@ -123,7 +129,9 @@ class Segmentation:
         if devices not in self._window_steps:  # one for all splits, so that it is compiled once
             step = evaluate.make_window_step(self.model(), self.loss, self.normalize, len(self.names))
             self._window_steps[devices] = devices.predict(step)
-        return evaluate.SceneEvaluator(self.scenes[split], self._window_steps[devices], devices, self.config.evaluation, len(self.names))
+        return evaluate.SceneEvaluator(
+            self.scenes[split], self._window_steps[devices], devices, self.config.evaluation, len(self.names)
+        )
 
     def scores(self, evaluation: evaluate.Evaluation, split: str) -> dict:
         """Loss and figures of merit, keyed by split and averaging; None where no pixel was counted."""

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from cnn_jax.configuration import ImageDataConfig
 from cnn_jax.data.decoding import small_image
+from cnn_jax.data.pipeline import aligned
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 
@@ -76,12 +77,12 @@ class LabelledImages(Sequence):
         examples: the stored split that they are of.
         indices: which of its examples, int [n].
         decode: from the bytes of an image to uint8 [height, width, channels]; raises `InputError`, or anything on damaged bytes.
-        shape: height, width and channels.
+        shape: height, width and channels; an attribute too.
         keep: how many decoded images are kept.
     """
 
     def __init__(self, examples: Examples, indices, decode: Callable, shape: tuple[int, int, int], keep: int):
-        self._examples, self._decode, self._shape = examples, decode, shape
+        self._examples, self._decode, self.shape = examples, decode, shape
         self._indices = np.asarray(indices)
         # Pages of empty arrays take memory when they are first written. Two threads that decode the same image write the same.
         self._kept = np.empty((min(keep, len(self._indices)), *shape), np.uint8)
@@ -118,7 +119,7 @@ class LabelledImages(Sequence):
     def arrays(self, indices=None) -> tuple[np.ndarray, np.ndarray]:
         """These images and labels (all, without `indices`), copied: uint8 [n, height, width, channels] and int32 [n]."""
         indices = np.arange(len(self)) if indices is None else np.asarray(indices, int)
-        images, labels = np.empty((len(indices), *self._shape), np.uint8), np.empty(len(indices), np.int32)
+        images, labels = aligned((len(indices), *self.shape), np.uint8), np.empty(len(indices), np.int32)
 
         def fill(chunk):
             wanted = indices[chunk]

@@ -7,12 +7,14 @@ than small ones and no part is left out. The step is the position: batch n is th
 
 import collections
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
+from grain.experimental import index_shuffle
 
 from cnn_jax.data.scenes import IGNORED, Scene
 
@@ -22,8 +24,10 @@ READ_THREADS = 8  # reading and decoding release the interpreter; more threads t
 class DecodedScenes(Sequence):
     """Scenes decoded at first use: `scenes[i]` is `(image uint8 [h, w, 3], mask uint8 [h, w])`.
 
-    Results are kept until they fill `budget_bytes`. Of the scenes beyond that, the last two used are kept besides, because evaluation
-    takes many windows of one scene; the others are decoded again. Threads may share it.
+    Kept are `words(i)`, uint32 [h, w]: red, green, blue and class of a pixel are the four bytes of one word, the lowest first, so that
+    whatever moves pixels moves one array; image and mask are views of it. Results are kept until they fill `budget_bytes`. Of the
+    scenes beyond that, the last two used are kept besides, because evaluation takes many windows of one scene; the others are decoded
+    again. Threads may share it.
     """
 
     def __init__(self, scenes: Sequence[Scene], budget_bytes: float):
@@ -38,26 +42,37 @@ class DecodedScenes(Sequence):
         return len(self.scenes)
 
     def __getitem__(self, index):
+        return image_and_mask(self.words(index))
+
+    def words(self, index: int) -> np.ndarray:
+        """Scene `index`, uint32 [h, w]."""
         if index in self._kept:
             return self._kept[index]
         with self._locks[index]:
             with self._budget_lock:
-                known = dict(self._recent)
-            if index in self._kept or index in known:
-                return self._kept.get(index) or known[index]
+                known = dict(self._recent) | self._kept
+            if index in known:
+                return known[index]
             image, mask = self.scenes[index].read()
+            words = np.dstack([image, mask]).view("<u4")[..., 0]
             with self._budget_lock:
-                if image.nbytes + mask.nbytes <= self._left:
-                    self._left -= image.nbytes + mask.nbytes
-                    self._kept[index] = image, mask
+                if words.nbytes <= self._left:
+                    self._left -= words.nbytes
+                    self._kept[index] = words
                 else:
-                    self._recent.append((index, (image, mask)))
-            return image, mask
+                    self._recent.append((index, words))
+            return words
 
     @property
     def largest_px(self) -> tuple[int, int]:
         """The greatest height and the greatest width among the scenes."""
         return max(s.height_px for s in self.scenes), max(s.width_px for s in self.scenes)
+
+
+def image_and_mask(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Views of words uint32 [..., h, w]: the image uint8 [..., h, w, 3] and the mask uint8 [..., h, w]."""
+    pixels = words[..., None].view(np.uint8)
+    return pixels[..., :3], pixels[..., 3]
 
 
 def cell_bounds(size_px: int, cell_px: int) -> list[tuple[int, int]]:
@@ -70,34 +85,57 @@ def cell_bounds(size_px: int, cell_px: int) -> list[tuple[int, int]]:
 class RegionSource(grain.sources.RandomAccessDataSource):
     """Random access to the training regions of scenes, one a cell.
 
-    An element holds `image` uint8 [height, width, 3] and `mask` uint8 [height, width] of `region_px`; `cell_px` int32 [4] (top,
-    left, bottom, right, half-open) is the cell in the region's coordinates; `extent_px` int32 [2] is how much of the region, from
-    its top left corner, holds scene: a smaller scene is padded, its mask with `IGNORED`.
+    An element holds `words` uint32 [height, width] of `region_px`, pixels as in `DecodedScenes.words`, with views of them as `image` and
+    `mask`; `cell_px` int32 [4] (top, left, bottom, right, half-open) is the cell in the region's coordinates; `extent_px` int32 [2] is
+    how much of the region, from its top left corner, holds scene: a smaller scene is padded, its image with its edge, its mask with
+    `IGNORED`.
+
+    Attributes:
+        scene: of each element, int32 [n].
+        corner_px: of each element, its region's first row and column in the scene, int32 [n, 2].
+        cell_px: of all elements, int32 [n, 4].
+        extent_px: of all elements, int32 [n, 2].
     """
 
     def __init__(self, scenes: DecodedScenes, crop_px: tuple[int, int], region_px: tuple[int, int]):
         self.scenes, self.region_px = scenes, region_px
-        self.cells = [
+        cells = [
             (index, top, left, bottom, right)
             for index, scene in enumerate(scenes.scenes)
             for top, bottom in cell_bounds(scene.height_px, crop_px[0])
             for left, right in cell_bounds(scene.width_px, crop_px[1])
         ]
+        cells, region = np.array(cells, np.int32), np.array(region_px, np.int32)
+        self.scene = cells[:, 0]
+        sizes = np.array([(s.height_px, s.width_px) for s in scenes.scenes], np.int32)[self.scene]
+        self.corner_px = np.clip((cells[:, 1:3] + cells[:, 3:] - region) // 2, 0, np.maximum(sizes - region, 0))
+        self.cell_px = cells[:, 1:] - np.tile(self.corner_px, 2)
+        self.extent_px = np.minimum(region, sizes - self.corner_px)
 
     def __len__(self):
-        return len(self.cells)
+        return len(self.scene)
 
     def __getitem__(self, record_key):
-        index, top, left, bottom, right = self.cells[record_key]
-        image, mask = self.scenes[index]
-        rows, columns = self.region_px
-        y = int(np.clip((top + bottom - rows) // 2, 0, max(image.shape[0] - rows, 0)))
-        x = int(np.clip((left + right - columns) // 2, 0, max(image.shape[1] - columns, 0)))
-        return {
-            **cut(image, mask, y, x, self.region_px),
-            "cell_px": np.array([top - y, left - x, bottom - y, right - x], np.int32),
-            "extent_px": np.array([min(rows, image.shape[0] - y), min(columns, image.shape[1] - x)], np.int32),
-        }
+        element = {name: values[0] for name, values in self.batch([record_key]).items()}
+        image, mask = image_and_mask(element["words"])
+        return {**element, "image": image, "mask": mask}
+
+    def batch(self, record_keys) -> dict[str, np.ndarray]:
+        """Several elements, stacked, without the views."""
+        keys = np.asarray(record_keys)
+        words = aligned((len(keys), *self.region_px), np.uint32)
+        for region, key in zip(words, keys, strict=True):
+            (top, left), (height, width) = self.corner_px[key].tolist(), self.extent_px[key].tolist()
+            region[:height, :width] = self.scenes.words(self.scene[key])[top : top + height, left : left + width]
+            _pad(region, height, width)
+        return {"words": words, "cell_px": self.cell_px[keys], "extent_px": self.extent_px[keys]}
+
+
+def _pad(words, height, width):
+    """Fills words outside [:height, :width]: the image's edge again, with `IGNORED` above it in the word."""
+    ignored = np.uint32(IGNORED << 24)
+    words[:height, width:] = words[:height, width - 1 : width] | ignored
+    words[height:] = words[height - 1 : height] | ignored
 
 
 def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -108,6 +146,14 @@ def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.n
         image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
         mask = np.pad(mask, ((0, down), (0, right)), constant_values=IGNORED)
     return {"image": image, "mask": mask}
+
+
+def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An array not yet written, begun where a CPU device takes it as it is; any other would be copied there once more."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    bytes_ = np.empty(size + 64, np.uint8)
+    start = -bytes_.ctypes.data % 64
+    return bytes_[start : start + size].view(dtype).reshape(shape)
 
 
 def training_batches(source, *, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1) -> grain.MapDataset:
@@ -124,15 +170,32 @@ def training_batches(source, *, seed: int, batch_size: int, process_index: int =
         process_index: which of `process_count` processes this is.
         process_count: processes that share a batch.
     """
-    numbers = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    numbered = numbers.map_with_index(lambda position, number: (number, position))
     read = getattr(source, "batch", None) or (lambda numbers: stacked([source[number] for number in numbers]))
+    share, number_at = batch_size // process_count, shuffled(len(source), seed)
 
-    def read_batch(numbered):
-        numbers, positions = zip(*numbered, strict=True)
+    def read_batch(n):
+        positions = [process_index + process_count * i for i in range(n * share, (n + 1) * share)]
+        numbers = [number_at(position) for position in positions]
         return {**read(numbers), "position": np.array(positions, np.uint64).astype(np.uint32)}
 
-    return numbered[process_index::process_count].batch(batch_size // process_count, batch_fn=read_batch)
+    return grain.MapDataset.range(sys.maxsize).map(read_batch)
+
+
+def shuffled(length: int, seed: int) -> Callable[[int], int]:
+    """`position -> number` of an endless stream: each epoch holds 0 to `length` - 1 once, in an order of its own.
+
+    It is the order of `grain.MapDataset.range(length).seed(seed).shuffle().repeat()`, without Grain's objects about every number,
+    which took four times as long as the shuffling.
+    """
+    [first] = (
+        np.random.SeedSequence([seed, 1]).generate_state(1).tolist()
+    )  # as Grain derives the seed of a shuffle from its set's
+
+    def number_at(position):
+        epoch, index = divmod(position, length)
+        return index_shuffle(index, length - 1, (first + epoch) % 2**32, 4)
+
+    return number_at
 
 
 def stacked(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -21,22 +21,23 @@ def accelerator_notice() -> str:
 
 
 class CompiledStep:
-    """A training step with its seed, `(state, batch) -> (state, metrics)`: compiled at its first call, it knows what memory it needs.
+    """A training step with what stays the same, `(state, batch) -> (state, metrics)`: compiled at its first call, it knows what memory
+    it needs.
 
     Args:
-        step: `(state, batch, seed) -> (state, metrics)`, under `jit` or `pmap`.
-        seed: as the step takes it.
+        step: `(state, batch, *constant) -> (state, metrics)`, under `jit` or `pmap`.
+        constant: the seed, and what else the step takes from the devices.
     """
 
-    def __init__(self, step, seed):
-        self._step, self._seed, self._compiled = step, seed, None
+    def __init__(self, step, *constant):
+        self._step, self._constant, self._compiled = step, constant, None
 
     def __call__(self, state, batch):
-        return self._for(state, batch)(state, batch, self._seed)
+        return self._for(state, batch)(state, batch, *self._constant)
 
     def _for(self, state, batch):
         if self._compiled is None:
-            self._compiled = self._step.lower(state, batch, self._seed).compile()
+            self._compiled = self._step.lower(state, batch, *self._constant).compile()
         return self._compiled
 
     def memory_bytes(self, state, batch) -> int | None:
@@ -109,8 +110,9 @@ class Devices:
     def _split(self, batch):
         return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
 
-    def train_step(self, step, seed: int):
-        """`step` as a `CompiledStep` for these devices; the state given to it is used up."""
+    def train_step(self, step, seed: int, resident=()):
+        """`step` as a `CompiledStep` for these devices; the state given to it is used up. `resident` is a dict of host arrays that
+        each device gets whole, once; under `jit` alone."""
         seed = jax.device_put(np.uint32(seed), self.whole)
         if self.parallelism == "pmap":
             mapped = CompiledStep(jax.pmap(step, axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0), seed)
@@ -121,8 +123,9 @@ class Devices:
 
             split.memory_bytes = lambda state, batch: mapped.memory_bytes(state, self._split(batch))
             return split
-        inputs = self.whole, self.divided, self.whole
-        return CompiledStep(jax.jit(step, donate_argnums=0, in_shardings=inputs, out_shardings=(self.whole, self.whole)), seed)
+        inputs, resident = (self.whole, self.divided, self.whole, self.whole), jax.device_put(dict(resident), self.whole)
+        step = jax.jit(step, donate_argnums=0, in_shardings=inputs, out_shardings=(self.whole, self.whole))
+        return CompiledStep(step, seed, resident)
 
     def predict(self, function):
         """`function(variables, batch)` compiled: variables whole, the batch divided; every process can read all results."""

@@ -1,6 +1,5 @@
 """What training carries from step to step, and nothing else."""
 
-import functools
 from typing import Any
 
 import jax
@@ -31,13 +30,17 @@ class TrainState:
 def create(model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool) -> TrainState:
     """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width, channels)`.
 
-    XLA's own generator draws them, in one program: it compiles in a fifth of the time that JAX's default takes layer by layer. The
-    same seed may give other weights on another kind of device.
+    XLA's own generator draws them: it compiles in a fifth of the time that JAX's default takes layer by layer. The same seed may give
+    other weights on another kind of device. All is one program, and the seed its argument: of arrays made one by one, each shape
+    would be a program of its own, and another seed would be another program.
     """
-    key = jax.random.key(seed, impl="rbg")
-    variables = jax.jit(functools.partial(model.init, train=False))(key, jnp.zeros((1, *image_shape), jnp.float32))
-    average = jax.tree.map(jnp.copy, variables) if averaged else None
-    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average)
+
+    def state(key):
+        variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+        average = jax.tree.map(jnp.copy, variables) if averaged else None
+        return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average)
+
+    return jax.jit(state)(jax.random.key(seed, impl="rbg"))
 
 
 def parameter_count(variables) -> int:

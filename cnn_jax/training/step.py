@@ -45,8 +45,9 @@ def make_train_step(
         axis_name: the `pmap` axis, or None.
 
     Returns:
-        `(state, batch, seed) -> (state, metrics)`; the seed, uint32, is that of augmentation and dropout, and an argument so that
-        runs that differ in nothing else share one compiled program. Metrics are float32 scalars: loss, the accuracy, gradient_norm.
+        `(state, batch, seed, resident) -> (state, metrics)`; the seed, uint32, is that of augmentation and dropout, and an argument so
+        that runs that differ in nothing else share one compiled program. `resident` is a dict of arrays whole on each device, which
+        `augment` finds in every batch. Metrics are float32 scalars: loss, the accuracy, gradient_norm.
     """
 
     def total(tree):
@@ -67,7 +68,7 @@ def make_train_step(
         correct, labelled = hits(logits, labels)
         return loss_sum, (rest, {"loss": loss_sum, "count": count, "correct": correct, "labelled": labelled})
 
-    def step(state: TrainState, batch, seed):
+    def step(state: TrainState, batch, seed, resident=()):
         augmentation_key, dropout_key = jax.random.split(jax.random.key(seed))
         dropout_key = jax.random.fold_in(dropout_key, state.step)
         if axis_name is not None:
@@ -78,7 +79,7 @@ def make_train_step(
             rest, gradient, sums = carry
             number, examples = numbered
             keys = jax.vmap(lambda position: jax.random.fold_in(augmentation_key, position))(examples["position"])
-            images, labels = augment(keys, examples)
+            images, labels = augment(keys, {**examples, **dict(resident)})
             part_gradient, (rest, part_sums) = jax.grad(loss_of, has_aux=True)(
                 params, rest, images, labels, jax.random.fold_in(dropout_key, number)
             )

@@ -35,7 +35,8 @@ def regions_of(image, mask, *, centre=None, extent=None, count=1):
     """The same region `count` times; with `centre`, the cell is that pixel alone, so that the crop's place is known."""
     rows, columns = mask.shape
     cell = (0, 0, rows, columns) if centre is None else (*centre, centre[0] + 1, centre[1] + 1)
-    one = {"image": image, "mask": mask, "cell_px": np.int32(cell), "extent_px": np.int32(extent or (rows, columns))}
+    words = np.dstack([image, mask]).view("<u4")[..., 0]
+    one = {"words": words, "cell_px": np.int32(cell), "extent_px": np.int32(extent or (rows, columns))}
     return {name: jnp.asarray(np.repeat(value[None], count, axis=0)) for name, value in one.items()}
 
 
@@ -374,8 +375,7 @@ from cnn_jax.data.augmentation import augment
 config = AugmentationConfig(rotation_probability=1.0, saturation_probability=0.0)
 rng = np.random.default_rng(0)
 regions = {
-    "image": rng.integers(0, 256, (8, 64, 80, 3), np.uint8),
-    "mask": rng.integers(0, 5, (8, 64, 80), np.uint8),
+    "words": rng.integers(0, 5 << 24, (8, 64, 80), np.uint32),
     "cell_px": np.tile(np.int32([20, 20, 44, 60]), (8, 1)),
     "extent_px": np.tile(np.int32([64, 70]), (8, 1)),
 }

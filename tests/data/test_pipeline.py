@@ -3,6 +3,7 @@
 import itertools
 import threading
 
+import grain
 import numpy as np
 import pytest
 
@@ -12,7 +13,10 @@ from cnn_jax.data.pipeline import (
     Timed,
     cell_bounds,
     cut,
+    image_and_mask,
     read_ahead,
+    shuffled,
+    stacked,
     training_batches,
 )
 from cnn_jax.data.scenes import IGNORED, Scene
@@ -47,15 +51,15 @@ def test_regions_are_slices_of_their_scenes_with_the_cell_as_near_the_middle_as_
     scenes, held = make_scenes([(20, 33), (41, 16)])
     source = RegionSource(scenes, (8, 10), (15, 14))
     covered = [np.zeros(mask.shape, int) for _, mask in held]
-    for number, (index, top, left, bottom, right) in enumerate(source.cells):
+    for number in range(len(source)):
+        index, (y, x), region = source.scene[number], source.corner_px[number], source[number]
+        top, left, bottom, right = region["cell_px"] + [y, x, y, x]
         image, mask = held[index]
         covered[index][top:bottom, left:right] += 1
-        region = source[number]
         np.testing.assert_array_equal(region["extent_px"], [15, 14])
-        y, x = top - region["cell_px"][0], left - region["cell_px"][1]
-        np.testing.assert_array_equal(region["cell_px"], [top - y, left - x, bottom - y, right - x])
         assert 0 <= y <= mask.shape[0] - 15
         assert 0 <= x <= mask.shape[1] - 14
+        assert region["words"].dtype == np.uint32
         np.testing.assert_array_equal(region["image"], image[y : y + 15, x : x + 14])
         np.testing.assert_array_equal(region["mask"], mask[y : y + 15, x : x + 14])
         # The margins on both sides of the cell differ by one at most, unless the region lies at the scene's edge.
@@ -69,23 +73,29 @@ def test_regions_are_slices_of_their_scenes_with_the_cell_as_near_the_middle_as_
 def test_a_scene_smaller_than_a_region_is_padded_and_the_padding_ignored():
     scenes, held = make_scenes([(5, 30), (30, 7)])
     source = RegionSource(scenes, (8, 10), (12, 12))
-    padded = {source.cells[number][0]: source[number] for number in range(len(source))}
+    padded = {source.scene[number]: source[number] for number in range(len(source))}
     for index, (down, right) in enumerate([(7, 0), (0, 5)]):
-        region = padded[index]
         extent = [12 - down, 12 - right]
-        np.testing.assert_array_equal(region["extent_px"], extent)
-        assert region["image"].shape == (12, 12, 3)
-        assert (region["mask"][: extent[0], : extent[1]] != IGNORED).all()
-        assert (region["mask"][extent[0] :] == IGNORED).all()
-        assert (region["mask"][:, extent[1] :] == IGNORED).all()
-        np.testing.assert_array_equal(
-            region["image"][extent[0] :], np.repeat(region["image"][extent[0] - 1 : extent[0]], down, 0)
-        )
-        last = region["image"][:, extent[1] - 1 : extent[1]]
-        np.testing.assert_array_equal(region["image"][:, extent[1] :], np.repeat(last, right, 1))
+        np.testing.assert_array_equal(padded[index]["extent_px"], extent)
+        image, mask = image_and_mask(padded[index]["words"])
+        assert image.shape == (12, 12, 3)
+        assert (mask[: extent[0], : extent[1]] != IGNORED).all()
+        assert (mask[extent[0] :] == IGNORED).all()
+        assert (mask[:, extent[1] :] == IGNORED).all()
+        np.testing.assert_array_equal(image[extent[0] :], np.repeat(image[extent[0] - 1 : extent[0]], down, 0))
+        np.testing.assert_array_equal(image[:, extent[1] :], np.repeat(image[:, extent[1] - 1 : extent[1]], right, 1))
     y = 30 - 12
-    np.testing.assert_array_equal(padded[0]["image"][:5], held[0][0][:, y:])
-    np.testing.assert_array_equal(padded[1]["mask"][:, :7], held[1][1][y:])
+    np.testing.assert_array_equal(image_and_mask(padded[0]["words"])[0][:5], held[0][0][:, y:])
+    np.testing.assert_array_equal(image_and_mask(padded[1]["words"])[1][:, :7], held[1][1][y:])
+
+
+def test_a_batch_of_regions_is_its_elements_stacked():
+    scenes, _ = make_scenes([(20, 33), (5, 16)])
+    source = RegionSource(scenes, (8, 10), (15, 14))
+    numbers = [3, 12, 0, 3]
+    expected = stacked([source[number] for number in numbers])
+    same_batch(source.batch(numbers), {name: expected[name] for name in ("words", "cell_px", "extent_px")})
+    assert source.batch(numbers)["words"].ctypes.data % 64 == 0  # else a CPU device copies it
 
 
 def test_cut_inside_a_scene_is_a_slice():
@@ -123,14 +133,25 @@ def test_every_epoch_holds_every_example_once_in_another_order():
     assert all(list(epoch) != sorted(epoch) for epoch in order)
 
 
+@pytest.mark.parametrize("length", [1, 2, 11, 54_000])
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_the_order_is_grains(length, seed):
+    """Records tell a run's seed; the order that it stands for must not change."""
+    grains = grain.MapDataset.range(length).seed(seed).shuffle().repeat()
+    number_at = shuffled(length, seed)
+    for start in (0, 3 * length - 2, 10**9):
+        positions = range(max(start, 0), start + 40)
+        assert [number_at(position) for position in positions] == [grains[position] for position in positions]
+
+
 def test_every_cell_is_visited_once_an_epoch():
     scenes, _ = make_scenes([(20, 33), (9, 9)])
     source = RegionSource(scenes, (8, 10), (8, 10))
-    whole = {source[n]["image"].tobytes() for n in range(len(source))}
+    whole = {source[n]["words"].tobytes() for n in range(len(source))}
     assert len(whole) == len(source) == 3 * 4 + 2
     batches = training_batches(source, seed=0, batch_size=7)
     for epoch in range(2):
-        seen = [image.tobytes() for n in range(2) for image in batches[2 * epoch + n]["image"]]
+        seen = [words.tobytes() for n in range(2) for words in batches[2 * epoch + n]["words"]]
         assert len(seen) == len(source)
         assert set(seen) == whole
 

@@ -14,7 +14,7 @@ from cnn_jax.data.pipeline import DecodedScenes, RegionSource, training_batches
 from cnn_jax.data.scenes import Scene
 from cnn_jax.errors import InputError
 from cnn_jax.reporting.records import Record
-from tests.commands import STEPS, TINY, assert_refused, assert_same_state, metrics, saved_steps, summary, when
+from tests.commands import STEPS, TINY, assert_refused, assert_same_run, saved_steps, when
 
 
 def region_source():
@@ -86,19 +86,14 @@ def test_places_beyond_int32_are_refused(monkeypatch):
         resident.scenes(region_source(), 1.0)
 
 
-def test_a_run_is_the_same_and_goes_on_either_way(reference, tmp_path, command, monkeypatch):
-    """Begun with the scenes on the device and stopped, ended with the scenes on the host; and the other way round."""
-    for first in (True, False):
-        workdir = tmp_path / str(first)
-        with monkeypatch.context() as patch:
-            when(patch, Record, "log", 4, signal.SIGTERM)
-            assert command(*TINY, f"--config.data.on_device={first}", "--workdir", workdir).code == 143
-        assert 0 < saved_steps(workdir)[-1] < STEPS
-        assert command(*TINY, f"--config.data.on_device={not first}", "--workdir", workdir).code == 0
-        assert metrics(workdir) == metrics(reference[0])
-        ours, theirs = ({k: v for k, v in summary(run).items() if k != "step_memory_bytes"} for run in (workdir, reference[0]))
-        assert ours == theirs
-        assert_same_state(workdir, reference[0])
+def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host(reference, tmp_path, command, monkeypatch):
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        when(patch, Record, "log", 4, signal.SIGTERM)
+        assert command(*TINY, "--config.data.on_device=True", "--workdir", workdir).code == 143
+    assert 0 < saved_steps(workdir)[-1] < STEPS
+    assert command(*TINY, "--workdir", workdir).code == 0
+    assert_same_run(workdir, reference[0])
 
 
 def test_pmap_is_refused(tmp_path, command):
