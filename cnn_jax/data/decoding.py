@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageFile
+from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -34,6 +34,10 @@ LARGEST_IMAGE_PX = 2**29
 _STRIP_PX = 2**24  # so much of a decoded file is turned into numbers at once
 _LARGE_PX = 2**26
 _one_large_at_a_time = threading.Lock()
+
+# Pillow takes an image's memory in blocks. Of its usual 16 MiB glibc keeps many when they are freed, 1 GB after an orthophoto; blocks
+# above 32 MiB go back to the system.
+Image.core.set_block_size(2**26)
 
 # Pillow's readers, by how a file begins. They are called directly, not through Image.open, whose own limit on sizes is a global
 # and below the largest orthophotos, and which would also try formats that nobody keeps photographs in.
