@@ -6,7 +6,7 @@ functions). It has
     a docstring             its first line is what the command lists, the whole is --help and goes into the record: say what is
                             measured, what both sides do, where one does more, and what is left out
     NEEDS                   what its peers import, such as ("torch", "torchvision"); found missing, the command says which extra to
-                            install, unless --without-peers is given
+                            install ("peers", or the module's EXTRA), unless --without-peers is given
     add_arguments(parser)   its own flags; --repeats, --seconds, --without-peers and --output are the command's
     measure(options)        yields a row a case, as `measuring.row` makes them; the record is written after each, so that a case
                             that fails doesn't lose the others. `options.platform` is "cpu", "gpu" or "tpu"
@@ -29,6 +29,9 @@ BENCHMARKS = (
     "train_step",
     "evaluate",
     "seeds",
+    "neighbours",
     "scaling",
+    "input_pipeline",
+    "first_step",
 )
 """In the order in which they are listed."""
