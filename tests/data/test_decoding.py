@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.data import decoding
 from cnn_jax.data.decoding import examine, read_image, read_mask
 from cnn_jax.data.descriptions import BUILT_IN, LabelClass
 from cnn_jax.data.scenes import IGNORED
@@ -146,3 +147,28 @@ def test_a_size_that_pillow_warns_of_is_no_problem(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(fake_sets.raw_png(20_000, 10_000, 8, b""))
     assert examine(path).width_px == 20_000
+
+
+def test_files_decoded_in_strips_are_the_same(tmp_path, monkeypatch, palette_description, index_description):
+    """Of every mode, in strips that don't divide the height."""
+    colors = np.array([(255, 0, 0), (0, 255, 0), (9, 9, 9), (0, 0, 0)], np.uint8)
+    indexed = Image.fromarray(photograph()).convert("P")
+    indexed.save(tmp_path / "p.png")
+    images = [
+        tmp_path / "p.png",
+        save(photograph(), tmp_path / "rgb.jpg"),
+        save(GREY, tmp_path / "grey.png"),
+        save(GREY.astype(np.uint16) * 257, tmp_path / "deep.png"),
+    ]
+    masks = [
+        (save(colors[label_map(4)], tmp_path / "palette.png"), palette_description),
+        (save(np.array([0, 1, 3, 9], np.uint8)[label_map(4)], tmp_path / "index.png"), index_description),
+        (save(np.array([0, 1, 3, 40001], np.uint16)[label_map(4)], tmp_path / "deep_index.png"), index_description),
+    ]
+    whole = [read_image(path) for path in images], [read_mask(*mask) for mask in masks]
+    monkeypatch.setattr(decoding, "_STRIP_PX", 3 * WIDTH_PX)
+    assert all(np.array_equal(read_image(path), expected) for path, expected in zip(images, whole[0], strict=True))
+    for mask, (labels, unknown) in zip(masks, whole[1], strict=True):
+        again = read_mask(*mask)
+        assert np.array_equal(again[0], labels)
+        assert again[1] == unknown != {}
