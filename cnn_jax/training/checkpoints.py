@@ -1,11 +1,14 @@
 """Checkpoints by Orbax: saved in the background, the latest few and the best kept, a half-written one never loaded."""
 
 import functools
+import json
 import logging
 import sys
+import zlib
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint import checkpoint_managers
@@ -18,13 +21,18 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _overlook_abandoned(report, unraisable):
-    """Where one write fails, Orbax closes its event loop under the others, each of which would end in a traceback of its own."""
-    error = unraisable.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    """Where one read or write fails, Orbax leaves its others alone, each of which would end in a traceback of its own."""
+    code = getattr(unraisable.object, "cr_code", None)
+    abandoned = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+    if not (abandoned or (code is not None and "orbax" in Path(code.co_filename).parts)):
         report(unraisable)
 
 
 sys.unraisablehook = functools.partial(_overlook_abandoned, sys.unraisablehook)
+
+
+CHECKSUM = "checksum"
+"""Key, beside the metrics of a checkpoint, of a checksum. Orbax has none, and would load a bit that has turned on the disk."""
 
 
 class _Best:
@@ -57,6 +65,7 @@ class Checkpoints:
         policies = checkpoint_managers.preservation_policy
         self._best = best
         self.directory = Path(directory).absolute()  # Orbax fails late on relative paths
+        self._without_metrics = processes.agree(_set_aside(self.directory) if processes.first() else None)
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -89,7 +98,9 @@ class Checkpoints:
                 probe.rmdir()
             if step in self._manager.all_steps():
                 self._manager.delete(step)
-            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics or {}, force=True)
+            metrics = metrics or {}
+            metrics = {**metrics, CHECKSUM: _checksum(step, state, metrics)}
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
         except (OSError, ValueError) as error:
             raise self._unwritable(f"checkpoint of step {step}", error) from error
 
@@ -102,7 +113,8 @@ class Checkpoints:
             raise self._unwritable("checkpoint being saved", error) from error
 
     def _unwritable(self, what, error):
-        kept = f"the checkpoint of step {self.steps[-1]} is whole" if self.steps else "none was finished before"
+        steps = [step for step in self.steps if (self.directory / str(step)).is_dir()]
+        kept = f"the checkpoint of step {steps[-1]} is whole" if steps else "none was finished before"
         return InputError(
             f"the {what} could not be written to {self.directory} ({_first_line(error)}); free the disk or make it "
             f"writable and run the same command again: {kept}."
@@ -128,10 +140,14 @@ class Checkpoints:
         for candidate in reversed(self.steps) if step is None else [step]:
             folder = self.directory / str(candidate) / "default"  # Orbax's name for what is saved alone
             try:
+                if candidate in self._without_metrics:
+                    raise ValueError("its metrics are no JSON")
                 _check_readable(folder)
                 with ocp.StandardCheckpointer() as reader:  # the manager would remember how it failed
                     restored = reader.restore(folder, like)
                 metrics = dict(self._manager.metrics(candidate) or {})
+                if metrics.pop(CHECKSUM, None) not in (None, _checksum(candidate, restored, metrics)):
+                    raise ValueError("it is not what was saved")
             except Exception as error:  # Orbax raises whatever its readers of files do
                 damaged.append(candidate)
                 reason = _first_line(error)
@@ -161,6 +177,26 @@ def _check_readable(folder: Path) -> None:
     arrays = tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}).result()
     for key in arrays.list().result():
         arrays.read(key).result()
+
+
+def _checksum(step, state, metrics) -> int:
+    """CRC-32 of a step's number, metrics and arrays."""
+    checksum = zlib.crc32(json.dumps([step, metrics], sort_keys=True).encode())
+    for leaf in jax.tree.leaves(state):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8), checksum)
+    return checksum
+
+
+def _set_aside(directory) -> list[int]:
+    """Steps whose metrics are damaged: their files are renamed, for Orbax would fail on them when it opens the folder."""
+    steps = []
+    for path in directory.glob("*/metrics/metrics"):
+        try:
+            dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            path.rename(path.with_name("damaged"))
+            steps.append(int(path.parts[-3]) if path.parts[-3].isdecimal() else -1)
+    return steps
 
 
 def _first_line(error) -> str:
