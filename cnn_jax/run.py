@@ -178,8 +178,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
         Numbers(len(task.training_source)) if on_device else task.training_source,
         seed=config.seed,
         batch_size=training.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        share=devices.share(training.batch_size),
     )
     evaluators = {split: task.evaluator(split, devices) for split in ("validation", "test") if task.sizes[split]}
 

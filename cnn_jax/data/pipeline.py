@@ -156,25 +156,24 @@ def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
     return bytes_[start : start + size].view(dtype).reshape(shape)
 
 
-def training_batches(source, *, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1) -> grain.MapDataset:
+def training_batches(source, *, seed: int, batch_size: int, share: slice = slice(None)) -> grain.MapDataset:
     """The endless sequence of training batches of one process: element n is batch n, a dict of arrays.
 
-    Each epoch is shuffled anew over the whole source, then processes take turns, so that the union of what they read is what one
-    process would. Each example carries its `position` (uint32) in the stream, from which its augmentation follows.
+    Each epoch is shuffled anew over the whole source, then batches are divided among processes, so that what they read, one after the
+    other, is what one process would. Each example carries its `position` (uint32) in the stream, from which its augmentation follows.
 
     Args:
         source: random access to examples, which are dicts of arrays. One with a method `batch(indices)`, which returns the examples
             stacked, is asked for whole batches: small images are read many times as fast.
         seed: of the order.
         batch_size: over all processes.
-        process_index: which of `process_count` processes this is.
-        process_count: processes that share a batch.
+        share: the part of each batch that this process reads.
     """
     read = getattr(source, "batch", None) or (lambda numbers: stacked([source[number] for number in numbers]))
-    share, number_at = batch_size // process_count, shuffled(len(source), seed)
+    number_at = shuffled(len(source), seed)
 
     def read_batch(n):
-        positions = [process_index + process_count * i for i in range(n * share, (n + 1) * share)]
+        positions = range(n * batch_size, (n + 1) * batch_size)[share]
         numbers = [number_at(position) for position in positions]
         return {**read(numbers), "position": np.array(positions, np.uint64).astype(np.uint32)}
 
