@@ -14,7 +14,7 @@ MOST_BYTES = 2 * 2**30
 """What is kept for one kind of machine; beyond it the programs longest unused go."""
 
 SETTINGS = {
-    "jax_persistent_cache_min_compile_time_secs": 0.1,  # smaller programs are found no faster than they are compiled
+    "jax_persistent_cache_min_compile_time_secs": 0.02,  # smaller programs are found no faster than they are compiled
 }
 
 
