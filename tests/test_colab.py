@@ -35,7 +35,7 @@ def executed(parameters, ids=None, **variables):
     notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code" and (ids is None or cell.id in ids)]
     lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     notebook.cells.insert(1, nbformat.v4.new_code_cell(lines, id="filled-in"))
-    client = nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client = nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
     client.execute(env=commands.environment(**variables))
     return {cell.id: cell.outputs for cell in notebook.cells}
 
