@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from cnn_jax.layers.filter_gradient import Convolution
 from cnn_jax.layers.normalization import normalization
 
 DTYPES = ("float32", "bfloat16")
@@ -69,7 +70,7 @@ class ConvolutionNormActivation(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         kernel_px = (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
-        x = nn.Conv(
+        x = Convolution(
             self.features,
             kernel_px,
             strides=self.stride,

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.filter_gradient import Convolution
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.encoders import DILATED_ENCODERS, encoder, enlarged
@@ -39,7 +40,7 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x, *, train: bool):
         x = ConvolutionNormActivation(max(x.shape[-1] // 4, 1), name="convolution", **self.options)(x, train=train)
         x = nn.Dropout(0.1, deterministic=not train)(x)
-        return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
 
 
 def sow_auxiliary(module, features, size_px, options: dict, train: bool) -> None:
@@ -101,7 +102,7 @@ class DeepLabV3(nn.Module):
         aspp = ASPP(self.width, rates, separable=self.separable, dropout=self.dropout, name="aspp", **options)
         x = aspp(maps[max(maps)], train=train)
         x = _convolution(self.separable, self.width, "convolution", options)(x, train=train)
-        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
         size_px = images.shape[1:3]
         sow_auxiliary(self, maps[max(maps) // 2], size_px, options, train)
         return bilinear_resize(logits, *size_px)
@@ -159,7 +160,7 @@ class DeepLabV3Plus(nn.Module):
         x = jnp.concatenate([bilinear_resize(x, *low.shape[1:3]), low], axis=-1)
         for number in (1, 2):
             x = _convolution(self.separable, self.width, f"decoder_convolution_{number}", options)(x, train=train)
-        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
         return bilinear_resize(logits, *images.shape[1:3])
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES
+from cnn_jax.layers.filter_gradient import Convolution
 from cnn_jax.layers.normalization import normalization
 from cnn_jax.layers.pooling import average_pool, max_pool
 
@@ -45,7 +46,7 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        convolution = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
+        convolution = functools.partial(Convolution, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
         norm = normalization("batch", train=train, dtype=self.dtype, axis_name=self.axis_name)
 
         # Unlike in most architectures, normalisation and activation come before the convolution: each layer sees the same

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from cnn_jax.errors import InputError
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.filter_gradient import Convolution
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 
@@ -60,4 +61,4 @@ class EncoderUNet(nn.Module):
             x = block(features, name=f"decoder_{stride}_convolution_1")(x, train=train)
             x = block(features, name=f"decoder_{stride}_convolution_2")(x, train=train)
         x = x[:, : images.shape[1], : images.shape[2]]
-        return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.filter_gradient import Convolution
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.upsampling import BilinearTransposedConvolution, bilinear_resize
@@ -53,7 +54,7 @@ class FCN(nn.Module):
         maps = encoder("vgg16", width=self.width, **options)(images, train=train, feature_maps=True)
 
         def score(x, name):
-            return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name=name)(x.astype(jnp.float32))
+            return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name=name)(x.astype(jnp.float32))
 
         def enlarge(x, factor, name, size):
             x = BilinearTransposedConvolution(self.num_classes, factor, name=name)(x)
@@ -110,6 +111,6 @@ class DilatedFCN(nn.Module):
         x = maps[max(maps)]
         x = ConvolutionNormActivation(max(x.shape[-1] // 4, 1), name="convolution", **options)(x, train=train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
         sow_auxiliary(self, maps[max(maps) // 2], images.shape[1:3], options, train)
         return bilinear_resize(logits, *images.shape[1:3])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES
+from cnn_jax.layers.filter_gradient import Convolution
 from cnn_jax.layers.normalization import normalization
 from cnn_jax.layers.pooling import average_pool, max_pool
 
@@ -53,7 +54,7 @@ class ConvolutionNorm(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         kernel_px = (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
-        x = nn.Conv(
+        x = Convolution(
             self.features,
             kernel_px,
             strides=self.stride,

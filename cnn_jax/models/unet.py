@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.layers.filter_gradient import Convolution
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.upsampling import UPSAMPLINGS, upsampling
@@ -64,4 +65,4 @@ class UNet(nn.Module):
             if self.skips:
                 x = jnp.concatenate([skip, x], axis=-1)
             x = stage(x, f"decoder_{level}", features)
-        return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
