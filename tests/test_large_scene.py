@@ -24,7 +24,7 @@ SMALLEST = (
     "--config.training.steps=2",
     "--config.training.batch_size=2",
     "--config.optimizer.warmup_steps=1",
-    "--config.evaluation.window_px=(1024,1024)",
+    "--config.evaluation.window_px=(512,512)",
     "--config.evaluation.context_px=8",
 )
 
