@@ -113,8 +113,7 @@ class Checkpoints:
             raise self._unwritable("checkpoint being saved", error) from error
 
     def _unwritable(self, what, error):
-        steps = [step for step in self.steps if (self.directory / str(step)).is_dir()]
-        kept = f"the checkpoint of step {steps[-1]} is whole" if steps else "none was finished before"
+        kept = f"the checkpoint of step {self.steps[-1]} is whole" if self.steps else "none was finished before"
         return InputError(
             f"the {what} could not be written to {self.directory} ({_first_line(error)}); free the disk or make it "
             f"writable and run the same command again: {kept}."
