@@ -1,9 +1,9 @@
 """How long from the command to the first training step, with an empty cache of compiled programs and with one that another seed filled.
 
-The real command is started in a fresh process each time, with --config.training.log_every_steps=1, and watched from outside: the clock
-stops when metrics.jsonl has its first line, which tells of the first step when the two after it have been started. Interpreter,
-imports, data, tracing and compilation (or reading what was compiled) all count. Cold and warm runs take turns; before the warm ones a
-run with another seed has filled their cache. The last row is `import cnn_jax` by itself. There is no peer.
+The real command is started in a fresh process each time, for one step alone, and watched from outside: the clock stops when
+metrics.jsonl has its line of that step, and the process is ended. Interpreter, imports, data, tracing, compilation (or reading what was
+compiled) and the step itself all count. Cold and warm runs take turns; before the warm ones a run with another seed has filled their
+cache. The last row is `import cnn_jax` by itself. There is no peer.
 """
 
 import os
@@ -20,7 +20,7 @@ NEEDS = ()
 
 COMMANDS = {
     "U-Net": ("--config=smoke",),
-    "DeepLabV3+ ResNet-50": ("--config=smoke", "--config.model.name=deeplabv3plus", "--config.data.crop_px=(144,256)"),
+    "DeepLabV3+": ("--config=smoke", "--config.model.name=deeplabv3plus"),
 }
 """Case -> what follows `python -m experiments.aerial_unet`."""
 
@@ -46,8 +46,8 @@ def measure(options):
                     caches = filled if side == "warm" else empty
                     seconds[side].append(first_step(COMMANDS[name], caches, seed=number // 2))
         yield measuring.row(case, seconds)
-    imported = [float(_output("import time; t = time.perf_counter(); import cnn_jax; print(time.perf_counter() - t)"))]
-    imported += [float(_output("import time; t = time.perf_counter(); import cnn_jax; print(time.perf_counter() - t)"))]
+    timed = "import time; start = time.perf_counter(); import cnn_jax; print(time.perf_counter() - start)"
+    imported = [float(_output(timed)) for _ in range(options.repeats)]
     yield measuring.row(measuring.Case("import cnn_jax", unit="imports"), {"cnn_jax": imported})
 
 
@@ -60,8 +60,8 @@ def first_step(arguments, caches: str, seed: int) -> float:
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     with tempfile.TemporaryDirectory() as folder:
         metrics, log = Path(folder) / "run" / "metrics.jsonl", Path(folder) / "log"
-        command = [sys.executable, "-m", "experiments.aerial_unet", *arguments, "--config.training.log_every_steps=1"]
-        command += [f"--config.seed={seed}", "--workdir", str(metrics.parent)]
+        command = [sys.executable, "-m", "experiments.aerial_unet", *arguments, f"--config.seed={seed}"]
+        command += ["--config.training.steps=1", "--config.optimizer.warmup_steps=0", "--workdir", str(metrics.parent)]
         with log.open("w", encoding="utf-8") as output:
             start = time.perf_counter()
             process = subprocess.Popen(
