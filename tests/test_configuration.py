@@ -361,7 +361,13 @@ def test_the_digest_is_sixteen_hexadecimal_digits():
     assert digest(default()) == digest(default())
 
 
-NO_RESULT = {"data.directory", "data.memory_budget_gib", "data.prefetch_batches", "training.keep_checkpoints"}
+NO_RESULT = {
+    "data.directory",
+    "data.memory_budget_gib",
+    "data.prefetch_batches",
+    "data.on_device",
+    "training.keep_checkpoints",
+}
 
 
 @pytest.mark.parametrize("path", [path for path, _, _ in leaves(default())])
@@ -386,7 +392,7 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
         "tversky_beta",
         "weights",
     ]
-    younger = ["task", "variant", "training.patience", "training.remat", *(f"loss.{name}" for name in of_loss)]
+    younger = ["task", "variant", "training.patience", "training.remat", "data.on_device", *(f"loss.{name}" for name in of_loss)]
     for path in younger:
         section, _, name = path.rpartition(".")
         del (old[section] if section else old)[name]

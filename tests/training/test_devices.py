@@ -16,6 +16,7 @@ import pytest
 
 from cnn_jax.errors import InputError
 from cnn_jax.training.devices import Devices, accelerator_notice
+from tests import commands
 
 SCRIPT = textwrap.dedent(
     """
@@ -135,11 +136,7 @@ SCRIPT = textwrap.dedent(
 @pytest.fixture(scope="module")
 def eight():
     """What a process with eight devices reports."""
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
+    environment = os.environ | commands.devices(8) | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
