@@ -193,6 +193,11 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
     kept = processes.agree(
         record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or headline not in line)))
     )
+    if (kept[-1]["step"] if kept else 0) < start - start % training.log_every_steps:
+        raise InputError(
+            f"{record.workdir / 'metrics.jsonl'} ends before step {start}, of which there is a checkpoint; restore it, or give another "
+            "--workdir."
+        )
     history = [line[headline] for line in kept if headline in line]
 
     def validate(state, check):
