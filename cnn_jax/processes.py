@@ -161,13 +161,18 @@ def end_with(error: Exception) -> None:
     """
     if not several():
         return
-    import jax
-
-    if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
+    if of_another(error):
         _alarmed.set()
         time.sleep(LOST_S / 4)
     traceback.print_exception(error)
     fail("an error of our own, whose traceback it shows.")
+
+
+def of_another(error: Exception) -> bool:
+    """Whether an exception may be what becomes of a collective when another process is lost."""
+    import jax
+
+    return several() and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error))
 
 
 def leave() -> None:

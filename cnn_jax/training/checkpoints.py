@@ -102,6 +102,8 @@ class Checkpoints:
             metrics = {**metrics, CHECKSUM: _checksum(step, state, metrics)}
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
         except (OSError, ValueError) as error:
+            if processes.of_another(error):
+                raise
             raise self._unwritable(f"checkpoint of step {step}", error) from error
 
     def wait(self) -> None:
@@ -110,6 +112,8 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except (OSError, ValueError) as error:
+            if processes.of_another(error):
+                raise
             raise self._unwritable("checkpoint being saved", error) from error
 
     def _unwritable(self, what, error):
@@ -148,6 +152,8 @@ class Checkpoints:
                 if metrics.pop(CHECKSUM, None) not in (None, _checksum(candidate, restored, metrics)):
                     raise ValueError("it is not what was saved")
             except Exception as error:  # Orbax raises whatever its readers of files do
+                if processes.of_another(error):
+                    raise
                 damaged.append(candidate)
                 reason = _first_line(error)
                 continue
