@@ -89,6 +89,7 @@ def test_two_processes_stopped_then_one_lost_and_finished_by_one(alone, tmp_path
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_four_processes_stopped_then_one_of_two_lost_and_finished_by_four(alone, tmp_path):
     stopped(tmp_path, 4)
     survivor = lost(tmp_path, victim=1, lines=len(commands.metrics(tmp_path)) + 3)
