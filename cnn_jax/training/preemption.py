@@ -19,9 +19,8 @@ class Stopped(Exception):
 class StopRequest:
     """Catches SIGTERM, SIGHUP and the first SIGINT while entered; `signal_number` is None until one came.
 
-    What the process was started to ignore stays ignored: SIGHUP under nohup, SIGINT in the background of a script. A further SIGINT
-    ends the process at once, with exit code 130: an exception could be swallowed by a callback of a library, and would wait for its
-    threads. What is on the disk is whole at every moment.
+    SIGHUP stays ignored if it is, as under nohup. A further SIGINT ends the process at once, with exit code 130: an exception could be
+    swallowed by a callback of a library, and would wait for its threads. What is on the disk is whole at every moment.
 
     Args:
         ends_process: if False, as in a notebook, a further SIGINT raises KeyboardInterrupt instead.
@@ -31,7 +30,9 @@ class StopRequest:
         self.signal_number, self._ends_process = None, ends_process
 
     def __enter__(self):
-        caught = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+        caught = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            caught.append(signal.SIGHUP)
         self._previous = {number: signal.signal(number, self._handle) for number in caught}
         return self
 
