@@ -272,10 +272,7 @@ def test_page_is_made_from_records(tmp_path):
     records = page.read(tmp_path)
     assert list(records) == ["train_step", "seeds", "another"]
     text = page.page({"train_step": records["train_step"]})
-    assert (
-        "| [train_step](train_step.json) | 2 CPU cores | pytorch | 1 | 2.25 | 2.25, unet_16\\|x | 2.25, unet_16\\|x |"
-        in text
-    )
+    assert "| [train_step](train_step.json) | 2 CPU cores | pytorch | 1 | 2.25 | 2.25, unet_16\\|x | 2.25, unet_16\\|x |" in text
     assert "| unet_16\\|x | 2.25 (2.00 to 2.50) | 4.00 | 1.78 | 7 parameters |" in text
     assert "| unet_16\\|x |  | 8.00 |  | pytorch failed: no |" in text
 
@@ -399,3 +396,26 @@ def test_sliding_window_counts_what_our_evaluator_counts(torch):
     np.testing.assert_array_equal(counted.sum((1, 2)), [40 * 60] * 2)
     assert np.abs(counted - expected).sum() <= 8  # where two classes are all but equal, rounding decides
     assert (expected.sum((0, 1)) > 0).sum() > 1  # more than one class is predicted
+
+
+def test_collectives_of_a_program_by_hand():
+    from experiments.benchmarks.scaling import collectives
+
+    program = """
+      %all-reduce.1 = (f32[3,4]{1,0}, f32[]) all-reduce(%a, %b), channel_id=1, replica_groups={{0,1}}
+      ROOT all-gather-start.2 = (bf16[8]{0}, bf16[16]{0}) all-gather-start(%c), dimensions={0}
+      %fusion = f32[100]{0} fusion(%all-reduce.1), calls=%all-reduce_computation
+      %get = f32[3,4]{1,0} get-tuple-element(%all-reduce.1), index=0
+    """
+    assert collectives(program) == [("all-reduce", 4 * 12 + 4), ("all-gather", 2 * 24)]
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_devices_say_each_other_the_gradient_and_the_statistics():
+    from experiments.benchmarks import scaling
+
+    settings = {"model": "unet16", "size_px": [16, 16], "batch": 1, "processes": 1, "devices": 2}
+    facts = scaling._in_processes(settings)
+    assert (facts["devices"], set(facts["operations"])) == (2, {"all-reduce"})
+    assert 1 < facts["collective_bytes"] / facts["parameter_bytes"] < 1.01
+    assert facts["sent_bytes_per_device"] == facts["collective_bytes"]

@@ -26,7 +26,7 @@ _BYTES = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2,
 def add_arguments(parser):
     """Which networks, how many devices and processes."""
     parser.add_argument(
-        "--models", default="unet16,asymmetric_unet", help=f"of {','.join(networks.NETWORKS)} (default: %(default)s)"
+        "--models", default="unet16,asymmetric_unet64", help=f"of {','.join(networks.NETWORKS)} (default: %(default)s)"
     )
     parser.add_argument("--size", default="144x256", help="height and width of an image, px (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=1, help="images a device (default: 1)")
@@ -41,9 +41,11 @@ def measure(options):
     layouts += [(count, 1) for count in train_step.numbers("--processes", options.processes)]
     if options.batch < 1:
         raise InputError("--batch must be at least 1.")
-    for model in options.models.split(","):
+    models = options.models.split(",")
+    for model in models:
         if model not in networks.NETWORKS:
             raise InputError(f"--models names {model!r}: {configuration.nearest(model, networks.NETWORKS)}.")
+    for model in models:
         for processes, devices in layouts:
             layout = f"{processes} processes" if processes > 1 else f"{devices} device{'s' * (devices > 1)}"
             settings = {"model": model, "size_px": size, "batch": options.batch, "processes": processes, "devices": devices}
