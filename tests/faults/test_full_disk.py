@@ -1,0 +1,77 @@
+"""A disk that fills up, wherever a run is then: a sentence, the earlier checkpoint whole, and the same bits once there is room."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import TINY, assert_refused, assert_same_run, finish, saved_steps, start
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Function that mounts a file system of so many KiB, or changes its size, and returns its folder."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if sys.platform != "linux" or mount is None or umount is None:
+        pytest.skip("a small file system is made by mount, which this system has not")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def sized(kib):
+        options = f"size={kib}k" if not folder.is_mount() else f"remount,size={kib}k"
+        made = subprocess.run([mount, "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"a small file system can't be mounted: {made.stderr.strip()}")
+        return folder
+
+    try:
+        yield sized
+    finally:
+        subprocess.run([umount, "-l", folder], capture_output=True, check=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_disk_of_any_size(disk, reference, tmp_path):
+    """The disk is a little larger at each attempt of one run, so that it is full at another place each time."""
+    whole_kib = sum(path.stat().st_size + 4096 for path in reference[0].rglob("*")) // 1024
+    workdir, refused, places = disk(16) / "run", 0, set()
+    for kib in range(16, 2 * whole_kib, whole_kib // 16):
+        disk(kib)
+        saved = saved_steps(workdir) if (workdir / "checkpoints").is_dir() else []
+        finished = finish(start(*TINY, "--workdir", workdir), 600)
+        if finished.code == 0:
+            break
+        assert_refused(finished, workdir)
+        assert not (workdir / "summary.json").exists()
+        if saved:
+            assert max(saved_steps(workdir)) >= max(saved)
+        refused += 1
+        places.add(finished.err.replace(str(workdir), ""))
+    assert refused >= 5
+    assert len(places) >= 3, places
+    assert_same_run(workdir, reference[0])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("free_kib", [0, 4, 64, 200, 400])
+def test_disk_that_others_fill(free_kib, disk, reference, tmp_path):
+    """At the start of a run there is as little room; what is there already is a run with two checkpoints."""
+    folder = disk(16384)
+    workdir = shutil.copytree(reference[0], folder / "run")
+    (workdir / "summary.json").unlink()
+    shutil.rmtree(workdir / "checkpoints/12")
+    shutil.rmtree(workdir / "figures")
+    with contextlib.suppress(OSError), (folder / "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+    os.truncate(folder / "filling", max((folder / "filling").stat().st_size - 1024 * free_kib, 0))
+    finished = finish(start(*TINY, "--workdir", workdir), 600)
+    assert_refused(finished, folder)
+    assert saved_steps(workdir)[0] == 8
+    (folder / "filling").unlink()
+    assert finish(start(*TINY, "--workdir", workdir), 600).code == 0
+    assert_same_run(workdir, reference[0])
