@@ -164,7 +164,7 @@ def test_sums_go_beyond_32_bits():
 
 def test_batches_are_rounded_up_to_the_devices(window_step):
     scenes, held = make_scenes(SIZES)
-    three = types.SimpleNamespace(count=3, place=lambda batch: batch)
+    three = types.SimpleNamespace(count=3, place=lambda batch: batch, share=lambda size: slice(0, size))
     measured = evaluator(scenes, window_step, batch_size=4, devices=three)
     assert measured.batch_size == 6
     np.testing.assert_array_equal(measured.evaluate(VARIABLES).total, sum(expected_confusion(*pair) for pair in held))

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.data.scenes import IGNORED
+from cnn_jax.models.unet import UNet
 from cnn_jax.training import state as states
 from cnn_jax.training.losses import cross_entropy
 from cnn_jax.training.step import make_train_step
@@ -245,3 +246,27 @@ def test_labels_may_be_probabilities():
     for name, value in theirs.items():
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.variables, expected.variables)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_computing_again_and_in_half_precision_is_the_same_step():
+    """`remat` computes normalisations twice and changes no figure; bfloat16 changes them within its rounding."""
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=(2, 16, 16, 3)).astype(np.float32),
+        "mask": rng.integers(0, CLASSES, (2, 16, 16)).astype(np.uint8),
+        "position": np.arange(2, dtype=np.uint32),
+    }
+    before = states.create(UNet(CLASSES, base_width=4, depth=1), SGD, 0, (16, 16, 3), averaged=False)
+    done, roots = {}, {}
+    for name, dtype, options in [("plain", "float32", {}), ("remat", "float32", {"remat": True}), ("half", "bfloat16", {})]:
+        step = jax.jit(make_train_step(UNet(CLASSES, base_width=4, depth=1, dtype=dtype), cross_entropy, SGD, unchanged, **options))
+        program = step.lower(before, batch, np.uint32(0))
+        roots[name] = program.as_text().count("rsqrt")
+        done[name] = program.compile()(before, batch, np.uint32(0))
+    assert roots["remat"] > roots["plain"]
+    for name, tolerance in (("remat", 1e-6), ("half", 2e-2)):
+        assert float(done[name][1]["loss"]) == pytest.approx(float(done["plain"][1]["loss"]), rel=tolerance)
+        ours, plain = (jax.tree.leaves(done[run][0].variables) for run in (name, "plain"))
+        for a, b in zip(ours, plain, strict=True):
+            np.testing.assert_allclose(a, b, atol=tolerance)
