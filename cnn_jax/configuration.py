@@ -195,7 +195,9 @@ class TrainingConfig:
     batch_size: int = setting(4, "examples (crops, images) a step, over all devices", unit="examples", at_least=1)
     accumulate: int = setting(1, "parts that a batch is computed in, to save memory", unit="parts", at_least=1)
     remat: bool = setting(
-        False, "keep only convolutions' results for the gradient and compute the rest again; saves no memory on CPUs", absent=False
+        False,
+        "keep only convolutions' results for the gradient and compute the rest again; saves no memory on CPUs",
+        absent=False,
     )
     parallelism: str = setting("jit", "how devices share a batch", choices=("jit", "pmap"))
     log_every_steps: int = setting(10, "steps between lines of metrics", unit="steps", at_least=1)
