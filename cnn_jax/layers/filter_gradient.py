@@ -3,22 +3,35 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
 _plain = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
+LARGE = 2**23
+"""Values of a convolution's two maps from which on XLA's gradient of a 3x3 kernel falls out of a CPU's caches."""
+
+
 def convolve(x, kernel, strides, padding, lhs_dilation=None, rhs_dilation=None, feature_group_count=1, **options):
     """What `lax.conv_general_dilated` computes of maps `[batch, height, width, channels]`; for `Convolution`, in its place.
 
-    The difference is the gradient of a 1x1 kernel `[1, 1, channels, features]`. XLA makes of it a convolution with a window as large
-    as the map, for which a CPU takes 2 to 20 times as long as for the matrix product that it is. Such a convolution has a first
-    derivative in reverse mode only. Other convolutions, and other devices, are left to XLA.
+    The difference is the gradient of two kinds of kernel on a CPU. That of a 1x1 kernel `[1, 1, channels, features]`, which XLA makes
+    a convolution with a window as large as the map, is the matrix product that it is: 2 to 20 times as fast. That of a 3x3 kernel
+    with stride 1 and SAME padding between maps of 16 and more channels that hold `LARGE` values together is a sum of matrix products
+    over bands of rows: 1.1 to 5 times as fast. Such convolutions have a first derivative in reverse mode only. Others, and other
+    devices, are left to XLA.
     """
+    size, channels, features = kernel.shape[:2], *kernel.shape[2:]
+    plain = feature_group_count == 1 and set(lhs_dilation or (1,)) == {1}
     inside = isinstance(padding, str) or not any(sum(sides) for sides in padding)
-    if kernel.shape[:2] == (1, 1) and feature_group_count == 1 and inside and set(lhs_dilation or (1,)) == {1}:
-        return _pointwise(x, kernel, tuple(strides))
+    if size == (1, 1) and plain and inside:
+        return _convolution(x, kernel, tuple(strides), "VALID")
+    around = padding == "SAME" if isinstance(padding, str) else all(tuple(sides) == (1, 1) for sides in padding)
+    large = min(channels, features) >= 16 and x.size // channels * (channels + features) >= LARGE
+    if size == (3, 3) and plain and around and large and {*strides, *(rhs_dilation or ())} == {1}:
+        return _convolution(x, kernel, (1, 1), "SAME")
     options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count}
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -27,21 +40,21 @@ Convolution = functools.partial(nn.Conv, conv_general_dilated=convolve)
 """Flax's, which computes with `convolve`."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _pointwise(x, kernel, strides):
-    return _plain(x, kernel, strides, "VALID")
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(x, kernel, strides, padding):
+    return _plain(x, kernel, strides, padding)
 
 
-def _forward(x, kernel, strides):
-    return _pointwise(x, kernel, strides), (x, kernel)
+def _forward(x, kernel, strides, padding):
+    return _convolution(x, kernel, strides, padding), (x, kernel)
 
 
-def _backward(strides, inputs, gradient):
+def _backward(strides, padding, inputs, gradient):
     x, kernel = inputs
-    (to_x,) = jax.vjp(lambda x: _plain(x, kernel, strides, "VALID"), x)[1](gradient)
+    (to_x,) = jax.vjp(lambda x: _plain(x, kernel, strides, padding), x)[1](gradient)
 
     def convolution(x, gradient):
-        return jax.vjp(lambda kernel: _plain(x, kernel, strides, "VALID"), kernel)[1](gradient)[0]
+        return jax.vjp(lambda kernel: _plain(x, kernel, strides, padding), kernel)[1](gradient)[0]
 
     def product(x, gradient):
         x = x[:, :: strides[0], :: strides[1]]
@@ -50,12 +63,37 @@ def _backward(strides, inputs, gradient):
             return _over_places(x, gradient)[None, None]
         return lax.optimization_barrier(_over_places(gradient, x)).T[None, None]
 
-    return to_x, lax.platform_dependent(x, gradient, cpu=product, default=convolution)
+    products = product if kernel.shape[:2] == (1, 1) else _over_bands
+    return to_x, lax.platform_dependent(x, gradient, cpu=products, default=convolution)
 
 
-_pointwise.defvjp(_forward, _backward)
+_convolution.defvjp(_forward, _backward)
 
 
-def _over_places(one, other):
+def _over_bands(x, gradient, places=512):
+    """`[3, 3, channels, features]`: the gradient of a 3x3 kernel with stride 1 and SAME padding.
+
+    Beside each place of `x` stand its neighbours to left and right, beside each of `gradient` those below and above: all nine taps are
+    then one matrix product, summed over bands of rows (of about `places` places) whose copies stay in a CPU's caches.
+    """
+    batch, height, width, channels = x.shape
+    rows = min(-(-places // (batch * width)), height)
+    bands = -(-height // rows)
+    missing = bands * rows - height
+    x = jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    gradient = jnp.pad(gradient, ((0, 0), (1, 1 + missing), (0, 0), (0, 0)))
+
+    def add(band, total):
+        one = jnp.pad(lax.dynamic_slice_in_dim(x, band * rows, rows, 1), ((0, 0), (0, 0), (1, 1), (0, 0)))
+        other = lax.dynamic_slice_in_dim(gradient, band * rows, rows + 2, 1)
+        one = jnp.concatenate([one[:, :, tap : tap + width] for tap in range(3)], -1)
+        other = jnp.concatenate([other[:, 2 - tap : 2 - tap + rows] for tap in range(3)], -1)
+        return total + _over_places(one, other, jnp.float32)
+
+    total = lax.fori_loop(0, bands, add, jnp.zeros((3 * channels, 3 * gradient.shape[-1]), jnp.float32))
+    return total.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3).astype(x.dtype)
+
+
+def _over_places(one, other, dtype=None):
     """`[channels of one, channels of other]`: the products of two maps, summed over batch, height and width."""
-    return lax.dot_general(one, other, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    return lax.dot_general(one, other, (((0, 1, 2), (0, 1, 2)), ((), ())), preferred_element_type=dtype)

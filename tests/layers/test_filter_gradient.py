@@ -1,4 +1,4 @@
-"""The gradient of a 1x1 kernel is that of XLA's convolution, also where maps lie on many devices, are batched or recomputed."""
+"""The gradient of a kernel is that of XLA's convolution, also where maps lie on many devices, are batched or recomputed."""
 
 import functools
 import re
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax.layers import filter_gradient
 from cnn_jax.layers.filter_gradient import convolve
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -55,6 +56,70 @@ def test_result_and_gradients_are_those_of_the_convolution(channels, features, s
         np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-4)
 
 
+@pytest.fixture
+def large(monkeypatch):
+    """All maps count as large; the number of times that bands were added."""
+    calls = []
+    over_bands = filter_gradient._over_bands
+
+    def counted(*maps, places=20):
+        calls.append(maps)
+        return over_bands(*maps, places)
+
+    monkeypatch.setattr(filter_gradient, "LARGE", 1)
+    monkeypatch.setattr(filter_gradient, "_over_bands", counted)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("channels", "features", "stride", "padding", "batch", "size", "in_bands"),
+    [
+        (16, 17, 1, "SAME", 2, (7, 6), True),
+        (18, 16, 1, ((1, 1), (1, 1)), 1, (9, 7), True),
+        (16, 16, 1, "SAME", 1, (1, 5), True),
+        (16, 16, 1, "SAME", 3, (5, 1), True),
+        (16, 16, 2, "SAME", 2, (7, 6), False),
+        (16, 16, 1, "VALID", 2, (7, 6), False),
+        (16, 15, 1, "SAME", 2, (7, 6), False),
+    ],
+)
+def test_gradient_in_bands(large, channels, features, stride, padding, batch, size, in_bands):
+    """Of one to nine rows, some of them beyond the map."""
+    arrays = inputs(channels, features, size, batch, kernel_px=3)
+    mine, expected = (
+        jax.jit(jax.grad(functools.partial(loss, convolution, stride, padding), (0, 1)))(*arrays) for convolution in (ours, PLAIN)
+    )
+    assert bool(large) == in_bands
+    for gradient, its in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(gradient, its, rtol=1e-5, atol=1e-5 * float(jnp.abs(its).max()))
+
+
+def test_dilated_kernels_are_left_alone(large):
+    x, kernel = inputs(16, 16, kernel_px=3)
+    gradients = [
+        jax.grad(lambda kernel, to=to: jnp.sum(to(x, kernel, (1, 1), "SAME", rhs_dilation=(2, 2)) ** 2))(kernel)
+        for to in (functools.partial(convolve, dimension_numbers=("NHWC", "HWIO", "NHWC")), PLAIN)
+    ]
+    np.testing.assert_array_equal(*gradients)
+    assert not large
+
+
+def test_bands_in_loops_and_over_seeds(large):
+    """Batches follow in a loop, and kernels are batched."""
+    x, kernel = inputs(16, 16, batch=4, kernel_px=3)
+    kernels = jnp.stack([kernel, -2 * kernel])
+
+    def accumulated(convolution, kernel):
+        gradient = jax.grad(jax.checkpoint(functools.partial(loss, convolution, 1, "SAME")), 1)
+        return jax.lax.scan(
+            lambda total, x: (total + gradient(x, kernel), None), jnp.zeros_like(kernel), x.reshape(2, 2, 7, 6, 16)
+        )[0]
+
+    mine, its = (jax.jit(jax.vmap(functools.partial(accumulated, convolution)))(kernels) for convolution in (ours, PLAIN))
+    np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5 * float(jnp.abs(its).max()))
+    assert large
+
+
 def test_gradient_by_hand():
     """Two places with (1, 2) and (3, 4); the result's gradient is 1 and 10: 1 * 1 + 3 * 10, and 2 * 1 + 4 * 10."""
     x = jnp.array([1.0, 2, 3, 4]).reshape(1, 1, 2, 2)
@@ -63,13 +128,15 @@ def test_gradient_by_hand():
     np.testing.assert_array_equal(gradient, np.array([31.0, 42]).reshape(1, 1, 2, 1))
 
 
-def test_bfloat16_stays_bfloat16():
-    arrays = inputs(3, 5, dtype="bfloat16")
+@pytest.mark.parametrize(("channels", "kernel_px"), [(3, 1), (16, 3)])
+def test_bfloat16_stays_bfloat16(large, channels, kernel_px):
+    arrays = inputs(channels, channels + 2, dtype="bfloat16", kernel_px=kernel_px)
     gradients = jax.jit(jax.grad(functools.partial(loss, ours, 1, "SAME"), (0, 1)))(*arrays)
     exact = jax.grad(functools.partial(loss, PLAIN, 1, "SAME"), (0, 1))(*(array.astype(jnp.float32) for array in arrays))
     for gradient, its in zip(gradients, exact, strict=True):
         assert gradient.dtype == jnp.bfloat16
         assert float(jnp.abs(gradient - its).max()) < 0.03 * float(jnp.abs(its).max())
+    assert bool(large) == (kernel_px == 3)
 
 
 @pytest.mark.parametrize("features", [2, 6])
@@ -90,10 +157,12 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 import functools
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from cnn_jax.layers import filter_gradient
 from tests.layers.test_filter_gradient import inputs, loss, ours
+filter_gradient.LARGE = 1
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-for features in (3, 9):
-    x, kernel = inputs(5, features, batch=8)
+for channels, features, kernel_px in ((5, 3, 1), (5, 9, 1), (16, 16, 3)):
+    x, kernel = inputs(channels, features, batch=8, kernel_px=kernel_px)
     gradients = jax.jit(jax.grad(functools.partial(loss, ours, 1, "SAME"), (0, 1)))
     alone = gradients(x, kernel)
     x = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
