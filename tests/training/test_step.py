@@ -260,7 +260,9 @@ def test_computing_again_and_in_half_precision_is_the_same_step():
     before = states.create(UNet(CLASSES, base_width=4, depth=1), SGD, 0, (16, 16, 3), averaged=False)
     done, roots = {}, {}
     for name, dtype, options in [("plain", "float32", {}), ("remat", "float32", {"remat": True}), ("half", "bfloat16", {})]:
-        step = jax.jit(make_train_step(UNet(CLASSES, base_width=4, depth=1, dtype=dtype), cross_entropy, SGD, unchanged, **options))
+        step = jax.jit(
+            make_train_step(UNet(CLASSES, base_width=4, depth=1, dtype=dtype), cross_entropy, SGD, unchanged, **options)
+        )
         program = step.lower(before, batch, np.uint32(0))
         roots[name] = program.as_text().count("rsqrt")
         done[name] = program.compile()(before, batch, np.uint32(0))
