@@ -42,7 +42,12 @@ def assert_same_curves(workdir, reference):
     ours, theirs = commands.metrics(workdir), commands.metrics(reference)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for line, expected in zip(ours, theirs, strict=True):
-        assert line == pytest.approx(expected, rel=5e-3, abs=5e-3), line["step"]
+        # Counts of pixels jump where two classes are as likely; a few pixels are a hundredth of a rare class.
+        counted = {name for name in line if name.startswith("validation/") and name != "validation/loss"} | {
+            "train/pixel_accuracy"
+        }
+        for name, value in line.items():
+            assert value == pytest.approx(expected[name], rel=5e-3, abs=3e-2 if name in counted else 5e-3), (line["step"], name)
     assert ours[-2]["train/loss"] < 0.97 * ours[0]["train/loss"]
     ours, theirs = commands.read(workdir / "summary.json"), commands.read(reference / "summary.json")
     assert ours["test/loss"] == pytest.approx(theirs["test/loss"], rel=1e-3)
