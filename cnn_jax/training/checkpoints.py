@@ -18,6 +18,7 @@ from cnn_jax.errors import InputError
 
 # Orbax tells about every save, and prints the traceback of each of its threads that fails beside the exception that it raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def _overlook_abandoned(report, unraisable):
