@@ -17,7 +17,6 @@ on both sides.
 import functools
 import itertools
 import math
-import multiprocessing
 import os
 import time
 import warnings
@@ -122,8 +121,6 @@ def _theirs(config, settings):
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import torch
 
-    # A side's process is a daemon, which Python gives no children; the DataLoader's workers end when it does.
-    multiprocessing.current_process()._config["daemon"] = False
     # JAX is imported, since our scenes are decoded by our code, but computes nothing here.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     crops = Crops(_source(config, decoded=False), settings["decoded"])
