@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
-from cnn_jax.layers.filter_gradient import Convolution
+from cnn_jax.layers.filter_gradient import Convolution, convolve
 
 UPSAMPLINGS = ("transposed", "bilinear")
 
@@ -28,7 +28,8 @@ class TransposedUpsampling(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=-2), (2, 2, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
-        y = jnp.einsum("bhwc,ijcf->bhiwjf", x, kernel[::-1, ::-1])
+        kernel = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(1, 1, channels, 4 * self.features)
+        y = convolve(x, kernel, (1, 1), "VALID").reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
         return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
 
 

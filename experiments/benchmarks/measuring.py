@@ -13,8 +13,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cnn_jax import memory
+
 PEERS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "scikit-learn")
 """Packages whose versions are recorded where they are installed."""
+
+THEIRS = ("pytorch", "scikit_learn")
+"""Sides that are left as they come."""
 
 MOST_TIMES = 1000
 PATIENCE_S = 30
@@ -126,6 +131,8 @@ def _serve(connection, module, side, settings):
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # an accelerator's memory is for both sides
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         try:
+            if side not in THEIRS:
+                memory.keep()  # as our commands do
             here = Here(module, side, settings)
             connection.send((True, here.facts))
             while True:

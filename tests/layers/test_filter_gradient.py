@@ -63,9 +63,9 @@ def large(monkeypatch):
     calls = []
     over_bands = filter_gradient._over_bands
 
-    def counted(*maps, places=20):
+    def counted(*maps, places):
         calls.append(maps)
-        return over_bands(*maps, places)
+        return over_bands(*maps, min(places, 20))
 
     monkeypatch.setattr(filter_gradient, "LARGE", 1)
     monkeypatch.setattr(filter_gradient, "_over_bands", counted)
@@ -81,11 +81,16 @@ def large(monkeypatch):
         (16, 16, 1, "SAME", 3, (5, 1), True),
         (16, 16, 2, "SAME", 2, (7, 6), False),
         (16, 16, 1, "VALID", 2, (7, 6), False),
-        (16, 15, 1, "SAME", 2, (7, 6), False),
+        (17, 15, 1, "SAME", 2, (7, 6), False),  # the other way round
+        (32, 3, 1, "SAME", 1, (6, 5), False),
+        (15, 16, 1, "SAME", 2, (12, 6), True),  # few images of few channels
+        (8, 2, 1, "SAME", 4, (7, 6), True),
+        (8, 2, 1, "SAME", 5, (7, 6), False),
+        (3, 16, 1, "SAME", 1, (7, 6), False),
     ],
 )
 def test_gradient_in_bands(large, channels, features, stride, padding, batch, size, in_bands):
-    """Of one to nine rows, some of them beyond the map."""
+    """In bands of one to nine rows, or not."""
     arrays = inputs(channels, features, size, batch, kernel_px=3)
     mine, expected = (
         jax.jit(jax.grad(functools.partial(loss, convolution, stride, padding), (0, 1)))(*arrays) for convolution in (ours, PLAIN)
@@ -109,7 +114,7 @@ def test_dilated_kernels_are_left_alone(large):
 def test_in_loops_and_over_seeds(large, monkeypatch, in_bands):
     """Batches follow in a loop, and kernels are batched."""
     monkeypatch.setattr(filter_gradient, "LARGE", 1 if in_bands else 10**9)
-    x, kernel = inputs(16, 16, batch=4, kernel_px=3)
+    x, kernel = inputs(16, 17, batch=4, kernel_px=3)
     kernels = jnp.stack([kernel, -2 * kernel])
 
     def accumulated(convolution, kernel):
