@@ -1,38 +1,35 @@
-"""Memory that a process has used stays with it, in huge pages: on Linux a training step on a CPU otherwise spends a seventh of its time
+"""Memory that a command has used stays with it, in huge pages: on Linux a training step on a CPU otherwise spends a seventh of its time
 on getting the same memory from the kernel again, page by page.
 
 XLA allocates what lies between the operations of a program anew for each call, and the C library gives so large a piece back to the
-kernel as soon as it is freed.
+kernel as soon as it is freed. What the C library is told otherwise it reads once, when a process begins.
 """
 
-import ctypes
 import os
 import platform
+import sys
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-MADV_HUGEPAGE = 14
-HUGE_PAGE_BYTES = 2**21
+TUNABLES = "GLIBC_TUNABLES"
+KEPT_BYTES = 2**30
+SETTINGS = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={KEPT_BYTES}:glibc.malloc.trim_threshold={KEPT_BYTES}"
+"""Huge pages where the kernel has them; pieces of up to `KEPT_BYTES` are kept, and as much at the end of the heap."""
 
 
 def keep() -> None:
-    """Has the C library keep what is freed, and the kernel back it with huge pages where it may; other systems are left as they are.
+    """Begins the command anew, in the same process, with `SETTINGS`; returns where that has been done or can't be.
 
-    Call it before other threads allocate. What a run needs at most it then holds until it ends. Whoever has set GLIBC_TUNABLES or one
-    of glibc's MALLOC_ variables has decided otherwise, and is left to it.
+    It can be on Linux with glibc, for `python -m experiments.*` that no debugger watches. Whoever has set GLIBC_TUNABLES or one of
+    glibc's MALLOC_ variables has decided otherwise and is left to it. Call it before anything is done that doesn't bear repeating.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is None or not main.name.startswith("experiments.") or not sys.executable or _debugged():
         return
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes = [ctypes.c_void_p]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_TRIM_THRESHOLD, -1)
-    libc.mallopt(M_ARENA_MAX, 1)  # one heap for all threads: it is the heap that the pages below become
-    # Addresses alone: no page is taken before something is written into it.
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    start = libc.malloc(size)
-    if start:
-        before = -start % HUGE_PAGE_BYTES
-        libc.madvise(start + before, size - before, MADV_HUGEPAGE)
-        libc.free(start)
+    if platform.libc_ver()[0] != "glibc" or any(name == TUNABLES or name.startswith("MALLOC_") for name in os.environ):
+        return
+    os.environ[TUNABLES] = SETTINGS
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _debugged():
+    monitoring = getattr(sys, "monitoring", None)  # Python 3.12
+    return sys.gettrace() is not None or (monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID) is not None)

@@ -39,9 +39,9 @@ def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
 
 def guarded(command: Callable) -> int:
     """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its exit code."""
+    memory.keep()
     from cnn_jax.training.preemption import Stopped
 
-    memory.keep()
     compilation_cache.keep_programs()
     streams.replace_closed()
     try:

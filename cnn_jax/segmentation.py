@@ -2,6 +2,7 @@
 
 import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -49,14 +50,17 @@ class Segmentation:
             raise InputError(
                 f"loss.activation is 'sigmoid', which is for two classes, and {config.data.source} has {len(self.names)}: use 'softmax'."
             )
-        # What the module itself refuses is refused before the run has a folder; nothing is computed.
-        inputs = jax.ShapeDtypeStruct((1, *self.example_px), jnp.float32)
-        jax.eval_shape(lambda x: self.model().init(jax.random.key(0), x, train=False), inputs)
         budget = config.data.memory_budget_gib * 2**30
         sizes = {s: sum(x.height_px * x.width_px * 4 for x in scenes.splits[s]) for s in SPLITS}
         total = max(sum(sizes.values()), 1)
         self.scenes = {s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS}
-        self.class_counts = {s: aerial.class_counts(self.scenes[s], len(self.names)) for s in SPLITS if scenes.splits[s]}
+        with ThreadPoolExecutor(1) as decoding:
+            counts = decoding.submit(self._count_classes, scenes)
+            # What the module itself refuses is refused before the run has a folder; nothing is computed, and scenes are decoded
+            # meanwhile.
+            inputs = jax.ShapeDtypeStruct((1, *self.example_px), jnp.float32)
+            jax.eval_shape(lambda x: self.model().init(jax.random.key(0), x, train=False), inputs)
+            self.class_counts = counts.result()
         for split, counts in self.class_counts.items():
             if not counts.any():
                 raise InputError(
@@ -67,6 +71,9 @@ class Segmentation:
         self.fingerprint = scenes.fingerprint
         self.sizes = {split: len(scenes.splits[split]) for split in SPLITS}
         self._window_steps = {}
+
+    def _count_classes(self, scenes):
+        return {s: aerial.class_counts(self.scenes[s], len(self.names)) for s in SPLITS if scenes.splits[s]}
 
     @staticmethod
     def open(config: Config) -> SceneSet:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from cnn_jax.classic import needed
 from cnn_jax.errors import InputError
@@ -13,7 +13,7 @@ TOPOLOGICAL = ("components_4", "components_8", "holes_4", "holes_8", "euler_4", 
 GEOMETRIC = ("area_px2", "perimeter_px", "diameter_px", "compactness", "eccentricity")
 STATISTICAL = ("mean", "standard_deviation", "smoothness", "third_moment", "uniformity", "entropy_bits")
 
-ADJACENCY = {4: ndimage.generate_binary_structure(2, 1), 8: ndimage.generate_binary_structure(2, 2)}
+ADJACENCY = {4: np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool), 8: np.ones((3, 3), bool)}
 IMAGES_AT_ONCE = 512
 HOG_CELLS = 4  # along the shorter side
 
@@ -230,7 +230,7 @@ def _describe(images, kinds, threshold):
 def _regions(binary, adjacency):
     """Labels of connected regions, 0 being none, each region within one image; and how many each image has."""
     apart = np.zeros((3, 3), bool)
-    labels, count = ndimage.label(binary, np.stack([apart, ADJACENCY[adjacency], apart]))
+    labels, count = scipy.ndimage.label(binary, np.stack([apart, ADJACENCY[adjacency], apart]))
     image = np.full(count + 1, len(binary))
     image[labels] = np.arange(len(binary))[:, None, None]
     return labels, np.bincount(image[1:], minlength=len(binary))

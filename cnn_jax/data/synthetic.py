@@ -14,8 +14,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from PIL import Image
-from scipy import ndimage
 
 from cnn_jax.configuration import DataConfig
 from cnn_jax.data.scenes import SPLITS, Scene, SceneClass, SceneSet
@@ -233,7 +233,7 @@ def _draw_plan(rng, height_px, width_px):
     rooms[1::2, ::2] = widths[1].T == 0
     if river is not None:
         rooms[:, 2 * river] = False
-    blocks = ndimage.label(rooms)[0][1::2, 1::2]
+    blocks = scipy.ndimage.label(rooms)[0][1::2, 1::2]
     areas = np.bincount(blocks[cell_u, cell_v].ravel(), minlength=blocks.max() + 1)
     use_of_block = np.zeros(len(areas), int)
     dealt = np.concatenate([rng.permutation(DECK) for _ in range(len(areas) // len(DECK) + 1)])
@@ -686,7 +686,7 @@ def _photograph(rng, plan, layers):
     picture = (picture * (1 - haze) + haze * np.array([0.66, 0.71, 0.78], np.float32)) * cast
     contrast, gain = rng.uniform(0.95, 1.15), rng.uniform(0.94, 1.08)
     picture = ((picture - 0.4) * contrast + 0.4) * gain
-    picture = ndimage.gaussian_filter(picture, (rng.uniform(0.35, 0.5),) * 2 + (0,), truncate=3)
+    picture = scipy.ndimage.gaussian_filter(picture, (rng.uniform(0.35, 0.5),) * 2 + (0,), truncate=3)
     picture += rng.uniform(0.012, 0.026) * rng.standard_normal(picture.shape, np.float32)
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 

@@ -8,7 +8,7 @@ of the image has a boundary there. Scenes are cut from a larger world at no bord
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from cnn_jax.data.scenes import IGNORED
 
@@ -35,8 +35,8 @@ def boundary(mask, distance_px: int) -> np.ndarray:
     mask = np.asarray(mask, np.uint8)
     ignored = mask == IGNORED
     size = 2 * distance_px + 1
-    least = ndimage.minimum_filter(mask, size, mode="nearest")  # ignored pixels are the greatest value, and here the least
-    greatest = ndimage.maximum_filter(np.where(ignored, np.uint8(0), mask), size, mode="nearest")
+    least = scipy.ndimage.minimum_filter(mask, size, mode="nearest")  # ignored pixels are the greatest value, and here the least
+    greatest = scipy.ndimage.maximum_filter(np.where(ignored, np.uint8(0), mask), size, mode="nearest")
     return (least != greatest) & ~ignored
 
 

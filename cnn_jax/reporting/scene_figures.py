@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from scipy import ndimage
 
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.reporting.mosaic import fit, mosaic, panel_px
@@ -156,13 +156,13 @@ def _number_regions(axes: Axes, *, mask: np.ndarray, colors: Sequence[tuple[int,
     """Write the class index into the largest regions of a mask, where they are widest."""
     halo = [withStroke(linewidth=1.6, foreground="white")]
     for index in range(len(colors)):
-        regions, count = ndimage.label(mask == index)
+        regions, count = scipy.ndimage.label(mask == index)
         if not count:
             continue
         sizes = np.bincount(regions.ravel())[1:]
         for rank, region in enumerate((np.argsort(-sizes, kind="stable")[:4] + 1).tolist()):
             # The frame counts as a border, or numbers would be cut in half by it.
-            depth = ndimage.distance_transform_edt(np.pad(regions == region, 1))[1:-1, 1:-1]
+            depth = scipy.ndimage.distance_transform_edt(np.pad(regions == region, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(depth.argmax(), depth.shape)
             # A class's largest region may be a tight fit; the others must have room, or numbers would hide them.
             if depth[row, column] >= (4 if rank == 0 else 8):

@@ -96,7 +96,8 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         # Not a daemon, which could have no processes of its own, such as those that read data.
         self._process = context.Process(target=_serve, args=(child, module, side, dict(settings)))
-        self._process.start()
+        with _as_it_comes() if side in THEIRS else contextlib.nullcontext():
+            self._process.start()
         child.close()
         try:
             self.facts = self._answer()
@@ -126,13 +127,24 @@ class Apart:
         self._process.join()
 
 
+@contextlib.contextmanager
+def _as_it_comes():
+    """A process that is started within has none of the settings that our commands give themselves."""
+    ours = os.environ.get(memory.TUNABLES) == memory.SETTINGS
+    if ours:
+        del os.environ[memory.TUNABLES]
+    try:
+        yield
+    finally:
+        if ours:
+            os.environ[memory.TUNABLES] = memory.SETTINGS
+
+
 def _serve(connection, module, side, settings):
     """A side's process: answers each number of times with the seconds it took."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # an accelerator's memory is for both sides
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         try:
-            if side not in THEIRS:
-                memory.keep()  # as our commands do
             here = Here(module, side, settings)
             connection.send((True, here.facts))
             while True:
