@@ -1,8 +1,8 @@
-"""Memory that a command has used stays with it, in huge pages: on Linux a training step on a CPU otherwise spends a seventh of its time
-on getting the same memory from the kernel again, page by page.
+"""Memory in huge pages: on Linux a training step on a CPU otherwise spends a seventh of its time on getting the same memory from the
+kernel again, 4 KiB at a time.
 
 XLA allocates what lies between the operations of a program anew for each call, and the C library gives so large a piece back to the
-kernel as soon as it is freed. What the C library is told otherwise it reads once, when a process begins.
+kernel as soon as it is freed. That it should ask for huge pages (of 2 MiB) it reads once, when a process begins.
 """
 
 import os
@@ -10,23 +10,22 @@ import platform
 import sys
 
 TUNABLES = "GLIBC_TUNABLES"
-KEPT_BYTES = 2**30
-SETTINGS = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={KEPT_BYTES}:glibc.malloc.trim_threshold={KEPT_BYTES}"
-"""Huge pages where the kernel has them; pieces of up to `KEPT_BYTES` are kept, and as much at the end of the heap."""
+SETTING = "glibc.malloc.hugetlb=1"
+"""Huge pages wherever the kernel gives them to those who ask; glibc before 2.35 passes over it."""
 
 
-def keep() -> None:
-    """Begins the command anew, in the same process, with `SETTINGS`; returns where that has been done or can't be.
+def ask_for_huge_pages() -> None:
+    """Begins the command anew, in the same process, with `SETTING`; returns where that has been done or can't be.
 
-    It can be on Linux with glibc, for `python -m experiments.*` that no debugger watches. Whoever has set GLIBC_TUNABLES or one of
-    glibc's MALLOC_ variables has decided otherwise and is left to it. Call it before anything is done that doesn't bear repeating.
+    It can be on Linux with glibc, for `python -m experiments.*` that no debugger watches. Whoever has set GLIBC_TUNABLES has decided
+    otherwise and is left to it. Call it before anything is done that doesn't bear repeating.
     """
     main = getattr(sys.modules["__main__"], "__spec__", None)
     if main is None or not main.name.startswith("experiments.") or not sys.executable or _debugged():
         return
-    if platform.libc_ver()[0] != "glibc" or any(name == TUNABLES or name.startswith("MALLOC_") for name in os.environ):
+    if platform.libc_ver()[0] != "glibc" or TUNABLES in os.environ:
         return
-    os.environ[TUNABLES] = SETTINGS
+    os.environ[TUNABLES] = SETTING
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -272,7 +272,10 @@ def test_page_is_made_from_records(tmp_path):
     records = page.read(tmp_path)
     assert list(records) == ["train_step", "seeds", "another"]
     text = page.page({"train_step": records["train_step"]})
-    assert "| [train_step](train_step.json) | 2 CPU cores | pytorch | 1 | 2.25 | 2.25, unet_16\\|x | 2.25, unet_16\\|x |" in text
+    assert (
+        "| [train_step](train_step.json) | 2 CPU cores, JAX 1 | pytorch | 1 | 2.25 | 2.25, unet_16\\|x | 2.25, unet_16\\|x |"
+        in text
+    )
     assert "| unet_16\\|x | 2.25 (2.00 to 2.50) | 4.00 | 1.78 | 7 parameters |" in text
     assert "| unet_16\\|x |  | 8.00 |  | pytorch failed: no |" in text
 

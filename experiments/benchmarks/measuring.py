@@ -129,15 +129,15 @@ class Apart:
 
 @contextlib.contextmanager
 def _as_it_comes():
-    """A process that is started within has none of the settings that our commands give themselves."""
-    ours = os.environ.get(memory.TUNABLES) == memory.SETTINGS
+    """A process that is started within hasn't the setting that our commands give themselves; what the user has set it has."""
+    ours = os.environ.get(memory.TUNABLES) == memory.SETTING
     if ours:
         del os.environ[memory.TUNABLES]
     try:
         yield
     finally:
         if ours:
-            os.environ[memory.TUNABLES] = memory.SETTINGS
+            os.environ[memory.TUNABLES] = memory.SETTING
 
 
 def _serve(connection, module, side, settings):

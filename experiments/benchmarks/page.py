@@ -62,7 +62,7 @@ def short_table(records: Mapping[str, Mapping], link_base: str) -> str:
             rows.append(
                 [
                     f"[{escaped(name)}]({link_base}{name}.json)",
-                    _device(record),
+                    ", ".join([_device(record), *_versions(record, ("jax",))]),
                     escaped(peer),
                     str(len(ratios)),
                     f"{statistics.geometric_mean(value for value, _ in ratios):.2f}",
@@ -70,7 +70,7 @@ def short_table(records: Mapping[str, Mapping], link_base: str) -> str:
                     f"{greatest[0]:.2f}, {escaped(greatest[1])}",
                 ]
             )
-    header = ["benchmark", "device", "beside", "cases", "ratio (geometric mean)", "least", "greatest"]
+    header = ["benchmark", "where", "beside", "cases", "ratio (geometric mean)", "least", "greatest"]
     return markdown(header, rows, text_columns={0, 1, 2, 5, 6})
 
 
@@ -80,15 +80,14 @@ def _device(record):
     return f"{known.get('threads')} CPU cores" if known.get("platform") == "cpu" else kind
 
 
+def _versions(record, packages):
+    versions = record["environment"].get("versions", {})
+    return [f"{'JAX' if name == 'jax' else name} {versions[name]}" for name in packages if name in versions]
+
+
 def _where(record):
-    known = record["environment"]
-    versions = known.get("versions", {})
-    shown = [
-        f"{name} {versions[name]}"
-        for name in ("jax", "torch", "torchvision", "albumentations", "scikit-learn")
-        if name in versions
-    ]
-    load = known.get("load_of_the_minute_before")
+    load = record["environment"].get("load_of_the_minute_before")
+    shown = _versions(record, ("jax", "torch", "torchvision", "albumentations", "scikit-learn"))
     return f"{_device(record)}; {', '.join(shown)}; {record['repeats']} repetitions; load of the machine before it began: {load}."
 
 
