@@ -39,7 +39,7 @@ def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
 
 def guarded(command: Callable) -> int:
     """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its exit code."""
-    memory.ask_for_huge_pages()
+    memory.keep()
     from cnn_jax.training.preemption import Stopped
 
     compilation_cache.keep_programs()

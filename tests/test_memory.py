@@ -1,4 +1,4 @@
-"""Commands have their memory in huge pages, where the kernel gives them."""
+"""Commands keep the memory that they have used, in huge pages where the kernel gives them."""
 
 import os
 import platform
@@ -12,20 +12,21 @@ import pytest
 from cnn_jax import memory
 from tests.commands import TINY, finish, start
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked for huge pages")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 
 WRITTEN = """
 import resource
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-written = bytes([1]) * 2**26
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytes([1]) * 2**26
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 def page_faults(environment):
-    """Of writing 64 MiB."""
+    """Of writing 64 MiB, and of doing so again."""
     done = subprocess.run([sys.executable, "-c", WRITTEN], env=clean() | environment, capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    return tuple(map(int, done.stdout.split()))
 
 
 def clean():
@@ -38,10 +39,17 @@ def huge_pages():
     return version >= (2, 35) and known.exists() and "[madvise]" in known.read_text()
 
 
-@pytest.mark.skipif(not huge_pages(), reason="this kernel, or this glibc, has no huge pages for who asks")
-def test_memory_comes_in_huge_pages():
-    assert page_faults({}) >= 2**14  # pages of 4 KiB
-    assert page_faults({memory.TUNABLES: memory.SETTING}) < 2000
+def test_memory_is_kept():
+    first, again = page_faults({memory.TUNABLES: memory.SETTING})
+    assert again < 100
+    if huge_pages():
+        assert first < 2000
+
+
+def test_otherwise_it_is_taken_anew_page_by_page():
+    """64 MiB are 16,384 pages."""
+    first, again = page_faults({})
+    assert min(first, again) > 10_000
 
 
 @pytest.mark.parametrize("chosen", [None, "glibc.malloc.perturb=0"])
@@ -54,15 +62,16 @@ def test_a_command_begins_anew(tmp_path, monkeypatch, chosen):
     try:
         while not (tmp_path / "run/config.json").exists() and process.poll() is None:
             time.sleep(0.02)
+        # Of several settings glibc leaves the first to be seen there.
         variables = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
-        assert f"{memory.TUNABLES}={chosen or memory.SETTING}" in variables
+        assert f"{memory.TUNABLES}={chosen or memory.SETTING.split(':')[0]}" in variables
     finally:
         process.kill()
         finish(process)
 
 
 def test_other_programs_are_left_alone():
-    memory.ask_for_huge_pages()  # else pytest would begin anew here
-    code = "from cnn_jax import memory; memory.ask_for_huge_pages(); import os; print(memory.TUNABLES in os.environ)"
+    memory.keep()  # else pytest would begin anew here
+    code = "from cnn_jax import memory; memory.keep(); import os; print(memory.TUNABLES in os.environ)"
     done = subprocess.run([sys.executable, "-c", code], env=clean(), capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
