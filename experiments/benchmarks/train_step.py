@@ -6,7 +6,7 @@ torchvision, DeepLabV3+ of segmentation_models_pytorch. On a CPU it runs eagerly
 cores; on a GPU with channels_last, autocast to bfloat16 (ours computes in bfloat16 there too), torch.compile and the fused AdamW.
 
 Both get the same batches, uint8 images that lie on the device already, and take the steps of one repetition one after another without
-waiting for the host. On Linux our process keeps its memory in huge pages, as our commands do (`cnn_jax.memory`), and PyTorch's is as it comes;
+waiting for the host. On Linux our process keeps its memory in huge pages, as our commands do (`cnn_jax.memory`), and PyTorch as it comes;
 whoever sets GLIBC_TUNABLES to something else sets it for both. Reading data is left out, and so is compilation: every step's program is
 compiled and run before the clock starts. On an accelerator that the table in this file knows, the share of its peak is given: 6
 operations for each multiply-add of the forward pass (forward and both gradients), whatever the compiler makes of them.
