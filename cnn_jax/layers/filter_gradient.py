@@ -89,7 +89,7 @@ def _fast(maps, gradients):
         return _laid_out
     if channels > NARROW:
         return _laid_out_the_other_way
-    return functools.partial(_over_bands, places=256) if batch <= NARROW // 4 else _laid_out
+    return functools.partial(_over_bands, places=256) if batch <= 2 else _laid_out
 
 
 def _over_bands(x, gradient, places):
@@ -99,7 +99,7 @@ def _over_bands(x, gradient, places):
     then one matrix product, summed over bands of rows (of at most `places` places, or one row) whose copies stay in a CPU's caches.
     """
     batch, height, width, channels = x.shape
-    most = max(places // max(batch * width, 1), 1)
+    most = max(places // max(width, 1), 1)
     rows = max(rows for rows in range(1, min(height, most) + 1) if height % rows == 0)
     rows_of = functools.partial(lax.dynamic_slice_in_dim, axis=1)
 
@@ -111,9 +111,10 @@ def _over_bands(x, gradient, places):
         other = jnp.concatenate([above, rows_of(gradient, first, rows), below], 1)
         one = jnp.concatenate([one[:, :, tap : tap + width] for tap in range(3)], -1)
         other = jnp.concatenate([other[:, 2 - tap : 2 - tap + rows] for tap in range(3)], -1)
-        return total + _over_places(one, other, jnp.float32)
+        return total + lax.dot_general(one, other, (((1, 2), (1, 2)), ((0,), (0,))), preferred_element_type=jnp.float32)
 
-    total = lax.fori_loop(0, height // rows, add, jnp.zeros((3 * channels, 3 * gradient.shape[-1]), jnp.float32))
+    # Image by image: where they lie on several devices, these say each other the sum once, after the loop, and nothing within it.
+    total = lax.fori_loop(0, height // rows, add, jnp.zeros((batch, 3 * channels, 3 * gradient.shape[-1]), jnp.float32)).sum(0)
     return total.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3).astype(x.dtype)
 
 
@@ -129,6 +130,6 @@ def _laid_out_the_other_way(x, gradient):
     return _laid_out(gradient, x)[::-1, ::-1].swapaxes(2, 3)
 
 
-def _over_places(one, other, dtype=None):
+def _over_places(one, other):
     """`[channels of one, channels of other]`: the products of two maps, summed over batch, height and width."""
-    return lax.dot_general(one, other, (((0, 1, 2), (0, 1, 2)), ((), ())), preferred_element_type=dtype)
+    return lax.dot_general(one, other, (((0, 1, 2), (0, 1, 2)), ((), ())))

@@ -84,8 +84,8 @@ def large(monkeypatch):
         (17, 15, 1, "SAME", 2, (7, 6), False),  # the other way round
         (32, 3, 1, "SAME", 1, (6, 5), False),
         (15, 16, 1, "SAME", 2, (12, 6), True),  # few images of few channels
-        (8, 2, 1, "SAME", 4, (7, 6), True),
-        (8, 2, 1, "SAME", 5, (7, 6), False),
+        (8, 2, 1, "SAME", 2, (7, 6), True),
+        (8, 2, 1, "SAME", 3, (7, 6), False),
         (3, 16, 1, "SAME", 1, (7, 6), False),
     ],
 )
