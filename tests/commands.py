@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn_jax import memory
+
 ROOT = Path(__file__).parents[1]
 MODULE = "experiments.aerial_unet"
 STEPS = 12
@@ -51,7 +53,9 @@ def environment(**changes: str) -> dict[str, str]:
     """This process's environment for a child, without what turns its warnings into errors, and with `changes`."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     folder = str(Path(sys.executable).parent)  # the command that a run prints begins with python
-    return {**kept, "PATH": f"{folder}{os.pathsep}{kept.get('PATH', '')}", "TF_CPP_MIN_LOG_LEVEL": "3", **changes}
+    path = f"{folder}{os.pathsep}{kept.get('PATH', '')}"
+    # What a command would begin anew for, hundreds of times.
+    return {memory.TUNABLES: memory.SETTING, **kept, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", **changes}
 
 
 def devices(count: int) -> dict[str, str]:

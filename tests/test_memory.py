@@ -53,12 +53,9 @@ def test_otherwise_it_is_taken_anew_page_by_page():
 
 
 @pytest.mark.parametrize("chosen", [None, "glibc.malloc.perturb=0"])
-def test_a_command_begins_anew(tmp_path, monkeypatch, chosen):
+def test_a_command_begins_anew(tmp_path, chosen):
     """The same process, with the same words; unless the user has decided otherwise."""
-    monkeypatch.delenv(memory.TUNABLES, raising=False)
-    if chosen:
-        monkeypatch.setenv(memory.TUNABLES, chosen)
-    process = start(*TINY, "--workdir", tmp_path / "run")
+    process = start(*TINY, "--workdir", tmp_path / "run", env=clean() | ({memory.TUNABLES: chosen} if chosen else {}))
     try:
         while not (tmp_path / "run/config.json").exists() and process.poll() is None:
             time.sleep(0.02)
