@@ -65,10 +65,7 @@ def _backward(strides, padding, inputs, gradient):
             return _over_places(x, gradient)[None, None]
         return lax.optimization_barrier(_over_places(gradient, x)).T[None, None]
 
-    if kernel.shape[:2] == (1, 1):
-        fast = product
-    else:
-        fast = _fast(x.shape, gradient.shape)
+    fast = product if kernel.shape[:2] == (1, 1) else _fast(x.shape, gradient.shape)
     return to_x, lax.platform_dependent(x, gradient, cpu=fast, default=convolution)
 
 
