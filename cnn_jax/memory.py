@@ -18,13 +18,11 @@ SETTING = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_thr
 def keep() -> None:
     """Begins the command anew, in the same process, with `SETTING`; returns where that has been done or can't be.
 
-    It can be on Linux with glibc, for `python -m experiments.*` that no debugger watches. Whoever has set GLIBC_TUNABLES has decided
-    otherwise and is left to it. Call it before anything is done that doesn't bear repeating.
+    It can be on Linux with glibc, while `python -m` is still looking for its module and nothing has been done yet, unless a debugger
+    watches. Whoever has set GLIBC_TUNABLES has decided otherwise and is left to it.
     """
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    if main is None or not main.name.startswith("experiments.") or not sys.executable or _debugged():
-        return
-    if platform.libc_ver()[0] != "glibc" or TUNABLES in os.environ:
+    looking = sys.argv[:1] == ["-m"]
+    if not looking or not sys.executable or _debugged() or TUNABLES in os.environ or platform.libc_ver()[0] != "glibc":
         return
     os.environ[TUNABLES] = SETTING
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from cnn_jax import compilation_cache, configuration, memory, processes, streams
+from cnn_jax import compilation_cache, configuration, processes, streams
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
 
@@ -39,7 +39,6 @@ def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
 
 def guarded(command: Callable) -> int:
     """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its exit code."""
-    memory.keep()
     from cnn_jax.training.preemption import Stopped
 
     compilation_cache.keep_programs()

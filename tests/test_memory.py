@@ -68,7 +68,7 @@ def test_a_command_begins_anew(tmp_path, chosen):
 
 
 def test_other_programs_are_left_alone():
-    memory.keep()  # else pytest would begin anew here
-    code = "from cnn_jax import memory; memory.keep(); import os; print(memory.TUNABLES in os.environ)"
+    """Even those that use a command's code, as this test does."""
+    code = "import os, experiments.table; from cnn_jax import memory; memory.keep(); print(memory.TUNABLES in os.environ)"
     done = subprocess.run([sys.executable, "-c", code], env=clean(), capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -57,8 +57,8 @@ def first_step(arguments, caches: str, seed: int) -> float:
     Raises:
         InputError: the command ended before.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, measuring.as_it_comes():
+        environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         metrics, log = Path(folder) / "run" / "metrics.jsonl", Path(folder) / "log"
         command = [sys.executable, "-m", "experiments.aerial_unet", *arguments, f"--config.seed={seed}"]
         command += ["--config.training.steps=1", "--config.optimizer.warmup_steps=0", "--workdir", str(metrics.parent)]

@@ -96,7 +96,7 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         # Not a daemon, which could have no processes of its own, such as those that read data.
         self._process = context.Process(target=_serve, args=(child, module, side, dict(settings)))
-        with _as_it_comes() if side in THEIRS else contextlib.nullcontext():
+        with as_it_comes() if side in THEIRS else contextlib.nullcontext():
             self._process.start()
         child.close()
         try:
@@ -128,7 +128,7 @@ class Apart:
 
 
 @contextlib.contextmanager
-def _as_it_comes():
+def as_it_comes():
     """A process that is started within hasn't the setting that our commands give themselves; what the user has set it has."""
     ours = os.environ.get(memory.TUNABLES) == memory.SETTING
     if ours:
