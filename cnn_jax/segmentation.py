@@ -113,7 +113,9 @@ class Segmentation:
     @functools.cached_property
     def training_source(self) -> RegionSource:
         """Random access to the training regions."""
-        return RegionSource(self.scenes["train"], self.config.data.crop_px, self.region_px)
+        config = self.config
+        windows = augmentation.Windows(config.seed, config.data.crop_px, config.augmentation)
+        return RegionSource(self.scenes["train"], config.data.crop_px, self.region_px, windows)
 
     def resident(self) -> dict[str, np.ndarray]:
         """What lies on each device, so that an example need only say its number."""

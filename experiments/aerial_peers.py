@@ -225,10 +225,10 @@ def crops_of(augment: Callable, seed: int) -> Callable:
     """`batch -> (images, labels)`, compiled: the crops that `cnn_jax.training.step` makes of a batch, for the same keys."""
     import jax
 
+    from cnn_jax.data.augmentation import example_keys
+
     def crops(batch):
-        augmentation_key, _ = jax.random.split(jax.random.key(seed))
-        keys = jax.vmap(lambda position: jax.random.fold_in(augmentation_key, position))(batch["position"])
-        return augment(keys, batch)
+        return augment(example_keys(seed, batch["position"]), batch)
 
     return jax.jit(crops)
 

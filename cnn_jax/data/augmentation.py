@@ -1,17 +1,20 @@
 """Random crops and colours, made on the device: one affine warp and a few colour operations for image and mask together.
 
-The host cuts a *region* out of a scene, large enough for any crop centred in the region's *cell*; the device chooses the crop.
+A *region* of a scene is large enough for any crop centred in the region's *cell*; the device chooses the crop, and the host, which can
+make the same choice beforehand (`Windows`), reads no more of the region than that.
 Flips, turns, rotation and zoom are composed into one matrix, so that each image is resampled once: bilinearly the image, by nearest
 neighbour the mask. A crop that is only moved, flipped or turned by right angles is a copy of its source, bit for bit.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 
 import dm_pix
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cnn_jax.configuration import AugmentationConfig
 from cnn_jax.data.scenes import IGNORED
@@ -66,10 +69,76 @@ def region_px(crop_px: tuple[int, int], config: AugmentationConfig) -> tuple[int
     Along each axis, the largest source window (the crop at the smallest zoom) plus the cell. Quarter turns put the crop's longer
     side along either axis. What an any-angle rotation sees beyond that is not provided for: it becomes `IGNORED`.
     """
+    window = _window_px(crop_px, config)
+    return math.ceil(window[0] + crop_px[0]), math.ceil(window[1] + crop_px[1])
+
+
+def _window_px(crop_px, config):
+    """Height and width of the largest source window of a crop, any-angle rotation left out."""
     smallest_scale = min(1.0, config.scale_range[0]) if config.scale_probability else 1.0
-    height, width = crop_px
-    window = (max(crop_px), max(crop_px)) if config.quarter_turn_probability else crop_px
-    return math.ceil(window[0] / smallest_scale + height), math.ceil(window[1] / smallest_scale + width)
+    height, width = (max(crop_px), max(crop_px)) if config.quarter_turn_probability else crop_px
+    return height / smallest_scale, width / smallest_scale
+
+
+def example_keys(seed: int | jax.Array, positions: jax.Array) -> jax.Array:
+    """The keys [batch] of the examples at `positions` uint32 [batch] in the stream of a run with this seed."""
+    key, _ = jax.random.split(jax.random.key(seed))  # the other half is dropout's
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(positions)
+
+
+class Windows:
+    """What the crops of a run will see of their regions: the host draws beforehand what the device will draw.
+
+    Args:
+        seed: of the run.
+        crop_px: height and width of the crops.
+        config: what may happen to them.
+
+    Attributes:
+        size_px: height and width of the largest window, with the neighbours of its outermost pixels.
+    """
+
+    def __init__(self, seed: int, crop_px: tuple[int, int], config: AugmentationConfig):
+        height, width = _window_px(crop_px, config)
+        angle = math.radians(min(config.rotation_degrees, 90.0) if config.rotation_probability else 0.0)
+        sides = (_longest(height, width, angle), _longest(width, height, angle))
+        self.size_px = tuple(math.ceil(side) + 2 * _RIM_PX for side in sides)
+        self._draw = jax.jit(functools.partial(_seen_px, config=config, crop_px=crop_px))
+        self._seed = np.uint32(seed)
+        try:
+            self._device = jax.local_devices(backend="cpu")[0]
+        except RuntimeError:  # JAX_PLATFORMS names others alone: one of those draws
+            self._device = None
+
+    def __call__(self, positions: np.ndarray, cells: np.ndarray, extents: np.ndarray) -> np.ndarray:
+        """Top, left, bottom and right (half-open), int32 [n, 4], of what the examples at `positions` uint32 [n] see of regions with cells
+        int32 [n, 4] and extents int32 [n, 2]."""
+        with jax.default_device(self._device):
+            return np.asarray(self._draw(self._seed, positions, cells, extents))
+
+
+# About a window: two for the neighbours of its outermost pixels, one for a device that rounds otherwise than the host.
+_RIM_PX = 3
+
+
+def _longest(along, across, angle):
+    """The longest side of the box about a window that is turned by up to `angle`."""
+    angle = min(angle, math.atan2(across, along))
+    return along * math.cos(angle) + across * math.sin(angle)
+
+
+def _seen_px(seed, positions, cells, extents, config, crop_px):
+    """As `Windows`. What an affine map makes of a rectangle lies between what it makes of the corners."""
+
+    def one(key, cell, extent):
+        draws = dict(zip(_DRAWS, jax.random.split(key, len(_DRAWS)), strict=True))
+        corners = _source_px(draws, cell, extent, config, crop_px, corners=True)
+        first = jnp.stack([jnp.floor(of.min()) for of in corners]) - (_RIM_PX - 1)
+        last = jnp.stack([jnp.floor(of.max()) for of in corners]) + _RIM_PX
+        # Beyond the extent its nearest pixel is seen.
+        return jnp.concatenate([jnp.clip(first, 0, extent - 1), jnp.clip(last + 1, 1, extent)]).astype(jnp.int32)
+
+    return jax.vmap(one)(example_keys(seed, positions), cells, extents)
 
 
 def augment(
@@ -82,8 +151,9 @@ def augment(
         regions: `words` uint32 [batch, rows, columns]: red, green, blue and class (or `IGNORED`) as the four bytes of a word, the
             lowest first; `cell_px` int32 [batch, 4]: top, left, bottom, right (half-open) of the pixels among which the crop's centre
             is drawn uniformly; `extent_px` int32 [batch, 2]: the height and width that hold real pixels, from the top left corner.
-            Or `words` [words] are of many scenes, and `start` and `stride` int32 [batch] say where each region's first pixel lies and
-            how far it is from one row to the next.
+            With `start` int32 [batch], an example's words are only what its crop will see of its region, whose first pixel would lie
+            `start` places after the first word. Or `words` [words] are of many scenes, `start` says the same, and `stride` int32
+            [batch] how far it is from one row to the next.
         config: what may happen, how often and how strongly; static under `jax.jit`. An operation of probability 0 is not compiled.
         crop_px: height and width of the crops; static under `jax.jit`.
 
@@ -107,10 +177,8 @@ def augment_examples(
         return jnp.stack(_colour(draws, planes, config), axis=-1), labels
 
     words = regions["words"]
-    if "start" in regions:
-        start, stride, axes = regions["start"], regions["stride"], (None, 0, 0)
-    else:
-        start, stride, axes = 0, words.shape[-1], (0, None, None)
+    start, stride = regions.get("start", 0), regions.get("stride", words.shape[-1])
+    axes = 0 if words.ndim == 3 else None, 0 if "start" in regions else None, 0 if "stride" in regions else None
     mapped = jax.vmap(one, in_axes=(0, *axes, 0, 0))
     return mapped(keys, words, start, stride, regions["cell_px"], regions["extent_px"])
 
@@ -136,8 +204,9 @@ def _draw(key, probability, limits, neutral):
     return jnp.where(chance < probability, low + (high - low) * amount, neutral)
 
 
-def _source_px(draws, cell, extent, config, crop_px):
-    """Where each pixel of the crop comes from: rows and columns of the region, float32 [height, width] each, whole at centres.
+def _source_px(draws, cell, extent, config, crop_px, corners=False):
+    """Where each pixel of the crop comes from: rows and columns of the region, float32 [height, width] each, whole at centres; of its
+    corner pixels alone, [2, 2].
 
     Every step is exact in float32 unless an angle or a zoom is drawn. (No matrix product: accelerators round its factors.)
     """
@@ -167,8 +236,9 @@ def _source_px(draws, cell, extent, config, crop_px):
     quarter_cos, quarter_sin = jnp.array([1.0, 0.0, -1.0, 0.0])[turns], jnp.array([0.0, 1.0, 0.0, -1.0])[turns]
     cos, sin = jnp.cos(jnp.radians(angle)), jnp.sin(jnp.radians(angle))
     cos, sin = (cos * quarter_cos - sin * quarter_sin) / scale, (sin * quarter_cos + cos * quarter_sin) / scale
-    y = mirror_y * (jnp.arange(height)[:, None] + 0.5 - height / 2)
-    x = mirror_x * (jnp.arange(width)[None, :] + 0.5 - width / 2)
+    rows, columns = (jnp.array([0, side - 1]) if corners else jnp.arange(side) for side in crop_px)
+    y = mirror_y * (rows[:, None] + 0.5 - height / 2)
+    x = mirror_x * (columns[None, :] + 0.5 - width / 2)
     return centre[0] + cos * y + sin * x - 0.5, centre[1] - sin * y + cos * x - 0.5
 
 

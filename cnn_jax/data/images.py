@@ -183,7 +183,7 @@ class ImageSource(grain.sources.RandomAccessDataSource):
         image, label = self.images[record_key]
         return {"image": image, "label": np.int32(label)}
 
-    def batch(self, record_keys) -> dict[str, np.ndarray]:
+    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
         """Several examples, stacked."""
         images, labels = self.images.arrays(record_keys)
         return {"image": images, "label": labels}

@@ -2,7 +2,8 @@
 
 Training sees *regions*: uint8 cut-outs somewhat larger than a crop, which the device turns, zooms and crops. Every scene is
 divided into cells no larger than a crop, and an epoch visits each cell of each scene once, so that large scenes count for more
-than small ones and no part is left out. The step is the position: batch n is the same however often the run was interrupted.
+than small ones and no part is left out. Of a region only what its crop will see need be read. The step is the position: batch n is the
+same however often the run was interrupted.
 """
 
 import collections
@@ -90,6 +91,12 @@ class RegionSource(grain.sources.RandomAccessDataSource):
     how much of the region, from its top left corner, holds scene: a smaller scene is padded, its image with its edge, its mask with
     `IGNORED`.
 
+    Args:
+        scenes: to take regions from.
+        crop_px: height and width of the crops, and at most of the cells.
+        region_px: height and width of the regions.
+        windows: an `augmentation.Windows`: what of a region `batch` need read.
+
     Attributes:
         scene: of each element, int32 [n].
         corner_px: of each element, its region's first row and column in the scene, int32 [n, 2].
@@ -97,8 +104,8 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         extent_px: of all elements, int32 [n, 2].
     """
 
-    def __init__(self, scenes: DecodedScenes, crop_px: tuple[int, int], region_px: tuple[int, int]):
-        self.scenes, self.region_px = scenes, region_px
+    def __init__(self, scenes: DecodedScenes, crop_px: tuple[int, int], region_px: tuple[int, int], windows=None):
+        self.scenes, self.region_px, self.windows = scenes, region_px, windows
         cells = [
             (index, top, left, bottom, right)
             for index, scene in enumerate(scenes.scenes)
@@ -120,15 +127,31 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         image, mask = image_and_mask(element["words"])
         return {**element, "image": image, "mask": mask}
 
-    def batch(self, record_keys) -> dict[str, np.ndarray]:
-        """Several elements, stacked, without the views."""
+    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
+        """Several elements, stacked, without the views.
+
+        With `positions` uint32 [n] of the examples in the stream, and windows, the words are what each crop will see of its region, in
+        the top left corner of a room for the largest window, whose rest holds anything; `start` int32 [n] says how many places after
+        the first word the region's would lie.
+        """
         keys = np.asarray(record_keys)
-        words = aligned((len(keys), *self.region_px), np.uint32)
-        for region, key in zip(words, keys, strict=True):
-            (top, left), (height, width) = self.corner_px[key].tolist(), self.extent_px[key].tolist()
-            region[:height, :width] = self.scenes.words(self.scene[key])[top : top + height, left : left + width]
-            _pad(region, height, width)
-        return {"words": words, "cell_px": self.cell_px[keys], "extent_px": self.extent_px[keys]}
+        cells, extents = self.cell_px[keys], self.extent_px[keys]
+        found = {"cell_px": cells, "extent_px": extents}
+        if positions is None or self.windows is None:
+            size, corners, sizes = self.region_px, self.corner_px[keys], extents
+        else:
+            size = tuple(map(min, self.region_px, self.windows.size_px))
+            seen = self.windows(positions, cells, extents)
+            corners, sizes = self.corner_px[keys] + seen[:, :2], seen[:, 2:] - seen[:, :2]
+            found["start"] = -(seen[:, 0] * size[1] + seen[:, 1])
+        words = aligned((len(keys), *size), np.uint32)
+        for part, scene, (top, left), (height, width) in zip(
+            words, self.scene[keys], corners.tolist(), sizes.tolist(), strict=True
+        ):
+            part[:height, :width] = self.scenes.words(scene)[top : top + height, left : left + width]
+            if "start" not in found:
+                _pad(part, height, width)
+        return {"words": words, **found}
 
 
 def _pad(words, height, width):
@@ -163,19 +186,20 @@ def training_batches(source, *, seed: int, batch_size: int, share: slice = slice
     other, is what one process would. Each example carries its `position` (uint32) in the stream, from which its augmentation follows.
 
     Args:
-        source: random access to examples, which are dicts of arrays. One with a method `batch(indices)`, which returns the examples
-            stacked, is asked for whole batches: small images are read many times as fast.
+        source: random access to examples, which are dicts of arrays. One with a method `batch(indices, positions)`, which returns the
+            examples stacked, is asked for whole batches: small images are read many times as fast.
         seed: of the order.
         batch_size: over all processes.
         share: the part of each batch that this process reads.
     """
-    read = getattr(source, "batch", None) or (lambda numbers: stacked([source[number] for number in numbers]))
+    read = getattr(source, "batch", None) or (lambda numbers, _: stacked([source[number] for number in numbers]))
     number_at = shuffled(len(source), seed)
 
     def read_batch(n):
         positions = range(n * batch_size, (n + 1) * batch_size)[share]
         numbers = [number_at(position) for position in positions]
-        return {**read(numbers), "position": np.array(positions, np.uint64).astype(np.uint32)}
+        positions = np.array(positions, np.uint64).astype(np.uint32)
+        return {**read(numbers, positions), "position": positions}
 
     return grain.MapDataset.range(sys.maxsize).map(read_batch)
 

@@ -30,7 +30,7 @@ class Numbers(grain.sources.RandomAccessDataSource):
     def __getitem__(self, record_key):
         return {"number": np.int32(record_key)}
 
-    def batch(self, record_keys) -> dict[str, np.ndarray]:
+    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
         """Several numbers, stacked."""
         return {"number": np.array(record_keys, np.int32)}
 

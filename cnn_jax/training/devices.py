@@ -105,6 +105,8 @@ class Devices:
 
     def place(self, batch):
         """Divides a host batch (arrays `[local batch, ...]`, this process's share) among the devices."""
+        if len(self._processes) == 1:
+            return jax.device_put(batch, self.divided)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.divided, x), batch)
 
     def _split(self, batch):

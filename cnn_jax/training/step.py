@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.data.augmentation import example_keys
 from cnn_jax.layers.convolution import CONVOLVED
 from cnn_jax.training.losses import hits
 from cnn_jax.training.state import TrainState
@@ -70,7 +71,7 @@ def make_train_step(
         return loss_sum, (rest, {"loss": loss_sum, "count": count, "correct": correct, "labelled": labelled})
 
     def step(state: TrainState, batch, seed, resident=()):
-        augmentation_key, dropout_key = jax.random.split(jax.random.key(seed))
+        _, dropout_key = jax.random.split(jax.random.key(seed))  # the other half is the examples'
         dropout_key = jax.random.fold_in(dropout_key, state.step)
         if axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
@@ -79,8 +80,7 @@ def make_train_step(
         def part(carry, numbered):
             rest, gradient, sums = carry
             number, examples = numbered
-            keys = jax.vmap(lambda position: jax.random.fold_in(augmentation_key, position))(examples["position"])
-            images, labels = augment(keys, {**examples, **dict(resident)})
+            images, labels = augment(example_keys(seed, examples["position"]), {**examples, **dict(resident)})
             part_gradient, (rest, part_sums) = jax.grad(loss_of, has_aux=True)(
                 params, rest, images, labels, jax.random.fold_in(dropout_key, number)
             )

@@ -2,9 +2,9 @@
 
 Both sides work on two cores and deliver batches of 144x256 crops of the same scenes, each cell of each scene once an epoch.
 
-Ours cuts regions out of decoded scenes, batches them by Grain, reads ahead by threads and places them on the device; zoom, turns and
-colours are the device's work. "host" leaves that work out: it is what an accelerator waits for. "whole chain" does it on the same two
-cores, where there is no accelerator.
+Ours draws where a crop will lie, cuts what it will see out of decoded scenes, batches that by Grain, reads ahead by threads and places
+it on the device; zoom, turns and colours are the device's work. "host" leaves that work out: it is what an accelerator waits for. "whole
+chain" does it on the same two cores, where there is no accelerator.
 
 Theirs crops a window of random zoom (0.6 to 1.65), turns it by right angles and gives it to albumentations: resize, flips, brightness
 and contrast, hue and saturation, normalise; in the DataLoader's batches, with 0, 1 or 2 workers, whichever was fastest. That is the
@@ -14,7 +14,6 @@ whole chain in every row, since it has no other place for it.
 on both sides.
 """
 
-import functools
 import itertools
 import math
 import os
@@ -28,6 +27,7 @@ from experiments.benchmarks import measuring
 NEEDS = ("torch", "albumentations")
 SIDES = ("cnn_jax", "pytorch")
 
+SEED = 0
 CORES = 2
 BATCH = 8
 CROP_PX = (144, 256)
@@ -86,7 +86,8 @@ def _source(config, decoded):
 
     scenes = DecodedScenes(aerial.open_scenes(config.data).splits["train"], 1e12 if decoded else 0)
     region = augmentation.region_px(config.data.crop_px, config.augmentation)
-    return RegionSource(scenes, config.data.crop_px, tuple(map(min, region, scenes.largest_px)))
+    windows = augmentation.Windows(SEED, config.data.crop_px, config.augmentation)
+    return RegionSource(scenes, config.data.crop_px, tuple(map(min, region, scenes.largest_px)), windows)
 
 
 def _ours(config, settings):
@@ -101,12 +102,12 @@ def _ours(config, settings):
     if settings["decoded"]:
         for index in range(len(source.scenes)):
             source.scenes.words(index)
-    batches = training_batches(source, seed=0, batch_size=BATCH)
+    batches = training_batches(source, seed=SEED, batch_size=BATCH)
     ahead = read_ahead(batches, 0, devices.place, config.data.prefetch_batches)
 
     @jax.jit
     def augment(batch):
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(batch["position"])
+        keys = augmentation.example_keys(SEED, batch["position"])
         images, labels = augmentation.augment_examples(keys, batch, config.augmentation, CROP_PX)
         return augmentation.normalize(images, config.data.mean, config.data.std), labels
 

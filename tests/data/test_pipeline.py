@@ -4,9 +4,12 @@ import itertools
 import threading
 
 import grain
+import jax
 import numpy as np
 import pytest
 
+from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.data import augmentation, pipeline
 from cnn_jax.data.pipeline import (
     DecodedScenes,
     RegionSource,
@@ -131,6 +134,54 @@ def test_every_epoch_holds_every_example_once_in_another_order():
         assert sorted(epoch) == list(range(11))
     assert len({tuple(epoch) for epoch in order}) == 4
     assert all(list(epoch) != sorted(epoch) for epoch in order)
+
+
+WINDOWS = {
+    "as in training": {},
+    "turned by any angle": {"rotation_probability": 1.0, "rotation_degrees": 180.0, "quarter_turn_probability": 0.0},
+    "turned a little": {"rotation_probability": 0.5, "scale_probability": 0.0},
+    "smaller than life": {"scale_range": (0.3, 0.5)},
+    "larger than life": {"scale_range": (1.0, 3.0), "quarter_turn_probability": 0.0},
+    "moved alone": {"scale_probability": 0.0, "quarter_turn_probability": 0.0},
+}
+
+
+@pytest.mark.parametrize("changes", WINDOWS.values(), ids=WINDOWS)
+def test_a_crop_is_the_same_of_its_window_as_of_its_region(monkeypatch, quick_compilation, changes):
+    crop_px, seed = (16, 24), 3
+    config = AugmentationConfig(**changes)
+    scenes, _ = make_scenes([(90, 121), (30, 33), (64, 150), (12, 100)])
+    region_px = tuple(map(min, augmentation.region_px(crop_px, config), scenes.largest_px))
+    windows = augmentation.Windows(seed, crop_px, config)
+    whole, seen = (RegionSource(scenes, crop_px, region_px, *more) for more in ((), (windows,)))
+
+    def full_of_something(shape, dtype):
+        return np.full(shape, 0xA5A5A5A5, dtype)
+
+    monkeypatch.setattr(pipeline, "aligned", full_of_something)  # what isn't written must not be seen
+    crops = jax.jit(
+        lambda batch: augmentation.augment_examples(augmentation.example_keys(seed, batch["position"]), batch, config, crop_px)
+    )
+    read = 0
+    for n in (0, 1, 2, 3, 10**6):
+        theirs, ours = (training_batches(source, seed=1, batch_size=16)[n] for source in (whole, seen))
+        for one, other in zip(crops(ours), crops(theirs), strict=True):
+            np.testing.assert_array_equal(one, other)
+        read += np.sum(ours["words"] != 0xA5A5A5A5) / np.prod(theirs["words"].shape) / 5
+    assert read < 0.75
+    assert ours["words"].shape[1:] == tuple(map(min, region_px, windows.size_px))
+
+
+def test_windows_are_drawn_without_a_cpu_device_too(monkeypatch, quick_compilation):
+    config, cells, extents = AugmentationConfig(), np.int32([[20, 20, 36, 44]] * 3), np.int32([[80, 90]] * 3)
+    expected = augmentation.Windows(0, (16, 24), config)(np.arange(3, dtype=np.uint32), cells, extents)
+
+    def none(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    windows = augmentation.Windows(0, (16, 24), config)
+    np.testing.assert_array_equal(windows(np.arange(3, dtype=np.uint32), cells, extents), expected)
 
 
 @pytest.mark.parametrize("length", [1, 2, 11, 54_000])
@@ -379,7 +430,7 @@ def test_a_source_of_whole_batches_gives_the_same_batches():
             return {"value": np.float32(number)}
 
     class Whole(Numbers):
-        def batch(self, numbers):
+        def batch(self, numbers, positions):
             return {"value": np.array(numbers, np.float32)}
 
     single, whole = (training_batches(source, seed=3, batch_size=4) for source in (Numbers(), Whole()))
