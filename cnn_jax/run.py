@@ -225,7 +225,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
         start=start,
         validated=validated,
         elapsed_s=kept[-1]["elapsed_s"] if kept else 0.0,
-        learning_rate=optimizer.learning_rate(config.optimizer, training.steps),
+        learning_rate=jax.jit(optimizer.learning_rate(config.optimizer, training.steps)),
         headline=headline,
         enough=enough,
         save_form=devices.single,

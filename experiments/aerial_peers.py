@@ -346,6 +346,8 @@ def run_peer(config: SegmentationConfig, workdir: Path, command: str = "") -> di
 
 
 def _run(config, record, stop, command):
+    import jax
+
     from cnn_jax.data.pipeline import read_ahead, training_batches
     from cnn_jax.training import loop, optimizer
     from cnn_jax.training.devices import Devices
@@ -366,7 +368,7 @@ def _run(config, record, stop, command):
     work = multiply_adds(model, config.data.crop_px)
     print(f"{config.variant}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} crops", flush=True)
 
-    learning_rate = optimizer.learning_rate(config.optimizer, training.steps)
+    learning_rate = jax.jit(optimizer.learning_rate(config.optimizer, training.steps))
     batches = training_batches(task.training_source, seed=config.seed, batch_size=training.batch_size)
     evaluators = {split: task.evaluator(split, devices) for split in task.evaluated if task.sizes[split]}
 
