@@ -46,6 +46,30 @@ def test_memory_is_kept():
         assert first < 2000
 
 
+GIVEN_BACK = """
+from pathlib import Path
+from cnn_jax import memory
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+bytes([1]) * 2**28
+print(resident())
+memory.give_back()
+print(resident())
+"""
+
+
+def test_kept_memory_is_given_back_when_told():
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK],
+        env=clean() | {memory.TUNABLES: memory.SETTING},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, left = map(int, done.stdout.split())
+    assert kept - left > 250
+    assert kept > 256
+
+
 def test_otherwise_it_is_taken_anew_page_by_page():
     """64 MiB are 16,384 pages."""
     first, again = page_faults({})

@@ -238,6 +238,10 @@ def _keys(tfds, info, source):
         raise InputError(
             f"data.source {source} is no set of images with one class label each; it has {held}: choose another set."
         )
+    if len(features[named[0]].shape) != 3:
+        raise InputError(
+            f"data.source {source} has images of shape {features[named[0]].shape}, not of height, width and channels: choose another set."
+        )
     if features[named[0]].np_dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"data.source {source} has images of {features[named[0]].np_dtype}, not of 8 or 16 bits: choose another."

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 import tqdm
 
+from cnn_jax import memory
 from cnn_jax.configuration import TrainingConfig
 from cnn_jax.data.pipeline import Timed
 from cnn_jax.errors import InputError
@@ -114,6 +115,7 @@ def train(
                     log({"step": step, **metrics, "elapsed_s": time.perf_counter() - begun})
                     shown.validated(step, metrics, headline)
                 checkpoints.save(step, save_form(state), metrics)
+                memory.give_back()
                 interval["time"] += time.perf_counter() - before  # validation is no training time
             if step == config.steps or enough():
                 break
@@ -128,6 +130,7 @@ def train(
             step += 1
             if step == start + 1:  # the first step compiles, and is left out of the speed
                 jax.block_until_ready(metrics)
+                memory.give_back()
                 shown.begin(step)
                 interval.update(time=time.perf_counter(), waited=batches.waited_s, step=step)
             pending.append((step, metrics))

@@ -238,6 +238,11 @@ def test_sets_that_are_not_images_with_one_label(tmp_path):
     depth = tfds.features.Image(shape=(4, 4, 1), dtype=np.float32)
     write_tfds(tmp_path, "nyu_depth_v2", "0.0.1", {"image": depth, "label": label}, {"train": []})
     assert "float32" in refusal("nyu_depth_v2", tmp_path)
+    folder = write_cifar10(tmp_path)
+    described = json.loads((folder / "features.json").read_text())
+    described["featuresDict"]["features"]["image"]["image"]["shape"]["dimensions"] = ["2", "32", "32", "3"]
+    (folder / "features.json").write_text(json.dumps(described))
+    assert "images of shape (2, 32, 32, 3), not of height, width and channels" in refusal("cifar10", tmp_path)
 
 
 def test_a_set_without_train(tmp_path):

@@ -46,7 +46,8 @@ def test_nothing_is_kept_from_step_to_step(tmp_path, command, monkeypatch):
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_two_thousand_steps(tmp_path):
-    """The resident size is flat, but for what the allocator keeps."""
+    """The resident size is flat, but for what the allocator keeps: memory comes in huge pages of 2 MiB, of which any of its 16 arenas (8 a
+    core) may have one more or less."""
     process = start(
         *TINY,
         "--config.training.steps=2000",
@@ -68,4 +69,4 @@ def test_two_thousand_steps(tmp_path):
     assert len(sizes) == 200
     before, after = np.median(sizes[70:110]), np.median(sizes[160:200])  # by step 700 all has happened several times
     print(f"resident size: {before:.1f} MiB after 700 to 1,100 steps, {after:.1f} MiB after 1,600 to 2,000")
-    assert after < 1.01 * before, sizes
+    assert after < before + 16, sizes

@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what comes back bit for bit, and what happens when the disk refuses."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -54,6 +55,19 @@ def test_a_state_comes_back_bit_for_bit_in_another_manager(checkpoints):
     other.close()
     assert step == 3
     same_bits(restored, state)
+
+
+def test_saving_leaves_hardly_a_list_behind(checkpoints):
+    def lists():
+        gc.collect()
+        return sum(type(found) is list for found in gc.get_objects())
+
+    counts = []
+    for step in range(1, 13):
+        checkpoints.save(step, make_state(step), {SCORE: 1 / step})
+        checkpoints.wait()
+        counts.append(lists())
+    assert counts[-1] - counts[5] < 6 * 5  # what TensorStore counts were 24 a save
 
 
 def test_metrics_come_back_as_they_were(checkpoints):
