@@ -307,7 +307,7 @@ def surroundings() -> dict:
 
 
 def _commit() -> dict:
-    """The commit that the package's code is at, and whether the tree differs from it; None outside a checkout."""
+    """The commit that the package's code is at, and whether the tree differs from it, records apart; None outside a checkout."""
 
     def git(*words):
         folder = Path(__file__).resolve().parent
@@ -316,7 +316,7 @@ def _commit() -> dict:
 
     try:
         commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     except (OSError, subprocess.TimeoutExpired):
         commit = changed = None
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
