@@ -30,8 +30,8 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Gives the kernel what lies unused of the memory that is kept: where a compilation or an evaluation has ended, whose pieces would
-    stay. Nothing where memory isn't kept."""
+    """Gives the kernel what lies unused of the memory that is kept: after a compilation or an evaluation, whose pieces would stay.
+    Nothing where memory isn't kept."""
     if os.environ.get(TUNABLES) == SETTING:
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -114,7 +114,10 @@ class Segmentation:
     def training_source(self) -> RegionSource:
         """Random access to the training regions."""
         config = self.config
-        windows = augmentation.Windows(config.seed, config.data.crop_px, config.augmentation)
+        try:
+            windows = augmentation.Windows(config.seed, config.data.crop_px, config.augmentation)
+        except RuntimeError:  # without a CPU device regions are read whole
+            windows = None
         return RegionSource(self.scenes["train"], config.data.crop_px, self.region_px, windows)
 
     def resident(self) -> dict[str, np.ndarray]:

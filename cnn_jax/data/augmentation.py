@@ -81,13 +81,15 @@ def _window_px(crop_px, config):
 
 
 def example_keys(seed: int | jax.Array, positions: jax.Array) -> jax.Array:
-    """The keys [batch] of the examples at `positions` uint32 [batch] in the stream of a run with this seed."""
-    key, _ = jax.random.split(jax.random.key(seed))  # the other half is dropout's
+    """The keys [batch] of the examples at `positions` uint32 [batch] in the stream of a run with this seed: the same on every device, by
+    JAX's own generator, whichever JAX_DEFAULT_PRNG_IMPL names."""
+    key, _ = jax.random.split(jax.random.key(seed, impl="threefry2x32"))  # the other half is dropout's
     return jax.vmap(functools.partial(jax.random.fold_in, key))(positions)
 
 
 class Windows:
-    """What the crops of a run will see of their regions: the host draws beforehand what the device will draw.
+    """What the crops of a run will see of their regions: the host draws beforehand what the device will draw from `example_keys` of the
+    same seed, and other keys, `crop_px` or `config` would see what isn't there.
 
     Args:
         seed: of the run.
@@ -96,6 +98,10 @@ class Windows:
 
     Attributes:
         size_px: height and width of the largest window, with the neighbours of its outermost pixels.
+
+    Raises:
+        RuntimeError: the process has no CPU device (JAX_PLATFORMS names others alone); an accelerator would draw after the steps that
+            wait for it.
     """
 
     def __init__(self, seed: int, crop_px: tuple[int, int], config: AugmentationConfig):
@@ -107,11 +113,7 @@ class Windows:
         config = dataclasses.replace(config, flip_horizontal_probability=0.0, flip_vertical_probability=0.0)
         draw = functools.partial(_seen_px, config=config, crop_px=crop_px)
         self._draw = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
-        self._seed = np.uint32(seed)
-        try:
-            self._device = jax.local_devices(backend="cpu")[0]
-        except RuntimeError:  # JAX_PLATFORMS names others alone: one of those draws
-            self._device = None
+        self._seed, self._device = np.uint32(seed), jax.local_devices(backend="cpu")[0]
 
     def __call__(self, positions: np.ndarray, cells: np.ndarray, extents: np.ndarray) -> np.ndarray:
         """Top, left, bottom and right (half-open), int32 [n, 4], of what the examples at `positions` uint32 [n] see of regions with cells
@@ -120,7 +122,8 @@ class Windows:
             return np.asarray(self._draw(self._seed, positions, cells, extents))
 
 
-# About a window: two for the neighbours of its outermost pixels, one for a device that rounds otherwise than the host.
+# About a window: one for the next pixel, which bilinear weights need, and two for a device that rounds otherwise than the host, whose
+# centre may then lie a pixel further.
 _RIM_PX = 3
 
 
@@ -154,9 +157,8 @@ def augment(
         regions: `words` uint32 [batch, rows, columns]: red, green, blue and class (or `IGNORED`) as the four bytes of a word, the
             lowest first; `cell_px` int32 [batch, 4]: top, left, bottom, right (half-open) of the pixels among which the crop's centre
             is drawn uniformly; `extent_px` int32 [batch, 2]: the height and width that hold real pixels, from the top left corner.
-            With `start` int32 [batch], an example's words are only what its crop will see of its region, whose first pixel would lie
-            `start` places after the first word. Or `words` [words] are of many scenes, `start` says the same, and `stride` int32
-            [batch] how far it is from one row to the next.
+            Or `words` [words] are of many scenes, and `start` and `stride` int32 [batch] say where each region's first pixel lies and
+            how far it is from one row to the next.
         config: what may happen, how often and how strongly; static under `jax.jit`. An operation of probability 0 is not compiled.
         crop_px: height and width of the crops; static under `jax.jit`.
 
@@ -171,7 +173,11 @@ def augment(
 def augment_examples(
     keys: jax.Array, regions: Mapping[str, jax.Array], config: AugmentationConfig, crop_px: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array]:
-    """As `augment`, with one key per example: `keys` [batch]. For a step that slices the batch and its keys itself."""
+    """As `augment`, with one key per example: `keys` [batch]. For a step that slices the batch and its keys itself.
+
+    With keys from `example_keys`, an example's words may also be those alone that `Windows` of the same seed finds, and `start` int32
+    [batch] says how many places after the first of them the region's would lie (none or fewer).
+    """
 
     def one(key, words, start, stride, cell, extent):
         draws = dict(zip(_DRAWS, jax.random.split(key, len(_DRAWS)), strict=True))

@@ -1,6 +1,6 @@
 """From scenes to batches on the devices: decoded once, shuffled globally, sliced by process, read ahead.
 
-Training sees *regions*: uint8 cut-outs somewhat larger than a crop, which the device turns, zooms and crops. Every scene is
+Training sees *regions*: cut-outs somewhat larger than a crop, which the device turns, zooms and crops. Every scene is
 divided into cells no larger than a crop, and an epoch visits each cell of each scene once, so that large scenes count for more
 than small ones and no part is left out. Of a region only what its crop will see need be read. The step is the position: batch n is the
 same however often the run was interrupted.
@@ -95,7 +95,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         scenes: to take regions from.
         crop_px: height and width of the crops, and at most of the cells.
         region_px: height and width of the regions.
-        windows: an `augmentation.Windows`: what of a region `batch` need read.
+        windows: an `augmentation.Windows`: what of a region `batch` need read; None: all.
 
     Attributes:
         scene: of each element, int32 [n].
@@ -137,7 +137,8 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         keys = np.asarray(record_keys)
         cells, extents = self.cell_px[keys], self.extent_px[keys]
         found = {"cell_px": cells, "extent_px": extents}
-        if positions is None or self.windows is None:
+        whole = positions is None or self.windows is None
+        if whole:
             size, corners, sizes = self.region_px, self.corner_px[keys], extents
         else:
             size = tuple(map(min, self.region_px, self.windows.size_px))
@@ -149,7 +150,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
             words, self.scene[keys], corners.tolist(), sizes.tolist(), strict=True
         ):
             part[:height, :width] = self.scenes.words(scene)[top : top + height, left : left + width]
-            if "start" not in found:
+            if whole:
                 _pad(part, height, width)
         return {"words": words, **found}
 

@@ -302,15 +302,15 @@ def surroundings() -> dict:
         "cpu_cores": os.cpu_count(),
         "machine": platform.machine(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        **_commit(),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
+        **commit_of(Path(__file__).resolve().parent),
     }
 
 
-def _commit() -> dict:
-    """The commit that the package's code is at, and whether the tree differs from it, records apart; None outside a checkout."""
+def commit_of(folder: Path) -> dict:
+    """`commit` that a folder of code is at, and `dirty`, whether its tree differs from that, records apart; None outside a checkout."""
 
     def git(*words):
-        folder = Path(__file__).resolve().parent
         answer = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=30)
         return answer.stdout.strip() if answer.returncode == 0 else None
 

@@ -71,7 +71,7 @@ def make_train_step(
         return loss_sum, (rest, {"loss": loss_sum, "count": count, "correct": correct, "labelled": labelled})
 
     def step(state: TrainState, batch, seed, resident=()):
-        _, dropout_key = jax.random.split(jax.random.key(seed))  # the other half is the examples'
+        _, dropout_key = jax.random.split(jax.random.key(seed, impl="threefry2x32"))  # the other half is the examples'
         dropout_key = jax.random.fold_in(dropout_key, state.step)
         if axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))

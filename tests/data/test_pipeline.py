@@ -24,6 +24,8 @@ from cnn_jax.data.pipeline import (
 )
 from cnn_jax.data.scenes import IGNORED, Scene
 from cnn_jax.errors import InputError
+from cnn_jax.segmentation import Segmentation
+from experiments import aerial_unet
 
 
 def make_scenes(sizes, budget_bytes=1e9, seed=0):
@@ -172,16 +174,20 @@ def test_a_crop_is_the_same_of_its_window_as_of_its_region(monkeypatch, quick_co
     assert ours["words"].shape[1:] == tuple(map(min, region_px, windows.size_px))
 
 
-def test_windows_are_drawn_without_a_cpu_device_too(monkeypatch, quick_compilation):
-    config, cells, extents = AugmentationConfig(), np.int32([[20, 20, 36, 44]] * 3), np.int32([[80, 90]] * 3)
-    expected = augmentation.Windows(0, (16, 24), config)(np.arange(3, dtype=np.uint32), cells, extents)
+def test_without_a_cpu_device_regions_are_read_whole(monkeypatch):
+    config = aerial_unet.smoke()
+    config.data.scene_counts, config.data.scene_px, config.data.crop_px = (2, 1, 1), (64, 96), (32, 48)
+    config.model.base_width, config.model.depth = 4, 1
+    with_one, without = (Segmentation(config, Segmentation.open(config)) for _ in range(2))
 
     def none(backend):
         raise RuntimeError(f"Unknown backend {backend}")
 
+    assert "start" in training_batches(with_one.training_source, seed=0, batch_size=2)[0]
     monkeypatch.setattr(jax, "local_devices", none)
-    windows = augmentation.Windows(0, (16, 24), config)
-    np.testing.assert_array_equal(windows(np.arange(3, dtype=np.uint32), cells, extents), expected)
+    batch = training_batches(without.training_source, seed=0, batch_size=2)[0]
+    assert "start" not in batch
+    assert batch["words"].shape[1:] == without.region_px
 
 
 @pytest.mark.parametrize("length", [1, 2, 11, 54_000])

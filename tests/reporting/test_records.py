@@ -1,12 +1,14 @@
 """The folder of a run, from lock to summary."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 
 from cnn_jax.configuration import model_config
 from cnn_jax.errors import InputError
-from cnn_jax.reporting.records import Record
+from cnn_jax.reporting.records import Record, commit_of
 from experiments.aerial_unet import smoke
 
 ENVIRONMENT = {"digest": "ab", "data_fingerprint": "one"}
@@ -92,3 +94,27 @@ def test_one_process_at_a_time(tmp_path):
         Record(tmp_path / "run", smoke()),
     ):
         pass
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_records_do_not_make_a_tree_dirty(tmp_path):
+    def git(*words):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(
+            ["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert commit_of(tmp_path) == {"commit": None, "dirty": None}
+    code, record = tmp_path / "cnn_jax" / "code.py", tmp_path / "results" / "summary.json"
+    for path in (code, record):
+        path.parent.mkdir()
+        path.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    head = git("rev-parse", "HEAD")
+    record.write_text("2")
+    (tmp_path / "results" / "more.json").write_text("3")
+    assert commit_of(code.parent) == {"commit": head, "dirty": False}
+    code.write_text("2")
+    assert commit_of(code.parent) == {"commit": head, "dirty": True}
