@@ -46,8 +46,7 @@ def test_nothing_is_kept_from_step_to_step(tmp_path, command, monkeypatch):
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_two_thousand_steps(tmp_path):
-    """The resident size is flat, but for the allocator's huge pages of 2 MiB, which come and go: in twelve runs the second half had up to
-    12 MiB more, steps without checkpoints none. That is 18 kB a step; what Python and JAX hold is counted exactly above."""
+    """The resident size is flat, but for what the allocator keeps."""
     process = start(
         *TINY,
         "--config.training.steps=2000",
@@ -69,4 +68,4 @@ def test_two_thousand_steps(tmp_path):
     assert len(sizes) == 200
     before, after = np.median(sizes[70:110]), np.median(sizes[160:200])  # by step 700 all has happened several times
     print(f"resident size: {before:.1f} MiB after 700 to 1,100 steps, {after:.1f} MiB after 1,600 to 2,000")
-    assert after < before + 16, sizes
+    assert after < 1.01 * before, sizes
