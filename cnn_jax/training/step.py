@@ -96,7 +96,11 @@ def make_train_step(
         rest, gradient, sums = carry
         gradient, sums = total((gradient, sums))
         count = jnp.maximum(sums["count"], 1e-6)  # a batch may hold ignored pixels alone
-        gradient = jax.tree.map(lambda g: g / count, gradient)
+        norm = optax.tree.norm(gradient)
+        # Through the norm the update waits for the whole gradient, after which nothing reads the parameters any more: it may take their
+        # place in memory. Otherwise XLA copies every one of them before the step begins.
+        divisor = jnp.where(jnp.isnan(norm), norm, count)
+        gradient = jax.tree.map(lambda g: g / divisor, gradient)
 
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params)
         variables = {"params": optax.apply_updates(params, updates), **rest}
@@ -107,7 +111,7 @@ def make_train_step(
         metrics = {
             "loss": sums["loss"] / count,
             accuracy: sums["correct"] / jnp.maximum(sums["labelled"], 1),
-            "gradient_norm": optax.tree.norm(gradient),
+            "gradient_norm": norm / count,
         }
         return TrainState(state.step + 1, variables, optimizer_state, average), metrics
 
