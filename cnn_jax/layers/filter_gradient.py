@@ -66,7 +66,11 @@ def _backward(strides, padding, inputs, gradient):
         return lax.optimization_barrier(_over_places(gradient, x)).T[None, None]
 
     fast = product if kernel.shape[:2] == (1, 1) else _fast(x.shape, gradient.shape)
-    return to_x, lax.platform_dependent(x, gradient, cpu=fast, default=convolution)
+
+    def apart(x, gradient):
+        return fast(*lax.optimization_barrier((x, gradient)))
+
+    return to_x, lax.platform_dependent(x, gradient, cpu=apart, default=convolution)
 
 
 _convolution.defvjp(_forward, _backward)
