@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from cnn_jax.layers.filter_gradient import Convolution
+from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import normalization
 
 DTYPES = ("float32", "bfloat16")

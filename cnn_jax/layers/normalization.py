@@ -6,6 +6,7 @@ import math
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
+from cnn_jax.layers.batch_norm import BatchNorm
 
 NORMS = ("batch", "group", "none")
 
@@ -29,9 +30,7 @@ def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None
         InputError: an unknown name.
     """
     if norm == "batch":
-        return functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=epsilon, dtype=dtype, axis_name=axis_name
-        )
+        return functools.partial(BatchNorm, train=train, momentum=0.9, epsilon=epsilon, dtype=dtype, axis_name=axis_name)
     if norm == "group":
         return functools.partial(_GroupNorm, epsilon=epsilon, dtype=dtype)
     if norm == "none":

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 # Each is a function of its own in a traced program, under its name, by which `cnn_jax.reporting.layers` knows it.
 _traced_by_name = functools.partial(jax.jit, static_argnames=("window_px", "stride", "padding"))
@@ -22,7 +23,10 @@ def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | in
     """
     stride = stride or window_px
     if stride != window_px or padding not in ("SAME", "VALID"):
-        return nn.max_pool(x, (window_px, window_px), (stride, stride), padding=_sides(padding))
+        sides = _sides(padding)
+        if isinstance(sides, str):
+            sides = tuple(lax.padtype_to_pads(x.shape[1:3], (window_px, window_px), (stride, stride), sides))
+        return _overlapping(x, window_px, stride, sides)
     if padding == "VALID":
         x = x[:, : x.shape[1] // window_px * window_px, : x.shape[2] // window_px * window_px]
     windows = _windows(x, window_px, jnp.finfo(x.dtype).min)
@@ -44,6 +48,86 @@ def average_pool(x, window_px: int = 2, stride: int | None = None, padding: str 
     stride = stride or window_px
     means = nn.avg_pool(x, (window_px, window_px), (stride, stride), padding=_sides(padding), count_include_pad=False)
     return means.astype(x.dtype)  # Flax divides by float32 counts
+
+
+def _reduced(x, window_px, stride, sides):
+    """What `reduce_window` makes of overlapping windows."""
+    return nn.max_pool(x, (window_px, window_px), (stride, stride), padding=sides)
+
+
+def _taps(x, window_px, stride, sides):
+    """What stands at each place of the windows, from left to right and down: `window_px`² maps of the result's size."""
+    counts = [(size + sum(both) - window_px) // stride + 1 for size, both in zip(x.shape[1:3], sides, strict=True)]
+    x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(0, 0, 0), *((*both, 0) for both in sides), (0, 0, 0)])
+    x = lax.optimization_barrier(x)
+    lasts = [(count - 1) * stride + 1 for count in counts]
+    return [
+        x[:, row : row + lasts[0] : stride, column : column + lasts[1] : stride]
+        for row in range(window_px)
+        for column in range(window_px)
+    ]
+
+
+def _largest(taps):
+    """(the largest of equally large maps, the number of the first that is as large): NaN is larger than all else."""
+    largest, which = taps[0], jnp.zeros(taps[0].shape, jnp.uint8)
+    for number, tap in enumerate(taps[1:], 1):
+        kept = (largest >= tap) | jnp.isnan(largest)
+        largest, which = jnp.where(kept, largest, tap), jnp.where(kept, which, number).astype(jnp.uint8)
+    return largest, which
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _overlapping(x, window_px, stride, sides):
+    """Where windows overlap: comparisons on a CPU, else `reduce_window`."""
+    return lax.platform_dependent(
+        x,
+        cpu=lambda x: _largest(_taps(x, window_px, stride, sides))[0],
+        default=lambda x: _reduced(x, window_px, stride, sides),
+    )
+
+
+def _overlapping_forward(x, window_px, stride, sides):
+    return _overlapping(x, window_px, stride, sides), x
+
+
+def _overlapping_backward(window_px, stride, sides, x, gradient):
+    def scattered(x, gradient):
+        return jax.vjp(lambda x: _reduced(x, window_px, stride, sides), x)[1](gradient)[0]
+
+    def gathered(x, gradient):
+        """Each value of the map gathers from the windows that it stands in. The values of one row and column of every `stride` stand in
+        windows at the same places, so that each such part of the map is a sum of whole maps."""
+        which = _largest(_taps(x, window_px, stride, sides))[1]
+        reach = (window_px - 1) // stride  # windows further up or left that a value may stand in
+        heights = [-(-(size + low) // stride) for size, (low, _) in zip(x.shape[1:3], sides, strict=True)]
+        around = [
+            (0, 0, 0),
+            *((reach, max(need - has, 0), 0) for need, has in zip(heights, which.shape[1:3], strict=True)),
+            (0, 0, 0),
+        ]
+        which = lax.pad(which, jnp.uint8(window_px**2), around)
+        gradient = lax.pad(gradient, jnp.zeros((), gradient.dtype), around)
+        which, gradient = lax.optimization_barrier((which, gradient))
+
+        def part(row, column):
+            total = jnp.zeros((x.shape[0], *heights, x.shape[3]), gradient.dtype)
+            for down in range(row, window_px, stride):
+                for right in range(column, window_px, stride):
+                    place = [reach - down // stride, reach - right // stride]
+                    here = (slice(None), *(slice(start, start + size) for start, size in zip(place, heights, strict=True)))
+                    total += jnp.where(which[here] == down * window_px + right, gradient[here], 0)
+            return total
+
+        parts = jnp.stack([jnp.stack([part(row, column) for column in range(stride)], 3) for row in range(stride)], 2)
+        whole = parts.reshape(x.shape[0], heights[0] * stride, heights[1] * stride, x.shape[3])
+        (top, _), (left, _) = sides
+        return whole[:, top : top + x.shape[1], left : left + x.shape[2]]
+
+    return (lax.platform_dependent(x, gradient, cpu=gathered, default=scattered),)
+
+
+_overlapping.defvjp(_overlapping_forward, _overlapping_backward)
 
 
 def _sides(padding):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
-from cnn_jax.layers.filter_gradient import Convolution, convolve
+from cnn_jax.layers.convolve import Convolution, convolve
 
 UPSAMPLINGS = ("transposed", "bilinear")
 

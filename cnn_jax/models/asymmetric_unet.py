@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.filter_gradient import Convolution
+from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.filter_gradient import Convolution
+from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.encoders import DILATED_ENCODERS, encoder, enlarged

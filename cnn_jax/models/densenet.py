@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES
-from cnn_jax.layers.filter_gradient import Convolution
+from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import normalization
 from cnn_jax.layers.pooling import average_pool, max_pool
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from cnn_jax.errors import InputError
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.filter_gradient import Convolution
+from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 

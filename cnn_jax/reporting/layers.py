@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import Literal
 
+from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.upsampling import TransposedUpsampling
 from cnn_jax.reporting.receptive_field import ALL, FLAT, Field, through
 
@@ -24,7 +25,13 @@ FEW = 6
 TRAINING = "in training alone"
 """The kind of a layer that has parameters, but no part in predictions."""
 
-_NORMS = {nn.BatchNorm: "batch norm", nn.GroupNorm: "group norm", nn.LayerNorm: "layer norm", nn.InstanceNorm: "instance norm"}
+_NORMS = {
+    BatchNorm: "batch norm",
+    nn.BatchNorm: "batch norm",
+    nn.GroupNorm: "group norm",
+    nn.LayerNorm: "layer norm",
+    nn.InstanceNorm: "instance norm",
+}
 _FUNCTIONS = {"max_pool": "max pooling", "average_pool": "average pooling", "bilinear_resize": "bilinear resizing"}
 """Functions of `cnn_jax.layers`, each traced under its own name: one row, whatever they do inside."""
 

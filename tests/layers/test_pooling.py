@@ -82,10 +82,40 @@ def test_first_of_equal_largest_values_takes_the_gradient_of_max_pool():
     np.testing.assert_array_equal(gradient, [[1, 0, 1], [0, 0, 0], [1, 0, 1]])
 
 
+def test_first_of_equal_largest_values_takes_the_gradient_of_overlapping_windows():
+    """Windows of three by two at every second place: they begin at (0, 0), (0, 2), (2, 0) and (2, 2)."""
+    gradient = jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 5, 5, 1)))[0, :, :, 0]
+    np.testing.assert_array_equal(np.argwhere(gradient), [(0, 0), (0, 2), (2, 0), (2, 2)])
+    many = jax.grad(lambda x: max_pool(x, 3, 1, "VALID").sum())(jnp.zeros((1, 4, 4, 1)).at[0, 1, 1].set(1))[0, :, :, 0]
+    assert many[1, 1] == 4  # it stands in all four windows
+
+
 def test_max_pool_keeps_nan():
     for position in range(4):
         x = jnp.zeros(4).at[position].set(jnp.nan).reshape(1, 2, 2, 1)
         assert jnp.isnan(max_pool(x)).all()
+        assert jnp.isnan(max_pool(x, 2, 1, "VALID")).all()
+
+
+@pytest.mark.parametrize("kernel", [(3, 2, 1), (3, 2, "SAME"), (3, 1, "SAME"), (5, 2, 2), (2, 1, "VALID"), (3, 2, "VALID")])
+def test_overlapping_windows_on_a_cpu_are_those_of_other_devices(kernel):
+    """With ties, of which the first takes the gradient, and with rows that no window covers."""
+    window, stride, padding = kernel
+    sides = padding if isinstance(padding, str) else ((padding, padding), (padding, padding))
+    x = np.random.default_rng(0).integers(-3, 4, (2, 12, 10, 3)).astype(np.float32)
+    mine, pull = jax.vjp(lambda x: max_pool(x, window, stride, padding), x)
+    its, pull_its = jax.vjp(lambda x: nn.max_pool(x, (window, window), (stride, stride), padding=sides), x)
+    weights = np.random.default_rng(1).normal(size=mine.shape).astype(np.float32)
+    np.testing.assert_array_equal(mine, its)
+    np.testing.assert_allclose(pull(weights)[0], pull_its(weights)[0], atol=1e-5)
+
+
+def test_other_devices_keep_the_operations_of_xla():
+    traced = jax.jit(jax.value_and_grad(lambda x: max_pool(x, 3, 2).sum())).trace(jnp.zeros((1, 8, 8, 1)))
+    for platform, its_own in (("cuda", True), ("tpu", True), ("cpu", False)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("select_and_scatter" in text) == its_own
+        assert ("reduce_window" in text) == its_own
 
 
 def test_pools_keep_bfloat16():

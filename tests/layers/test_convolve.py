@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers import filter_gradient
-from cnn_jax.layers.filter_gradient import convolve
+from cnn_jax.layers import convolve as module
+from cnn_jax.layers.convolve import convolve
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -61,14 +61,14 @@ def test_result_and_gradients_are_those_of_the_convolution(channels, features, s
 def large(monkeypatch):
     """All maps count as large; the number of times that bands were added."""
     calls = []
-    over_bands = filter_gradient._over_bands
+    over_bands = module._over_bands
 
     def counted(*maps, places):
         calls.append(maps)
         return over_bands(*maps, min(places, 20))
 
-    monkeypatch.setattr(filter_gradient, "LARGE", 1)
-    monkeypatch.setattr(filter_gradient, "_over_bands", counted)
+    monkeypatch.setattr(module, "LARGE", 1)
+    monkeypatch.setattr(module, "_over_bands", counted)
     return calls
 
 
@@ -113,7 +113,7 @@ def test_dilated_kernels_are_left_alone(large):
 @pytest.mark.parametrize("in_bands", [False, True])
 def test_in_loops_and_over_seeds(large, monkeypatch, in_bands):
     """Batches follow in a loop, and kernels are batched."""
-    monkeypatch.setattr(filter_gradient, "LARGE", 1 if in_bands else 10**9)
+    monkeypatch.setattr(module, "LARGE", 1 if in_bands else 10**9)
     x, kernel = inputs(16, 17, batch=4, kernel_px=3)
     kernels = jnp.stack([kernel, -2 * kernel])
 
@@ -126,6 +126,18 @@ def test_in_loops_and_over_seeds(large, monkeypatch, in_bands):
     mine, its = (jax.jit(jax.vmap(functools.partial(accumulated, convolution)))(kernels) for convolution in (ours, PLAIN))
     np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5 * float(jnp.abs(its).max()))
     assert bool(large) == in_bands
+
+
+@pytest.mark.parametrize(("kernel_px", "stride"), [(1, 1), (1, 2), (3, 1)])
+def test_other_devices_keep_the_convolutions(kernel_px, stride):
+    x, kernel = inputs(4, 5, kernel_px=kernel_px)
+    traced = jax.jit(jax.value_and_grad(functools.partial(loss, ours, stride, "SAME"), (0, 1))).trace(x, kernel)
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == 3
+        assert "stablehlo.dot_general" not in text
+    text = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert text.count("stablehlo.dot_general") == (3 if kernel_px == 1 else 0)
 
 
 def test_gradient_by_hand():
@@ -165,9 +177,9 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 import functools
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from cnn_jax.layers import filter_gradient
-from tests.layers.test_filter_gradient import inputs, loss, ours
-filter_gradient.LARGE = 1
+from cnn_jax.layers import convolve as module
+from tests.layers.test_convolve import inputs, loss, ours
+module.LARGE = 1
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 for channels, features, kernel_px in ((5, 3, 1), (5, 9, 1), (5, 4, 3), (16, 16, 3)):
     x, kernel = inputs(channels, features, batch=8, kernel_px=kernel_px)

@@ -1,4 +1,4 @@
-"""Convolution whose filter gradient a CPU computes fast."""
+"""Convolution that a CPU computes fast."""
 
 import functools
 import math
@@ -12,7 +12,8 @@ _plain = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", 
 
 
 LARGE = 2**23
-"""Values of a convolution's two maps from which on XLA's gradient of a 3x3 kernel falls out of a CPU's caches."""
+"""Values of a convolution's two maps from which on XLA's gradient of a 3x3 kernel falls out of a CPU's caches; half as many where a
+batch has more than one image."""
 
 NARROW = 16
 """Channels up to which, in and out, a convolution gets none of XLA's fast kernels for CPUs."""
@@ -21,19 +22,19 @@ NARROW = 16
 def convolve(x, kernel, strides, padding, lhs_dilation=None, rhs_dilation=None, feature_group_count=1, **options):
     """What `lax.conv_general_dilated` computes of maps `[batch, height, width, channels]`; for `Convolution`, in its place.
 
-    The difference is the gradient of two kinds of kernel on a CPU. That of a 1x1 kernel `[1, 1, channels, features]`, which XLA makes
-    a convolution with a window as large as the map, is the matrix product that it is: 2 to 20 times as fast. That of a 3x3 kernel
-    with stride 1 and SAME padding is computed in whichever of three ways is fastest for its maps (`_fast`). Such convolutions have a
-    first derivative in reverse mode only. Others, and other devices, are left to XLA.
+    Two kinds of kernel are computed otherwise on a CPU. With a 1x1 kernel `[1, 1, channels, features]` and without padding the result and
+    both gradients are the matrix products that they are, up to 20 times as fast as the convolutions that XLA makes of them. The
+    gradient of a 3x3 kernel with stride 1 and SAME padding is computed in whichever of three ways is fastest for its maps (`_fast`).
+    Such convolutions have a first derivative in reverse mode only. Others, and other devices, are left to XLA.
     """
     size = kernel.shape[:2]
     plain = feature_group_count == 1 and set(lhs_dilation or (1,)) == {1}
     inside = isinstance(padding, str) or not any(sum(sides) for sides in padding)
     if size == (1, 1) and plain and inside:
-        return _convolution(x, kernel, tuple(strides), "VALID")
+        return _pointwise(x, kernel, tuple(strides))
     around = padding == "SAME" if isinstance(padding, str) else all(tuple(sides) == (1, 1) for sides in padding)
     if size == (3, 3) and plain and around and {*strides, *(rhs_dilation or ())} == {1}:
-        return _convolution(x, kernel, (1, 1), "SAME")
+        return _spatial(x, kernel)
     options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count}
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -42,38 +43,73 @@ Convolution = functools.partial(nn.Conv, conv_general_dilated=convolve)
 """Flax's, which computes with `convolve`."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolution(x, kernel, strides, padding):
-    return _plain(x, kernel, strides, padding)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _pointwise(x, kernel, strides):
+    """With a 1x1 kernel, and without padding."""
+
+    def convolution(x, kernel):
+        return _plain(x, kernel, strides, "VALID")
+
+    def product(x, kernel):
+        return lax.dot_general(_every(lax.optimization_barrier(x), strides), kernel[0, 0], (((3,), (0,)), ((), ())))
+
+    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
-def _forward(x, kernel, strides, padding):
-    return _convolution(x, kernel, strides, padding), (x, kernel)
+def _pointwise_forward(x, kernel, strides):
+    return _pointwise(x, kernel, strides), (x, kernel)
 
 
-def _backward(strides, padding, inputs, gradient):
-    x, kernel = inputs
-    (to_x,) = jax.vjp(lambda x: _plain(x, kernel, strides, padding), x)[1](gradient)
+def _pointwise_backward(strides, inputs, gradient):
+    def convolutions(x, kernel, gradient):
+        return jax.vjp(lambda x, kernel: _plain(x, kernel, strides, "VALID"), x, kernel)[1](gradient)
 
-    def convolution(x, gradient):
-        return jax.vjp(lambda kernel: _plain(x, kernel, strides, padding), kernel)[1](gradient)[0]
-
-    def product(x, gradient):
-        x = x[:, :: strides[0], :: strides[1]]
+    def products(x, kernel, gradient):
+        # Behind the barrier lie the maps as they are in memory: XLA else computes what leads to them once more for each product.
+        x, gradient = lax.optimization_barrier((x, gradient))
+        to_x = lax.dot_general(gradient, kernel[0, 0], (((3,), (1,)), ((), ())))
+        (to_x,) = jax.linear_transpose(lambda x: _every(x, strides), x)(to_x)
+        x = _every(x, strides)
         # Twice as fast with the narrower map first. The barrier keeps XLA from turning the product round again.
         if x.shape[-1] <= gradient.shape[-1]:
-            return _over_places(x, gradient)[None, None]
-        return lax.optimization_barrier(_over_places(gradient, x)).T[None, None]
+            return to_x, _over_places(x, gradient)[None, None]
+        return to_x, lax.optimization_barrier(_over_places(gradient, x)).T[None, None]
 
-    fast = product if kernel.shape[:2] == (1, 1) else _fast(x.shape, gradient.shape)
-
-    def apart(x, gradient):
-        return fast(*lax.optimization_barrier((x, gradient)))
-
-    return to_x, lax.platform_dependent(x, gradient, cpu=apart, default=convolution)
+    return lax.platform_dependent(*inputs, gradient, cpu=products, default=convolutions)
 
 
-_convolution.defvjp(_forward, _backward)
+_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def _every(x, strides):
+    """The places of a map where a kernel that moves by `strides` stands."""
+    return x[:, :: strides[0], :: strides[1]]
+
+
+@jax.custom_vjp
+def _spatial(x, kernel):
+    """With a 3x3 kernel, stride 1 and SAME padding."""
+    return _plain(x, kernel, (1, 1), "SAME")
+
+
+def _spatial_forward(x, kernel):
+    return _spatial(x, kernel), (x, kernel)
+
+
+def _spatial_backward(inputs, gradient):
+    x, kernel = inputs
+    (to_x,) = jax.vjp(lambda x: _plain(x, kernel, (1, 1), "SAME"), x)[1](gradient)
+
+    def convolution(x, gradient):
+        return jax.vjp(lambda kernel: _plain(x, kernel, (1, 1), "SAME"), kernel)[1](gradient)[0]
+
+    def fast(x, gradient):
+        return _fast(x.shape, gradient.shape)(*lax.optimization_barrier((x, gradient)))
+
+    return to_x, lax.platform_dependent(x, gradient, cpu=fast, default=convolution)
+
+
+_spatial.defvjp(_spatial_forward, _spatial_backward)
 
 
 def _fast(maps, gradients):
@@ -84,7 +120,7 @@ def _fast(maps, gradients):
     with more channels resulting than `NARROW`, if either of the maps has more (2 to 8 times).
     """
     (batch, *_, channels), features = maps, gradients[-1]
-    if min(channels, features) >= NARROW and math.prod(maps) + math.prod(gradients) >= LARGE:
+    if min(channels, features) >= NARROW and math.prod(maps) + math.prod(gradients) >= (LARGE if batch == 1 else LARGE // 2):
         return functools.partial(_over_bands, places=1024)
     if batch > NARROW or features > NARROW or channels < NARROW // 2:
         return _laid_out

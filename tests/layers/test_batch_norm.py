@@ -1,0 +1,93 @@
+"""BatchNorm beside Flax's and beside float64: results, gradients, running statistics, replicas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from cnn_jax.layers.batch_norm import BatchNorm
+
+RANDOM = np.random.default_rng(0)
+MAPS = RANDOM.normal(2, 3, (6, 5, 4, 7)).astype(np.float32)
+WEIGHTS = RANDOM.normal(size=MAPS.shape).astype(np.float32)
+VARIABLES = {
+    "params": {name: RANDOM.normal(1, 0.5, 7).astype(np.float32) for name in ("scale", "bias")},
+    "batch_stats": {"mean": RANDOM.normal(2, 1, 7).astype(np.float32), "var": RANDOM.uniform(5, 10, 7).astype(np.float32)},
+}
+
+
+def gradients(layer, variables, x, weights=WEIGHTS):
+    """(result, variables that follow, gradient by the parameters, gradient by the map) of a sum in which all values weigh differently."""
+
+    def loss(params, x):
+        y, changed = layer.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return jnp.sum(weights * jnp.sin(y)), (y, changed)
+
+    by_both, (y, changed) = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
+    return y, changed, *by_both
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("use_scale", [True, False])
+def test_it_is_that_of_flax(train, use_scale):
+    variables = {**VARIABLES, "params": {k: v for k, v in VARIABLES["params"].items() if use_scale or k != "scale"}}
+    mine = BatchNorm(train=train, momentum=0.8, epsilon=1e-3, use_scale=use_scale)
+    its = nn.BatchNorm(use_running_average=not train, momentum=0.8, epsilon=1e-3, use_scale=use_scale)
+    for made, expected in zip(
+        jax.tree.leaves_with_path(gradients(mine, variables, MAPS)),
+        jax.tree.leaves_with_path(gradients(its, variables, MAPS)),
+        strict=True,
+    ):
+        assert made[0] == expected[0]
+        np.testing.assert_allclose(made[1], expected[1], rtol=1e-4, atol=1e-5, err_msg=str(made[0]))
+
+
+def test_it_starts_as_that_of_flax():
+    mine, its = (
+        layer.init(jax.random.key(0), MAPS) for layer in (BatchNorm(train=True), nn.BatchNorm(use_running_average=False))
+    )
+    assert jax.tree.structure(mine) == jax.tree.structure(its)
+    for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(its), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+
+
+def test_replicas_share_their_statistics():
+    """Three replicas of two images each, their gradients summed, are one batch of six."""
+    whole = gradients(BatchNorm(train=True), VARIABLES, MAPS)
+
+    def replica(x, weights):
+        def loss(params, x):
+            layer = BatchNorm(train=True, axis_name="replicas")
+            y, changed = layer.apply({**VARIABLES, "params": params}, x, mutable=["batch_stats"])
+            return jnp.sum(weights * jnp.sin(y)), (y, changed)
+
+        (by_params, by_x), (y, changed) = jax.grad(loss, (0, 1), has_aux=True)(VARIABLES["params"], x)
+        return y, changed, jax.lax.psum(by_params, "replicas"), by_x
+
+    y, changed, by_params, by_x = jax.vmap(replica, axis_name="replicas")(
+        MAPS.reshape(3, 2, 5, 4, 7), WEIGHTS.reshape(3, 2, 5, 4, 7)
+    )
+    first = jax.tree.map(lambda replicated: replicated[0], (changed, by_params))
+    for made, expected in zip(jax.tree.leaves((y, *first, by_x)), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(np.reshape(made, expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [0, 30])
+def test_digits_far_from_zero(mean):
+    """Where the mean is thirty deviations, three or four digits are left of what float64 gives, as with Flax's."""
+    x = RANDOM.normal(mean, 1, (8, 16, 16, 3)).astype(np.float32)
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
+    y, _ = BatchNorm(train=True).init_with_output(jax.random.key(0), x)
+    assert np.abs(y - exact).max() < (1e-5 if mean == 0 else 2e-3)
+
+
+def test_half_precision_keeps_statistics_in_full():
+    x = MAPS.astype(jnp.bfloat16)
+    y, variables = BatchNorm(train=True, dtype="bfloat16").init_with_output(jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    alone, _ = BatchNorm(train=True).init_with_output(jax.random.key(0), x.astype(jnp.float32))
+    np.testing.assert_array_equal(y, alone.astype(jnp.bfloat16))
