@@ -23,9 +23,9 @@ def convolve(x, kernel, strides, padding, lhs_dilation=None, rhs_dilation=None, 
     """What `lax.conv_general_dilated` computes of maps `[batch, height, width, channels]`; for `Convolution`, in its place.
 
     Two kinds of kernel are computed otherwise on a CPU. With a 1x1 kernel `[1, 1, channels, features]` and without padding the result and
-    both gradients are the matrix products that they are, up to 20 times as fast as the convolutions that XLA makes of them. The
-    gradient of a 3x3 kernel with stride 1 and SAME padding is computed in whichever of three ways is fastest for its maps (`_fast`).
-    Such convolutions have a first derivative in reverse mode only. Others, and other devices, are left to XLA.
+    both gradients are the matrix products that they are, up to 20 times as fast as the convolutions that XLA makes of them. So are those
+    of a 3x3 kernel with stride 1 and SAME padding on maps of few places; on others its gradient is computed in whichever of three
+    ways is fastest (`_fast`). Such convolutions have a first derivative in reverse mode only. Others, and other devices, are left to XLA.
     """
     size = kernel.shape[:2]
     plain = feature_group_count == 1 and set(lhs_dilation or (1,)) == {1}
@@ -89,7 +89,15 @@ def _every(x, strides):
 @jax.custom_vjp
 def _spatial(x, kernel):
     """With a 3x3 kernel, stride 1 and SAME padding."""
-    return _plain(x, kernel, (1, 1), "SAME")
+
+    def convolution(x, kernel):
+        return _plain(x, kernel, (1, 1), "SAME")
+
+    def product(x, kernel):
+        return lax.dot_general(_neighbours(x), _as_matrix(kernel), (((3,), (0,)), ((), ())))
+
+    cpu = product if _has_few_places(x, kernel) else convolution
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=convolution)
 
 
 def _spatial_forward(x, kernel):
@@ -97,19 +105,53 @@ def _spatial_forward(x, kernel):
 
 
 def _spatial_backward(inputs, gradient):
-    x, kernel = inputs
-    (to_x,) = jax.vjp(lambda x: _plain(x, kernel, (1, 1), "SAME"), x)[1](gradient)
+    def convolutions(x, kernel, gradient):
+        return jax.vjp(lambda x, kernel: _plain(x, kernel, (1, 1), "SAME"), x, kernel)[1](gradient)
 
-    def convolution(x, gradient):
-        return jax.vjp(lambda kernel: _plain(x, kernel, (1, 1), "SAME"), kernel)[1](gradient)[0]
+    def products(x, kernel, gradient):
+        x, gradient = lax.optimization_barrier((x, gradient))
+        to_neighbours = lax.dot_general(gradient, _as_matrix(kernel), (((3,), (1,)), ((), ())))
+        return _to_centres(to_neighbours), _over_places(_neighbours(x), gradient).reshape(kernel.shape)
 
-    def fast(x, gradient):
-        return _fast(x.shape, gradient.shape)(*lax.optimization_barrier((x, gradient)))
+    def fast(x, kernel, gradient):
+        (to_x,) = jax.vjp(lambda x: _plain(x, kernel, (1, 1), "SAME"), x)[1](gradient)
+        return to_x, _fast(x.shape, gradient.shape)(*lax.optimization_barrier((x, gradient)))
 
-    return to_x, lax.platform_dependent(x, gradient, cpu=fast, default=convolution)
+    cpu = products if _has_few_places(*inputs) else fast
+    return lax.platform_dependent(*inputs, gradient, cpu=cpu, default=convolutions)
 
 
 _spatial.defvjp(_spatial_forward, _spatial_backward)
+
+
+def _has_few_places(x, kernel):
+    """Whether a map has no more places than features result: its neighbourhoods are then small beside the kernel, which XLA would turn
+    round and transpose for the gradient, and read again for every few places (2 to 5 times the time of products)."""
+    return math.prod(x.shape[:3]) <= kernel.shape[-1]
+
+
+def _as_matrix(kernel):
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _neighbours(x):
+    """`[batch, height, width, 9 * channels]`: beside each place its eight neighbours, in the order of a 3x3 kernel's taps."""
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = [x[:, down : down + height, right : right + width] for down in range(3) for right in range(3)]
+    return lax.optimization_barrier(jnp.concatenate(taps, -1))
+
+
+def _to_centres(neighbours):
+    """The transpose of `_neighbours`: to each place is added what it gave to its neighbours."""
+    batch, height, width, _ = neighbours.shape
+    neighbours = jnp.pad(lax.optimization_barrier(neighbours), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    neighbours = neighbours.reshape(batch, height + 2, width + 2, 3, 3, -1)
+    return sum(
+        neighbours[:, 2 - down : 2 - down + height, 2 - right : 2 - right + width, down, right]
+        for down in range(3)
+        for right in range(3)
+    )
 
 
 def _fast(maps, gradients):

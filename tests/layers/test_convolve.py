@@ -77,8 +77,9 @@ def large(monkeypatch):
     [
         (16, 17, 1, "SAME", 2, (7, 6), True),
         (18, 16, 1, ((1, 1), (1, 1)), 1, (9, 7), True),
-        (16, 16, 1, "SAME", 1, (1, 5), True),
-        (16, 16, 1, "SAME", 3, (5, 1), True),
+        (16, 16, 1, "SAME", 1, (1, 17), True),
+        (16, 16, 1, "SAME", 3, (6, 1), True),
+        (16, 16, 1, "SAME", 2, (2, 4), False),  # no more places than features
         (16, 16, 2, "SAME", 2, (7, 6), False),
         (16, 16, 1, "VALID", 2, (7, 6), False),
         (17, 15, 1, "SAME", 2, (7, 6), False),  # the other way round
@@ -98,6 +99,20 @@ def test_gradient_in_bands(large, channels, features, stride, padding, batch, si
     assert bool(large) == in_bands
     for gradient, its in zip(mine, expected, strict=True):
         np.testing.assert_allclose(gradient, its, rtol=1e-5, atol=1e-5 * float(jnp.abs(its).max()))
+
+
+@pytest.mark.parametrize(("size", "batch"), [((3, 4), 2), ((1, 2), 1), ((5, 1), 3), ((1, 4), 1)])
+def test_few_places_are_products(size, batch):
+    """The result and both gradients, where there are no more places than features; here about as many."""
+    places = batch * size[0] * size[1]
+    for features in (places - 1, places, places + 1):
+        arrays = inputs(3, features, size, batch, kernel_px=3)
+        step = jax.jit(jax.value_and_grad(functools.partial(loss, ours, 1, "SAME"), (0, 1)))
+        products = step.lower(*arrays).as_text().count("stablehlo.dot_general")
+        assert products == (3 if places <= features else 0)
+        expected = jax.value_and_grad(functools.partial(loss, PLAIN, 1, "SAME"), (0, 1))(*arrays)
+        for mine, its in zip(jax.tree.leaves(step(*arrays)), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5 * max(float(jnp.abs(its).max()), 1))
 
 
 def test_dilated_kernels_are_left_alone(large):
@@ -181,7 +196,7 @@ from cnn_jax.layers import convolve as module
 from tests.layers.test_convolve import inputs, loss, ours
 module.LARGE = 1
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-for channels, features, kernel_px in ((5, 3, 1), (5, 9, 1), (5, 4, 3), (16, 16, 3)):
+for channels, features, kernel_px in ((5, 3, 1), (5, 9, 1), (5, 4, 3), (16, 16, 3), (5, 400, 3)):
     x, kernel = inputs(channels, features, batch=8, kernel_px=kernel_px)
     gradients = jax.jit(jax.grad(functools.partial(loss, ours, 1, "SAME"), (0, 1)))
     alone = gradients(x, kernel)
