@@ -8,7 +8,8 @@ import pytest
 from tests import commands
 from tests.commands import TINY, finish, logged, saved_steps, start, wait_for
 
-# Plain gradient descent: what differs by rounding stays as small as it is. A hundred steps leave time to interrupt them.
+# Plain gradient descent in small steps: what differs by rounding, and by a ReLU that rounding opens or shuts, stays small. A hundred steps
+# leave time to interrupt them.
 RUN = (
     *TINY,
     "--config.training.steps=100",
@@ -16,7 +17,7 @@ RUN = (
     "--config.training.log_every_steps=5",
     "--config.training.validate_every_steps=25",
     "--config.optimizer.name=sgd",
-    "--config.optimizer.learning_rate=0.01",
+    "--config.optimizer.learning_rate=0.003",
 )
 
 
