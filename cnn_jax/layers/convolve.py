@@ -147,11 +147,12 @@ def _to_centres(neighbours):
     batch, height, width, _ = neighbours.shape
     neighbours = jnp.pad(lax.optimization_barrier(neighbours), ((0, 0), (1, 1), (1, 1), (0, 0)))
     neighbours = neighbours.reshape(batch, height + 2, width + 2, 3, 3, -1)
-    return sum(
+    taps = (
         neighbours[:, 2 - down : 2 - down + height, 2 - right : 2 - right + width, down, right]
         for down in range(3)
         for right in range(3)
     )
+    return sum(tap.astype(jnp.float32) for tap in taps).astype(neighbours.dtype)
 
 
 def _fast(maps, gradients):

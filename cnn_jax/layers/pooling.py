@@ -10,6 +10,9 @@ from jax import lax
 # Each is a function of its own in a traced program, under its name, by which `cnn_jax.reporting.layers` knows it.
 _traced_by_name = functools.partial(jax.jit, static_argnames=("window_px", "stride", "padding"))
 
+SMALL = 5
+"""Side of the largest windows, in px, whose places a CPU compares one by one where they overlap."""
+
 
 @_traced_by_name
 def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"):
@@ -17,16 +20,18 @@ def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | in
 
     "SAME": a window that sticks out over an edge takes the values inside: at the bottom and right where windows don't overlap, else
     as TensorFlow divides it between both sides. "VALID": only whole windows count. A number: so many places outside, on every side,
-    hold minus infinity. Where windows don't overlap (stride as large as the window, the default) this is a chain of comparisons,
-    whose gradient a CPU computes faster than the select-and-scatter that XLA makes of `reduce_window`. Of equal largest values
-    the first takes the gradient.
+    hold minus infinity. Of equal largest values the first takes the gradient.
+
+    Where the stride is the window's side (the default) this is a chain of comparisons, whose gradient a CPU computes faster than the
+    select-and-scatter that XLA makes of `reduce_window`. With other strides, or a number as padding, it is so on a CPU for windows up to
+    `SMALL`, and there is a first derivative in reverse mode only.
     """
     stride = stride or window_px
     if stride != window_px or padding not in ("SAME", "VALID"):
         sides = _sides(padding)
         if isinstance(sides, str):
             sides = tuple(lax.padtype_to_pads(x.shape[1:3], (window_px, window_px), (stride, stride), sides))
-        return _overlapping(x, window_px, stride, sides)
+        return (_compared if window_px <= SMALL else _reduced)(x, window_px, stride, sides)
     if padding == "VALID":
         x = x[:, : x.shape[1] // window_px * window_px, : x.shape[2] // window_px * window_px]
     windows = _windows(x, window_px, jnp.finfo(x.dtype).min)
@@ -35,7 +40,7 @@ def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | in
     largest = windows[:, :, 0, :, 0]
     for position in range(1, window_px**2):
         value = windows[:, :, position // window_px, :, position % window_px]
-        largest = jnp.where((largest >= value) | jnp.isnan(largest), largest, value)
+        largest = jnp.where(_stays(largest, value), largest, value)
     return largest
 
 
@@ -51,16 +56,16 @@ def average_pool(x, window_px: int = 2, stride: int | None = None, padding: str 
 
 
 def _reduced(x, window_px, stride, sides):
-    """What `reduce_window` makes of overlapping windows."""
+    """By XLA's `reduce_window`."""
     return nn.max_pool(x, (window_px, window_px), (stride, stride), padding=sides)
 
 
 def _taps(x, window_px, stride, sides):
     """What stands at each place of the windows, from left to right and down: `window_px`² maps of the result's size."""
-    counts = [(size + sum(both) - window_px) // stride + 1 for size, both in zip(x.shape[1:3], sides, strict=True)]
+    counts = [max((size + sum(both) - window_px) // stride + 1, 0) for size, both in zip(x.shape[1:3], sides, strict=True)]
     x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(0, 0, 0), *((*both, 0) for both in sides), (0, 0, 0)])
     x = lax.optimization_barrier(x)
-    lasts = [(count - 1) * stride + 1 for count in counts]
+    lasts = [max((count - 1) * stride + 1, 0) for count in counts]
     return [
         x[:, row : row + lasts[0] : stride, column : column + lasts[1] : stride]
         for row in range(window_px)
@@ -68,18 +73,23 @@ def _taps(x, window_px, stride, sides):
     ]
 
 
+def _stays(largest, value):
+    """Where what was the largest so far is so still: the first of equal values, and NaN."""
+    return (largest >= value) | jnp.isnan(largest)
+
+
 def _largest(taps):
-    """(the largest of equally large maps, the number of the first that is as large): NaN is larger than all else."""
+    """(at each place the largest of several maps, the number of the first that is as large)."""
     largest, which = taps[0], jnp.zeros(taps[0].shape, jnp.uint8)
     for number, tap in enumerate(taps[1:], 1):
-        kept = (largest >= tap) | jnp.isnan(largest)
+        kept = _stays(largest, tap)
         largest, which = jnp.where(kept, largest, tap), jnp.where(kept, which, number).astype(jnp.uint8)
     return largest, which
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _overlapping(x, window_px, stride, sides):
-    """Where windows overlap: comparisons on a CPU, else `reduce_window`."""
+def _compared(x, window_px, stride, sides):
+    """By comparisons on a CPU, else by `reduce_window`."""
     return lax.platform_dependent(
         x,
         cpu=lambda x: _largest(_taps(x, window_px, stride, sides))[0],
@@ -87,11 +97,11 @@ def _overlapping(x, window_px, stride, sides):
     )
 
 
-def _overlapping_forward(x, window_px, stride, sides):
-    return _overlapping(x, window_px, stride, sides), x
+def _compared_forward(x, window_px, stride, sides):
+    return _compared(x, window_px, stride, sides), x
 
 
-def _overlapping_backward(window_px, stride, sides, x, gradient):
+def _compared_backward(window_px, stride, sides, x, gradient):
     def scattered(x, gradient):
         return jax.vjp(lambda x: _reduced(x, window_px, stride, sides), x)[1](gradient)[0]
 
@@ -111,13 +121,13 @@ def _overlapping_backward(window_px, stride, sides, x, gradient):
         which, gradient = lax.optimization_barrier((which, gradient))
 
         def part(row, column):
-            total = jnp.zeros((x.shape[0], *heights, x.shape[3]), gradient.dtype)
+            total = jnp.zeros((x.shape[0], *heights, x.shape[3]), jnp.float32)
             for down in range(row, window_px, stride):
                 for right in range(column, window_px, stride):
                     place = [reach - down // stride, reach - right // stride]
                     here = (slice(None), *(slice(start, start + size) for start, size in zip(place, heights, strict=True)))
                     total += jnp.where(which[here] == down * window_px + right, gradient[here], 0)
-            return total
+            return total.astype(x.dtype)
 
         parts = jnp.stack([jnp.stack([part(row, column) for column in range(stride)], 3) for row in range(stride)], 2)
         whole = parts.reshape(x.shape[0], heights[0] * stride, heights[1] * stride, x.shape[3])
@@ -127,7 +137,7 @@ def _overlapping_backward(window_px, stride, sides, x, gradient):
     return (lax.platform_dependent(x, gradient, cpu=gathered, default=scattered),)
 
 
-_overlapping.defvjp(_overlapping_forward, _overlapping_backward)
+_compared.defvjp(_compared_forward, _compared_backward)
 
 
 def _sides(padding):

@@ -278,7 +278,8 @@ def _padding(program):
             return tuple(equation.params["padding"][1:3])
         if equation.primitive.name == "pad":
             return tuple((before, after) for before, after, _ in equation.params["padding_config"][1:3])
-        inner = _program(equation)
+        # Of `platform_dependent` the last branch is the default.
+        inner = equation.params["branches"][-1].jaxpr if equation.primitive.name == "cond" else _program(equation)
         if inner is not None and any(_padding(inner)[axis] != (0, 0) for axis in (0, 1)):
             return _padding(inner)
     return ((0, 0), (0, 0))

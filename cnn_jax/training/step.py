@@ -97,8 +97,8 @@ def make_train_step(
         gradient, sums = total((gradient, sums))
         count = jnp.maximum(sums["count"], 1e-6)  # a batch may hold ignored pixels alone
         norm = optax.tree.norm(gradient)
-        # Through the norm the update waits for the whole gradient, after which nothing reads the parameters any more: it may take their
-        # place in memory. Otherwise XLA copies every one of them before the step begins.
+        # The update takes the parameters' place in memory only if nothing reads them any more: it must depend on the whole gradient, as
+        # it does through its norm. Otherwise XLA copies every parameter before the step begins. NaN anywhere becomes NaN everywhere.
         divisor = jnp.where(jnp.isnan(norm), norm, count)
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
 

@@ -84,6 +84,30 @@ def test_digits_far_from_zero(mean):
     assert np.abs(y - exact).max() < (1e-5 if mean == 0 else 2e-3)
 
 
+@pytest.mark.parametrize("mean", [0, 3, 30])
+def test_digits_of_gradients_far_from_zero(mean):
+    """Those of float64 by hand: of y = (x - mean) / deviation, whose mean and deviation follow x."""
+    x = RANDOM.normal(mean, 1, (8, 16, 16, 3)).astype(np.float32)
+    weights = RANDOM.normal(0.5, 1, x.shape).astype(np.float32)
+    exact, by_y = np.asarray(x, np.float64), np.asarray(weights, np.float64)
+    deviation = np.sqrt(exact.var((0, 1, 2)) + 1e-5)
+    standard = (exact - exact.mean((0, 1, 2))) / deviation
+    by_x = (by_y - by_y.mean((0, 1, 2)) - standard * (by_y * standard).mean((0, 1, 2))) / deviation
+    variables = BatchNorm(train=True).init(jax.random.key(0), x)
+
+    def weighed(params, x):
+        return jnp.sum(weights * BatchNorm(train=True).apply({**variables, "params": params}, x, mutable=["batch_stats"])[0])
+
+    by_params, mine = jax.jit(jax.grad(weighed, (0, 1)))(variables["params"], x)
+    bound = 3e-6 if mean < 10 else 3e-4
+    for made, expected in (
+        (mine, by_x),
+        (by_params["scale"], (by_y * standard).sum((0, 1, 2))),
+        (by_params["bias"], by_y.sum((0, 1, 2))),
+    ):
+        np.testing.assert_allclose(made, expected, atol=bound * np.abs(expected).max(), rtol=0)
+
+
 def test_half_precision_keeps_statistics_in_full():
     x = MAPS.astype(jnp.bfloat16)
     y, variables = BatchNorm(train=True, dtype="bfloat16").init_with_output(jax.random.key(0), x)

@@ -83,7 +83,7 @@ def test_first_of_equal_largest_values_takes_the_gradient_of_max_pool():
 
 
 def test_first_of_equal_largest_values_takes_the_gradient_of_overlapping_windows():
-    """Windows of three by two at every second place: they begin at (0, 0), (0, 2), (2, 0) and (2, 2)."""
+    """Windows of 3x3 at every second place: they begin at (0, 0), (0, 2), (2, 0) and (2, 2)."""
     gradient = jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 5, 5, 1)))[0, :, :, 0]
     np.testing.assert_array_equal(np.argwhere(gradient), [(0, 0), (0, 2), (2, 0), (2, 2)])
     many = jax.grad(lambda x: max_pool(x, 3, 1, "VALID").sum())(jnp.zeros((1, 4, 4, 1)).at[0, 1, 1].set(1))[0, :, :, 0]
@@ -97,7 +97,9 @@ def test_max_pool_keeps_nan():
         assert jnp.isnan(max_pool(x, 2, 1, "VALID")).all()
 
 
-@pytest.mark.parametrize("kernel", [(3, 2, 1), (3, 2, "SAME"), (3, 1, "SAME"), (5, 2, 2), (2, 1, "VALID"), (3, 2, "VALID")])
+@pytest.mark.parametrize(
+    "kernel", [(3, 2, 1), (3, 2, "SAME"), (3, 1, "SAME"), (5, 2, 2), (2, 1, "VALID"), (3, 2, "VALID"), (2, 3, 1)]
+)
 def test_overlapping_windows_on_a_cpu_are_those_of_other_devices(kernel):
     """With ties, of which the first takes the gradient, and with rows that no window covers."""
     window, stride, padding = kernel
@@ -108,6 +110,23 @@ def test_overlapping_windows_on_a_cpu_are_those_of_other_devices(kernel):
     weights = np.random.default_rng(1).normal(size=mine.shape).astype(np.float32)
     np.testing.assert_array_equal(mine, its)
     np.testing.assert_allclose(pull(weights)[0], pull_its(weights)[0], atol=1e-5)
+
+
+def test_overlapping_windows_keep_bfloat16_and_batches_of_batches():
+    x = jnp.asarray(negative_images(7, 6), jnp.bfloat16)
+    gradient = jax.grad(lambda x: (max_pool(x, 3, 2).astype(jnp.float32) ** 2).sum())
+    assert gradient(x).dtype == jnp.bfloat16
+    many = jnp.stack([x, -x])
+    np.testing.assert_array_equal(jax.vmap(gradient)(many), jnp.stack([gradient(x), gradient(-x)]))
+
+
+def test_windows_larger_than_the_map_leave_nothing():
+    assert max_pool(jnp.zeros((1, 4, 2, 1)), 5, 2, "VALID").shape == (1, 0, 0, 1)
+    assert jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 2, 5, 1))).shape == (1, 2, 5, 1)
+
+
+def test_large_windows_are_left_to_xla():
+    assert "reduce_window" in jax.jit(lambda x: max_pool(x, 6, 4)).lower(jnp.zeros((1, 9, 9, 1))).as_text()
 
 
 def test_other_devices_keep_the_operations_of_xla():

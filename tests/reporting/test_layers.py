@@ -185,9 +185,9 @@ def test_kinds_kernels_strides_and_padding():
         x = nn.Conv(4, (3, 3), feature_group_count=2, name="third")(x)
         x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
         x = nn.ConvTranspose(3, (2, 2), strides=(2, 2), name="fourth")(x)
-        return max_pool(average_pool(x, 3, stride=1), 2)
+        return max_pool(max_pool(average_pool(x, 3, stride=1), 2), 3, 2, padding=1)
 
-    first, second, third, norm, fourth, average, largest = rows(model, (19, 16, 3))
+    first, second, third, norm, fourth, average, largest, overlapping = rows(model, (19, 16, 3))
     assert (first.name, first.kind, first.output) == ("first", "convolution, batch norm", (10, 8, 4))
     assert (first.kernel, first.stride, first.padding) == ((1, 7), (2, 2), ((0, 0), (2, 3)))
     assert (first.parameters, first.multiply_adds, first.field_px) == (7 * 3 * 4 + 2 * 4, 10 * 8 * 4 * 7 * 3, (1, 7))
@@ -199,6 +199,8 @@ def test_kinds_kernels_strides_and_padding():
     assert (fourth.parameters, fourth.multiply_adds) == (4 * 4 * 3 + 3, 6 * 4 * 4 * 4 * 3)
     assert (average.kind, average.name, average.padding) == ("average pooling", "average_pool", ((1, 1), (1, 1)))
     assert (largest.kind, largest.output, largest.stride, largest.padding) == ("max pooling", (6, 4, 3), (2, 2), ((0, 0), (0, 0)))
+    assert (overlapping.kind, overlapping.output, overlapping.kernel) == ("max pooling", (3, 2, 3), (3, 3))
+    assert (overlapping.stride, overlapping.padding) == ((2, 2), ((1, 1), (1, 1)))
 
 
 def test_a_module_used_twice_has_its_parameters_once_and_one_without_a_row_of_its_own_gets_one():

@@ -6,6 +6,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.training import state as states
 
 
@@ -13,7 +14,7 @@ class Small(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         x = nn.Dense(4)(x)
-        return nn.BatchNorm(use_running_average=not train)(x)
+        return BatchNorm(train)(x)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """One training step: gradients and sums of the whole batch, moving averages, keys that follow the examples."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.data.scenes import IGNORED
+from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.models.unet import UNet
 from cnn_jax.training import state as states
 from cnn_jax.training.losses import cross_entropy
@@ -27,7 +29,7 @@ class Pixelwise(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         if self.batch_norm:
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            x = BatchNorm(train)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(CLASSES, name="head")(x)
 
@@ -272,3 +274,29 @@ def test_computing_again_and_in_half_precision_is_the_same_step():
         ours, plain = (jax.tree.leaves(done[run][0].variables) for run in (name, "plain"))
         for a, b in zip(ours, plain, strict=True):
             np.testing.assert_allclose(a, b, atol=tolerance)
+
+
+def compiled_step(model, size):
+    state = start(model, optax.adam(1e-3))
+    batch = {
+        "image": jnp.ones((2, *size, 2)),
+        "mask": jnp.zeros((2, *size), jnp.uint8),
+        "position": jnp.arange(2, dtype=jnp.uint32),
+    }
+    step = make_train_step(model, cross_entropy, optax.adam(1e-3), unchanged)
+    return jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0)).compile(), state, batch
+
+
+def test_no_parameter_is_copied_before_the_step():
+    """But for the bias of the head, which XLA may."""
+    text = compiled_step(UNet(CLASSES, base_width=4, depth=1), (4, 6))[0].as_text()
+    assert "%state_variables__params" in text
+    assert set(re.findall(r"= (\S+?)\{\S* copy\(%state_variables__params", text)) <= {"f32[3]"}
+
+
+def test_not_a_number_in_one_gradient_is_told_by_the_norm():
+    """And in all parameters."""
+    step, state, batch = compiled_step(Pixelwise(), (3, 4))
+    state, metrics = step(state, {**batch, "image": batch["image"].at[0, 0, 0, 0].set(jnp.nan)}, jnp.uint32(0))
+    assert jnp.isnan(metrics["gradient_norm"])
+    assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(state.variables["params"]))
