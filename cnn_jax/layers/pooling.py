@@ -110,10 +110,10 @@ def _compared_backward(window_px, stride, sides, x, gradient):
         windows at the same places, so that each such part of the map is a sum of whole maps."""
         which = _largest(_taps(x, window_px, stride, sides))[1]
         reach = (window_px - 1) // stride  # windows further up or left that a value may stand in
-        heights = [-(-(size + low) // stride) for size, (low, _) in zip(x.shape[1:3], sides, strict=True)]
+        sizes = [-(-(size + low) // stride) for size, (low, _) in zip(x.shape[1:3], sides, strict=True)]
         around = [
             (0, 0, 0),
-            *((reach, max(need - has, 0), 0) for need, has in zip(heights, which.shape[1:3], strict=True)),
+            *((reach, max(need - has, 0), 0) for need, has in zip(sizes, which.shape[1:3], strict=True)),
             (0, 0, 0),
         ]
         which = lax.pad(which, jnp.uint8(window_px**2), around)
@@ -121,16 +121,16 @@ def _compared_backward(window_px, stride, sides, x, gradient):
         which, gradient = lax.optimization_barrier((which, gradient))
 
         def part(row, column):
-            total = jnp.zeros((x.shape[0], *heights, x.shape[3]), jnp.float32)
+            total = jnp.zeros((x.shape[0], *sizes, x.shape[3]), jnp.float32)
             for down in range(row, window_px, stride):
                 for right in range(column, window_px, stride):
                     place = [reach - down // stride, reach - right // stride]
-                    here = (slice(None), *(slice(start, start + size) for start, size in zip(place, heights, strict=True)))
+                    here = (slice(None), *(slice(start, start + size) for start, size in zip(place, sizes, strict=True)))
                     total += jnp.where(which[here] == down * window_px + right, gradient[here], 0)
             return total.astype(x.dtype)
 
         parts = jnp.stack([jnp.stack([part(row, column) for column in range(stride)], 3) for row in range(stride)], 2)
-        whole = parts.reshape(x.shape[0], heights[0] * stride, heights[1] * stride, x.shape[3])
+        whole = parts.reshape(x.shape[0], sizes[0] * stride, sizes[1] * stride, x.shape[3])
         (top, _), (left, _) = sides
         return whole[:, top : top + x.shape[1], left : left + x.shape[2]]
 
