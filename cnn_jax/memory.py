@@ -11,9 +11,12 @@ import platform
 import sys
 
 TUNABLES = "GLIBC_TUNABLES"
-SETTING = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**30}"
+SETTING = (
+    f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**30}:"
+    f"glibc.malloc.arena_max={(os.cpu_count() or 1) + 1}"
+)
 """Huge pages wherever the kernel gives them to those who ask (glibc before 2.35 passes over it); all from the heap, at whose end up to
-1 GiB may lie unused."""
+1 GiB may lie unused; and an arena for each thread that compiles, not eight a core, each of which keeps the most it ever needed."""
 
 
 def keep() -> None:
@@ -31,8 +34,8 @@ def keep() -> None:
 
 def give_back() -> None:
     """Gives the kernel what lies unused of the memory that is kept: after a compilation or an evaluation, whose pieces would stay.
-    Nothing where memory isn't kept."""
-    if os.environ.get(TUNABLES) == SETTING:
+    Nothing where memory isn't kept. (More may follow `SETTING`: the C library takes the last word about each of its tunables.)"""
+    if os.environ.get(TUNABLES, "").startswith(SETTING):
         ctypes.CDLL(None).malloc_trim(0)
 
 

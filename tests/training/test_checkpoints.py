@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 import threading
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore
 
 from cnn_jax.errors import InputError
 from cnn_jax.training.checkpoints import Checkpoints
@@ -57,17 +59,31 @@ def test_a_state_comes_back_bit_for_bit_in_another_manager(checkpoints):
     same_bits(restored, state)
 
 
-def test_saving_leaves_hardly_a_list_behind(checkpoints):
-    def lists():
+def test_saving_leaves_hardly_anything_behind(checkpoints):
+    def left():
         gc.collect()
-        return sum(type(found) is list for found in gc.get_objects())
+        return sum(type(found) is list for found in gc.get_objects()), sys.getallocatedblocks()
 
-    counts = []
-    for step in range(1, 13):
-        checkpoints.save(step, make_state(step), {SCORE: 1 / step})
+    state, counts = {f"array {number}": np.full(4, number, np.float32) for number in range(40)}, []
+    for step in range(1, 25):
+        checkpoints.save(step, state, {SCORE: 1 / step})
         checkpoints.wait()
-        counts.append(lists())
-    assert counts[-1] - counts[5] < 6 * 5  # what TensorStore counts were 24 a save
+        counts.append(left())
+    lists, blocks = np.array(counts[-1]) - counts[11]
+    assert lists < 12 * 5  # what TensorStore counts were 24 a save
+    assert blocks < 12 * 40  # its descriptions of key-value stores four an array
+
+
+@pytest.mark.parametrize(
+    "store",
+    [{"driver": "file", "path": "/tmp/prüfung 1/"}, {"driver": "file", "path": "/a%20b"}, {"driver": "memory", "path": "x"}],
+)
+def test_the_description_of_a_store_is_tensorstores(store):
+    replaced = tensorstore.KvStore.Spec.__dict__["to_json"]
+    of_any = replaced.args[0]
+    spec = tensorstore.KvStore.Spec(store)
+    assert spec.to_json() == of_any(spec)
+    assert spec.to_json(include_defaults=True) == of_any(spec, include_defaults=True)
 
 
 def test_metrics_come_back_as_they_were(checkpoints):
