@@ -11,12 +11,9 @@ import platform
 import sys
 
 TUNABLES = "GLIBC_TUNABLES"
-SETTING = (
-    f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**30}:"
-    f"glibc.malloc.arena_max={(os.cpu_count() or 1) + 1}"
-)
+SETTING = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**30}"
 """Huge pages wherever the kernel gives them to those who ask (glibc before 2.35 passes over it); all from the heap, at whose end up to
-1 GiB may lie unused; and an arena for each thread that compiles, not eight a core, each of which keeps the most it ever needed."""
+1 GiB may lie unused."""
 
 
 def keep() -> None:
