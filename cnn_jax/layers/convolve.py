@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_jax.layers.taps import taps
+
 _plain = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -136,10 +138,8 @@ def _as_matrix(kernel):
 
 def _neighbours(x):
     """`[batch, height, width, 9 * channels]`: beside each place its eight neighbours, in the order of a 3x3 kernel's taps."""
-    height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    taps = [x[:, down : down + height, right : right + width] for down in range(3) for right in range(3)]
-    return lax.optimization_barrier(jnp.concatenate(taps, -1))
+    return lax.optimization_barrier(jnp.concatenate(taps(x, (3, 3)), -1))
 
 
 def _to_centres(neighbours):
@@ -147,12 +147,12 @@ def _to_centres(neighbours):
     batch, height, width, _ = neighbours.shape
     neighbours = jnp.pad(lax.optimization_barrier(neighbours), ((0, 0), (1, 1), (1, 1), (0, 0)))
     neighbours = neighbours.reshape(batch, height + 2, width + 2, 3, 3, -1)
-    taps = (
+    given = (
         neighbours[:, 2 - down : 2 - down + height, 2 - right : 2 - right + width, down, right]
         for down in range(3)
         for right in range(3)
     )
-    return sum(tap.astype(jnp.float32) for tap in taps).astype(neighbours.dtype)
+    return sum(one.astype(jnp.float32) for one in given).astype(neighbours.dtype)
 
 
 def _fast(maps, gradients):
@@ -201,8 +201,10 @@ def _over_bands(x, gradient, places):
 def _laid_out(x, gradient):
     """What `_over_bands` computes, as a convolution whose batch is the channels and whose channels are the batch."""
     x, gradient = x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
-    taps = _plain(x, gradient, (1, 1), ((1, 1), (1, 1))).transpose(1, 2, 0, 3)
-    return lax.optimization_barrier(taps)  # else each of its readers, of which the optimizer has three, transposes it for itself
+    kernel = _plain(x, gradient, (1, 1), ((1, 1), (1, 1))).transpose(1, 2, 0, 3)
+    return lax.optimization_barrier(
+        kernel
+    )  # else each of its readers, of which the optimizer has three, transposes it for itself
 
 
 def _laid_out_the_other_way(x, gradient):

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_jax.layers.taps import taps
+
 # Each is a function of its own in a traced program, under its name, by which `cnn_jax.reporting.layers` knows it.
 _traced_by_name = functools.partial(jax.jit, static_argnames=("window_px", "stride", "padding"))
 
@@ -60,17 +62,10 @@ def _reduced(x, window_px, stride, sides):
     return nn.max_pool(x, (window_px, window_px), (stride, stride), padding=sides)
 
 
-def _taps(x, window_px, stride, sides):
-    """What stands at each place of the windows, from left to right and down: `window_px`² maps of the result's size."""
-    counts = [max((size + sum(both) - window_px) // stride + 1, 0) for size, both in zip(x.shape[1:3], sides, strict=True)]
+def _places(x, window_px, stride, sides):
+    """What stands at each place of the windows, minus infinity outside: `window_px`² maps of the result's size."""
     x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(0, 0, 0), *((*both, 0) for both in sides), (0, 0, 0)])
-    x = lax.optimization_barrier(x)
-    lasts = [max((count - 1) * stride + 1, 0) for count in counts]
-    return [
-        x[:, row : row + lasts[0] : stride, column : column + lasts[1] : stride]
-        for row in range(window_px)
-        for column in range(window_px)
-    ]
+    return taps(lax.optimization_barrier(x), (window_px, window_px), stride)
 
 
 def _stays(largest, value):
@@ -78,12 +73,12 @@ def _stays(largest, value):
     return (largest >= value) | jnp.isnan(largest)
 
 
-def _largest(taps):
+def _largest(maps):
     """(at each place the largest of several maps, the number of the first that is as large)."""
-    largest, which = taps[0], jnp.zeros(taps[0].shape, jnp.uint8)
-    for number, tap in enumerate(taps[1:], 1):
-        kept = _stays(largest, tap)
-        largest, which = jnp.where(kept, largest, tap), jnp.where(kept, which, number).astype(jnp.uint8)
+    largest, which = maps[0], jnp.zeros(maps[0].shape, jnp.uint8)
+    for number, one in enumerate(maps[1:], 1):
+        kept = _stays(largest, one)
+        largest, which = jnp.where(kept, largest, one), jnp.where(kept, which, number).astype(jnp.uint8)
     return largest, which
 
 
@@ -92,7 +87,7 @@ def _compared(x, window_px, stride, sides):
     """By comparisons on a CPU, else by `reduce_window`."""
     return lax.platform_dependent(
         x,
-        cpu=lambda x: _largest(_taps(x, window_px, stride, sides))[0],
+        cpu=lambda x: _largest(_places(x, window_px, stride, sides))[0],
         default=lambda x: _reduced(x, window_px, stride, sides),
     )
 
@@ -108,7 +103,7 @@ def _compared_backward(window_px, stride, sides, x, gradient):
     def gathered(x, gradient):
         """Each value of the map gathers from the windows that it stands in. The values of one row and column of every `stride` stand in
         windows at the same places, so that each such part of the map is a sum of whole maps."""
-        which = _largest(_taps(x, window_px, stride, sides))[1]
+        which = _largest(_places(x, window_px, stride, sides))[1]
         reach = (window_px - 1) // stride  # windows further up or left that a value may stand in
         sizes = [-(-(size + low) // stride) for size, (low, _) in zip(x.shape[1:3], sides, strict=True)]
         around = [

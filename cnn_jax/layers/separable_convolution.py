@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from cnn_jax.layers.convolution import CONVOLVED, ConvolutionNormActivation
 from cnn_jax.layers.normalization import normalization
+from cnn_jax.layers.taps import taps
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -52,7 +53,7 @@ def _backward(stride, dilation, inputs, gradient):
         # XLA sums over batch, height and width at once slowly, and over images one after the other fast.
         def products(number):
             image, gradient_ = (lax.dynamic_slice_in_dim(a, number, 1).astype(jnp.float32) for a in (x, gradient))
-            return [(tap * gradient_)[0] for tap in _taps(image, kernel.shape[:2], stride, dilation)]
+            return [(place * gradient_)[0] for place in _places(image, kernel.shape[:2], stride, dilation)]
 
         def add(number, total):
             return [t + p for t, p in zip(total, products(number), strict=True)]
@@ -80,23 +81,16 @@ def _grouped(x, kernel, stride, dilation):
 
 
 def _shifted_products(x, kernel, stride, dilation):
-    taps = _taps(x.astype(jnp.float32), kernel.shape[:2], stride, dilation)
+    places = _places(x.astype(jnp.float32), kernel.shape[:2], stride, dilation)
     weights = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
-    return sum(tap * weight for tap, weight in zip(taps, weights, strict=True)).astype(x.dtype)
+    return sum(place * weight for place, weight in zip(places, weights, strict=True)).astype(x.dtype)
 
 
-def _taps(x, kernel_px, stride, dilation):
+def _places(x, kernel_px, stride, dilation):
     """What each element of the kernel meets at every position: as many maps of the result's size, row by row."""
-    sizes = [-(-size // stride) for size in x.shape[1:3]]
-    reaches = [(size - 1) * stride + 1 for size in sizes]
-    missing = [
-        max(reach + (length - 1) * dilation - size, 0)
-        for reach, length, size in zip(reaches, kernel_px, x.shape[1:3], strict=True)
-    ]
-    x = jnp.pad(x, ((0, 0), *((total // 2, total - total // 2) for total in missing), (0, 0)))
-    for i in range(0, kernel_px[0] * dilation, dilation):
-        for j in range(0, kernel_px[1] * dilation, dilation):
-            yield x[:, i : i + reaches[0] : stride, j : j + reaches[1] : stride]
+    reaches = [(length - 1) * dilation + 1 for length in kernel_px]
+    outside = lax.padtype_to_pads(x.shape[1:3], reaches, (stride, stride), "SAME")
+    return taps(jnp.pad(x, ((0, 0), *outside, (0, 0))), kernel_px, stride, dilation)
 
 
 class SeparableConvolution(nn.Module):

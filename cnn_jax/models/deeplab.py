@@ -6,6 +6,7 @@ from dataclasses import field
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cnn_jax.errors import InputError
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.convolve import Convolution
@@ -21,10 +22,17 @@ def aspp_rates(rates: tuple[int, ...], follow: bool, output_stride: int, crop_px
     """The rates of an ASPP: those given; or, left open, the paper's, or those that follow the size of the map.
 
     That is the map of a training crop: the same network must not have other rates where it is evaluated on larger windows.
+
+    Raises:
+        InputError: the paper gives none for this output stride.
     """
     if rates:
         return rates
     if not follow:
+        if output_stride not in RATES:
+            raise InputError(
+                f"model.output_stride is {output_stride}, for which there are no rates; make it 8 or 16, or set model.rates."
+            )
         return RATES[output_stride]
     return rates_for([-(-size // output_stride) for size in crop_px or images.shape[1:3]])
 

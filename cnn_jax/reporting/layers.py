@@ -205,13 +205,8 @@ class _Reader:
             self.convolution(equation, result, path)
         elif name == "dot_general":
             summed = math.prod(shapes[0][d] for d in parameters["dimension_numbers"][0][0])
-            work = {"multiply_adds": math.prod(output) * summed}
-            if self.among(path, {TransposedUpsampling: ""}):
-                size = self.modules[path][1]
-                half = (Fraction(1, 2),) * 2
-                self.add(path, "transposed convolution", size, result, kernel=(2, 2), stride=half, padding=((0, 0),) * 2, **work)
-            else:
-                self.add(path, "dense" if len(known) == 1 else "matrix product", output[1:], result, **work)
+            kind = "dense" if len(known) == 1 else "matrix product"
+            self.add(path, kind, output[1:], result, multiply_adds=math.prod(output) * summed)
         elif name.startswith("reduce_window"):
             window, strides = parameters["window_dimensions"], parameters["window_strides"]
             if max(window[1:3]) > 1:
@@ -240,8 +235,11 @@ class _Reader:
         if max(growth) > 1:  # the zeros between values are nobody's work
             kind, work = "transposed convolution", work * math.prod(image[1:3]) // math.prod(output[1:3])
         stride = tuple(Fraction(step, grown) for step, grown in zip(parameters["window_strides"], growth, strict=True))
+        shape = output[1:]
+        if self.among(path, {TransposedUpsampling: ""}):  # it computes its four taps as features, then sets them apart
+            kind, size, stride, shape = "transposed convolution", (2, 2), (Fraction(1, 2),) * 2, self.modules[path][1]
         rest = {"kernel": size, "stride": stride, "padding": tuple(parameters["padding"])}
-        self.add(path, kind, output[1:], result, multiply_adds=work, **rest)
+        self.add(path, kind, shape, result, multiply_adds=work, **rest)
 
     def add(self, path, kind, output, seen, function="", **rest):
         """A row, with the parameters of the module unless an earlier one has them."""

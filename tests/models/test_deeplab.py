@@ -140,6 +140,11 @@ def test_bad_options_are_sentences(name, options, sentence):
         configuration.check(config)
 
 
+def test_a_stride_without_rates_is_refused_without_a_configuration_too():
+    with pytest.raises(InputError, match=r"^model.output_stride is 4, for which there are no rates; make it 8 or 16, or set"):
+        jax.eval_shape(lambda: DeepLabV3(3, output_stride=4).init(KEY, jnp.zeros((1, 33, 33, 3)), train=False))
+
+
 def test_a_trunk_that_cannot_dilate_is_refused_without_a_configuration_too():
     with pytest.raises(InputError, match=r"^model.encoder densenet121 can't have output stride 8"):
         jax.eval_shape(lambda: DeepLabV3(3, encoder="densenet121").init(KEY, jnp.zeros((1, 33, 33, 3)), train=False))

@@ -1,6 +1,7 @@
 """The table of layers against published figures, XLA's own count, and fields measured by changing pixels."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -201,6 +202,13 @@ def test_kinds_kernels_strides_and_padding():
     assert (largest.kind, largest.output, largest.stride, largest.padding) == ("max pooling", (6, 4, 3), (2, 2), ((0, 0), (0, 0)))
     assert (overlapping.kind, overlapping.output, overlapping.kernel) == ("max pooling", (3, 2, 3), (3, 3))
     assert (overlapping.stride, overlapping.padding) == ((2, 2), ((1, 1), (1, 1)))
+
+
+def test_an_upsampling_is_the_transposed_convolution_that_it_computes():
+    (ours,) = rows(lambda x, train: TransposedUpsampling(5, name="up")(x), (6, 4, 3))
+    (flax,) = rows(lambda x, train: nn.ConvTranspose(5, (2, 2), strides=(2, 2), name="up")(x), (6, 4, 3))
+    assert (ours.output, ours.kernel, ours.multiply_adds) == ((12, 8, 5), (2, 2), 6 * 4 * 3 * 4 * 5)
+    assert replace(ours, padding=flax.padding) == flax
 
 
 def test_a_module_used_twice_has_its_parameters_once_and_one_without_a_row_of_its_own_gets_one():
