@@ -4,8 +4,6 @@ import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import configuration
@@ -54,12 +52,12 @@ class Segmentation:
         sizes = {s: sum(x.height_px * x.width_px * 4 for x in scenes.splits[s]) for s in SPLITS}
         total = max(sum(sizes.values()), 1)
         self.scenes = {s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS}
+        self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
         with ThreadPoolExecutor(1) as decoding:
             counts = decoding.submit(self._count_classes, scenes)
-            # What the module itself refuses is refused before the run has a folder; nothing is computed, and scenes are decoded
-            # meanwhile.
-            inputs = jax.ShapeDtypeStruct((1, *self.example_px), jnp.float32)
-            jax.eval_shape(lambda x: self.model().init(jax.random.key(0), x, train=False), inputs)
+            # Scenes are decoded meanwhile. What the module itself refuses is refused here, before the run has a folder.
+            draw = state.drawing(self.model(), self.optimizer, self.example_px, averaged=config.optimizer.ema_decay > 0)
+            self._draw = draw.lower(state.key(config.seed)).compile()
             self.class_counts = counts.result()
         for split, counts in self.class_counts.items():
             if not counts.any():
@@ -67,7 +65,6 @@ class Segmentation:
                     f"no pixel of the {split} split of {config.data.source} is labelled with a class: look at it with "
                     "experiments.inspect_data and mend the description or the split."
                 )
-        self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
         self.fingerprint = scenes.fingerprint
         self.sizes = {split: len(scenes.splits[split]) for split in SPLITS}
         self._window_steps = {}
@@ -94,8 +91,7 @@ class Segmentation:
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
-        averaged = self.config.optimizer.ema_decay > 0
-        return state.create(self.model(), self.optimizer, self.config.seed, self.example_px, averaged=averaged)
+        return self._draw(state.key(self.config.seed))
 
     @functools.cached_property
     def loss(self):

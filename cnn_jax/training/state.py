@@ -28,11 +28,15 @@ class TrainState:
 
 
 def create(model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool) -> TrainState:
-    """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width, channels)`.
+    """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width, channels)`."""
+    return drawing(model, optimizer, image_shape, averaged=averaged)(key(seed))
 
-    XLA's own generator draws them: it compiles in a fifth of the time that JAX's default takes layer by layer. The same seed may give
-    other weights on another kind of device. All is one program, and the seed its argument: of arrays made one by one, each shape
-    would be a program of its own, and another seed would be another program.
+
+def drawing(model, optimizer: optax.GradientTransformation, image_shape, *, averaged: bool):
+    """The jitted function that draws the state before step 0 from a `key`.
+
+    All is one program, and the key its argument: of arrays made one by one, each shape would be a program of its own, and another
+    seed would be another program.
     """
 
     def state(key):
@@ -40,7 +44,13 @@ def create(model, optimizer: optax.GradientTransformation, seed: int, image_shap
         average = jax.tree.map(jnp.copy, variables) if averaged else None
         return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average)
 
-    return jax.jit(state)(jax.random.key(seed, impl="rbg"))
+    return jax.jit(state)
+
+
+def key(seed: int) -> jax.Array:
+    """The key from which weights are drawn, by XLA's own generator: it compiles in a fifth of the time that JAX's default takes layer by
+    layer. The same seed may give other weights on another kind of device."""
+    return jax.random.key(seed, impl="rbg")
 
 
 def parameter_count(variables) -> int:
