@@ -32,7 +32,7 @@ def keep() -> None:
 def give_back() -> None:
     """Gives the kernel what lies unused of the memory that is kept: after a compilation or an evaluation, whose pieces would stay.
     Nothing where memory isn't kept. (More may follow `SETTING`: the C library takes the last word about each of its tunables.)"""
-    if os.environ.get(TUNABLES, "").startswith(SETTING):
+    if f"{os.environ.get(TUNABLES)}:".startswith(f"{SETTING}:"):
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -23,7 +23,8 @@ class Segmentation:
 
     Args:
         config: checked.
-        scenes: the splits. All are decoded once, here: a file that can't be used is found before the first step, not after hours.
+        scenes: the splits. All are decoded once, here, while what draws the weights is compiled: a file that can't be used is found
+            before the first step, not after hours.
 
     Raises:
         InputError: a scene can't be decoded, or a split that is needed has no scenes or no labelled pixel.
@@ -57,7 +58,7 @@ class Segmentation:
             counts = decoding.submit(self._count_classes, scenes)
             # Scenes are decoded meanwhile. What the module itself refuses is refused here, before the run has a folder.
             draw = state.drawing(self.model(), self.optimizer, self.example_px, averaged=config.optimizer.ema_decay > 0)
-            self._draw = draw.lower(state.key(config.seed)).compile()
+            self._draw = draw.lower(state.weights_key(config.seed)).compile()
             self.class_counts = counts.result()
         for split, counts in self.class_counts.items():
             if not counts.any():
@@ -91,7 +92,7 @@ class Segmentation:
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
-        return self._draw(state.key(self.config.seed))
+        return self._draw(state.weights_key(self.config.seed))
 
     @functools.cached_property
     def loss(self):

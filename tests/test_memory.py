@@ -57,10 +57,11 @@ print(resident())
 """
 
 
-def test_kept_memory_is_given_back_when_told():
+@pytest.mark.parametrize("more", ["", ":glibc.malloc.arena_max=1"])
+def test_kept_memory_is_given_back_when_told(more):
     done = subprocess.run(
         [sys.executable, "-c", GIVEN_BACK],
-        env=clean() | {memory.TUNABLES: memory.SETTING},
+        env=clean() | {memory.TUNABLES: memory.SETTING + more},
         capture_output=True,
         text=True,
         check=True,

@@ -202,9 +202,8 @@ def _laid_out(x, gradient):
     """What `_over_bands` computes, as a convolution whose batch is the channels and whose channels are the batch."""
     x, gradient = x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
     kernel = _plain(x, gradient, (1, 1), ((1, 1), (1, 1))).transpose(1, 2, 0, 3)
-    return lax.optimization_barrier(
-        kernel
-    )  # else each of its readers, of which the optimizer has three, transposes it for itself
+    # Else each of the kernel's readers, of which the optimizer has three, transposes it for itself.
+    return lax.optimization_barrier(kernel)
 
 
 def _laid_out_the_other_way(x, gradient):

@@ -374,7 +374,7 @@ def compare(
     """Compare records of finished runs.
 
     Args:
-        records: those that differ in their seed alone are a variant, called by their configuration's `variant` or the record's name.
+        records: those that differ in their seed alone are a variant, called by their `Record.variant`.
         groups: title -> names of the variants between which all pairs are tested; a variant may stand in several, and names
             without a record are passed over. None makes one group of all.
         target: the validation score that the time to it is measured for; None is 90% of the best variant's mean last validation,
@@ -443,7 +443,7 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
 def _by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
     groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(str(record.config.get("variant") or record.name), []).append(record)
+        groups.setdefault(record.variant, []).append(record)
     for name, group in groups.items():
         group.sort(key=lambda record: (str(type(record.config.get("seed"))), record.config.get("seed") or 0))
         for one, other in itertools.pairwise(group):

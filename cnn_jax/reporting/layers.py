@@ -237,7 +237,12 @@ class _Reader:
         stride = tuple(Fraction(step, grown) for step, grown in zip(parameters["window_strides"], growth, strict=True))
         shape = output[1:]
         if self.among(path, {TransposedUpsampling: ""}):  # it computes its four taps as features, then sets them apart
-            kind, size, stride, shape = "transposed convolution", (2, 2), (Fraction(1, 2),) * 2, self.modules[path][1]
+            kind, size, stride, shape = (
+                "transposed convolution",
+                (2, 2),
+                (Fraction(1, 2),) * 2,
+                (2 * shape[0], 2 * shape[1], shape[2] // 4),
+            )
         rest = {"kernel": size, "stride": stride, "padding": tuple(parameters["padding"])}
         self.add(path, kind, shape, result, multiply_adds=work, **rest)
 

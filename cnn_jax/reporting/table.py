@@ -85,6 +85,11 @@ class Record:
         return self.location.removeprefix(f"{self.experiment}/")
 
     @property
+    def variant(self) -> str:
+        """What runs that differ in their seed alone are called: as their configuration says, or by the name without `-seed` and seed."""
+        return str(self.config.get("variant") or self.name.removesuffix(f"-seed{self.config.get('seed')}"))
+
+    @property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of its metrics.jsonl."""
         return metrics_lines(self.folder / "metrics.jsonl")
@@ -181,7 +186,7 @@ def variants(records: Iterable[Record]) -> list[list[Record]]:
         same = {key: value for key, value in record.config.items() if key != "seed"}
         if isinstance(same.get("data"), Mapping):
             same["data"] = {key: value for key, value in same["data"].items() if key != "directory"}
-        key = record.location.rpartition("/")[0], record.config.get("variant") or record.name, json.dumps(same, sort_keys=True)
+        key = record.location.rpartition("/")[0], record.variant, json.dumps(same, sort_keys=True)
         while any(record.config.get("seed") == other.config.get("seed") for other in groups.get(key, ())):
             key = (*key, "again")
         groups.setdefault(key, []).append(record)
@@ -220,7 +225,7 @@ def headline_table(records: Iterable[Record], *, link_base: str = "", brief: boo
         name, location = (first.location if brief else first.name), first.location
         if len(group) > 1:
             location = first.location.rpartition("/")[0]
-            name = (f"{first.experiment}/" if brief else "") + first.config["variant"]
+            name = (f"{first.experiment}/" if brief else "") + first.variant
         seeds = str(first.config.get("seed", _NOTHING)) if len(group) == 1 else f"{len(group)} seeds"
         row = {
             "record": f"[{escaped(name)}]({_link(link_base, location)})",
@@ -249,7 +254,7 @@ def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
     rows = []
     for group in variants(records):
         first, one = group[0], len(group) == 1
-        name, location = (first.name, first.location) if one else (first.config["variant"], first.location.rpartition("/")[0])
+        name, location = (first.name, first.location) if one else (first.variant, first.location.rpartition("/")[0])
         key = class_key(first.summary, "test")
         values = [_mean(group, f"test/{key}/{name}", ".4f", interval=False) for name in names]
         rows.append([f"[{escaped(name)}]({_link(link_base, location)})", *values])
@@ -300,7 +305,7 @@ def variants_table(records: Sequence[Record]) -> str:
     for group in variants(records):
         score = _mean(group, f"test/{group[0].leading}", ".4f")
         cost = _mean(group, "parameters", ",.0f"), _mean(group, "wall_time_s", ",.0f")
-        rows.append((group[0].config.get("variant") or group[0].name, str(len(group)), score, *cost))
+        rows.append((group[0].variant, str(len(group)), score, *cost))
     widths = [max(_columns(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

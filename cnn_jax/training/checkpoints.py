@@ -24,11 +24,12 @@ logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
 
 
-def _description(spec, of_any, **options):
-    """A key-value store's specification as JSON, which TensorStore never frees either, 256 bytes an array. A folder's is known."""
-    if options or not spec.url.startswith("file://"):
-        return of_any(spec, **options)
-    return {"driver": "file", "path": spec.path}
+def _description(spec, of_any, *args, **options):
+    """A key-value store's specification as JSON, which TensorStore never frees either, 256 bytes an array. A mere folder's is known."""
+    folder = {"driver": "file", "path": spec.path}
+    if args or options or spec != tensorstore.KvStore.Spec(folder):
+        return of_any(spec, *args, **options)
+    return folder
 
 
 tensorstore.KvStore.Spec.to_json = functools.partialmethod(_description, tensorstore.KvStore.Spec.to_json)

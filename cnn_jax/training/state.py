@@ -29,11 +29,11 @@ class TrainState:
 
 def create(model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool) -> TrainState:
     """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width, channels)`."""
-    return drawing(model, optimizer, image_shape, averaged=averaged)(key(seed))
+    return drawing(model, optimizer, image_shape, averaged=averaged)(weights_key(seed))
 
 
 def drawing(model, optimizer: optax.GradientTransformation, image_shape, *, averaged: bool):
-    """The jitted function that draws the state before step 0 from a `key`.
+    """The jitted function that draws the state before step 0 from a `weights_key`.
 
     All is one program, and the key its argument: of arrays made one by one, each shape would be a program of its own, and another
     seed would be another program.
@@ -47,7 +47,7 @@ def drawing(model, optimizer: optax.GradientTransformation, image_shape, *, aver
     return jax.jit(state)
 
 
-def key(seed: int) -> jax.Array:
+def weights_key(seed: int) -> jax.Array:
     """The key from which weights are drawn, by XLA's own generator: it compiles in a fifth of the time that JAX's default takes layer by
     layer. The same seed may give other weights on another kind of device."""
     return jax.random.key(seed, impl="rbg")

@@ -102,6 +102,14 @@ def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
     assert "### Recall per class on the test split of dubai" in page
 
 
+def test_runs_without_a_variant_are_called_by_their_name_without_the_seed(tmp_path):
+    for name, seed, miou in [("wide", 0, 0.6), ("wide-seed1", 1, 0.7), ("wide-seed12", 12, 0.8), ("narrow-seed3", 4, 0.2)]:
+        write_record(tmp_path / "study" / name, seed=seed, **{"test/miou": miou})
+    wide, narrow = cells(headline_table(read_records(tmp_path), by_variant=True))
+    assert (wide["record"], wide["seed"], wide["mIoU"][:6]) == ("[wide](study/)", "3 seeds", "0.7000")
+    assert (narrow["record"], narrow["seed"]) == ("[narrow-seed3](study/narrow-seed3/)", "4")
+
+
 def test_links_lead_to_the_records(tmp_path):
     folder = write_record(tmp_path / "results" / "aerial_unet" / "año 1")
     records = read_records(tmp_path / "results")

@@ -74,15 +74,30 @@ def test_saving_leaves_hardly_anything_behind(checkpoints):
     assert blocks < 12 * 40  # its descriptions of key-value stores four an array
 
 
+FOLDER = {"driver": "file", "path": "/tmp/prüfung 1/"}
+
+
 @pytest.mark.parametrize(
     "store",
-    [{"driver": "file", "path": "/tmp/prüfung 1/"}, {"driver": "file", "path": "/a%20b"}, {"driver": "memory", "path": "x"}],
+    [
+        FOLDER,
+        {"driver": "file", "path": "/a%20b"},
+        {"driver": "file", "path": "beside/"},
+        {**FOLDER, "file_io_sync": False},
+        {**FOLDER, "file_io_locking": {"mode": "non_atomic"}},
+        {**FOLDER, "context": {"file_io_concurrency": {"limit": 3}}},
+        {"driver": "memory", "path": "x"},
+        {"driver": "ocdbt", "base": FOLDER, "path": "k"},
+        {"driver": "zip", "base": {"driver": "file", "path": "/tmp/x.zip"}, "path": "k"},
+        {"driver": "kvstack", "layers": [{"base": FOLDER, "prefix": "a"}]},
+    ],
 )
 def test_the_description_of_a_store_is_tensorstores(store):
     replaced = tensorstore.KvStore.Spec.__dict__["to_json"]
     of_any = replaced.args[0]
     spec = tensorstore.KvStore.Spec(store)
     assert spec.to_json() == of_any(spec)
+    assert spec.to_json(True) == of_any(spec, True)
     assert spec.to_json(include_defaults=True) == of_any(spec, include_defaults=True)
 
 
