@@ -58,7 +58,10 @@ class Segmentation:
             counts = decoding.submit(self._count_classes, scenes)
             # Scenes are decoded meanwhile. What the module itself refuses is refused here, before the run has a folder.
             draw = state.drawing(self.model(), self.optimizer, self.example_px, averaged=config.optimizer.ema_decay > 0)
-            self._draw = draw.lower(state.weights_key(config.seed)).compile()
+            lowered = draw.lower(state.weights_key(config.seed))
+            if counts.done():
+                counts.result()  # a scene that can't be decoded is told of before seconds of compilation
+            self._draw = lowered.compile()
             self.class_counts = counts.result()
         for split, counts in self.class_counts.items():
             if not counts.any():

@@ -237,12 +237,8 @@ class _Reader:
         stride = tuple(Fraction(step, grown) for step, grown in zip(parameters["window_strides"], growth, strict=True))
         shape = output[1:]
         if self.among(path, {TransposedUpsampling: ""}):  # it computes its four taps as features, then sets them apart
-            kind, size, stride, shape = (
-                "transposed convolution",
-                (2, 2),
-                (Fraction(1, 2),) * 2,
-                (2 * shape[0], 2 * shape[1], shape[2] // 4),
-            )
+            kind, size, stride = "transposed convolution", (2, 2), (Fraction(1, 2),) * 2
+            shape = (2 * shape[0], 2 * shape[1], shape[2] // 4)
         rest = {"kernel": size, "stride": stride, "padding": tuple(parameters["padding"])}
         self.add(path, kind, shape, result, multiply_adds=work, **rest)
 
