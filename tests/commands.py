@@ -19,7 +19,7 @@ STEPS = 12
 TINY = (
     "--config=smoke",
     "--config.model.base_width=4",
-    "--config.model.depth=2",
+    "--config.model.depth=1",
     "--config.data.crop_px=(32,48)",
     "--config.data.scene_px=(64,96)",
     "--config.data.scene_counts=(4,1,1)",
@@ -50,12 +50,16 @@ class Finished:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment for a child, without what turns its warnings into errors, and with `changes`."""
+    """This process's environment for a child, without what turns its warnings into errors, and with `changes`.
+
+    Programs are compiled without most of XLA's optimisations, as in the fixture `quick_compilation`.
+    """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     folder = str(Path(sys.executable).parent)  # the command that a run prints begins with python
     path = f"{folder}{os.pathsep}{kept.get('PATH', '')}"
     # What a command would begin anew for, hundreds of times.
-    return {memory.TUNABLES: memory.SETTING, **kept, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", **changes}
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return {memory.TUNABLES: memory.SETTING, **quick, **kept, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", **changes}
 
 
 def devices(count: int) -> dict[str, str]:

@@ -1,12 +1,15 @@
 """What tests share: a cache of compiled programs, an environment of its own, the command in this process, a reference run."""
 
 import atexit
+import dataclasses
+import json
 import os
 import shutil
 import tempfile
 from contextlib import contextmanager
 from importlib import metadata
 
+import filelock
 import pytest
 
 # Before JAX is imported, and inherited by child processes: each program is compiled once a session, not once a process.
@@ -47,8 +50,14 @@ def quick_compilation():
 
 
 @pytest.fixture
-def command(capsys):
+def command(quick_compilation, optimized_command):
     """Function that runs the main job in this process with the arguments given, and returns what a child would."""
+    return optimized_command
+
+
+@pytest.fixture
+def optimized_command(capsys):
+    """`command` with programs compiled as a user's are."""
     from cnn_jax.run import main
     from experiments.aerial_unet import CONFIGURATIONS
     from tests.commands import MODULE, Finished
@@ -73,11 +82,33 @@ def few_pictures(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory):
-    """A run that nothing interrupted, made by the real command: (its workdir, its exit code and output)."""
-    from tests.commands import TINY, finish, start
+def made_once(tmp_path_factory):
+    """Function `(name, make) -> folder` for what takes long: `make(folder)` is called once a session, and every worker gets a copy."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    workdir = tmp_path_factory.mktemp("reference") / "run"
-    finished = finish(start(*TINY, "--workdir", str(workdir)))
-    assert finished.code == 0, finished.err
-    return workdir, finished
+    def copy(name, make):
+        original, whole = shared / f"{name}-made-once", shared / f"{name}-whole"
+        with filelock.FileLock(shared / f"{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(original, ignore_errors=True)
+                original.mkdir()
+                make(original)
+                whole.touch()
+        return shutil.copytree(original, tmp_path_factory.mktemp(name) / name)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def reference(made_once):
+    """A run that nothing interrupted, made by the real command: (its workdir, its exit code and output)."""
+    from tests.commands import TINY, Finished, finish, start
+
+    def make(folder):
+        finished = finish(start(*TINY, "--workdir", folder / "run"))
+        assert finished.code == 0, finished.err
+        (folder / "finished.json").write_text(json.dumps(dataclasses.asdict(finished)), encoding="utf-8")
+
+    folder = made_once("reference", make)
+    return folder / "run", Finished(**json.loads((folder / "finished.json").read_text(encoding="utf-8")))

@@ -104,7 +104,7 @@ def test_finished_run_is_shown_and_left_alone(reference, command):
 
 
 @pytest.mark.parametrize(("split", "sentence"), [("test", "figures equal the record"), ("train", "no figures of this split")])
-def test_evaluate(split, sentence, reference, capsys):
+def test_evaluate(split, sentence, reference, capsys, quick_compilation):
     workdir, _ = reference
     before = sorted(workdir.rglob("*"))
     assert evaluate.main(["--run", str(workdir), "--split", split]) == 0
@@ -133,7 +133,7 @@ PICTURED = ("default", "drone")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_shipped_configuration_runs(name, tmp_path, command, quick_compilation, request):
+def test_shipped_configuration_runs(name, tmp_path, command, request):
     """Each configuration through the command, its size cut; photographs come from a tiny set in their publisher's layout."""
     if name not in PICTURED:
         request.getfixturevalue("few_pictures")
@@ -165,7 +165,7 @@ def test_shipped_configuration_runs(name, tmp_path, command, quick_compilation, 
         ),
     ],
 )
-def test_variant_runs(overrides, tmp_path, command, quick_compilation, few_pictures):
+def test_variant_runs(overrides, tmp_path, command, few_pictures):
     finished = command(*TINY, *SHORT, *overrides, "--workdir", tmp_path / "run")
     assert finished.code == 0, finished.err
     summary = assert_complete(tmp_path / "run", 2, figures=())
@@ -173,7 +173,7 @@ def test_variant_runs(overrides, tmp_path, command, quick_compilation, few_pictu
     assert summary["test/pixels"] == height * width
 
 
-def test_tiny_set_is_learnt_by_heart(tmp_path, command, quick_compilation, few_pictures):
+def test_tiny_set_is_learnt_by_heart(tmp_path, command, few_pictures):
     """Two scenes, the same for training, validation and test, none of them changed: nothing but learning them is asked."""
     for number in range(2):
         image, mask = draw_scene(number, 32, 48)

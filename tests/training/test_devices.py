@@ -3,12 +3,9 @@
 The eight devices are pieces of the CPU, which have to be asked for before JAX starts: so they live in a process of their own.
 """
 
-import json
-import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -133,15 +130,19 @@ SCRIPT = textwrap.dedent(
 )
 
 
-@pytest.fixture(scope="module")
-def eight():
+@pytest.fixture(scope="session")
+def eight(made_once):
     """What a process with eight devices reports."""
-    environment = os.environ | commands.devices(8) | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def make(folder):
+        environment = commands.environment(**commands.devices(8), PYTHONPATH=str(commands.ROOT))
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        (folder / "report.json").write_text(done.stdout.splitlines()[-1], encoding="utf-8")
+
+    return commands.read(made_once("eight", make) / "report.json")
 
 
 each_way = pytest.mark.parametrize("parallelism", ["jit", "pmap"])
