@@ -18,6 +18,8 @@ from cnn_jax.data import augmentation
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CROP = (24, 40)
 PROBABILITIES = [field.name for field in dataclasses.fields(AugmentationConfig) if field.name.endswith("_probability")]
 NOTHING = AugmentationConfig(**dict.fromkeys(PROBABILITIES, 0.0))
