@@ -14,6 +14,7 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import images as evaluate
 from cnn_jax.evaluation import metrics
+from cnn_jax.tracing_cache import NOT_KEPT
 from cnn_jax.training import losses, optimizer, state
 
 MOST_CLASSES_TABLED = 100
@@ -26,6 +27,7 @@ class Classification:
     Args:
         config: checked.
         images: the splits.
+        tracings: where what is traced is kept.
 
     Raises:
         InputError: the model doesn't take images of this size, a split that is needed is empty, or settings don't fit the images.
@@ -35,9 +37,9 @@ class Classification:
     accuracy = "accuracy"
     example = "images"
 
-    def __init__(self, config: Config, images: ImageSet):
+    def __init__(self, config: Config, images: ImageSet, tracings=NOT_KEPT):
         check(config, images)
-        self.config, self.images = config, images
+        self.config, self.images, self._tracings = config, images, tracings
         self.names = list(images.classes)
         self.fingerprint = images.fingerprint
         self.sizes = {split: len(images.splits[split]) for split in SPLITS}
@@ -56,7 +58,8 @@ class Classification:
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
         averaged = self.config.optimizer.ema_decay > 0
-        return state.create(self.model(), self.optimizer, self.config.seed, self.example_px, averaged=averaged)
+        draw = state.Drawing(self.model(), self.optimizer, self.example_px, averaged=averaged, tracings=self._tracings)
+        return draw(self.config.seed)
 
     @functools.cached_property
     def loss(self):

@@ -124,7 +124,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
     """The summary; None in processes that don't write it."""
     import jax
 
-    from cnn_jax import tasks
+    from cnn_jax import tasks, tracing_cache
     from cnn_jax.data.pipeline import read_ahead, training_batches
     from cnn_jax.data.resident import Numbers
     from cnn_jax.data.scenes import SPLITS
@@ -145,7 +145,12 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
     devices.check_batch("training.batch_size / training.accumulate", training.batch_size // training.accumulate)
 
     task_class = tasks.of(config)
-    task = task_class(config, task_class.open(config))
+    data = task_class.open(config)
+    tracings = tracing_cache.NOT_KEPT
+    if command:  # other code may have changed what is traced in memory, which the cache wouldn't see
+        decided_by = {path: value for path, _, value in configuration.leaves(config) if path != "seed"}
+        tracings = tracing_cache.Tracings([decided_by, data.fingerprint], tracing_cache.folder())
+    task = task_class(config, data, tracings)
     ours = [configuration.digest(config), task.fingerprint]
     if ours != processes.agree(ours):
         raise InputError(
@@ -212,7 +217,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
         return bool(training.patience and values) and len(values) - 1 - values.index(max(values)) >= training.patience
 
     stop.raise_if_set()
-    compiled_step = devices.train_step(train_step, config.seed, resident)
+    compiled_step = devices.train_step(train_step, config.seed, resident, tracings)
     state = loop.train(
         devices.replicate(state),
         compiled_step,

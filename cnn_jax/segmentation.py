@@ -15,6 +15,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.evaluation import boundaries, evaluate, metrics, statistics
 from cnn_jax.evaluation.calibration import expected_calibration_error
 from cnn_jax.reporting import scene_record
+from cnn_jax.tracing_cache import NOT_KEPT
 from cnn_jax.training import losses, optimizer, state
 
 
@@ -25,6 +26,7 @@ class Segmentation:
         config: checked.
         scenes: the splits. All are decoded once, here, while what draws the weights is compiled: a file that can't be used is found
             before the first step, not after hours.
+        tracings: where what is traced is kept.
 
     Raises:
         InputError: a scene can't be decoded, or a split that is needed has no scenes or no labelled pixel.
@@ -35,7 +37,7 @@ class Segmentation:
     example = "crops"
     evaluated = ("validation", "test")
 
-    def __init__(self, config: Config, scenes: SceneSet):
+    def __init__(self, config: Config, scenes: SceneSet, tracings=NOT_KEPT):
         augmentation.check(config.augmentation)
         if not scenes.splits["train"]:
             raise InputError(f"no scenes of {config.data.source} are left to train on: leave some to the train split.")
@@ -57,11 +59,11 @@ class Segmentation:
         with ThreadPoolExecutor(1) as decoding:
             counts = decoding.submit(self._count_classes, scenes)
             # Scenes are decoded meanwhile. What the module itself refuses is refused here, before the run has a folder.
-            draw = state.drawing(self.model(), self.optimizer, self.example_px, averaged=config.optimizer.ema_decay > 0)
-            lowered = draw.lower(state.weights_key(config.seed))
+            averaged = config.optimizer.ema_decay > 0
+            self._drawing = state.Drawing(self.model(), self.optimizer, self.example_px, averaged=averaged, tracings=tracings)
             if counts.done():
                 counts.result()  # a scene that can't be decoded is told of before seconds of compilation
-            self._draw = lowered.compile()
+            self._drawing.compile()
             self.class_counts = counts.result()
         for split, counts in self.class_counts.items():
             if not counts.any():
@@ -95,7 +97,7 @@ class Segmentation:
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
-        return self._draw(state.weights_key(self.config.seed))
+        return self._drawing(self.config.seed)
 
     @functools.cached_property
     def loss(self):

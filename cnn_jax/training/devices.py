@@ -1,10 +1,13 @@
 """How a batch and a state lie on the devices: a mesh for `jit`, or replicas for `pmap`."""
 
+import functools
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.errors import InputError
+from cnn_jax.tracing_cache import NOT_KEPT
 
 AXIS = "data"
 
@@ -25,19 +28,28 @@ class CompiledStep:
     it needs.
 
     Args:
-        step: `(state, batch, *constant) -> (state, metrics)`, under `jit` or `pmap`.
+        step: `(state, batch, *constant) -> (state, metrics)`.
+        lower: `(function, *arguments) -> Lowered` of the step, which then takes and returns the state's leaves in a list.
         constant: the seed, and what else the step takes from the devices.
     """
 
-    def __init__(self, step, *constant):
-        self._step, self._constant, self._compiled = step, constant, None
+    def __init__(self, step, lower, *constant):
+        self._step, self._lower, self._constant, self._compiled = step, lower, constant, None
 
     def __call__(self, state, batch):
-        return self._for(state, batch)(state, batch, *self._constant)
+        compiled, (leaves, structure) = self._for(state, batch), jax.tree.flatten(state)
+        leaves, metrics = compiled(leaves, batch, *self._constant)
+        return jax.tree.unflatten(structure, leaves), metrics
 
     def _for(self, state, batch):
         if self._compiled is None:
-            self._compiled = self._step.lower(state, batch, *self._constant).compile()
+            leaves, structure = jax.tree.flatten(state)
+
+            def step(leaves, *arguments):
+                state, metrics = self._step(jax.tree.unflatten(structure, leaves), *arguments)
+                return jax.tree.leaves(state), metrics
+
+            self._compiled = self._lower(step, leaves, batch, *self._constant).compile()
         return self._compiled
 
     def memory_bytes(self, state, batch) -> int | None:
@@ -112,12 +124,22 @@ class Devices:
     def _split(self, batch):
         return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
 
-    def train_step(self, step, seed: int, resident=()):
-        """`step` as a `CompiledStep` for these devices; the state given to it is used up. `resident` is a dict of host arrays that
-        each device gets whole, once; under `jit` alone."""
+    def train_step(self, step, seed: int, resident=(), tracings=NOT_KEPT):
+        """`step` as a `CompiledStep` for these devices; the state given to it is used up.
+
+        Args:
+            step: see `make_train_step`.
+            seed: its third argument.
+            resident: a dict of host arrays that each device gets whole, once; under `jit` alone.
+            tracings: where what the step is traced to is kept; under `jit`, and of one process, alone.
+        """
         seed = jax.device_put(np.uint32(seed), self.whole)
         if self.parallelism == "pmap":
-            mapped = CompiledStep(jax.pmap(step, axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0), seed)
+
+            def lower(function, *arguments):
+                return jax.pmap(function, axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0).lower(*arguments)
+
+            mapped = CompiledStep(step, lower, seed)
 
             def split(state, batch):
                 state, metrics = mapped(state, self._split(batch))
@@ -125,9 +147,15 @@ class Devices:
 
             split.memory_bytes = lambda state, batch: mapped.memory_bytes(state, self._split(batch))
             return split
-        inputs, resident = (self.whole, self.divided, self.whole, self.whole), jax.device_put(dict(resident), self.whole)
-        step = jax.jit(step, donate_argnums=0, in_shardings=inputs, out_shardings=(self.whole, self.whole))
-        return CompiledStep(step, seed, resident)
+        tracings = tracings if len(self._processes) == 1 else NOT_KEPT
+        lower = functools.partial(
+            tracings.lower,
+            "training step",
+            donate_argnums=0,
+            in_shardings=(self.whole, self.divided, self.whole, self.whole),
+            out_shardings=(self.whole, self.whole),
+        )
+        return CompiledStep(step, lower, seed, jax.device_put(dict(resident), self.whole))
 
     def predict(self, function):
         """`function(variables, batch)` compiled: variables whole, the batch divided; every process can read all results."""

@@ -1,0 +1,238 @@
+"""Traced programs: read where nothing differs that could change them, traced anew where anything does, and never half a file."""
+
+import json
+import os
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cnn_jax
+from cnn_jax import tracing_cache
+from cnn_jax.configuration import from_dict
+from cnn_jax.run import run
+from cnn_jax.tracing_cache import NOT_KEPT, Tracings
+from cnn_jax.training import step
+from tests import commands
+from tests.commands import SHORT, TINY
+
+
+@pytest.fixture
+def code(monkeypatch):
+    """Whatever these tests' checkout is, its files are old."""
+    monkeypatch.setattr(cnn_jax, "IMPORTED_S", time.time() + 3600)
+    tracing_cache._code.cache_clear()
+    yield
+    tracing_cache._code.cache_clear()
+
+
+class Traced:
+    """A function that counts how often it is traced."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, numbers, more):
+        self.count += 1
+        return [jnp.sin(numbers) @ more["b"]], {"sum": numbers.sum()}
+
+
+NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4)
+MORE = {"b": np.ones((4, 2), np.float32)}
+
+
+def lowered(folder, function, known="known", name="name", arguments=(NUMBERS, MORE), **options):
+    def another(*arguments):  # JAX itself remembers what it has traced of a function in this process
+        return function(*arguments)
+
+    return Tracings(known, folder).lower(name, another, *arguments, **options)
+
+
+def test_what_was_traced_once_is_read(tmp_path, code):
+    first, second = Traced(), Traced()
+    results = [lowered(tmp_path, function).compile()(NUMBERS, MORE) for function in (first, second)]
+    assert (first.count, second.count) == (1, 0)
+    for (product,), sums in results:
+        np.testing.assert_allclose(product, np.sin(NUMBERS) @ MORE["b"], rtol=1e-6)
+        assert sums["sum"] == NUMBERS.sum()
+    assert results[0][0][0].tobytes() == results[1][0][0].tobytes()
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, code):
+    first, second = Traced(), Traced()
+    for function in (first, second):
+        NOT_KEPT.lower("name", function, NUMBERS, MORE)
+    assert (first.count, second.count) == (1, 1)
+
+
+OTHERS = {
+    "known": {"known": "other"},
+    "name": {"name": "other"},
+    "shape": {"arguments": (NUMBERS[:2], MORE)},
+    "type": {"arguments": (NUMBERS.astype(np.float16), MORE)},
+    "weak type": {"arguments": (jnp.asarray(2.0), {"b": np.float32(1)})},
+    "names of arguments": {"arguments": (NUMBERS, {**MORE, "c": 1})},
+    "donation": {"donate_argnums": 0},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_anything_else_is_traced_anew(other, tmp_path, code):
+    def function(numbers, more):
+        count.append(None)
+        return [numbers + more["b"].sum()]
+
+    count = []
+    if other is OTHERS["weak type"]:
+        lowered(tmp_path, function, arguments=(jnp.float32(2.0), {"b": np.float32(1)}))
+    else:
+        lowered(tmp_path, function)
+    lowered(tmp_path, function, **other)
+    assert len(count) == 2
+    lowered(tmp_path, function, **other)
+    assert len(count) == 2
+
+
+def test_a_setting_of_jax_is_another_program(tmp_path, code):
+    function = Traced()
+    lowered(tmp_path, function)
+    before = jax.config.jax_default_matmul_precision
+    jax.config.update("jax_default_matmul_precision", "highest")
+    try:
+        assert "HIGHEST" in lowered(tmp_path, function).as_text()
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+    assert function.count == 2
+
+
+def test_other_code_is_another_program(tmp_path, code, monkeypatch):
+    source = tmp_path / "paquete/módulo.py"
+    source.parent.mkdir()
+    monkeypatch.setattr(tracing_cache, "_PACKAGE", source.parent)
+    function, seen = Traced(), []
+    for text in ("a = 1", "a = 2", "a = 1"):
+        source.write_text(text)
+        tracing_cache._code.cache_clear()
+        lowered(tmp_path, function)
+        seen.append(function.count)
+    assert seen == [1, 2, 2]
+    source.rename(source.with_name("other.py"))
+    tracing_cache._code.cache_clear()
+    lowered(tmp_path, function)
+    assert function.count == 3
+
+
+def test_code_that_changed_since_it_was_imported_is_not_known(tmp_path, monkeypatch):
+    """What runs is then not what lies on the disk: nothing is read, and nothing kept for the next."""
+    source = tmp_path / "package/module.py"
+    source.parent.mkdir()
+    source.write_text("a = 1")
+    monkeypatch.setattr(tracing_cache, "_PACKAGE", source.parent)
+    imported = time.time() - 3600
+    monkeypatch.setattr(cnn_jax, "IMPORTED_S", imported)
+    os.utime(source, (imported - 10, imported - 10))  # by its mtime old: tools restore that; its ctime is now
+    tracing_cache._code.cache_clear()
+    function = Traced()
+    for count in (1, 2):
+        lowered(tmp_path / "kept", function)
+        assert function.count == count
+    assert not (tmp_path / "kept").exists()
+    tracing_cache._code.cache_clear()
+
+
+@pytest.mark.parametrize("damage", ["halved", "emptied", "one bit", "garbage"])
+def test_a_damaged_file_costs_a_tracing(damage, tmp_path, code):
+    lowered(tmp_path, Traced())
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"halved": content[: len(content) // 2], "emptied": b"", "one bit": content, "garbage": bytes(len(content))}[damage]
+    path.write_bytes(damaged)
+    function = Traced()
+    (product,), _ = lowered(tmp_path, function).compile()(NUMBERS, MORE)
+    assert function.count == 1
+    np.testing.assert_allclose(product, np.sin(NUMBERS) @ MORE["b"], rtol=1e-6)
+    again = Traced()
+    lowered(tmp_path, again)  # it was written anew
+    assert again.count == 0
+
+
+def test_a_folder_that_can_not_be_written_is_done_without(tmp_path, code):
+    (tmp_path / "file").write_text("stands in the way")
+    function = Traced()
+    lowered(tmp_path / "file" / "folder", function)
+    assert function.count == 1
+    assert (tmp_path / "file").read_text() == "stands in the way"
+
+
+def test_what_can_not_be_kept_is_lowered(tmp_path, code):
+    def asks_python(numbers, more):
+        return jax.pure_callback(lambda x: np.asarray(x) + 1, jax.ShapeDtypeStruct(numbers.shape, numbers.dtype), numbers)
+
+    np.testing.assert_array_equal(lowered(tmp_path, asks_python).compile()(NUMBERS, MORE), NUMBERS + 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_programs_lie_beside_the_compiled_ones(tmp_path):
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    before = [getattr(jax.config, name) for name in names]
+    try:
+        for kept, enabled, expected in (
+            (str(tmp_path), True, tmp_path / "traced"),
+            (str(tmp_path), False, None),
+            ("gs://bucket/programs", True, None),
+            (None, True, None),
+        ):
+            for name, value in zip(names, (kept, enabled), strict=True):
+                jax.config.update(name, value)
+            assert tracing_cache.folder() == expected
+    finally:
+        for name, value in zip(names, before, strict=True):
+            jax.config.update(name, value)
+
+
+def instructions(compiled):
+    """The program without names, places in the source and numbers of computations."""
+    text = re.sub(r", metadata=\{[^}]*\}", "", compiled.as_text())
+    return sorted(line for line in re.sub(r"%?\b[\w.-]+\.\d+|jit_\w+|%[\w.-]+", "", text).splitlines() if " = " in line)
+
+
+def test_runs_of_a_command_trace_once_for_all_seeds_and_other_code_traces_for_itself(
+    tmp_path, code, optimized_command, few_pictures, monkeypatch
+):
+    counted, compiled = [], []
+    loss_of = step.hits
+
+    def hits(*arguments):
+        counted.append(None)
+        return loss_of(*arguments)
+
+    monkeypatch.setattr(step, "hits", hits)  # what a step calls once while it is traced
+    monkeypatch.setattr(tracing_cache, "folder", lambda: tmp_path / "traced")
+    for_each = tracing_cache.Tracings.lower
+
+    def lower(self, name, *arguments, **options):
+        result = for_each(self, name, *arguments, **options)
+        if name == "training step":
+            compiled.append(instructions(result.compile()))
+        return result
+
+    monkeypatch.setattr(tracing_cache.Tracings, "lower", lower)
+    traced, losses = [], []
+    for number, seed in enumerate((0, 1, 0)):
+        finished = optimized_command(*TINY, *SHORT, f"--config.seed={seed}", "--workdir", tmp_path / str(number))
+        assert finished.code == 0, finished.err
+        traced.append(len(counted))
+        losses.append([line.get("train/loss") for line in commands.metrics(tmp_path / str(number))])
+    assert traced[0] > 0
+    assert traced == [traced[0]] * 3
+    assert losses[0] == losses[2] != losses[1]
+
+    config = from_dict(json.loads((tmp_path / "0/config.json").read_text(encoding="utf-8")))
+    run(config, tmp_path / "by other code")
+    assert len(counted) > traced[0]
+    assert commands.metrics(tmp_path / "by other code") == commands.metrics(tmp_path / "0")
+    assert compiled[0] == compiled[1] == compiled[3]
