@@ -9,22 +9,19 @@ commands keep programs, not code that calls this package.
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-import flax
 import jax
-import jaxlib
-import numpy as np
-import optax
 
 import cnn_jax
 
 _PACKAGE = Path(cnn_jax.__file__).parent
-_LIBRARIES = (flax, jax, jaxlib, np, optax)
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "dm-pix", "numpy")  # all that is called while something is traced
 _DIGEST_BYTES = 32
 _CLOCK_S = 1.0  # by so much a file system's clock may be behind
 
@@ -71,7 +68,7 @@ class Tracings:
         leaves, structure = jax.tree.flatten(arguments)
         types = [(str(jax.typeof(leaf)), jax.typeof(leaf).weak_type) for leaf in leaves]
         devices = [(device.id, device.platform, device.device_kind) for device in jax.devices()]
-        versions = [sys.version, *(library.__version__ for library in _LIBRARIES)]
+        versions = [sys.version, *map(importlib.metadata.version, _LIBRARIES)]
         shapes = [str(structure), types, repr(sorted(options.items()))]
         known = [name, self._known, code, versions, shapes, devices, sorted(jax.config.values.items())]
         return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """What training carries from step to step, and nothing else."""
 
+import functools
 from typing import Any
 
 import jax
@@ -31,14 +32,19 @@ class TrainState:
 
 def create(model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool) -> TrainState:
     """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width, channels)`."""
-    return Drawing(model, optimizer, image_shape, averaged=averaged)(seed)
+    return jax.jit(functools.partial(_drawn, model, optimizer, image_shape, averaged))(_key(seed))
+
+
+def _drawn(model, optimizer, image_shape, averaged, key):
+    """All in one program, and the key its argument: of arrays made one by one, each shape would be a program of its own, and another
+    seed would be another program."""
+    variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    average = jax.tree.map(jnp.copy, variables) if averaged else None
+    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average)
 
 
 class Drawing:
-    """Draws the state before step 0 from a seed.
-
-    All is one program, and the seed's key its argument: of arrays made one by one, each shape would be a program of its own, and another
-    seed would be another program.
+    """What `create` does, compiled once for all seeds and with what it is traced to kept.
 
     Args:
         model: the Flax module. What it refuses is raised here.
@@ -53,15 +59,11 @@ class Drawing:
 
         def draw(key_data):
             key = jax.random.wrap_key_data(key_data, impl=_GENERATOR)
-            variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
-            return {
-                "step": jnp.zeros((), jnp.int32),
-                "variables": variables,
-                "optimizer": jax.tree.leaves(optimizer.init(variables["params"])),
-                "average": jax.tree.map(jnp.copy, variables) if averaged else None,
-            }
+            state = _drawn(model, optimizer, image_shape, averaged, key)
+            leaves = jax.tree.leaves(state.optimizer_state)
+            return {"step": state.step, "variables": state.variables, "optimizer": leaves, "average": state.average}
 
-        self._lowered = tracings.lower("state before step 0", draw, _key_data(0))
+        self._lowered = tracings.lower("state before step 0", draw, jax.random.key_data(_key(0)))
         self._compiled = None
 
     def compile(self) -> None:
@@ -71,7 +73,7 @@ class Drawing:
     def __call__(self, seed: int) -> TrainState:
         """The state that belongs to a seed."""
         self.compile()
-        drawn = self._compiled(_key_data(seed))
+        drawn = self._compiled(jax.random.key_data(_key(seed)))
         structure = jax.tree.structure(jax.eval_shape(self._optimizer.init, drawn["variables"]["params"]))
         return TrainState(drawn["step"], drawn["variables"], jax.tree.unflatten(structure, drawn["optimizer"]), drawn["average"])
 
@@ -81,8 +83,8 @@ _GENERATOR = "rbg"
 kind of device."""
 
 
-def _key_data(seed):
-    return jax.random.key_data(jax.random.key(seed, impl=_GENERATOR))
+def _key(seed):
+    return jax.random.key(seed, impl=_GENERATOR)
 
 
 def parameter_count(variables) -> int:
