@@ -17,7 +17,7 @@ from cnn_jax.run import run
 from cnn_jax.tracing_cache import NOT_KEPT, Tracings
 from cnn_jax.training import step
 from tests import commands
-from tests.commands import SHORT, TINY
+from tests.commands import TINY
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_runs_of_a_command_trace_once_for_all_seeds_and_other_code_traces_for_it
     monkeypatch.setattr(tracing_cache.Tracings, "lower", lower)
     traced, losses = [], []
     for number, seed in enumerate((0, 1, 0)):
-        finished = optimized_command(*TINY, *SHORT, f"--config.seed={seed}", "--workdir", tmp_path / str(number))
+        finished = optimized_command(*TINY, f"--config.seed={seed}", "--workdir", tmp_path / str(number))
         assert finished.code == 0, finished.err
         traced.append(len(counted))
         losses.append([line.get("train/loss") for line in commands.metrics(tmp_path / str(number))])
