@@ -58,17 +58,21 @@ class Classification:
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
         averaged = self.config.optimizer.ema_decay > 0
-        draw = state.Drawing(self.model(), self.optimizer, self.example_px, averaged=averaged, tracings=self._tracings)
+        draw = state.Initializer(self.model(), self.optimizer, self.example_px, averaged=averaged, tracings=self._tracings)
         return draw(self.config.seed)
+
+    @functools.cached_property
+    def class_weights(self) -> np.ndarray | None:
+        """What an image of each class counts in the loss, float32 `[classes]`; None: all alike."""
+        name = self.config.loss.class_weights
+        if name == "none":
+            return None
+        return losses.class_weights(np.bincount(self.images.splits["train"].labels, minlength=len(self.names)), name)
 
     @functools.cached_property
     def loss(self):
         """`(logits, labels) -> (sum, count)` with the class weights of the training images."""
-        config, weights = self.config.loss, None
-        if config.class_weights != "none":
-            counts = np.bincount(self.images.splits["train"].labels, minlength=len(self.names))
-            weights = losses.class_weights(counts, config.class_weights)
-        return losses.of(config, weights)
+        return losses.of(self.config.loss, self.class_weights)
 
     @property
     def evaluated(self) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ def open_run(folder, split: str, directory: str | None = None) -> FinishedRun:
     from cnn_jax.reporting import records
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
+    from cnn_jax.training.state import create
 
     config, environment, summary = records.read_run(folder)
     if config.task == "classic":
@@ -78,6 +79,9 @@ def open_run(folder, split: str, directory: str | None = None) -> FinishedRun:
         raise InputError(
             f"{folder_of_checkpoints} has no checkpoint of step {step}, which the figures are of; run config.json again."
         )
-    state, _, _ = checkpoints.restore(jax.device_put(task.initial_state(), devices.whole), step)
+    averaged = config.optimizer.ema_decay > 0
+    like = jax.eval_shape(lambda: create(task.model(), task.optimizer, config.seed, task.example_px, averaged=averaged))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.whole), like)
+    state, _, _ = checkpoints.restore(like, step)
     checkpoints.close()
     return FinishedRun(Path(folder), config, task, devices, state.evaluated, summary)

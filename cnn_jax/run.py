@@ -148,8 +148,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
     data = task_class.open(config)
     tracings = tracing_cache.NOT_KEPT
     if command:  # other code may have changed what is traced in memory, which the cache wouldn't see
-        decided_by = {path: value for path, _, value in configuration.leaves(config) if path != "seed"}
-        tracings = tracing_cache.Tracings([decided_by, data.fingerprint], tracing_cache.folder())
+        tracings = tracing_cache.Tracings(known_of(config, data.fingerprint), tracing_cache.beside_compiled())
     task = task_class(config, data, tracings)
     ours = [configuration.digest(config), task.fingerprint]
     if ours != processes.agree(ours):
@@ -217,6 +216,8 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
         return bool(training.patience and values) and len(values) - 1 - values.index(max(values)) >= training.patience
 
     stop.raise_if_set()
+    weights = task.class_weights  # constants in the step's loss
+    tracings = tracings.knowing(None if weights is None else weights.tolist())
     compiled_step = devices.train_step(train_step, config.seed, resident, tracings)
     state = loop.train(
         devices.replicate(state),
@@ -278,6 +279,11 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
         task.pictures(record.figures, lines, evaluator, evaluation if "test" in evaluators else None, variables)
     record.finish(summary)
     return summary
+
+
+def known_of(config: Config, fingerprint: str) -> list:
+    """What decides how the programs of a run are traced, the seed left out: they take it as an argument."""
+    return [{path: value for path, _, value in configuration.leaves(config) if path != "seed"}, fingerprint]
 
 
 def _few(names):

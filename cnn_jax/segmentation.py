@@ -24,9 +24,9 @@ class Segmentation:
 
     Args:
         config: checked.
-        scenes: the splits. All are decoded once, here, while what draws the weights is compiled: a file that can't be used is found
-            before the first step, not after hours.
-        tracings: where what is traced is kept.
+        scenes: the splits. All are decoded once, here: a file that can't be used is found before the first step, not after hours.
+        tracings: where what is traced is kept. Given, what draws the weights is compiled while scenes are decoded, and not only when
+            the initial state is asked for.
 
     Raises:
         InputError: a scene can't be decoded, or a split that is needed has no scenes or no labelled pixel.
@@ -37,7 +37,7 @@ class Segmentation:
     example = "crops"
     evaluated = ("validation", "test")
 
-    def __init__(self, config: Config, scenes: SceneSet, tracings=NOT_KEPT):
+    def __init__(self, config: Config, scenes: SceneSet, tracings=None):
         augmentation.check(config.augmentation)
         if not scenes.splits["train"]:
             raise InputError(f"no scenes of {config.data.source} are left to train on: leave some to the train split.")
@@ -56,14 +56,14 @@ class Segmentation:
         total = max(sum(sizes.values()), 1)
         self.scenes = {s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS}
         self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
+        self._tracings = tracings or NOT_KEPT
         with ThreadPoolExecutor(1) as decoding:
             counts = decoding.submit(self._count_classes, scenes)
-            # Scenes are decoded meanwhile. What the module itself refuses is refused here, before the run has a folder.
-            averaged = config.optimizer.ema_decay > 0
-            self._drawing = state.Drawing(self.model(), self.optimizer, self.example_px, averaged=averaged, tracings=tracings)
-            if counts.done():
-                counts.result()  # a scene that can't be decoded is told of before seconds of compilation
-            self._drawing.compile()
+            if tracings is not None:  # what the module itself refuses is refused here, before the run has a folder
+                initializer = self._initializer
+                if counts.done():
+                    counts.result()  # a scene that can't be decoded is told of before seconds of compilation
+                initializer.compile()
             self.class_counts = counts.result()
         for split, counts in self.class_counts.items():
             if not counts.any():
@@ -97,14 +97,22 @@ class Segmentation:
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
-        return self._drawing(self.config.seed)
+        return self._initializer(self.config.seed)
+
+    @functools.cached_property
+    def _initializer(self):
+        averaged = self.config.optimizer.ema_decay > 0
+        return state.Initializer(self.model(), self.optimizer, self.example_px, averaged=averaged, tracings=self._tracings)
+
+    @functools.cached_property
+    def class_weights(self) -> np.ndarray | None:
+        """What a pixel of each class counts in the loss, float32 `[classes]`; None: all alike."""
+        return losses.class_weights(self.class_counts["train"], self.config.loss.class_weights)
 
     @functools.cached_property
     def loss(self):
         """`(logits, labels) -> (sum, count)` with the class weights of the training scenes."""
-        config = self.config.loss
-        weights = losses.class_weights(self.class_counts["train"], config.class_weights)
-        return losses.of(config, weights)
+        return losses.of(self.config.loss, self.class_weights)
 
     @functools.cached_property
     def region_px(self) -> tuple[int, int]:

@@ -202,11 +202,6 @@ class Checkpointless:
 class Peer(Segmentation):
     """The segmentation task with a network of PyTorch: data, crops, counting, scores and pictures are the task's own."""
 
-    def __init__(self, config: SegmentationConfig, scenes):
-        # A task compiles what draws the weights of a module of ours; nothing else is made of this one.
-        smallest = configuration.model_config("unet", base_width=1, depth=1)
-        super().__init__(dataclasses.replace(config, model=smallest), scenes)
-
     def evaluator(self, split: str, devices):
         """Evaluates a split; its variables are the PyTorch network."""
         import jax

@@ -59,7 +59,10 @@ def quick_compilation():
 
 @pytest.fixture
 def command(quick_compilation, optimized_command):
-    """Function that runs the main job in this process with the arguments given, and returns what a child would."""
+    """Function that runs the main job in this process with the arguments given, and returns what a child would.
+
+    What it traces is kept for other tests: one that changes traced code must have a folder of its own for that.
+    """
     return optimized_command
 
 
@@ -91,7 +94,8 @@ def few_pictures(monkeypatch):
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
-    """Function `(name, make) -> folder` for what takes long: `make(folder)` is called once a session, and every worker gets a copy."""
+    """Function `(name, make) -> folder` for what takes long: `make(folder)` is called until it succeeds once, and every worker gets a
+    copy."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 

@@ -66,7 +66,7 @@ def all_cells(tmp_path_factory):
     """(outputs by cell, folder of the records). The photographs and networks are tiny, the words of the commands those of a user."""
     records = tmp_path_factory.mktemp("colab") / "mis registros"
     options = [option for option in commands.TINY if not option.startswith("--config=")]
-    shorter = ["--models unet", "--seeds 0,1"]
+    shorter = ["--models unet,asymmetric_unet", "--seeds 0", "--config.model.reduction=1"]
     parameters = {
         "CONFIGURATION": "smoke",
         "RECORDS": str(records),
@@ -108,9 +108,9 @@ def test_the_comparison_is_shown(all_cells):
     outputs, records = all_cells
     (report,) = shown(outputs["compare"], "text/markdown")
     assert report == (records / "colab_comparison" / "comparison.md").read_text(encoding="utf-8")
-    for seed in (0, 1):
-        assert commands.read(records / "colab_comparison" / f"unet-seed{seed}" / "summary.json")["steps"] == 2
-    assert "unet" in report
+    for name in ("unet", "asymmetric_unet"):
+        assert commands.read(records / "colab_comparison" / f"{name}-seed0" / "summary.json")["steps"] == 2
+        assert name in report
 
 
 @pytest.mark.parametrize("runtime", ["TPU", "GPU"])

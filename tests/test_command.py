@@ -69,6 +69,7 @@ def test_reference_record(reference):
     assert [line["step"] for line in lines if "train/loss" in line] == [2, 4, 6, 8, 10, 12]
     assert [line["step"] for line in lines if "validation/miou" in line] == [4, 8, 12]
     assert lines[-1]["validation/miou"] == summary["validation/miou"]
+    assert commands.saved_steps(workdir) == [4, 8, 12]  # the best, and the last two
     assert not [path.name for path in workdir.rglob("*") if "tmp" in path.name or "partial" in path.name]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]

@@ -1,5 +1,7 @@
 """Traced programs: read where nothing differs that could change them, traced anew where anything does, and never half a file."""
 
+import copy
+import functools
 import json
 import os
 import re
@@ -12,12 +14,13 @@ import pytest
 
 import cnn_jax
 from cnn_jax import tracing_cache
-from cnn_jax.configuration import from_dict
-from cnn_jax.run import run
+from cnn_jax.configuration import from_dict, leaves
+from cnn_jax.run import known_of, run
 from cnn_jax.tracing_cache import NOT_KEPT, Tracings
-from cnn_jax.training import step
+from cnn_jax.training import losses, step
+from experiments.aerial_unet import CONFIGURATIONS
 from tests import commands
-from tests.commands import TINY
+from tests.commands import SHORT, TINY
 
 
 @pytest.fixture
@@ -160,6 +163,46 @@ def test_a_damaged_file_costs_a_tracing(damage, tmp_path, code):
     assert again.count == 0
 
 
+def test_settings_of_flax_make_another_program(tmp_path, code, monkeypatch):
+    function = Traced()
+    lowered(tmp_path, function)
+    monkeypatch.setenv("FLAX_FIX_RNG_SEPARATOR", "1")
+    lowered(tmp_path, function)
+    assert function.count == 2
+
+
+def test_what_lies_beside_the_source_does_no_harm(tmp_path, code, monkeypatch):
+    """An editor's lock, a link to nowhere, and a folder with the name of a module; a file that can't be read is not known."""
+    package = tmp_path / "package"
+    (package / "folder.py").mkdir(parents=True)
+    (package / "module.py").write_text("a = 1")
+    (package / ".#module.py").symlink_to("someone@somewhere.1234")
+    monkeypatch.setattr(tracing_cache, "_PACKAGE", package)
+    kept, functions = tmp_path / "kept", [Traced(), Traced()]
+    for function in functions:
+        lowered(kept, function)
+    assert [function.count for function in functions] == [1, 0]
+
+    def unreadable(path):
+        raise PermissionError(path)
+
+    tracing_cache._code.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(package), "read_bytes", unreadable)
+        lowered(kept, functions[1])
+    assert functions[1].count == 1
+
+
+def test_without_flatbuffers_it_is_done_without(tmp_path, code, monkeypatch):
+    def missing(exported):
+        raise ImportError("Please install 'flatbuffers'")
+
+    monkeypatch.setattr(jax.export.Exported, "serialize", missing)
+    (product,), _ = lowered(tmp_path, Traced()).compile()(NUMBERS, MORE)
+    np.testing.assert_allclose(product, np.sin(NUMBERS) @ MORE["b"], rtol=1e-6)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_can_not_be_written_is_done_without(tmp_path, code):
     (tmp_path / "file").write_text("stands in the way")
     function = Traced()
@@ -188,51 +231,89 @@ def test_programs_lie_beside_the_compiled_ones(tmp_path):
         ):
             for name, value in zip(names, (kept, enabled), strict=True):
                 jax.config.update(name, value)
-            assert tracing_cache.folder() == expected
+            assert tracing_cache.beside_compiled() == expected
     finally:
         for name, value in zip(names, before, strict=True):
             jax.config.update(name, value)
 
 
 def instructions(compiled):
-    """The program without names, places in the source and numbers of computations."""
-    text = re.sub(r", metadata=\{[^}]*\}", "", compiled.as_text())
-    return sorted(line for line in re.sub(r"%?\b[\w.-]+\.\d+|jit_\w+|%[\w.-]+", "", text).splitlines() if " = " in line)
+    """The operations of a program with their shapes, and what memory it needs; names, operands and places in the source left out."""
+    text = re.sub(r", metadata=\{[^}]*\}|, sharding=\{(?:[^{}]|\{[^{}]*\})*\}", "", compiled.as_text())
+    operations = sorted(line for line in re.sub(r"%?\b[\w.-]+\.\d+|jit_\w+|%[\w.-]+", "", text).splitlines() if " = " in line)
+    memory = compiled.memory_analysis()
+    return operations, memory.alias_size_in_bytes, memory.temp_size_in_bytes
 
 
-def test_runs_of_a_command_trace_once_for_all_seeds_and_other_code_traces_for_itself(
+def test_runs_of_a_command_trace_once_for_all_seeds_and_what_decides_is_traced_anew(
     tmp_path, code, optimized_command, few_pictures, monkeypatch
 ):
     counted, compiled = [], []
-    loss_of = step.hits
+    hits, original = step.hits, tracing_cache.Tracings.lower
 
-    def hits(*arguments):
+    def counting(*arguments):
         counted.append(None)
-        return loss_of(*arguments)
-
-    monkeypatch.setattr(step, "hits", hits)  # what a step calls once while it is traced
-    monkeypatch.setattr(tracing_cache, "folder", lambda: tmp_path / "traced")
-    for_each = tracing_cache.Tracings.lower
+        return hits(*arguments)
 
     def lower(self, name, *arguments, **options):
-        result = for_each(self, name, *arguments, **options)
+        result = original(self, name, *arguments, **options)
         if name == "training step":
             compiled.append(instructions(result.compile()))
         return result
 
+    monkeypatch.setattr(step, "hits", counting)  # what a step calls while it is traced
+    monkeypatch.setattr(tracing_cache, "beside_compiled", lambda: tmp_path / "traced")
     monkeypatch.setattr(tracing_cache.Tracings, "lower", lower)
-    traced, losses = [], []
-    for number, seed in enumerate((0, 1, 0)):
-        finished = optimized_command(*TINY, f"--config.seed={seed}", "--workdir", tmp_path / str(number))
-        assert finished.code == 0, finished.err
-        traced.append(len(counted))
-        losses.append([line.get("train/loss") for line in commands.metrics(tmp_path / str(number))])
-    assert traced[0] > 0
-    assert traced == [traced[0]] * 3
-    assert losses[0] == losses[2] != losses[1]
 
-    config = from_dict(json.loads((tmp_path / "0/config.json").read_text(encoding="utf-8")))
-    run(config, tmp_path / "by other code")
-    assert len(counted) > traced[0]
-    assert commands.metrics(tmp_path / "by other code") == commands.metrics(tmp_path / "0")
+    def traced(name, *arguments):
+        counted.clear()
+        finished = optimized_command(*TINY, *arguments, "--workdir", tmp_path / name)
+        assert finished.code == 0, finished.err
+        return len(counted) > 0
+
+    assert [traced(f"seed {seed}", f"--config.seed={seed}") for seed in (0, 1)] == [True, False]
+    assert not traced("again", "--config.seed=0")
+    assert commands.metrics(tmp_path / "seed 0") == commands.metrics(tmp_path / "again") != commands.metrics(tmp_path / "seed 1")
+
+    config = from_dict(json.loads((tmp_path / "seed 0/config.json").read_text(encoding="utf-8")))
+    counted.clear()
+    run(config, tmp_path / "by other code")  # which may have changed what is traced
+    assert counted
+    assert commands.metrics(tmp_path / "by other code") == commands.metrics(tmp_path / "seed 0")
     assert compiled[0] == compiled[1] == compiled[3]
+
+
+def test_every_field_but_the_seed_is_known():
+    config = CONFIGURATIONS["default"]()
+    known = known_of(config, "fingerprint")
+    assert known_of(config, "another") != known
+    for path, _, value in leaves(config):
+        changed = copy.deepcopy(config)
+        *sections, field = path.split(".")
+        setattr(functools.reduce(getattr, sections, changed), field, not value if isinstance(value, bool) else f"{value} changed")
+        assert (known_of(changed, "fingerprint") == known) == (path == "seed"), path
+
+
+def test_class_weights_are_known(tmp_path, code, command, few_pictures, monkeypatch):
+    monkeypatch.setattr(tracing_cache, "beside_compiled", lambda: tmp_path / "traced")
+    weighted = "--config.loss.class_weights=inverse"
+    assert command(*TINY, *SHORT, weighted, "--workdir", tmp_path / "one").code == 0
+    before = sorted((tmp_path / "traced").iterdir())
+    assert len(before) == 2
+    monkeypatch.setattr(losses, "class_weights", lambda counts, kind: np.ones(len(counts), np.float32))
+    assert command(*TINY, *SHORT, weighted, "--workdir", tmp_path / "other").code == 0
+    assert len(list((tmp_path / "traced").iterdir())) == 3
+    assert commands.metrics(tmp_path / "one") != commands.metrics(tmp_path / "other")
+
+
+def test_another_process_knows_them(tmp_path):
+    """Real commands: the second, of another seed, finds both programs of the first."""
+    environment = commands.environment(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "kept"))
+    found = []
+    for seed in (0, 1):
+        arguments = (*TINY, *SHORT, f"--config.seed={seed}", "--workdir", tmp_path / str(seed))
+        finished = commands.finish(commands.start(*arguments, env=environment))
+        assert finished.code == 0, finished.err
+        found.append({path: path.stat().st_mtime_ns for path in (tmp_path / "kept/traced").iterdir()})
+    assert len(found[0]) == 2
+    assert found[0] == found[1]

@@ -144,7 +144,7 @@ class Checkpoints:
         Checkpoints after that one are damaged: they are told of and deleted, as their steps will be taken again.
 
         Args:
-            like: a state of the same structure on its devices.
+            like: a state of the same structure on its devices, or what `jax.eval_shape` gives of it with shardings.
             step: which.
 
         Returns:

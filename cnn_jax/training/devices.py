@@ -45,11 +45,11 @@ class CompiledStep:
         if self._compiled is None:
             leaves, structure = jax.tree.flatten(state)
 
-            def step(leaves, *arguments):
+            def of_leaves(leaves, *arguments):
                 state, metrics = self._step(jax.tree.unflatten(structure, leaves), *arguments)
                 return jax.tree.leaves(state), metrics
 
-            self._compiled = self._lower(step, leaves, batch, *self._constant).compile()
+            self._compiled = self._lower(of_leaves, leaves, batch, *self._constant).compile()
         return self._compiled
 
     def memory_bytes(self, state, batch) -> int | None:

@@ -43,7 +43,7 @@ def _drawn(model, optimizer, image_shape, averaged, key):
     return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average)
 
 
-class Drawing:
+class Initializer:
     """What `create` does, compiled once for all seeds and with what it is traced to kept.
 
     Args:
@@ -68,7 +68,8 @@ class Drawing:
 
     def compile(self) -> None:
         """Compiles the program, if it isn't yet; the first call would."""
-        self._compiled = self._compiled or self._lowered.compile()
+        if self._compiled is None:
+            self._compiled, self._lowered = self._lowered.compile(), None
 
     def __call__(self, seed: int) -> TrainState:
         """The state that belongs to a seed."""

@@ -69,13 +69,14 @@ def sizes_mib(folder, steps, **changes):
     """The resident sizes of a run, in MiB, at each tenth step, with a validation and a checkpoint every hundred steps."""
     process = start(
         *TINY,
+        "--config.model.depth=2",
         f"--config.training.steps={steps}",
         "--config.training.log_every_steps=10",
         "--config.training.validate_every_steps=100",
         "--config.data.scene_counts=(8,1,1)",
         "--workdir",
         folder,
-        env=environment(**changes),
+        env=environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", **changes),
     )
     path, sizes = folder / "metrics.jsonl", []
     while process.poll() is None:

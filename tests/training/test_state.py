@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.layers.batch_norm import BatchNorm
+from cnn_jax.tracing_cache import Tracings
 from cnn_jax.training import state as states
 
 
@@ -17,10 +18,25 @@ class Small(nn.Module):
         return BatchNorm(train)(x)
 
 
-@pytest.fixture(scope="module")
-def created():
+@pytest.fixture(scope="module", params=["create", "Initializer", "Initializer that keeps", "Initializer that finds"])
+def created(request, tmp_path_factory):
     """States of seeds 3, 3 and 4, with moving averages."""
-    return [states.create(Small(), optax.adam(1e-3), seed, (2, 2, 5), averaged=True) for seed in (3, 3, 4)]
+    arguments, averaged = (Small(), optax.adam(1e-3)), {"averaged": True}
+    if request.param == "create":
+        return [states.create(*arguments, seed, (2, 2, 5), **averaged) for seed in (3, 3, 4)]
+    folder = None if request.param == "Initializer" else tmp_path_factory.mktemp("kept") / "traced"
+    for _ in range(2 if "finds" in request.param else 1):
+        draw = states.Initializer(*arguments, (2, 2, 5), **averaged, tracings=Tracings("known", folder))
+    assert folder is None or len(list(folder.iterdir())) == 1
+    return [draw(seed) for seed in (3, 3, 4)]
+
+
+def test_it_is_the_same_state_however_it_is_made(created):
+    expected = states.create(Small(), optax.adam(1e-3), 3, (2, 2, 5), averaged=True)
+    assert jax.tree.structure(created[0]) == jax.tree.structure(expected)
+    for leaf, other in zip(jax.tree.leaves(created[0]), jax.tree.leaves(expected), strict=True):
+        assert (leaf.dtype, leaf.weak_type) == (other.dtype, other.weak_type)
+        np.testing.assert_array_equal(leaf, other)
 
 
 def test_the_state_starts_at_step_0_with_the_average_at_the_weights(created):
