@@ -1,9 +1,9 @@
-"""How long from the command to the first training step, with an empty cache of compiled programs and with one that another seed filled.
+"""How long from the command to the first training step, with an empty cache of programs and with one that another seed filled.
 
 The real command is started in a fresh process each time, for one step alone, and watched from outside: the clock stops when
-metrics.jsonl has its line of that step, and the process is ended. Interpreter, imports, data, tracing, compilation (or reading what was
-compiled) and the step itself all count. Cold and warm runs take turns; before the warm ones a run with another seed has filled their
-cache. The last row is `import cnn_jax` by itself. There is no peer.
+metrics.jsonl has its line of that step, and the process is ended. Interpreter, imports, data, tracing and compilation (or reading what
+was traced and compiled) and the step itself all count. Cold and warm runs take turns; before the warm ones a run with another seed has
+filled their cache. The last row is `import cnn_jax` by itself. There is no peer.
 """
 
 import os
