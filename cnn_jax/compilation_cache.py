@@ -33,7 +33,7 @@ def keep_programs() -> None:
         return
     if not os.access(kept, os.W_OK | os.X_OK):
         return
-    _forget_unused(kept)
+    forget_unused(kept, MOST_BYTES)
     settings = {"jax_compilation_cache_dir": str(kept), **SETTINGS}
     if "jax" not in sys.modules:
         for name, value in settings.items():
@@ -70,7 +70,7 @@ def _processor() -> str:
     return hashlib.blake2b(known.encode(), digest_size=4).hexdigest()
 
 
-def _forget_unused(kept: Path) -> None:
+def forget_unused(kept: Path, most_bytes: int) -> None:
     """Removes what was read or written longest ago until what is left fits. (JAX's own limit needs a lock for each access.)"""
     found = []
     for path in kept.rglob("*"):
@@ -80,7 +80,7 @@ def _forget_unused(kept: Path) -> None:
                 found.append((max(known.st_atime, known.st_mtime), known.st_size, path))
     size = sum(bytes_ for _, bytes_, _ in found)
     for _, bytes_, path in sorted(found):
-        if size <= MOST_BYTES:
+        if size <= most_bytes:
             break
         with contextlib.suppress(OSError):
             path.unlink()

@@ -34,7 +34,8 @@ def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     workdir = processes.agree(values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}")
     arguments = configuration.without_flag(argv[1:], "workdir")
-    run(config, workdir, command=shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)]))
+    typed = shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)])
+    run(config, workdir, command=typed, keep_traced=True)
 
 
 def guarded(command: Callable) -> int:
@@ -79,7 +80,7 @@ def _refused(sentence):
     return 2
 
 
-def run(config: Config, workdir, command: str = "") -> dict:
+def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False) -> dict:
     """Trains, evaluates and records; goes on where an earlier run in `workdir` stopped.
 
     Args:
@@ -87,6 +88,7 @@ def run(config: Config, workdir, command: str = "") -> dict:
         workdir: the folder of the record.
         command: what to type to run or resume this, for the record; empty if `run` is called from other code, whose process a
             second Ctrl-C then leaves alive.
+        keep_traced: whether what is traced is kept, and read where it has been: not by code that changes this package in memory.
 
     Returns:
         The summary that is written to summary.json.
@@ -112,7 +114,7 @@ def run(config: Config, workdir, command: str = "") -> dict:
 
                 summary = fit_and_evaluate(config, record, command, stop.raise_if_set)
             else:
-                summary = processes.agree(_run(config, record, stop, command))
+                summary = processes.agree(_run(config, record, stop, command, keep_traced))
         except Stopped:
             print(f"\nstopped; to resume:\n  {command}", flush=True)
             raise
@@ -120,7 +122,7 @@ def run(config: Config, workdir, command: str = "") -> dict:
         return summary
 
 
-def _run(config: Config, record, stop, command: str) -> dict | None:
+def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict | None:
     """The summary; None in processes that don't write it."""
     import jax
 
@@ -147,7 +149,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
     task_class = tasks.of(config)
     data = task_class.open(config)
     tracings = tracing_cache.NOT_KEPT
-    if command:  # other code may have changed what is traced in memory, which the cache wouldn't see
+    if keep_traced:
         tracings = tracing_cache.Tracings(known_of(config, data.fingerprint), tracing_cache.beside_compiled())
     task = task_class(config, data, tracings)
     ours = [configuration.digest(config), task.fingerprint]

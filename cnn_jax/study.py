@@ -93,7 +93,7 @@ def _run(configs, variants, workdir, command, pictures):
     try:
         for number, config in enumerate(configs, 1):
             print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
-            run.run(config, workdir / folder_name(config), command)
+            run.run(config, workdir / folder_name(config), command, keep_traced=True)
     finally:
         with contextlib.suppress(OSError):  # a study whose first run could not begin leaves no folder behind
             workdir.rmdir()

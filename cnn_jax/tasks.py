@@ -6,8 +6,9 @@ from cnn_jax.configuration import Config
 def of(config: Config) -> type:
     """The class of a configuration's task.
 
-    A task is made from a configuration and its data (`open`), and has what `cnn_jax.run` asks for: names, sizes of its splits,
-    model, initial state, loss, optimiser, training source, augmentation, evaluators, scores, summary and pictures.
+    A task is made from a configuration, its data (`open`) and where what is traced is kept, and has what `cnn_jax.run` asks for: names,
+    sizes of its splits, model, initial state, class weights, loss, optimiser, training source, augmentation, evaluators, scores, summary
+    and pictures.
     """
     if config.task == "segmentation":
         from cnn_jax.segmentation import Segmentation

@@ -2,8 +2,8 @@
 
 JAX keeps what it has compiled, but finds it only by tracing and lowering the whole program again, which takes longer than reading what was
 compiled. So what a function was lowered to is kept beside it, as `jax.export` writes it: StableHLO and shapes, read as data. A program
-is known by all that could change it, down to the bytes of this package's source. What is changed in memory alone can't be seen: so
-`run.main`, which is a command, keeps programs, and `run.run`, which other code calls, doesn't.
+is known by all that could change it, down to the bytes of this package's source; of libraries it is the version. What is changed in memory
+alone can't be seen: so commands keep programs, and other code that calls `run.run` does where it asks for that.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import sys
 import uuid
@@ -19,10 +20,13 @@ from pathlib import Path
 import jax
 
 import cnn_jax
+from cnn_jax import compilation_cache
 
 _PACKAGE = Path(cnn_jax.__file__).parent
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "dm-pix", "numpy")  # what the functions traced here call
 _DIGEST_BYTES = 32
+MOST_BYTES = 2**28
+"""What is kept of traced programs: each new state of the source has its own."""
 _CLOCK_S = 1.0  # by so much a file system's clock may be behind
 
 
@@ -58,21 +62,20 @@ class Tracings:
         jitted = jax.jit(function, **options)
         try:
             path = self._path(name, arguments, options)
-            if path is not None:
-                exported = _read(path)
-                if exported is None:
-                    exported = jax.export.export(jitted)(*arguments)
-                    _write(path, exported.serialize())
-                return jax.jit(exported.call, **options).lower(*arguments)
+            exported = None if path is None else _read(path)
+            if path is not None and exported is None and _can_be_written(self._folder):
+                exported = jax.export.export(jitted)(*arguments)
+                _write(path, exported.serialize())
         # It holds what JAX doesn't promise to be the same in another process, or what is needed to keep it is not installed.
-        except (ValueError, NotImplementedError, ImportError):
-            pass
-        return jitted.lower(*arguments)
+        except (ValueError, NotImplementedError, ImportError) as reason:
+            logging.getLogger(__name__).debug("what the %s is traced to can't be kept: %s", name, reason)
+            exported = None
+        return (jitted if exported is None else jax.jit(exported.call, **options)).lower(*arguments)
 
     def _path(self, name, arguments, options):
-        """The file; None if nothing can be kept, or it isn't known what would be."""
+        """The file; None if nothing is to be kept, or it can't be told what would be."""
         code = self._folder and _code()
-        if not code or not _can_be_written(self._folder):
+        if not code:
             return None
         leaves, structure = jax.tree.flatten(arguments)
         types = [(str(jax.typeof(leaf)), jax.typeof(leaf).weak_type) for leaf in leaves]
@@ -135,7 +138,8 @@ def _read(path):
 
 
 def _write(path, program):
-    """All or nothing; where the disk is full, it is done without."""
+    """All or nothing; where the disk is full, it is done without. What was used longest ago makes room."""
+    compilation_cache.forget_unused(path.parent, MOST_BYTES)
     partial = path.with_name(f"partial-{uuid.uuid4()}")
     try:
         partial.write_bytes(hashlib.sha256(program).digest() + program)

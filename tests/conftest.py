@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from importlib import metadata
 
@@ -90,6 +91,18 @@ def few_pictures(monkeypatch):
     monkeypatch.setattr(Segmentation, "pictures", lambda *arguments: None)
     for name in ("draw", "prediction_pictures"):
         monkeypatch.setattr(classifier_pictures, name, lambda *arguments: None)
+
+
+@pytest.fixture
+def old_source(monkeypatch):
+    """This package's files count as older than the process, whenever they were saved: what is traced can be kept."""
+    import cnn_jax
+    from cnn_jax import tracing_cache
+
+    monkeypatch.setattr(cnn_jax, "IMPORTED_S", time.time() + 3600)
+    tracing_cache._code.cache_clear()
+    yield
+    tracing_cache._code.cache_clear()
 
 
 @pytest.fixture(scope="session")

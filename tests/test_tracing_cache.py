@@ -23,15 +23,6 @@ from tests import commands
 from tests.commands import SHORT, TINY
 
 
-@pytest.fixture
-def code(monkeypatch):
-    """Whatever these tests' checkout is, its files are old."""
-    monkeypatch.setattr(cnn_jax, "IMPORTED_S", time.time() + 3600)
-    tracing_cache._code.cache_clear()
-    yield
-    tracing_cache._code.cache_clear()
-
-
 class Traced:
     """A function that counts how often it is traced."""
 
@@ -54,7 +45,7 @@ def lowered(folder, function, known="known", name="name", arguments=(NUMBERS, MO
     return Tracings(known, folder).lower(name, another, *arguments, **options)
 
 
-def test_what_was_traced_once_is_read(tmp_path, code):
+def test_what_was_traced_once_is_read(tmp_path, old_source):
     first, second = Traced(), Traced()
     results = [lowered(tmp_path, function).compile()(NUMBERS, MORE) for function in (first, second)]
     assert (first.count, second.count) == (1, 0)
@@ -64,7 +55,7 @@ def test_what_was_traced_once_is_read(tmp_path, code):
     assert results[0][0][0].tobytes() == results[1][0][0].tobytes()
 
 
-def test_without_a_folder_nothing_is_kept(tmp_path, code):
+def test_without_a_folder_nothing_is_kept(tmp_path, old_source):
     first, second = Traced(), Traced()
     for function in (first, second):
         NOT_KEPT.lower("name", function, NUMBERS, MORE)
@@ -83,7 +74,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_anything_else_is_traced_anew(other, tmp_path, code):
+def test_anything_else_is_traced_anew(other, tmp_path, old_source):
     def function(numbers, more):
         count.append(None)
         return [numbers + more["b"].sum()]
@@ -99,7 +90,48 @@ def test_anything_else_is_traced_anew(other, tmp_path, code):
     assert len(count) == 2
 
 
-def test_a_setting_of_jax_is_another_program(tmp_path, code):
+@pytest.mark.parametrize(
+    ("owner", "name", "other"),
+    [
+        pytest.param(tracing_cache.importlib.metadata, "version", lambda name: f"another {name}", id="versions"),
+        pytest.param(jax, "devices", lambda: 2 * jax.local_devices(), id="devices"),
+        pytest.param(tracing_cache.sys, "version", "3.99", id="Python"),
+    ],
+)
+def test_what_it_runs_on_is_known(owner, name, other, tmp_path, old_source, monkeypatch):
+    function = Traced()
+    lowered(tmp_path, function)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, other)
+        tracings = Tracings("known", tmp_path)
+        there = tracings._path("name", (NUMBERS, MORE), {})
+    assert there.parent == tmp_path
+    assert [there] != list(tmp_path.iterdir()) == [tracings._path("name", (NUMBERS, MORE), {})]
+
+
+def test_a_folder_that_can_only_be_read_is_read(tmp_path, old_source, monkeypatch):
+    lowered(tmp_path, Traced())
+    monkeypatch.setattr(tracing_cache, "_can_be_written", lambda folder: False)
+    found, other = Traced(), Traced()
+    lowered(tmp_path, found)
+    lowered(tmp_path, other, known="other")
+    assert (found.count, other.count) == (0, 1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path, old_source, monkeypatch):
+    for number in range(3):
+        lowered(tmp_path, Traced(), known=number)
+        (newest,) = set(tmp_path.iterdir()) - {tmp_path / "first", tmp_path / "second"}
+        newest.rename(tmp_path / ("first", "second", "third")[number])
+        os.utime(tmp_path / ("first", "second", "third")[number], (1000 * number, 1000 * number))
+    monkeypatch.setattr(tracing_cache, "MOST_BYTES", 2 * (tmp_path / "third").stat().st_size)
+    lowered(tmp_path, Traced(), known=3)
+    assert {"second", "third"} < {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "first").exists()
+
+
+def test_a_setting_of_jax_is_another_program(tmp_path, old_source):
     function = Traced()
     lowered(tmp_path, function)
     before = jax.config.jax_default_matmul_precision
@@ -111,7 +143,7 @@ def test_a_setting_of_jax_is_another_program(tmp_path, code):
     assert function.count == 2
 
 
-def test_other_code_is_another_program(tmp_path, code, monkeypatch):
+def test_other_code_is_another_program(tmp_path, old_source, monkeypatch):
     source = tmp_path / "paquete/módulo.py"
     source.parent.mkdir()
     monkeypatch.setattr(tracing_cache, "_PACKAGE", source.parent)
@@ -147,7 +179,7 @@ def test_code_that_changed_since_it_was_imported_is_not_known(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["halved", "emptied", "one bit", "garbage"])
-def test_a_damaged_file_costs_a_tracing(damage, tmp_path, code):
+def test_a_damaged_file_costs_a_tracing(damage, tmp_path, old_source):
     lowered(tmp_path, Traced())
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
@@ -163,7 +195,7 @@ def test_a_damaged_file_costs_a_tracing(damage, tmp_path, code):
     assert again.count == 0
 
 
-def test_settings_of_flax_make_another_program(tmp_path, code, monkeypatch):
+def test_settings_of_flax_make_another_program(tmp_path, old_source, monkeypatch):
     function = Traced()
     lowered(tmp_path, function)
     monkeypatch.setenv("FLAX_FIX_RNG_SEPARATOR", "1")
@@ -171,7 +203,7 @@ def test_settings_of_flax_make_another_program(tmp_path, code, monkeypatch):
     assert function.count == 2
 
 
-def test_what_lies_beside_the_source_does_no_harm(tmp_path, code, monkeypatch):
+def test_what_lies_beside_the_source_does_no_harm(tmp_path, old_source, monkeypatch):
     """An editor's lock, a link to nowhere, and a folder with the name of a module; a file that can't be read is not known."""
     package = tmp_path / "package"
     (package / "folder.py").mkdir(parents=True)
@@ -193,7 +225,7 @@ def test_what_lies_beside_the_source_does_no_harm(tmp_path, code, monkeypatch):
     assert functions[1].count == 1
 
 
-def test_without_flatbuffers_it_is_done_without(tmp_path, code, monkeypatch):
+def test_without_flatbuffers_it_is_done_without(tmp_path, old_source, monkeypatch):
     def missing(exported):
         raise ImportError("Please install 'flatbuffers'")
 
@@ -203,7 +235,7 @@ def test_without_flatbuffers_it_is_done_without(tmp_path, code, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_can_not_be_written_is_done_without(tmp_path, code):
+def test_a_folder_that_can_not_be_written_is_done_without(tmp_path, old_source):
     (tmp_path / "file").write_text("stands in the way")
     function = Traced()
     lowered(tmp_path / "file" / "folder", function)
@@ -211,7 +243,7 @@ def test_a_folder_that_can_not_be_written_is_done_without(tmp_path, code):
     assert (tmp_path / "file").read_text() == "stands in the way"
 
 
-def test_what_can_not_be_kept_is_lowered(tmp_path, code):
+def test_what_can_not_be_kept_is_lowered(tmp_path, old_source):
     def asks_python(numbers, more):
         return jax.pure_callback(lambda x: np.asarray(x) + 1, jax.ShapeDtypeStruct(numbers.shape, numbers.dtype), numbers)
 
@@ -246,7 +278,7 @@ def instructions(compiled):
 
 
 def test_runs_of_a_command_trace_once_for_all_seeds_and_what_decides_is_traced_anew(
-    tmp_path, code, optimized_command, few_pictures, monkeypatch
+    tmp_path, old_source, optimized_command, few_pictures, monkeypatch
 ):
     counted, compiled = [], []
     hits, original = step.hits, tracing_cache.Tracings.lower
@@ -294,7 +326,7 @@ def test_every_field_but_the_seed_is_known():
         assert (known_of(changed, "fingerprint") == known) == (path == "seed"), path
 
 
-def test_class_weights_are_known(tmp_path, code, command, few_pictures, monkeypatch):
+def test_class_weights_are_known(tmp_path, old_source, command, few_pictures, monkeypatch):
     monkeypatch.setattr(tracing_cache, "beside_compiled", lambda: tmp_path / "traced")
     weighted = "--config.loss.class_weights=inverse"
     assert command(*TINY, *SHORT, weighted, "--workdir", tmp_path / "one").code == 0

@@ -80,7 +80,7 @@ class Checkpoints:
         policies = checkpoint_managers.preservation_policy
         self._best = best
         self.directory = Path(directory).absolute()  # Orbax fails late on relative paths
-        self._without_metrics = processes.agree(_set_aside(self.directory) if processes.first() else None)
+        self._without_metrics = set(processes.agree(_set_aside(self.directory) if processes.first() else None))
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -116,6 +116,7 @@ class Checkpoints:
             metrics = metrics or {}
             metrics = {**metrics, CHECKSUM: _checksum(step, state, metrics)}
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+            self._without_metrics.discard(step)
         except (OSError, ValueError) as error:
             if processes.of_another(error):
                 raise

@@ -84,6 +84,21 @@ def test_killed_at_five_moments(seed, reference, tmp_path, record_property):
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
+def test_killed_with_programs_compiled_as_a_users_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+    undisturbed = finish(start(*TINY, "--workdir", tmp_path / "reference"))
+    assert undisturbed.code == 0, undisturbed.err
+    chance = random.Random(0)
+    for stage in ("training", "saving", "further training", "scenes"):
+        came, ended = interrupted(tmp_path / "run", Moment(stage, 0), signal.SIGKILL, chance, read_ahead(chance))
+        assert ended.code in (0, -signal.SIGKILL), (came, ended)
+    finished = finish(start(*TINY, "--workdir", tmp_path / "run"))
+    assert finished.code == 0, finished.err
+    assert_same_run(tmp_path / "run", tmp_path / "reference")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(4))
 def test_told_to_stop_at_five_moments(seed, reference, tmp_path, record_property):
     workdir, chance = tmp_path / "run", random.Random(100 + seed)
