@@ -108,8 +108,8 @@ def beside_compiled() -> Path | None:
 def _code():
     """Digest of this package's source; None if there is none, it can't be read, or it changed since it was imported."""
     digest = hashlib.sha256()
-    paths = [path for path in sorted(_PACKAGE.rglob("*.py")) if path.is_file()]  # editors leave links to nowhere
     try:
+        paths = [path for path in sorted(_PACKAGE.rglob("*.py")) if path.is_file()]  # editors leave links to nowhere
         for path in paths:
             digest.update(f"\0{path.relative_to(_PACKAGE)}\0".encode("utf-8", "backslashreplace"))
             digest.update(path.read_bytes())
