@@ -72,7 +72,7 @@ def test_saving_leaves_hardly_anything_behind(checkpoints):
             counts.append(left())
     lists, blocks = np.array(counts[1]) - counts[0]
     assert lists < 12 * 5  # what TensorStore counts were 24 a save
-    assert blocks < 12 * 40 * 2  # its descriptions of key-value stores four an array; caches grow by less than one
+    assert blocks < 12 * 40, blocks  # its descriptions of key-value stores four an array
 
 
 FOLDER = {"driver": "file", "path": "/tmp/prüfung 1/"}

@@ -135,7 +135,9 @@ def eight(made_once):
     """What a process with eight devices reports."""
 
     def make(folder):
-        environment = commands.environment(**commands.devices(8), PYTHONPATH=str(commands.ROOT))
+        environment = commands.environment(
+            **commands.devices(8), PYTHONPATH=str(commands.ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS="0"
+        )
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=280, check=False
         )
