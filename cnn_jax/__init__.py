@@ -3,5 +3,5 @@
 import time
 
 IMPORTED_S = time.time()
-"""Seconds since 1970 when the first file of this package was read: whether a file changed later, before or after it was imported itself,
-can't be told."""
+"""Seconds since 1970 when the first file of this package was read: whether a file changed later,
+before or after it was imported itself, can't be told."""

@@ -7,18 +7,30 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from cnn_jax import compilation_cache, configuration, processes, streams
+from cnn_jax import configuration
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
+from cnn_jax.runtime import compilation_cache, processes, streams
 
 FLAGS = {
-    "workdir": ("", "folder of the run; one that holds an unfinished run resumes it (default: a new one in results/runs)"),
+    "workdir": (
+        "",
+        (
+            "folder of the run; one that holds an unfinished run resumes it (default: a new one in"
+            " results/runs)"
+        ),
+    ),
     "distributed": processes.FLAG,
 }
 
 
-def main(module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> int:
-    """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130 and 143 after signals."""
+def main(
+    module: str,
+    configurations: Mapping[str, Callable[[], Config]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130
+    and 143 after signals."""
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
         print(configuration.help_text(module, configurations, FLAGS), end="")
@@ -27,20 +39,25 @@ def main(module: str, configurations: Mapping[str, Callable[[], Config]], argv: 
     return guarded(lambda: once(module, configurations, argv))
 
 
-def once(module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str]) -> None:
+def once(
+    module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str]
+) -> None:
     """The run that a command line asks for."""
     config, values = configuration.parse_command_line(argv, configurations, FLAGS)
     processes.join(values["distributed"])
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    workdir = processes.agree(values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}")
+    workdir = processes.broadcast(
+        values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
+    )
     arguments = configuration.without_flag(argv[1:], "workdir")
     typed = shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)])
     run(config, workdir, command=typed, keep_traced=True)
 
 
 def guarded(command: Callable) -> int:
-    """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its exit code."""
-    from cnn_jax.training.preemption import Stopped
+    """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its
+    exit code."""
+    from cnn_jax.runtime.preemption import Stopped
 
     compilation_cache.keep_programs()
     streams.replace_closed()
@@ -67,7 +84,10 @@ def guarded(command: Callable) -> int:
             processes.end_with(error)
             raise
         name = error.filename or "standard output, or a file,"
-        return _refused(f"{name} can't be used ({error.strerror}): check the path, its permissions and the disk.")
+        return _refused(
+            f"{name} can't be used ({error.strerror}): check the path, its permissions and the"
+            " disk."
+        )
     except Exception as error:
         processes.end_with(error)
         raise
@@ -86,9 +106,10 @@ def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False
     Args:
         config: checked.
         workdir: the folder of the record.
-        command: what to type to run or resume this, for the record; empty if `run` is called from other code, whose process a
-            second Ctrl-C then leaves alive.
-        keep_traced: whether what is traced is kept, and read where it has been: not by code that changes this package in memory.
+        command: what to type to run or resume this, for the record; empty if `run` is called from
+            other code, whose process a second Ctrl-C then leaves alive.
+        keep_traced: whether what is traced is kept, and read where it has been: not by code that
+            changes this package in memory.
 
     Returns:
         The summary that is written to summary.json.
@@ -97,28 +118,37 @@ def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False
         InputError: what the user can mend.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
-    from cnn_jax.reporting import records, table
-    from cnn_jax.training.preemption import Stopped, StopRequest
+    from cnn_jax.records import run_directory as records
+    from cnn_jax.reporting import table
+    from cnn_jax.runtime.preemption import Stopped, StopRequest
 
-    record = records.Record(workdir, config) if processes.first() else records.Onlooker(workdir, config)
+    record = (
+        records.Record(workdir, config)
+        if processes.is_primary()
+        else records.Onlooker(workdir, config)
+    )
     with StopRequest(ends_process=bool(command)) as stop, record:
-        finished = processes.agree(record.summary)
+        finished = processes.broadcast(record.summary)
         if finished is not None:
             print(f"{workdir} holds this run, finished:\n{table.summary_table(finished)}")
             return finished
         try:
             if config.task == "classic":
                 if processes.several():
-                    raise InputError(f"{config.model.name} is fitted by one process: leave out --distributed.")
-                from cnn_jax.classic.fitting import fit_and_evaluate
+                    raise InputError(
+                        f"{config.model.name} is fitted by one process: leave out --distributed."
+                    )
+                from cnn_jax.tasks.classic import fit_and_evaluate
 
                 summary = fit_and_evaluate(config, record, command, stop.raise_if_set)
             else:
-                summary = processes.agree(_run(config, record, stop, command, keep_traced))
+                summary = processes.broadcast(_run(config, record, stop, command, keep_traced))
         except Stopped:
             print(f"\nstopped; to resume:\n  {command}", flush=True)
             raise
-        print(f"\n{table.summary_table(summary)}\n\n{_cost(summary)}\nrecord and pictures: {workdir}")
+        print(
+            f"\n{table.summary_table(summary)}\n\n{_cost(summary)}\nrecord and pictures: {workdir}"
+        )
         return summary
 
 
@@ -127,10 +157,11 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     import jax
 
     from cnn_jax import tasks, tracing_cache
+    from cnn_jax.analysis import layer_table as layers
     from cnn_jax.data.pipeline import read_ahead, training_batches
     from cnn_jax.data.resident import Numbers
     from cnn_jax.data.scenes import SPLITS
-    from cnn_jax.reporting import layers, records
+    from cnn_jax.records import run_directory as records
     from cnn_jax.training import loop, optimizer
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
@@ -144,18 +175,23 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     devices = Devices(training.parallelism)
     if processes.several():
         stop = processes.AgreedStop(stop, devices)
-    devices.check_batch("training.batch_size / training.accumulate", training.batch_size // training.accumulate)
+    devices.check_batch(
+        "training.batch_size / training.accumulate", training.batch_size // training.accumulate
+    )
 
     task_class = tasks.of(config)
     data = task_class.open(config)
     tracings = tracing_cache.NOT_KEPT
     if keep_traced:
-        tracings = tracing_cache.Tracings(known_of(config, data.fingerprint), tracing_cache.beside_compiled())
+        tracings = tracing_cache.Tracings(
+            known_of(config, data.fingerprint), tracing_cache.beside_compiled()
+        )
     task = task_class(config, data, tracings)
     ours = [configuration.digest(config), task.fingerprint]
-    if ours != processes.agree(ours):
+    if ours != processes.broadcast(ours):
         raise InputError(
-            f"--distributed: this process (configuration, data: {ours}) has others than the first; start all with the same."
+            f"--distributed: this process (configuration, data: {ours}) has others than the first;"
+            " start all with the same."
         )
     record.begin(records.environment(config, task.fingerprint, command))
     counts = ", ".join(f"{task.sizes[split]:,} {split}" for split in SPLITS)
@@ -164,7 +200,8 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     state = task.initial_state()
     parameters = parameter_count(state.variables)
     print(
-        f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} {task.example}",
+        f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of"
+        f" {training.batch_size} {task.example}",
         flush=True,
     )
     train_step = make_train_step(
@@ -186,23 +223,35 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
         batch_size=training.batch_size,
         share=devices.share(training.batch_size),
     )
-    evaluators = {split: task.evaluator(split, devices) for split in ("validation", "test") if task.sizes[split]}
+    evaluators = {
+        split: task.evaluator(split, devices)
+        for split in ("validation", "test")
+        if task.sizes[split]
+    }
 
-    # Where an earlier run stopped: its lines of metrics beyond the checkpoint are dropped, for those steps are taken again.
+    # Where an earlier run stopped: its lines of metrics beyond the checkpoint are dropped, for
+    # those steps are taken again.
     headline = task.headline
-    checkpoints = Checkpoints(record.workdir / "checkpoints", keep=training.keep_checkpoints, best=headline)
+    checkpoints = Checkpoints(
+        record.workdir / "checkpoints", keep=training.keep_checkpoints, best=headline
+    )
     start, validated = 0, False
     if checkpoints.steps:
         state, metrics, start = checkpoints.restore(devices.copy(state))
         validated = bool(metrics) or "validation" not in evaluators
         print(f"resuming after step {start}", flush=True)
-    kept = processes.agree(
-        record.rewind(lambda line: line["step"] < start or (line["step"] == start and (validated or headline not in line)))
+    kept = processes.broadcast(
+        record.rewind(
+            lambda line: (
+                line["step"] < start
+                or (line["step"] == start and (validated or headline not in line))
+            )
+        )
     )
     if (kept[-1]["step"] if kept else 0) < start - start % training.log_every_steps:
         raise InputError(
-            f"{record.workdir / 'metrics.jsonl'} ends before step {start}, of which there is a checkpoint; restore it, or give another "
-            "--workdir."
+            f"{record.workdir / 'metrics.jsonl'} ends before step {start}, of which there is a"
+            " checkpoint; restore it, or give another --workdir."
         )
     history = [line[headline] for line in kept if headline in line]
 
@@ -215,7 +264,10 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     def enough():
         """Whether the best validation, the earliest of equals, is too long ago."""
         values = [float("-inf") if value is None else value for value in history]
-        return bool(training.patience and values) and len(values) - 1 - values.index(max(values)) >= training.patience
+        return (
+            bool(training.patience and values)
+            and len(values) - 1 - values.index(max(values)) >= training.patience
+        )
 
     stop.raise_if_set()
     weights = task.class_weights  # constants in the step's loss
@@ -242,7 +294,10 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     state = devices.single(state)
     steps = evaluated_step = int(state.step)
     if steps < training.steps:
-        print(f"stopped early at step {steps}: no better validation in the last {training.patience}", flush=True)
+        print(
+            f"stopped early at step {steps}: no better validation in the last {training.patience}",
+            flush=True,
+        )
     if config.evaluation.weights == "best":
         evaluated_step = checkpoints.best_step() or evaluated_step
         state, _, _ = checkpoints.restore(devices.copy(state), evaluated_step)
@@ -253,10 +308,14 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
         if not task.sizes[split]:
             continue
         evaluator = evaluators.get(split) or task.evaluator(split, devices)
-        print(f"evaluating {task.sizes[split]:,} of {split} with the weights of step {evaluated_step}", flush=True)
+        print(
+            f"evaluating {task.sizes[split]:,} of {split} with the weights of step"
+            f" {evaluated_step}",
+            flush=True,
+        )
         figures, evaluation = task.summary(evaluator, state.evaluated, split, stop.raise_if_set)
         figures_of |= figures
-    if not processes.first():  # what is left is to be written
+    if not processes.is_primary():  # what is left is to be written
         return None
     lines = record.metrics()
     summary = {
@@ -278,24 +337,42 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     with records.pictures_can_be_written(record.workdir / "figures"):
         if "test" in evaluators:
             task.record(record.workdir, evaluator, evaluation)
-        task.pictures(record.figures, lines, evaluator, evaluation if "test" in evaluators else None, variables)
+        task.pictures(
+            record.figures,
+            lines,
+            evaluator,
+            evaluation if "test" in evaluators else None,
+            variables,
+        )
     record.finish(summary)
     return summary
 
 
 def known_of(config: Config, fingerprint: str) -> list:
-    """What decides how the programs of a run are traced, the seed left out: they take it as an argument."""
-    return [{path: value for path, _, value in configuration.leaves(config) if path != "seed"}, fingerprint]
+    """What decides how the programs of a run are traced, the seed left out: they take it as an
+    argument."""
+    return [
+        {path: value for path, _, value in configuration.leaves(config) if path != "seed"},
+        fingerprint,
+    ]
 
 
 def _few(names):
-    return ", ".join(names) if len(names) <= 20 else f"{len(names)}, {', '.join(names[:3])} to {names[-1]}"
+    return (
+        ", ".join(names)
+        if len(names) <= 20
+        else f"{len(names)}, {', '.join(names[:3])} to {names[-1]}"
+    )
 
 
 def _cost(summary) -> str:
     speed, waiting = summary.get("train/images_per_second"), summary.get("train/data_wait_fraction")
     parameters = f"{summary['parameters']:,} parameters, " if "parameters" in summary else ""
-    known = "" if speed is None else f", {speed:.1f} training images/s, {waiting:.2%} of the time waiting for data"
+    known = (
+        ""
+        if speed is None
+        else f", {speed:.1f} training images/s, {waiting:.2%} of the time waiting for data"
+    )
     return f"{parameters}{summary['wall_time_s']:.0f} s{known}"
 
 

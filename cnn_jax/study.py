@@ -1,7 +1,8 @@
-"""A study: runs that are compared, the same experiment in several variants, each with several seeds; and the command around it.
+"""A study: runs that are compared, the same experiment in several variants, each with several
+seeds; and the command around it.
 
-Every run is a run like any other, with its own folder and record. A study that was interrupted goes on where it stopped: finished
-runs are shown, the others begun or resumed.
+Every run is a run like any other, with its own folder and record. A study that was interrupted goes
+on where it stopped: finished runs are shown, the others begun or resumed.
 """
 
 import contextlib
@@ -13,14 +14,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cnn_jax import configuration, processes, run
+from cnn_jax import configuration, run
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
+from cnn_jax.runtime import processes
 
 FLAGS = {
-    "workdir": ("", "folder of the study, with a folder a run; one that holds an unfinished study resumes it"),
+    "workdir": (
+        "",
+        "folder of the study, with a folder a run; one that holds an unfinished study resumes it",
+    ),
     "variants": ("", "run only these, such as mlp,cnn; --models says the same"),
-    "seeds": ("", "run these seeds, such as 0,1,2, not the study's own; --config.seeds says the same"),
+    "seeds": (
+        "",
+        "run these seeds, such as 0,1,2, not the study's own; --config.seeds says the same",
+    ),
     "distributed": processes.FLAG,
 }
 
@@ -29,7 +37,8 @@ FLAGS = {
 class Study:
     """Configurations to compare, and the seeds to run each with.
 
-    `variants` maps a name to a configuration; whatever differs between two of them is what the study is about.
+    `variants` maps a name to a configuration; whatever differs between two of them is what the
+    study is about.
     """
 
     variants: Mapping[str, Config]
@@ -42,7 +51,8 @@ def main(
     pictures: Callable[[Path, list], None] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130 and 143 after signals.
+    """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130
+    and 143 after signals.
 
     Args:
         module: its name.
@@ -64,9 +74,15 @@ def main(
         configs, values = _configured(module, study, name, arguments)
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         processes.join(values["distributed"])
-        workdir = Path(processes.agree(values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}"))
+        workdir = Path(
+            processes.broadcast(
+                values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}"
+            )
+        )
         rest = configuration.without_flag(arguments, "workdir")
-        command = shlex.join(["python", "-m", module, f"--config={name}", *rest, "--workdir", str(workdir)])
+        command = shlex.join(
+            ["python", "-m", module, f"--config={name}", *rest, "--workdir", str(workdir)]
+        )
         _run(configs, list(study.variants), workdir, command, pictures)
 
     return run.guarded(command)
@@ -78,26 +94,35 @@ def folder_name(config: Config) -> str:
 
 
 def finished(workdir: Path, variants: Sequence[str]) -> list:
-    """The records of all finished runs of a study, whatever command made them, in the order of its variants and then of seeds."""
+    """The records of all finished runs of a study, whatever command made them, in the order of its
+    variants and then of seeds."""
     from cnn_jax.reporting import table
 
     folders = sorted(path.parent for path in workdir.glob("*/summary.json"))
     records = [table.read_record(folder, workdir.parent) for folder in folders]
     known = [record for record in records if record.config.get("variant") in variants]
-    return sorted(known, key=lambda record: (variants.index(record.config["variant"]), record.config["seed"]))
+    return sorted(
+        known, key=lambda record: (variants.index(record.config["variant"]), record.config["seed"])
+    )
 
 
 def _run(configs, variants, workdir, command, pictures):
-    from cnn_jax.reporting import records, table
+    from cnn_jax.records import run_directory as records
+    from cnn_jax.reporting import table
 
     try:
         for number, config in enumerate(configs, 1):
-            print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
+            print(
+                f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}",
+                flush=True,
+            )
             run.run(config, workdir / folder_name(config), command, keep_traced=True)
     finally:
-        with contextlib.suppress(OSError):  # a study whose first run could not begin leaves no folder behind
+        with contextlib.suppress(
+            OSError
+        ):  # a study whose first run could not begin leaves no folder behind
             workdir.rmdir()
-    if not processes.first():
+    if not processes.is_primary():
         return
     found = finished(workdir, variants)
     print(f"\n{table.variants_table(found)}")
@@ -109,7 +134,8 @@ def _run(configs, variants, workdir, command, pictures):
 
 
 def _configured(module, study, name, arguments):
-    """The configurations of all runs, with what the command line changes; and the values of the flags."""
+    """The configurations of all runs, with what the command line changes; and the values of the
+    flags."""
     chosen, seeds = _chosen(study, arguments)
     model = configuration.model_name(arguments)[1]
     every = {}
@@ -123,7 +149,9 @@ def _configured(module, study, name, arguments):
     parsed, values = [], None
     for variant in chosen:
         config, applicable = study.variants[variant], _applicable(arguments, every[variant], known)
-        config, values = configuration.parse_command_line([module, *applicable], {name: lambda config=config: config}, FLAGS)
+        config, values = configuration.parse_command_line(
+            [module, *applicable], {name: lambda config=config: config}, FLAGS
+        )
         parsed.append(config)
     configs = []
     for seed in seeds:  # a study that is stopped early can still compare all variants
@@ -149,11 +177,15 @@ def _chosen(study, arguments):
         match = re.fullmatch(r"--?(variants|seeds)(?:=(.*))?", argument, re.DOTALL)
         if match:
             given[match[1]] = next(rest, "") if match[2] is None else match[2]
-    variants = [variant.strip() for variant in given["variants"].split(",") if variant.strip()] or list(study.variants)
+    variants = [
+        variant.strip() for variant in given["variants"].split(",") if variant.strip()
+    ] or list(study.variants)
     for variant in variants:
         if variant not in study.variants:
             known = configuration.nearest(variant, study.variants)
-            raise InputError(f"--variants (or --models) names {variant!r}, which is none of this study: {known}.")
+            raise InputError(
+                f"--variants (or --models) names {variant!r}, which is none of this study: {known}."
+            )
     if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", given["seeds"]) is None:
         raise InputError(f"--seeds takes whole numbers such as 0,1,2, not {given['seeds']!r}.")
     seeds = [int(seed) for seed in given["seeds"].split(",") if seed.strip()] or study.seeds
@@ -166,9 +198,14 @@ def _applicable(arguments, fields, known):
     for argument in rest:
         match = re.fullmatch(r"--?(no)?config[.]([^=]+)(=.*)?", argument, re.DOTALL)
         if match and match[2] == "seed":
-            raise InputError("--config.seed is set by --seeds in a study of several runs: use --seeds.")
+            raise InputError(
+                "--config.seed is set by --seeds in a study of several runs: use --seeds."
+            )
         if match and match[2] not in known:
-            raise InputError(f"--config.{match[2]} is no field of any variant: {configuration.nearest_field(match[2], known)}.")
+            raise InputError(
+                f"--config.{match[2]} is no field of any variant:"
+                f" {configuration.nearest_field(match[2], known)}."
+            )
         if match and match[2] not in fields:
             if match[3] is None and not match[1] and known[match[2]] is not bool:
                 next(rest, None)
@@ -188,27 +225,49 @@ def _study_name(arguments, studies):
             kept.append(argument)
     if name not in studies and not (name.endswith(".json") or "/" in name):
         known = configuration.nearest(name, studies)
-        raise InputError(f"--config {name} is neither a configuration nor the path of a recorded config.json: {known}.")
+        raise InputError(
+            f"--config {name} is neither a configuration nor the path of a recorded config.json:"
+            f" {known}."
+        )
     return name, kept
 
 
 def _help(module, studies):
     made = {name: make() for name, make in studies.items()}
-    lines = [f"usage: python -m {module} [--config NAME|config.json] [--config.FIELD=VALUE ...]", "", "configurations:"]
+    lines = [
+        f"usage: python -m {module} [--config NAME|config.json] [--config.FIELD=VALUE ...]",
+        "",
+        "configurations:",
+    ]
     for name, make in studies.items():
         study = made[name]
         lines.append(f"  {name:<14} {next(iter((make.__doc__ or '').strip().splitlines()), '')}")
-        lines.append(f"  {'':<14} variants {', '.join(study.variants)}; seeds {', '.join(map(str, study.seeds))}")
+        lines.append(
+            f"  {'':<14} variants {', '.join(study.variants)}; seeds"
+            f" {', '.join(map(str, study.seeds))}"
+        )
     first = next(iter(made.values()))
     shown, text = set(), ""
-    for variant, config in first.variants.items():  # of each variant the fields that no variant before it has
-        whole = configuration.help_text(module, {next(iter(made)): lambda config=config: config}, FLAGS)
+    for (
+        variant,
+        config,
+    ) in first.variants.items():  # of each variant the fields that no variant before it has
+        whole = configuration.help_text(
+            module, {next(iter(made)): lambda config=config: config}, FLAGS
+        )
         flags, fields = whole[whole.index("flags:") :].split("\n\n")
         text = text or f"\n\n{flags}"
         entries = re.findall(r"^  (\S+) .*\n      .*\n", fields, re.MULTILINE)
         blocks = re.findall(r"^  \S+ .*\n      .*\n?", fields, re.MULTILINE)
-        new = [block for entry, block in zip(entries, blocks, strict=True) if entry not in shown and entry != "seed"]
+        new = [
+            block
+            for entry, block in zip(entries, blocks, strict=True)
+            if entry not in shown and entry != "seed"
+        ]
         if new:
-            text += f"\n\nfields of {variant} (defaults of {next(iter(made))!r}; set as --config.FIELD=VALUE):\n" + "".join(new)
+            text += (
+                f"\n\nfields of {variant} (defaults of {next(iter(made))!r}; set as"
+                " --config.FIELD=VALUE):\n" + "".join(new)
+            )
         shown.update(entries)
     return "\n".join(lines) + text.rstrip("\n") + "\n"

@@ -1,9 +1,12 @@
-"""Traced programs are kept: what a run traced, the next run of the same configuration, data and code reads, whatever its seed.
+"""Traced programs are kept: what a run traced, the next run of the same configuration, data and
+code reads, whatever its seed.
 
-JAX keeps what it has compiled, but finds it only by tracing and lowering the whole program again, which takes longer than reading what was
-compiled. So what a function was lowered to is kept beside it, as `jax.export` writes it: StableHLO and shapes, read as data. A program
-is known by all that could change it, down to the bytes of this package's source; of libraries it is the version. What is changed in memory
-alone can't be seen: so commands keep programs, and other code that calls `run.run` does where it asks for that.
+JAX keeps what it has compiled, but finds it only by tracing and lowering the whole program again,
+which takes longer than reading what was compiled. So what a function was lowered to is kept beside
+it, as `jax.export` writes it: StableHLO and shapes, read as data. A program is known by all that
+could change it, down to the bytes of this package's source; of libraries it is the version. What is
+changed in memory alone can't be seen: so commands keep programs, and other code that calls
+`run.run` does where it asks for that.
 """
 
 import contextlib
@@ -20,10 +23,17 @@ from pathlib import Path
 import jax
 
 import cnn_jax
-from cnn_jax import compilation_cache
+from cnn_jax.runtime import compilation_cache
 
 _PACKAGE = Path(cnn_jax.__file__).parent
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "dm-pix", "numpy")  # what the functions traced here call
+_LIBRARIES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "dm-pix",
+    "numpy",
+)  # what the functions traced here call
 _DIGEST_BYTES = 32
 MOST_BYTES = 2**28
 """What is kept of traced programs: each new state of the source has its own."""
@@ -34,8 +44,8 @@ class Tracings:
     """What functions were traced to, where it is kept.
 
     Args:
-        known: what besides code, libraries, settings, devices and the shapes of arguments decides what functions are traced to; JSON can
-            express it.
+        known: what besides code, libraries, settings, devices and the shapes of arguments decides
+            what functions are traced to; JSON can express it.
         folder: where it is kept; None: nothing is, and functions are lowered as JAX does.
     """
 
@@ -47,7 +57,8 @@ class Tracings:
         return Tracings([self._known, further], self._folder)
 
     def lower(self, name: str, function, *arguments, **options):
-        """`jax.jit(function, **options).lower(*arguments)`, traced only where no earlier process has.
+        """`jax.jit(function, **options).lower(*arguments)`, traced only where no earlier process
+        has.
 
         Args:
             name: what the function is among those that the same is known of.
@@ -56,8 +67,8 @@ class Tracings:
             options: shardings and donation, which are part of what is known.
 
         Returns:
-            A `jax.stages.Lowered`: of a kept program, read or just written, to the bit the same; without a folder the same to rounding
-            (on CPUs the same instructions).
+            A `jax.stages.Lowered`: of a kept program, read or just written, to the bit the same;
+            without a folder the same to rounding (on CPUs the same instructions).
         """
         jitted = jax.jit(function, **options)
         try:
@@ -66,9 +77,12 @@ class Tracings:
             if path is not None and exported is None and _can_be_written(self._folder):
                 exported = jax.export.export(jitted)(*arguments)
                 _write(path, exported.serialize())
-        # It holds what JAX doesn't promise to be the same in another process, or what is needed to keep it is not installed.
+        # It holds what JAX doesn't promise to be the same in another process, or what is needed to
+        # keep it is not installed.
         except (ValueError, NotImplementedError, ImportError) as reason:
-            logging.getLogger(__name__).debug("what the %s is traced to can't be kept: %s", name, reason)
+            logging.getLogger(__name__).debug(
+                "what the %s is traced to can't be kept: %s", name, reason
+            )
             exported = None
         return (jitted if exported is None else jax.jit(exported.call, **options)).lower(*arguments)
 
@@ -85,7 +99,9 @@ class Tracings:
             "code": code,
             "versions": [sys.version, *map(importlib.metadata.version, _LIBRARIES)],
             "arguments": [str(structure), types, repr(sorted(options.items()))],
-            "devices": [(device.id, device.platform, device.device_kind) for device in jax.devices()],
+            "devices": [
+                (device.id, device.platform, device.device_kind) for device in jax.devices()
+            ],
             "settings": sorted(jax.config.values.items()),
             "variables": sorted(item for item in os.environ.items() if item[0].startswith("FLAX_")),
         }
@@ -97,7 +113,8 @@ NOT_KEPT = Tracings()
 
 
 def beside_compiled() -> Path | None:
-    """The folder for traced programs, beside the compiled ones, if those are kept on this machine."""
+    """The folder for traced programs, beside the compiled ones, if those are kept on this
+    machine."""
     compiled = jax.config.jax_compilation_cache_dir
     if not compiled or not jax.config.jax_enable_compilation_cache or "://" in compiled:
         return None
@@ -106,10 +123,13 @@ def beside_compiled() -> Path | None:
 
 @functools.cache
 def _code():
-    """Digest of this package's source; None if there is none, it can't be read, or it changed since it was imported."""
+    """Digest of this package's source; None if there is none, it can't be read, or it changed since
+    it was imported."""
     digest = hashlib.sha256()
     try:
-        paths = [path for path in sorted(_PACKAGE.rglob("*.py")) if path.is_file()]  # editors leave links to nowhere
+        paths = [
+            path for path in sorted(_PACKAGE.rglob("*.py")) if path.is_file()
+        ]  # editors leave links to nowhere
         for path in paths:
             digest.update(f"\0{path.relative_to(_PACKAGE)}\0".encode("utf-8", "backslashreplace"))
             digest.update(path.read_bytes())
@@ -138,7 +158,8 @@ def _read(path):
 
 
 def _write(path, program):
-    """All or nothing; where the disk is full, it is done without. What was used longest ago makes room."""
+    """All or nothing; where the disk is full, it is done without. What was used longest ago makes
+    room."""
     compilation_cache.forget_unused(path.parent, MOST_BYTES)
     partial = path.with_name(f"partial-{uuid.uuid4()}")
     try:

@@ -1,10 +1,12 @@
-"""Segmentation architectures side by side: every one with every seed, under one budget, and what the differences are worth.
+"""Segmentation architectures side by side: every one with every seed, under one budget, and what
+the differences are worth.
 
-python -m experiments.aerial_compare [--config NAME] [--models unet,fcn8s] [--config.seeds=0,1,2] [--config.FIELD=VALUE ...]
-    [--workdir DIR]
+python -m experiments.aerial_compare [--config NAME] [--models unet,fcn8s] [--config.seeds=0,1,2]
+    [--config.FIELD=VALUE ...] [--workdir DIR]
 
-What is recorded already is not run again, and what was interrupted goes on. It ends in comparison.csv, comparison.md and
-index.html in the study's folder; runs that `experiments.aerial_peers` made there are compared too.
+What is recorded already is not run again, and what was interrupted goes on. It ends in
+comparison.csv, comparison.md and index.html in the study's folder; runs that
+`experiments.aerial_peers` made there are compared too.
 """
 
 import sys
@@ -23,7 +25,13 @@ from cnn_jax.study import Study, main
 
 GROUPS = {
     "Architectures": ("unet", "fcn8s", "deeplabv3", "deeplabv3plus", "asymmetric_unet"),
-    "Ablation of the asymmetric U-Net": ("unet", "unet_se", "unet_aspp", "unet_asymmetry", "asymmetric_unet"),
+    "Ablation of the asymmetric U-Net": (
+        "unet",
+        "unet_se",
+        "unet_aspp",
+        "unet_asymmetry",
+        "asymmetric_unet",
+    ),
     "Beside segmentation_models.pytorch": (
         "unet_mobilenet_v2",
         "smp_unet",
@@ -35,43 +43,73 @@ GROUPS = {
 
 
 def _narrow() -> dict:
-    """Networks of about half a million parameters each, for a CPU; and two on a whole MobileNetV2, as libraries build them.
+    """Networks of about half a million parameters each, for a CPU; and two on a whole MobileNetV2,
+    as libraries build them.
 
-    The parts of the ablation have the widths that come nearest to the U-Net's 486,589 parameters: -9% to +0%, which is as near as
-    whole widths get.
+    The parts of the ablation have the widths that come nearest to the U-Net's 486,589 parameters:
+    -9% to +0%, which is as near as whole widths get.
     """
-    trunk = {"encoder": "resnet18", "encoder_width": 0.1875, "width": 32, "rates_follow": True, "dropout": 0.1}
+    backbone = {
+        "encoder": "resnet18",
+        "encoder_width": 0.1875,
+        "width": 32,
+        "rates_follow": True,
+        "dropout": 0.1,
+    }
     mobile = {"encoder": "mobilenet_v2"}
     return {
         "unet": model_config("unet", base_width=8),
         "fcn8s": model_config("fcn8s", width=0.1, dense_width=128, norm="batch", dropout=0.1),
-        "deeplabv3": model_config("deeplabv3", output_stride=8, auxiliary_weight=0.0, **trunk),
-        "deeplabv3plus": model_config("deeplabv3plus", **trunk),
+        "deeplabv3": model_config("deeplabv3", output_stride=8, auxiliary_weight=0.0, **backbone),
+        "deeplabv3plus": model_config("deeplabv3plus", **backbone),
         "asymmetric_unet": model_config("asymmetric_unet", base_width=13),
-        "unet_se": model_config("asymmetric_unet", base_width=8, aspp=False, asymmetry=False, dropout=0.0),
-        "unet_aspp": model_config("asymmetric_unet", base_width=10, squeeze_excitation="none", asymmetry=False),
-        "unet_asymmetry": model_config("asymmetric_unet", base_width=9, squeeze_excitation="none", aspp=False, dropout=0.0),
-        "unet_mobilenet_v2": model_config("encoder_unet", decoder_widths=(64, 48, 32, 24, 16), **mobile),
+        "unet_se": model_config(
+            "asymmetric_unet", base_width=8, aspp=False, asymmetry=False, dropout=0.0
+        ),
+        "unet_aspp": model_config(
+            "asymmetric_unet", base_width=10, squeeze_excitation="none", asymmetry=False
+        ),
+        "unet_asymmetry": model_config(
+            "asymmetric_unet", base_width=9, squeeze_excitation="none", aspp=False, dropout=0.0
+        ),
+        "unet_mobilenet_v2": model_config(
+            "encoder_unet", decoder_widths=(64, 48, 32, 24, 16), **mobile
+        ),
         "deeplabv3plus_mobilenet_v2": model_config(
-            "deeplabv3plus", width=64, low_level_width=48, separable=True, rates_follow=True, **mobile
+            "deeplabv3plus",
+            width=64,
+            low_level_width=48,
+            separable=True,
+            rates_follow=True,
+            **mobile,
         ),
     }
 
 
 def _whole() -> dict:
-    """The networks at their papers' sizes, in bfloat16; the ablation at about the U-Net's 31 million parameters."""
+    """The networks at their papers' sizes, in bfloat16; the ablation at about the U-Net's 31
+    million parameters."""
     half = {"dtype": "bfloat16"}
-    trunk = {"encoder": "resnet50", "rates_follow": True, **half}
+    backbone = {"encoder": "resnet50", "rates_follow": True, **half}
     return {
         "unet": model_config("unet", base_width=64, **half),
         "fcn8s": model_config("fcn8s", norm="batch", **half),
-        "deeplabv3": model_config("deeplabv3", **trunk),
-        "deeplabv3plus": model_config("deeplabv3plus", **trunk),
+        "deeplabv3": model_config("deeplabv3", **backbone),
+        "deeplabv3plus": model_config("deeplabv3plus", **backbone),
         "asymmetric_unet": model_config("asymmetric_unet", base_width=104, **half),
-        "unet_se": model_config("asymmetric_unet", base_width=64, aspp=False, asymmetry=False, dropout=0.0, **half),
-        "unet_aspp": model_config("asymmetric_unet", base_width=81, squeeze_excitation="none", asymmetry=False, **half),
+        "unet_se": model_config(
+            "asymmetric_unet", base_width=64, aspp=False, asymmetry=False, dropout=0.0, **half
+        ),
+        "unet_aspp": model_config(
+            "asymmetric_unet", base_width=81, squeeze_excitation="none", asymmetry=False, **half
+        ),
         "unet_asymmetry": model_config(
-            "asymmetric_unet", base_width=75, squeeze_excitation="none", aspp=False, dropout=0.0, **half
+            "asymmetric_unet",
+            base_width=75,
+            squeeze_excitation="none",
+            aspp=False,
+            dropout=0.0,
+            **half,
         ),
         "unet_mobilenet_v2": model_config("encoder_unet", encoder="mobilenet_v2", **half),
         "deeplabv3plus_mobilenet_v2": model_config(
@@ -90,35 +128,43 @@ def _study(models: dict, seeds: tuple[int, ...], **sections) -> Study:
 
 
 def default() -> Study:
-    """Synthetic scenes, no download: five architectures of half a million parameters, two seeds; about half an hour on two cores."""
+    """Synthetic scenes, no download: five architectures of half a million parameters, two seeds;
+    about half an hour on two cores."""
     models = _narrow()
     return _study(
         {name: models[name] for name in GROUPS["Architectures"]},
         (0, 1),
-        augmentation=lambda: AugmentationConfig(scale_probability=0.0),  # the scenes are all drawn at one scale
+        augmentation=lambda: AugmentationConfig(
+            scale_probability=0.0
+        ),  # the scenes are all drawn at one scale
         training=lambda: TrainingConfig(steps=240, batch_size=4, validate_every_steps=60),
         optimizer=lambda: OptimizerConfig(learning_rate=3e-3, warmup_steps=30),
     )
 
 
 def smoke() -> Study:
-    """The default's U-Net and DeepLabV3+ cut to about a minute on two CPU cores, to see that everything works."""
+    """The default's U-Net and DeepLabV3+ cut to about a minute on two CPU cores, to see that
+    everything works."""
     models = _narrow()
     return _study(
         {name: models[name] for name in ("unet", "deeplabv3plus")},
         (0, 1),
         data=lambda: DataConfig(scene_px=(96, 128), scene_counts=(4, 2, 3), crop_px=(64, 96)),
         augmentation=lambda: AugmentationConfig(scale_probability=0.0),
-        training=lambda: TrainingConfig(steps=10, batch_size=2, validate_every_steps=5, log_every_steps=5),
+        training=lambda: TrainingConfig(
+            steps=10, batch_size=2, validate_every_steps=5, log_every_steps=5
+        ),
         optimizer=lambda: OptimizerConfig(learning_rate=3e-3, warmup_steps=2),
         evaluation=lambda: EvaluationConfig(window_px=(96, 128), context_px=16),
     )
 
 
 def dubai() -> Study:
-    """Real photographs (Dubai), narrow networks, 400 steps of 4 crops, three seeds; two to three hours on two CPU cores.
+    """Real photographs (Dubai), narrow networks, 400 steps of 4 crops, three seeds; two to three
+    hours on two CPU cores.
 
-    Tile 8 is the test, tile 4 the validation, the other six are for training. The figures are of the last step's weights.
+    Tile 8 is the test, tile 4 the validation, the other six are for training. The figures are of
+    the last step's weights.
     """
     return _study(
         _narrow(),
@@ -138,7 +184,9 @@ def dubai_whole() -> Study:
         (0, 1, 2, 3, 4),
         data=lambda: DataConfig(source="dubai"),
         augmentation=lambda: AugmentationConfig(scale_range=(0.6, 1.65)),
-        training=lambda: TrainingConfig(steps=10_000, batch_size=16, validate_every_steps=500, log_every_steps=50),
+        training=lambda: TrainingConfig(
+            steps=10_000, batch_size=16, validate_every_steps=500, log_every_steps=50
+        ),
         optimizer=lambda: OptimizerConfig(learning_rate=1e-3, warmup_steps=500, weight_decay=1e-2),
         evaluation=lambda: EvaluationConfig(window_px=(512, 512), context_px=64, batch_size=8),
     )
@@ -148,9 +196,10 @@ STUDIES = {"default": default, "smoke": smoke, "dubai": dubai, "dubai_whole": du
 
 
 def conclude(folder: Path, records: list) -> None:
-    """Compares all finished runs of the study's folder, the peers' among them; its pages lie beside the runs."""
+    """Compares all finished runs of the study's folder, the peers' among them; its pages lie beside
+    the runs."""
+    from cnn_jax.commands.compare import records_in
     from cnn_jax.reporting import comparison
-    from experiments.compare import records_in
 
     workdir = folder.parent
     compared = comparison.compare(records_in([workdir], unfinished=True), groups=GROUPS)

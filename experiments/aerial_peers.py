@@ -1,12 +1,15 @@
-"""The comparison's measure from outside: networks of segmentation_models_pytorch, trained and counted as ours are.
+"""The comparison's measure from outside: networks of segmentation_models_pytorch, trained and
+counted as ours are.
 
-python -m experiments.aerial_peers [--config NAME] [--models smp_unet] [--config.seeds=0,1,2] [--config.FIELD=VALUE ...]
-    [--workdir DIR]
+python -m experiments.aerial_peers [--config NAME] [--models smp_unet] [--config.seeds=0,1,2]
+    [--config.FIELD=VALUE ...] [--workdir DIR]
 
-A peer sees the crops that our networks see: the same batches in the same order, augmented by the same code with the same keys. The
-optimiser's settings, its schedule, the steps and the validations are the configuration's, and so is the loop; the logits are counted
-by our evaluation. PyTorch is what computes the network, its loss and its weights. Given the --workdir of `experiments.aerial_compare`,
-the records lie beside the others, and are compared with them when that command is run again.
+A peer sees the crops that our networks see: the same batches in the same order, augmented by the
+same code with the same keys. The optimiser's settings, its schedule, the steps and the validations
+are the configuration's, and so is the loop; the logits are counted by our evaluation. PyTorch is
+what computes the network, its loss and its weights. Given the --workdir of
+`experiments.aerial_compare`, the records lie beside the others, and are compared with them when
+that command is run again.
 """
 
 import copy
@@ -29,10 +32,11 @@ from cnn_jax import configuration
 from cnn_jax.configuration import SegmentationConfig, setting
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
-from cnn_jax.reporting import records, table
+from cnn_jax.records import run_directory as records
+from cnn_jax.reporting import table
 from cnn_jax.run import guarded
-from cnn_jax.segmentation import Segmentation
 from cnn_jax.study import folder_name
+from cnn_jax.tasks.segmentation import Segmentation
 from experiments.aerial_compare import STUDIES
 
 MODULE = "experiments.aerial_peers"
@@ -40,36 +44,48 @@ MODULE = "experiments.aerial_peers"
 
 @dataclass
 class SmpUnet:
-    """U-Net's decoder (Ronneberger, Fischer, Brox, 2015) on a classifier, as segmentation_models_pytorch builds it; no pretrained
-    weights."""
+    """U-Net's decoder (Ronneberger, Fischer, Brox, 2015) on a classifier, as
+    segmentation_models_pytorch builds it; no pretrained weights."""
 
     name: str = setting("smp_unet", "the peer")
-    encoder: str = setting("mobilenet_v2", "the trunk")
-    # A quarter of the library's widths at the deep end: 3.2 million parameters, about what the comparison's networks have, where the
-    # library's own have 6.6 million.
-    decoder_channels: tuple[int, ...] = setting((64, 48, 32, 24, 16), "of the decoder's stages, the deepest first")
+    encoder: str = setting("mobilenet_v2", "the backbone")
+    # A quarter of the library's widths at the deep end: 3.2 million parameters, about what the
+    # comparison's networks have, where the library's own have 6.6 million.
+    decoder_channels: tuple[int, ...] = setting(
+        (64, 48, 32, 24, 16), "of the decoder's stages, the deepest first"
+    )
 
     def build(self, smp, classes: int):
         """The network, with weights drawn from PyTorch's generator."""
-        model = smp.Unet(encoder_name=self.encoder, encoder_weights=None, decoder_channels=self.decoder_channels, classes=classes)
-        # Each stage enlarges to its skip's size, so any size works; the library refuses all that 32 doesn't divide.
+        model = smp.Unet(
+            encoder_name=self.encoder,
+            encoder_weights=None,
+            decoder_channels=self.decoder_channels,
+            classes=classes,
+        )
+        # Each stage enlarges to its skip's size, so any size works; the library refuses all that 32
+        # doesn't divide.
         model.requires_divisible_input_shape = False
         return model
 
 
 @dataclass
 class SmpDeepLabV3Plus:
-    """DeepLabV3+ (Chen et al., 2018) as segmentation_models_pytorch builds it: separable convolutions in the ASPP, dropout 0.5 after
-    it; no pretrained weights."""
+    """DeepLabV3+ (Chen et al., 2018) as segmentation_models_pytorch builds it: separable
+    convolutions in the ASPP, dropout 0.5 after it; no pretrained weights."""
 
     name: str = setting("smp_deeplabv3plus", "the peer")
-    encoder: str = setting("mobilenet_v2", "the trunk")
-    encoder_output_stride: int = setting(16, "of the trunk's deepest map")
+    encoder: str = setting("mobilenet_v2", "the backbone")
+    encoder_output_stride: int = setting(16, "of the backbone's deepest map")
     decoder_channels: int = setting(
-        64, "of the ASPP and the decoder; the library's 256 would have 4.4 million parameters, not 2.7"
+        64,
+        "of the ASPP and the decoder; the library's 256 would have 4.4 million parameters, not 2.7",
     )
-    # The library's 12, 24 and 36 fall into the padding of the 9x16 map that a crop of 144x256 leaves.
-    decoder_atrous_rates: tuple[int, int, int] = setting((2, 4, 6), "of the ASPP's dilated convolutions")
+    # The library's 12, 24 and 36 fall into the padding of the 9x16 map that a crop of 144x256
+    # leaves.
+    decoder_atrous_rates: tuple[int, int, int] = setting(
+        (2, 4, 6), "of the ASPP's dilated convolutions"
+    )
 
     def build(self, smp, classes: int):
         """The network, with weights drawn from PyTorch's generator."""
@@ -88,7 +104,8 @@ PEERS = {"smp_unet": SmpUnet, "smp_deeplabv3plus": SmpDeepLabV3Plus}
 
 
 def _taking(name: str) -> Callable[[], SegmentationConfig]:
-    """The function that returns a study's U-Net, whose place a peer takes; all of its variants share the other sections."""
+    """The function that returns a study's U-Net, whose place a peer takes; all of its variants
+    share the other sections."""
 
     def base():
         config = STUDIES[name]().variants["unet"]
@@ -118,9 +135,21 @@ ONLY = {
 """Field -> the one value with which a peer can be trained."""
 
 FLAGS = {
-    "workdir": ("", "folder of the study, with a folder a run; runs that are finished there are left as they are"),
+    "workdir": (
+        "",
+        (
+            "folder of the study, with a folder a run; runs that are finished there are left as"
+            " they are"
+        ),
+    ),
     "models": (",".join(PEERS), "train only these"),
-    "seeds": ("", "train each with these seeds, such as 0,1,2, not the study's own; --config.seeds says the same"),
+    "seeds": (
+        "",
+        (
+            "train each with these seeds, such as 0,1,2, not the study's own; --config.seeds says"
+            " the same"
+        ),
+    ),
 }
 
 
@@ -132,8 +161,8 @@ _DECLARED = []
 def libraries():
     """(torch, segmentation_models_pytorch), imported at the first call.
 
-    Beside a build of torch for CPUs a torchvision for GPUs can't be imported: the operators that it describes are missing. Two are
-    declared here, never to be called, and then it can.
+    Beside a build of torch for CPUs a torchvision for GPUs can't be imported: the operators that it
+    describes are missing. Two are declared here, never to be called, and then it can.
 
     Raises:
         InputError: one of them isn't installed.
@@ -150,13 +179,16 @@ def libraries():
                 del sys.modules[name]
             declared = torch.library.Library("torchvision", "DEF")
             for operator in ("nms", "qnms"):
-                declared.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                declared.define(
+                    f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                )
             _DECLARED.append(declared)
         import segmentation_models_pytorch as smp
     except ImportError as error:
         raise InputError(
-            f"{error.name or 'a library of the peers'} is missing; install the extra 'peers', as pyproject.toml says for a CPU or a "
-            "GPU: pip install -c constraints.txt -e '.[peers]'."
+            f"{error.name or 'a library of the peers'} is missing; install the extra 'peers', as"
+            " pyproject.toml says for a CPU or a GPU: pip install -c constraints.txt -e"
+            " '.[peers]'."
         ) from error
     return torch, smp
 
@@ -200,7 +232,8 @@ class Checkpointless:
 
 
 class Peer(Segmentation):
-    """The segmentation task with a network of PyTorch: data, crops, counting, scores and pictures are the task's own."""
+    """The segmentation task with a network of PyTorch: data, crops, counting, scores and pictures
+    are the task's own."""
 
     def evaluator(self, split: str, devices):
         """Evaluates a split; its variables are the PyTorch network."""
@@ -210,15 +243,26 @@ class Peer(Segmentation):
 
         if devices not in self._window_steps:
             normalize = jax.jit(lambda image: self.normalize(image.astype("float32") / 255))
-            results = jax.jit(lambda logits, mask: evaluate.window_results(logits, mask, self.loss, len(self.names)))
-            self._window_steps[devices] = lambda model, batch: results(predict(model, normalize(batch["image"])), batch["mask"])
+            results = jax.jit(
+                lambda logits, mask: evaluate.window_results(
+                    logits, mask, self.loss, len(self.names)
+                )
+            )
+            self._window_steps[devices] = lambda model, batch: results(
+                predict(model, normalize(batch["image"])), batch["mask"]
+            )
         return evaluate.SceneEvaluator(
-            self.scenes[split], self._window_steps[devices], devices, self.config.evaluation, len(self.names)
+            self.scenes[split],
+            self._window_steps[devices],
+            devices,
+            self.config.evaluation,
+            len(self.names),
         )
 
 
 def crops_of(augment: Callable, seed: int) -> Callable:
-    """`batch -> (images, labels)`, compiled: the crops that `cnn_jax.training.step` makes of a batch, for the same keys."""
+    """`batch -> (images, labels)`, compiled: the crops that `cnn_jax.training.step` makes of a
+    batch, for the same keys."""
     import jax
 
     from cnn_jax.data.augmentation import example_keys
@@ -230,14 +274,17 @@ def crops_of(augment: Callable, seed: int) -> Callable:
 
 
 def to_torch(array, device):
-    """An array as a tensor on `device`; images `[batch, height, width, channels]` still have to be permuted."""
+    """An array as a tensor on `device`; images `[batch, height, width, channels]` still have to be
+    permuted."""
     torch, _ = libraries()
     return torch.from_numpy(np.array(array)).to(device)
 
 
 def logits_of(model, images):
-    """Logits `[batch, classes, height, width]` of images `[batch, height, width, channels]`, whatever their size: zeros are added below
-    and on the right, and cut off again, where the network wants whole multiples of its output stride."""
+    """Logits `[batch, classes, height, width]` of images `[batch, height, width, channels]`,
+    whatever their size: zeros are added below and on the right, and cut off again, where the
+    network wants whole multiples of its output stride.
+    """
     torch, _ = libraries()
     weights = next(model.parameters())
     images = to_torch(images, weights.device).permute(0, 3, 1, 2)  # NCHW to PyTorch, NHWC in memory
@@ -256,17 +303,21 @@ def predict(model, images):
 
 
 def make_optimizer(model, config):
-    """PyTorch's AdamW as `cnn_jax.training.optimizer` sets optax's up: decay of kernels alone (two axes or more). The learning rate is
-    set at each step."""
+    """PyTorch's AdamW as `cnn_jax.training.optimizer` sets optax's up: decay of kernels alone (two
+    axes or more). The learning rate is set at each step."""
     torch, _ = libraries()
     kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": kernels, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
 
 
 def take_step(optimizer, learning_rate: float, clip_norm: float) -> float:
-    """Clips the gradients by their global norm (0: never), takes one step; returns the norm before the clipping."""
+    """Clips the gradients by their global norm (0: never), takes one step; returns the norm before
+    the clipping."""
     torch, _ = libraries()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm or float("inf"))
@@ -292,17 +343,25 @@ def make_train_step(model, task: Peer, learning_rate: Callable) -> Callable:
         optimizer.zero_grad()
         logits = logits_of(model, images)
         count = max(int((labels != IGNORED).sum()), 1)  # a batch may hold ignored pixels alone
-        loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / count
+        loss = (
+            torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+            / count
+        )
         loss.backward()
         norm = take_step(optimizer, float(learning_rate(number)), config.optimizer.clip_norm)
         right = (logits.detach().argmax(1) == labels).sum() / (labels < classes).sum().clamp(min=1)
-        return number + 1, {"loss": float(loss.detach()), task.accuracy: float(right), "gradient_norm": norm}
+        return number + 1, {
+            "loss": float(loss.detach()),
+            task.accuracy: float(right),
+            "gradient_norm": norm,
+        }
 
     return step
 
 
 def multiply_adds(model, crop_px: tuple[int, int]) -> int:
-    """Multiply-adds of convolutions and matrix products in one crop's way forward, as PyTorch counts them."""
+    """Multiply-adds of convolutions and matrix products in one crop's way forward, as PyTorch
+    counts them."""
     libraries()
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -312,7 +371,8 @@ def multiply_adds(model, crop_px: tuple[int, int]) -> int:
 
 
 def run_peer(config: SegmentationConfig, workdir: Path, command: str = "") -> dict:
-    """Trains, evaluates and records one peer; a run that is finished is left as it is, one that was interrupted begins again.
+    """Trains, evaluates and records one peer; a run that is finished is left as it is, one that was
+    interrupted begins again.
 
     Args:
         config: a checked configuration, its `model` one of `PEERS`.
@@ -326,7 +386,7 @@ def run_peer(config: SegmentationConfig, workdir: Path, command: str = "") -> di
         InputError: what the user can mend.
         Stopped: SIGTERM or Ctrl-C came; nothing is saved.
     """
-    from cnn_jax.training.preemption import Stopped, StopRequest
+    from cnn_jax.runtime.preemption import Stopped, StopRequest
 
     with StopRequest(ends_process=bool(command)) as stop, PeerRecord(workdir, config) as record:
         if record.summary is not None:
@@ -335,7 +395,10 @@ def run_peer(config: SegmentationConfig, workdir: Path, command: str = "") -> di
         try:
             summary = _run(config, record, stop, command)
         except Stopped:
-            print(f"\nstopped; a peer keeps no checkpoint, this begins its run again:\n  {command}", flush=True)
+            print(
+                f"\nstopped; a peer keeps no checkpoint, this begins its run again:\n  {command}",
+                flush=True,
+            )
             raise
         print(f"\n{table.summary_table(summary)}\n\nrecord and pictures: {workdir}")
         return summary
@@ -351,7 +414,10 @@ def _run(config, record, stop, command):
     torch, smp = libraries()
     training = config.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"{config.variant}, seed {config.seed}, digest {configuration.digest(config)}, on {device}, in {record.workdir}")
+    print(
+        f"{config.variant}, seed {config.seed}, digest {configuration.digest(config)}, on {device},"
+        f" in {record.workdir}"
+    )
     devices = Devices()
     devices.check_batch("training.batch_size", training.batch_size)
     task = Peer(config, Segmentation.open(config))
@@ -360,13 +426,23 @@ def _run(config, record, stop, command):
     torch.manual_seed(config.seed)
     # NHWC in memory, by which a training step takes a quarter less time on CPUs.
     model = config.model.build(smp, len(task.names)).to(device, memory_format=torch.channels_last)
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = sum(
+        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+    )
     work = multiply_adds(model, config.data.crop_px)
-    print(f"{config.variant}: {parameters:,} parameters; {training.steps} steps of {training.batch_size} crops", flush=True)
+    print(
+        f"{config.variant}: {parameters:,} parameters; {training.steps} steps of"
+        f" {training.batch_size} crops",
+        flush=True,
+    )
 
     learning_rate = jax.jit(optimizer.learning_rate(config.optimizer, training.steps))
-    batches = training_batches(task.training_source, seed=config.seed, batch_size=training.batch_size)
-    evaluators = {split: task.evaluator(split, devices) for split in task.evaluated if task.sizes[split]}
+    batches = training_batches(
+        task.training_source, seed=config.seed, batch_size=training.batch_size
+    )
+    evaluators = {
+        split: task.evaluator(split, devices) for split in task.evaluated if task.sizes[split]
+    }
 
     def validate(_, check):
         return task.scores(evaluators["validation"].evaluate(model, check), "validation")
@@ -406,7 +482,13 @@ def _run(config, record, stop, command):
     with records.pictures_can_be_written(record.workdir / "figures"):
         if "test" in evaluators:
             task.record(record.workdir, evaluators["test"], evaluation)
-        task.pictures(record.figures, lines, evaluators.get("test"), evaluation if "test" in evaluators else None, model)
+        task.pictures(
+            record.figures,
+            lines,
+            evaluators.get("test"),
+            evaluation if "test" in evaluators else None,
+            model,
+        )
     record.finish(summary)
     return summary
 
@@ -423,26 +505,38 @@ def _environment(config, fingerprint, command, device):
         environment["versions"][package] = importlib.metadata.version(package)
     environment["torch_threads"] = torch.get_num_threads()
     if device.type == "cuda":
-        environment |= {"platform": "gpu", "device_kind": torch.cuda.get_device_name(), "device_count": 1}
+        environment |= {
+            "platform": "gpu",
+            "device_kind": torch.cuda.get_device_name(),
+            "device_count": 1,
+        }
     return environment
 
 
 # ---- the command
 
 
-def peer_configs(base: SegmentationConfig, models: Sequence[str], seeds: Sequence[int]) -> list[SegmentationConfig]:
-    """The configurations of all runs: the base's, with each peer in the place of its model, and each seed.
+def peer_configs(
+    base: SegmentationConfig, models: Sequence[str], seeds: Sequence[int]
+) -> list[SegmentationConfig]:
+    """The configurations of all runs: the base's, with each peer in the place of its model, and
+    each seed.
 
     Raises:
         InputError: no peer has that name, or a field of the base asks for what a peer can't do.
     """
     for path, _, value in configuration.leaves(base):
         if path in ONLY and value != ONLY[path]:
-            raise InputError(f"{path} is {value!r}, but the peers are trained with {ONLY[path]!r} alone: set it to that.")
+            raise InputError(
+                f"{path} is {value!r}, but the peers are trained with {ONLY[path]!r} alone: set it"
+                " to that."
+            )
     configs = []
     for name in models:
         if name not in PEERS:
-            raise InputError(f"--models names {name!r}, which is no peer: {configuration.nearest(name, PEERS)}.")
+            raise InputError(
+                f"--models names {name!r}, which is no peer: {configuration.nearest(name, PEERS)}."
+            )
     for seed in seeds:  # as the studies: stopped early, it leaves every peer with the same seeds
         for name in models:
             config = dataclasses.replace(copy.deepcopy(base), variant=name, seed=seed)
@@ -457,7 +551,8 @@ def _listed(text):
 
 
 def main(argv=None) -> int:
-    """The command. Returns its exit code: 0, 2 for what the user can mend, 130 and 143 after signals."""
+    """The command. Returns its exit code: 0, 2 for what the user can mend, 130 and 143 after
+    signals."""
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
         text = configuration.help_text(MODULE, CONFIGURATIONS, FLAGS)
@@ -471,7 +566,8 @@ def _main(argv):
     for argument in argv[1:]:
         if re.match(r"--?(no)?config[.](model[.]|seed\b)", argument):
             raise InputError(
-                f"{argument.partition('=')[0]} is no field of a peer: its model is set by --models, its seed by --seeds."
+                f"{argument.partition('=')[0]} is no field of a peer: its model is set by --models,"
+                " its seed by --seeds."
             )
     base, values = configuration.parse_command_line(argv, CONFIGURATIONS, FLAGS)
     if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", values["seeds"]) is None:

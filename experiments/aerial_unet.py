@@ -1,6 +1,7 @@
 """U-Net on aerial scenes, synthetic or photographed.
 
-python -m experiments.aerial_unet [--config NAME|config.json] [--config.FIELD=VALUE ...] [--workdir DIR]
+python -m experiments.aerial_unet [--config NAME|config.json] [--config.FIELD=VALUE ...] [--workdir
+DIR]
 """
 
 import sys
@@ -23,7 +24,9 @@ def default() -> SegmentationConfig:
         experiment="aerial_unet",
         configuration="default",
         model=model_config("unet", base_width=16, depth=4),
-        augmentation=AugmentationConfig(scale_probability=0.0),  # the scenes are all drawn at one scale
+        augmentation=AugmentationConfig(
+            scale_probability=0.0
+        ),  # the scenes are all drawn at one scale
         training=TrainingConfig(steps=360, batch_size=4, validate_every_steps=90),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=30),
     )
@@ -44,8 +47,9 @@ def smoke() -> SegmentationConfig:
 def dubai() -> SegmentationConfig:
     """Real photographs (Dubai, 72 scenes): 12,000 crops, about half an hour on two CPU cores.
 
-    Tile 8 is the test, tile 4 the validation, tiles 1, 2, 3, 5, 6 and 7 are for training. The budget is 1,500 steps of 8 crops of
-    144x256. The figures are of the last step's weights, so that nothing is chosen by looking at validation or test.
+    Tile 8 is the test, tile 4 the validation, tiles 1, 2, 3, 5, 6 and 7 are for training. The
+    budget is 1,500 steps of 8 crops of 144x256. The figures are of the last step's weights, so that
+    nothing is chosen by looking at validation or test.
     """
     return SegmentationConfig(
         experiment="aerial_unet",
@@ -60,21 +64,25 @@ def dubai() -> SegmentationConfig:
 
 
 def _photographs(source: str, crop_px: tuple[int, int]) -> SegmentationConfig:
-    """A published set at a size for one GPU or TPU: U-Net 64 with bfloat16, 20,000 steps of 16 crops."""
+    """A published set at a size for one GPU or TPU: U-Net 64 with bfloat16, 20,000 steps of 16
+    crops."""
     return SegmentationConfig(
         experiment="aerial_unet",
         configuration=source,
         model=model_config("unet", base_width=64, depth=4, dtype="bfloat16"),
         data=DataConfig(source=source, crop_px=crop_px, memory_budget_gib=16.0),
         augmentation=AugmentationConfig(scale_range=(0.6, 1.65)),
-        training=TrainingConfig(steps=20_000, batch_size=16, validate_every_steps=1000, log_every_steps=50),
+        training=TrainingConfig(
+            steps=20_000, batch_size=16, validate_every_steps=1000, log_every_steps=50
+        ),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=500, weight_decay=1e-2),
         evaluation=EvaluationConfig(window_px=(768, 768), context_px=64, batch_size=8),
     )
 
 
 def folders() -> SegmentationConfig:
-    """Your own train/images, train/masks, test/images, test/masks; classes by --config.data.source=FILE.toml."""
+    """Your own train/images, train/masks, test/images, test/masks; classes by
+    --config.data.source=FILE.toml."""
     config = _photographs("folders", (144, 256))
     config.training.steps, config.training.validate_every_steps = 5000, 500
     return config

@@ -1,10 +1,11 @@
 """Classic methods against a convolutional network, on the same splits of Fashion-MNIST.
 
-python -m experiments.classic [--config NAME|config.json] [--config.data.source=cifar10] [--config.FIELD=VALUE ...]
-    [--variants knn,svm_hog] [--workdir DIR]
+python -m experiments.classic [--config NAME|config.json] [--config.data.source=cifar10]
+    [--config.FIELD=VALUE ...] [--variants knn,svm_hog] [--workdir DIR]
 
-k nearest neighbours on raw pixels, with k and the distance chosen by cross-validation; a support vector machine, a random forest,
-logistic regression and k-means on descriptors computed from each image; and the network that `experiments.classify` trains.
+k nearest neighbours on raw pixels, with k and the distance chosen by cross-validation; a support
+vector machine, a random forest, logistic regression and k-means on descriptors computed from each
+image; and the network that `experiments.classify` trains.
 """
 
 import sys
@@ -25,7 +26,8 @@ def _classic(method, **selection) -> ClassicConfig:
 
 
 def default() -> Study:
-    """Seven classic methods and a convolutional network, trained on 54,000 images; about twenty minutes on two CPU cores."""
+    """Seven classic methods and a convolutional network, trained on 54,000 images; about twenty
+    minutes on two CPU cores."""
     network = classify.default()
     network.experiment = "classic"
     return Study(
@@ -34,8 +36,12 @@ def default() -> Study:
             "svm_hog": _classic(model_config("svm", features="hog")),
             "random_forest_pixels": _classic(model_config("random_forest", features="pixels")),
             "random_forest_shape": _classic(model_config("random_forest", features="shape")),
-            "logistic_regression_pixels": _classic(model_config("logistic_regression", features="pixels")),
-            "logistic_regression_all": _classic(model_config("logistic_regression", features="all")),
+            "logistic_regression_pixels": _classic(
+                model_config("logistic_regression", features="pixels")
+            ),
+            "logistic_regression_all": _classic(
+                model_config("logistic_regression", features="all")
+            ),
             "k_means_hog": _classic(model_config("k_means", features="hog")),
             "cnn": network,
         }

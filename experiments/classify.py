@@ -1,10 +1,11 @@
 """Any classifier on any set of labelled images, by name.
 
-python -m experiments.classify [--config NAME|config.json] [--config.model.name=resnet20] [--config.data.source=cifar10]
-    [--config.FIELD=VALUE ...] [--workdir DIR]
+python -m experiments.classify [--config NAME|config.json] [--config.model.name=resnet20]
+    [--config.data.source=cifar10] [--config.FIELD=VALUE ...] [--workdir DIR]
 
-A model given by name comes with its own defaults. Regularisation is by configuration: model.dropout, optimizer.weight_decay,
-loss.label_smoothing, augmentation.*, augmentation.mixup_alpha, training.patience.
+A model given by name comes with its own defaults. Regularisation is by configuration:
+model.dropout, optimizer.weight_decay, loss.label_smoothing, augmentation.*,
+augmentation.mixup_alpha, training.patience.
 """
 
 import sys
@@ -23,14 +24,17 @@ from experiments.dense_vs_convolutional import MEAN, STD
 
 
 def default() -> ClassificationConfig:
-    """A small convolutional network on Fashion-MNIST, five passes; about three minutes on two CPU cores."""
+    """A small convolutional network on Fashion-MNIST, five passes; about three minutes on two CPU
+    cores."""
     return ClassificationConfig(
         experiment="classify",
         configuration="default",
         model=model_config("cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), padding="SAME"),
         data=ImageDataConfig(source="fashion_mnist", mean=MEAN, std=STD),
         augmentation=ImageAugmentationConfig(flip_horizontal_probability=0.5),
-        training=TrainingConfig(steps=2110, batch_size=128, validate_every_steps=422, log_every_steps=50),
+        training=TrainingConfig(
+            steps=2110, batch_size=128, validate_every_steps=422, log_every_steps=50
+        ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=1e-2),
     )
 
@@ -46,20 +50,27 @@ def smoke() -> ClassificationConfig:
 
 
 def cifar10() -> ClassificationConfig:
-    """ResNet-20 on CIFAR-10 much as in its paper (He et al., 2015): 64,000 steps of 128 images; for an accelerator.
+    """ResNet-20 on CIFAR-10 much as in its paper (He et al., 2015): 64,000 steps of 128 images; for
+    an accelerator.
 
-    Images are shifted by up to 4 pixels and mirrored, as there. Where the paper divides the learning rate by 10 at two points, this
-    one warms up and follows a cosine, with Nesterov's momentum. The paper's test accuracy is 91.25%.
+    Images are shifted by up to 4 pixels and mirrored, as there. Where the paper divides the
+    learning rate by 10 at two points, this one warms up and follows a cosine, with Nesterov's
+    momentum. The paper's test accuracy is 91.25%.
     """
     return ClassificationConfig(
         experiment="classify",
         configuration="cifar10",
         model=model_config("resnet20"),
-        data=ImageDataConfig(source="cifar10", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        data=ImageDataConfig(
+            source="cifar10", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
+        ),
         augmentation=ImageAugmentationConfig(flip_horizontal_probability=0.5, shift_px=4),
-        training=TrainingConfig(steps=64_000, batch_size=128, validate_every_steps=3200, log_every_steps=100),
+        training=TrainingConfig(
+            steps=64_000, batch_size=128, validate_every_steps=3200, log_every_steps=100
+        ),
         optimizer=OptimizerConfig(
-            # The paper's decay of 1e-4 goes through the momentum, which makes ten times as much of it.
+            # The paper's decay of 1e-4 goes through the momentum, which makes ten times as much of
+            # it.
             name="sgd",
             learning_rate=0.1,
             warmup_steps=400,
@@ -80,10 +91,11 @@ def cifar100() -> ClassificationConfig:
 
 
 def imagenet2012() -> ClassificationConfig:
-    """ResNet-50 on ImageNet at 224x224, 90 passes of 1,024 images, bfloat16; for several accelerators.
+    """ResNet-50 on ImageNet at 224x224, 90 passes of 1,024 images, bfloat16; for several
+    accelerators.
 
-    Training crops are zooms and shifts of the central square, not the random-sized crops of the usual recipe, so a little under its
-    76% is to be expected.
+    Training crops are zooms and shifts of the central square, not the random-sized crops of the
+    usual recipe, so a little under its 76% is to be expected.
     """
     return ClassificationConfig(
         experiment="classify",
@@ -100,18 +112,29 @@ def imagenet2012() -> ClassificationConfig:
             prefetch_batches=8,
         ),
         augmentation=ImageAugmentationConfig(
-            flip_horizontal_probability=0.5, scale_probability=1.0, scale_range=(0.9, 2.0), shift_px=32
+            flip_horizontal_probability=0.5,
+            scale_probability=1.0,
+            scale_range=(0.9, 2.0),
+            shift_px=32,
         ),
         loss=LossConfig(label_smoothing=0.1),
-        training=TrainingConfig(steps=111_500, batch_size=1024, validate_every_steps=5000, log_every_steps=100),
+        training=TrainingConfig(
+            steps=111_500, batch_size=1024, validate_every_steps=5000, log_every_steps=100
+        ),
         optimizer=OptimizerConfig(
-            name="sgd", learning_rate=0.4, warmup_steps=6000, weight_decay=1e-3, end_factor=0.0, clip_norm=0.0
+            name="sgd",
+            learning_rate=0.4,
+            warmup_steps=6000,
+            weight_decay=1e-3,
+            end_factor=0.0,
+            clip_norm=0.0,
         ),
     )
 
 
 def fingers() -> ClassificationConfig:
-    """Hands showing zero to five fingers, from a folder of files named <id>_5L.png; label by file name."""
+    """Hands showing zero to five fingers, from a folder of files named <id>_5L.png; label by file
+    name."""
     config = default()
     config.configuration = "fingers"
     config.data = ImageDataConfig(source="folders", label_pattern=r"_(\d)[LR]\.", image_px=(64, 64))

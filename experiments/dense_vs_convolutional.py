@@ -1,10 +1,12 @@
 """A multilayer perceptron against a convolutional network of no more parameters, on Fashion-MNIST.
 
-python -m experiments.dense_vs_convolutional [--config NAME|config.json] [--config.FIELD=VALUE ...] [--seeds 0,1,2] [--workdir DIR]
+python -m experiments.dense_vs_convolutional [--config NAME|config.json] [--config.FIELD=VALUE ...]
+[--seeds 0,1,2] [--workdir DIR]
 
-Both take the same steps, on the same batches, with the same optimiser; each has the dropout that served it on validation. Two
-questions beside the score: how each fares on test images moved by a few pixels, which neither saw in training, and how each fares
-where all pixels of every image are shuffled by one fixed permutation, which takes the neighbourhood away and leaves the rest.
+Both take the same steps, on the same batches, with the same optimiser; each has the dropout that
+served it on validation. Two questions beside the score: how each fares on test images moved by a
+few pixels, which neither saw in training, and how each fares where all pixels of every image are
+shuffled by one fixed permutation, which takes the neighbourhood away and leaves the rest.
 """
 
 import sys
@@ -28,7 +30,9 @@ def _clothes(model, permuted: bool) -> ClassificationConfig:
         experiment="dense_vs_convolutional",
         model=model,
         data=ImageDataConfig(source="fashion_mnist", mean=MEAN, std=STD, permuted=permuted),
-        training=TrainingConfig(steps=4220, batch_size=128, validate_every_steps=844, log_every_steps=50),
+        training=TrainingConfig(
+            steps=4220, batch_size=128, validate_every_steps=844, log_every_steps=50
+        ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=200, weight_decay=1e-2),
         evaluation=ImageEvaluationConfig(shifts_px=() if permuted else (1, 2, 4)),
     )
@@ -38,10 +42,19 @@ def default() -> Study:
     """Ten passes over 54,000 images, three seeds; about an hour on two CPU cores."""
     models = {
         "mlp": lambda: model_config("mlp", widths=(256, 128), dropout=0.1),
-        "cnn": lambda: model_config("cnn", widths=(32, 64, 128), pool_after=(1, 2, 3), dense=(64,), padding="SAME", dropout=0.4),
+        "cnn": lambda: model_config(
+            "cnn",
+            widths=(32, 64, 128),
+            pool_after=(1, 2, 3),
+            dense=(64,),
+            padding="SAME",
+            dropout=0.4,
+        ),
     }
     variants = {name: _clothes(model(), permuted=False) for name, model in models.items()}
-    variants |= {f"{name}_permuted": _clothes(model(), permuted=True) for name, model in models.items()}
+    variants |= {
+        f"{name}_permuted": _clothes(model(), permuted=True) for name, model in models.items()
+    }
     return Study(variants, seeds=(0, 1, 2))
 
 
@@ -61,7 +74,10 @@ def pictures(folder, records) -> None:
     from cnn_jax.reporting import study_figures
 
     study_figures.seeds(
-        {name: [r.summary["test/accuracy"] for r in runs] for name, runs in by_variant(records).items()},
+        {
+            name: [r.summary["test/accuracy"] for r in runs]
+            for name, runs in by_variant(records).items()
+        },
         folder / "accuracy_by_seed.png",
         label="accuracy on the test images",
     )
@@ -71,7 +87,9 @@ def pictures(folder, records) -> None:
             continue
         sizes = runs[0].config["evaluation"]["shifts_px"]
         moved[name] = {0: [r.summary["test/accuracy"] for r in runs]}
-        moved[name] |= {size: [r.summary[f"test/shifted_accuracy/{size}"] for r in runs] for size in sizes}
+        moved[name] |= {
+            size: [r.summary[f"test/shifted_accuracy/{size}"] for r in runs] for size in sizes
+        }
     if moved:
         study_figures.against_shift(moved, folder / "accuracy_against_shift.png")
 

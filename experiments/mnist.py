@@ -1,6 +1,8 @@
-"""Softmax regression, a multilayer perceptron and a convolutional network on MNIST's handwritten digits.
+"""Softmax regression, a multilayer perceptron and a convolutional network on MNIST's handwritten
+digits.
 
-python -m experiments.mnist [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants cnn] [--workdir DIR]
+python -m experiments.mnist [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants cnn]
+[--workdir DIR]
 """
 
 import sys
@@ -21,12 +23,16 @@ MEAN, STD = (0.1307,), (0.3081,)
 
 def _digits(model, **sections) -> ClassificationConfig:
     return ClassificationConfig(
-        experiment="mnist", model=model, data=ImageDataConfig(source="mnist", mean=MEAN, std=STD), **sections
+        experiment="mnist",
+        model=model,
+        data=ImageDataConfig(source="mnist", mean=MEAN, std=STD),
+        **sections,
     )
 
 
 def default() -> Study:
-    """Three models from the simplest to the convolutional, ten passes over 54,000 digits; about ten minutes on two CPU cores."""
+    """Three models from the simplest to the convolutional, ten passes over 54,000 digits; about ten
+    minutes on two CPU cores."""
     budget = {"steps": 4220, "batch_size": 128, "validate_every_steps": 422, "log_every_steps": 50}
     return Study(
         {
@@ -41,7 +47,9 @@ def default() -> Study:
                 optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100),
             ),
             "cnn": _digits(
-                model_config("cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), dense=(128,), padding="SAME"),
+                model_config(
+                    "cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), dense=(128,), padding="SAME"
+                ),
                 training=TrainingConfig(**budget),
                 optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=1e-2),
                 augmentation=ImageAugmentationConfig(shift_px=2),

@@ -1,6 +1,8 @@
-"""What keeps a network from learning its training images by heart: each regularisation on and off, on 2,000 images of Fashion-MNIST.
+"""What keeps a network from learning its training images by heart: each regularisation on and off,
+on 2,000 images of Fashion-MNIST.
 
-python -m experiments.overfitting [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants NAMES] [--workdir DIR]
+python -m experiments.overfitting [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants
+NAMES] [--workdir DIR]
 """
 
 import copy
@@ -23,13 +25,26 @@ def default() -> Study:
     """Eight runs of 48 passes over 2,000 images; about ten minutes on two CPU cores."""
     none = ClassificationConfig(
         experiment="overfitting",
-        model=model_config("cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), padding="SAME", dropout=0.0),
+        model=model_config(
+            "cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), padding="SAME", dropout=0.0
+        ),
         data=ImageDataConfig(source="fashion_mnist", mean=MEAN, std=STD, train_examples=2000),
-        training=TrainingConfig(steps=1500, batch_size=64, validate_every_steps=100, log_every_steps=20),
+        training=TrainingConfig(
+            steps=1500, batch_size=64, validate_every_steps=100, log_every_steps=20
+        ),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.0),
         evaluation=ImageEvaluationConfig(train=True),
     )
-    names = ("none", "dropout", "weight_decay", "label_smoothing", "augmentation", "mixup", "early_stopping", "all")
+    names = (
+        "none",
+        "dropout",
+        "weight_decay",
+        "label_smoothing",
+        "augmentation",
+        "mixup",
+        "early_stopping",
+        "all",
+    )
     variants = {name: copy.deepcopy(none) for name in names}
     for name, config in variants.items():
         if name in ("dropout", "all"):
@@ -39,7 +54,9 @@ def default() -> Study:
         if name in ("label_smoothing", "all"):
             config.loss.label_smoothing = 0.1
         if name in ("augmentation", "all"):
-            config.augmentation = ImageAugmentationConfig(flip_horizontal_probability=0.5, shift_px=2)
+            config.augmentation = ImageAugmentationConfig(
+                flip_horizontal_probability=0.5, shift_px=2
+            )
         if name in ("mixup", "all"):
             config.augmentation.mixup_alpha = 0.3
         if name == "early_stopping":
@@ -52,19 +69,31 @@ def smoke() -> Study:
     study = default()
     for config in study.variants.values():
         config.data.train_examples = 500
-        config.training.steps, config.training.batch_size, config.training.validate_every_steps = 20, 32, 10
+        config.training.steps, config.training.batch_size, config.training.validate_every_steps = (
+            20,
+            32,
+            10,
+        )
         config.training.log_every_steps, config.optimizer.warmup_steps = 5, 5
     return study
 
 
 def pictures(folder, records) -> None:
-    """Train and validation curves of each variant, of the first seed, beside those of the run without any regularisation."""
+    """Train and validation curves of each variant, of the first seed, beside those of the run
+    without any regularisation."""
     from cnn_jax.reporting import study_figures
 
-    named = {record.config["variant"]: record for record in records if record.config["seed"] == records[0].config["seed"]}
+    named = {
+        record.config["variant"]: record
+        for record in records
+        if record.config["seed"] == records[0].config["seed"]
+    }
     study_figures.overfitting(
         {name: record.metrics for name, record in named.items()},
-        {name: (record.summary["train/accuracy"], record.summary["test/accuracy"]) for name, record in named.items()},
+        {
+            name: (record.summary["train/accuracy"], record.summary["test/accuracy"])
+            for name, record in named.items()
+        },
         folder / f"curves-seed{records[0].config['seed']}.png",
         baseline="none" if "none" in named else next(iter(named)),
     )

@@ -1,4 +1,5 @@
-"""What tests share: a cache of compiled programs, an environment of its own, the command in this process, a reference run."""
+"""What tests share: a cache of compiled programs, an environment of its own, the command in this
+process, a reference run."""
 
 import atexit
 import dataclasses
@@ -14,10 +15,12 @@ from importlib import metadata
 import filelock
 import pytest
 
-# Before JAX is imported, and inherited by child processes: each program is compiled once a session, not once a process.
+# Before JAX is imported, and inherited by child processes: each program is compiled once a session,
+# not once a process.
 os.environ.pop("XLA_FLAGS", None)
 if metadata.version("jaxlib").startswith("0.10."):
-    # XLA's older way to make code for CPUs takes a third of the time. Later versions have one way only, and refuse the flag.
+    # XLA's older way to make code for CPUs takes a third of the time. Later versions have one way
+    # only, and refuse the flag.
     os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cnn_jax-compiled-")
@@ -28,19 +31,23 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 def pytest_configure(config):
     # Another process may be writing the entry, or have been killed while it did; JAX then compiles.
-    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry")
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Error reading persistent compilation cache entry"
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """What earlier modules left, above all what JAX remembers, is no longer searched for garbage: that took a tenth of the time."""
+    """What earlier modules left, above all what JAX remembers, is no longer searched for garbage:
+    that took a tenth of the time."""
     gc.collect()
     gc.freeze()
 
 
 @contextmanager
 def _quick_compilation():
-    """XLA without most of its optimisations: programs compile in a third of the time, and compute the same to rounding."""
+    """XLA without most of its optimisations: programs compile in a third of the time, and compute
+    the same to rounding."""
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")
@@ -60,9 +67,11 @@ def quick_compilation():
 
 @pytest.fixture
 def command(quick_compilation, optimized_command):
-    """Function that runs the main job in this process with the arguments given, and returns what a child would.
+    """Function that runs the main job in this process with the arguments given, and returns what a
+    child would.
 
-    What it traces is kept for other tests: one that changes traced code must have a folder of its own for that.
+    What it traces is kept for other tests: one that changes traced code must have a folder of its
+    own for that.
     """
     return optimized_command
 
@@ -72,7 +81,7 @@ def optimized_command(capsys):
     """`command` with programs compiled as a user's are."""
     from cnn_jax.run import main
     from experiments.aerial_unet import CONFIGURATIONS
-    from tests.commands import MODULE, Finished
+    from tests.running import MODULE, Finished
 
     def run(*arguments):
         capsys.readouterr()
@@ -84,9 +93,10 @@ def optimized_command(capsys):
 
 @pytest.fixture
 def few_pictures(monkeypatch):
-    """Runs draw no pictures of their own, which take a third of so small a run's time: they are left to the tests without this."""
+    """Runs draw no pictures of their own, which take a third of so small a run's time: they are
+    left to the tests without this."""
     from cnn_jax.reporting import classifier_pictures
-    from cnn_jax.segmentation import Segmentation
+    from cnn_jax.tasks.segmentation import Segmentation
 
     monkeypatch.setattr(Segmentation, "pictures", lambda *arguments: None)
     for name in ("draw", "prediction_pictures"):
@@ -95,7 +105,8 @@ def few_pictures(monkeypatch):
 
 @pytest.fixture
 def old_source(monkeypatch):
-    """This package's files count as older than the process, whenever they were saved: what is traced can be kept."""
+    """This package's files count as older than the process, whenever they were saved: what is
+    traced can be kept."""
     import cnn_jax
     from cnn_jax import tracing_cache
 
@@ -107,8 +118,8 @@ def old_source(monkeypatch):
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
-    """Function `(name, make) -> folder` for what takes long: `make(folder)` is called until it succeeds once, and every worker gets a
-    copy."""
+    """Function `(name, make) -> folder` for what takes long: `make(folder)` is called until it
+    succeeds once, and every worker gets a copy."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -127,13 +138,18 @@ def made_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reference(made_once):
-    """A run that nothing interrupted, made by the real command: (its workdir, its exit code and output)."""
-    from tests.commands import TINY, Finished, finish, start
+    """A run that nothing interrupted, made by the real command: (its workdir, its exit code and
+    output)."""
+    from tests.running import TINY, Finished, finish, start
 
     def make(folder):
         finished = finish(start(*TINY, "--workdir", folder / "run"))
         assert finished.code == 0, finished.err
-        (folder / "finished.json").write_text(json.dumps(dataclasses.asdict(finished)), encoding="utf-8")
+        (folder / "finished.json").write_text(
+            json.dumps(dataclasses.asdict(finished)), encoding="utf-8"
+        )
 
     folder = made_once("reference", make)
-    return folder / "run", Finished(**json.loads((folder / "finished.json").read_text(encoding="utf-8")))
+    return folder / "run", Finished(
+        **json.loads((folder / "finished.json").read_text(encoding="utf-8"))
+    )

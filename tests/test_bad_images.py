@@ -1,4 +1,5 @@
-"""What a user can get wrong with labelled images, their networks and classic methods: one sentence, exit code 2, nothing left behind."""
+"""What a user can get wrong with labelled images, their networks and classic methods: one sentence,
+exit code 2, nothing left behind."""
 
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ from cnn_jax import study
 from cnn_jax.reporting import classifier_pictures
 from cnn_jax.run import main
 from experiments import aerial_unet, classic, classify
-from tests import commands
-from tests.commands import Finished, assert_refused
+from tests import running as commands
 from tests.data import fake_images
+from tests.running import Finished, assert_refused
 
 TINY = (
     "--config.data.train_examples=0",
@@ -63,12 +64,24 @@ def classic_methods(argv):
         (["model.name=resnt20"], ["--config.model.name=resnt20", "did you mean resnet20"]),
         (["model.name=unet"], ["unet", "no architecture for classification"]),
         (["model.name=knn"], ["knn", "no architecture for classification"]),
-        (["model.name=inception_v3"], ["inception_v3", "at least 75x75 px", "28x28", "--config.data.image_px=(75,75)"]),
-        (["model.name=alexnet", "data.image_px=(8,8)"], ["alexnet", "at least", "8x8", "--config.model.stem=small"]),
+        (
+            ["model.name=inception_v3"],
+            ["inception_v3", "at least 75x75 px", "28x28", "--config.data.image_px=(75,75)"],
+        ),
+        (
+            ["model.name=alexnet", "data.image_px=(8,8)"],
+            ["alexnet", "at least", "8x8", "--config.model.stem=small"],
+        ),
         (["data.source=fashion_mnits"], ["'fashion_mnits'", "did you mean", "fashion_mnist"]),
-        (["data.source=kmnist"], ["kmnist is not in", "tfds build kmnist", "--config.data.directory"]),
+        (
+            ["data.source=kmnist"],
+            ["kmnist is not in", "tfds build kmnist", "--config.data.directory"],
+        ),
         (["data.source=folders"], ["fashion_mnist holds no images", "makes it a class"]),
-        (["data.directory=nowhere"], ["fashion_mnist is not in nowhere", "tfds build fashion_mnist"]),
+        (
+            ["data.directory=nowhere"],
+            ["fashion_mnist is not in nowhere", "tfds build fashion_mnist"],
+        ),
         (["data.mean=(0.1,0.2,0.3)"], ["data.mean has 3 values", "1 channels"]),
         (["data.std=(0.0,)"], ["data.std", "above 0"]),
         (["data.image_px=(32,0)"], ["data.image_px is (32, 0)", "(0,0)"]),
@@ -78,8 +91,14 @@ def classic_methods(argv):
         (["data.train_examples=91"], ["data.train_examples is 91", "only 90"]),
         (["data.validation_share=1"], ["none to train on", "lower data.validation_share"]),
         (["data.validation_share=1.5"], ["data.validation_share", "between 0 and 1"]),
-        (["data.validation_share=0", "training.patience=3"], ["training.patience", "data.validation_share"]),
-        (["data.validation_share=0", "evaluation.weights=best"], ["evaluation.weights", "data.validation_share"]),
+        (
+            ["data.validation_share=0", "training.patience=3"],
+            ["training.patience", "data.validation_share"],
+        ),
+        (
+            ["data.validation_share=0", "evaluation.weights=best"],
+            ["evaluation.weights", "data.validation_share"],
+        ),
         (["evaluation.shifts_px=(2,28)"], ["evaluation.shifts_px is (2, 28)", "28x28"]),
         (["evaluation.shifts_px=(0,)"], ["evaluation.shifts_px", "at least 1"]),
         (["augmentation.shift_px=-1"], ["augmentation.shift_px", "at least 0"]),
@@ -91,14 +110,25 @@ def classic_methods(argv):
     ],
 )
 def test_classifiers(arguments, words, sets, tmp_path, command):
-    given = [a for a in TINY if not (a.startswith("--config.model.") and arguments[0].startswith("model.name"))]
-    given = ["--config=smoke", f"--config.data.directory={sets}", *given, *(f"--config.{a}" for a in arguments)]
+    given = [
+        a
+        for a in TINY
+        if not (a.startswith("--config.model.") and arguments[0].startswith("model.name"))
+    ]
+    given = [
+        "--config=smoke",
+        f"--config.data.directory={sets}",
+        *given,
+        *(f"--config.{a}" for a in arguments),
+    ]
     assert_refused(command(a_classifier, *given, "--workdir", tmp_path / "run"), *words)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_classifier_is_no_segmenter(tmp_path, command):
-    refused = command(a_segmenter, "--config=smoke", "--config.model.name=resnet20", "--workdir", tmp_path / "run")
+    refused = command(
+        a_segmenter, "--config=smoke", "--config.model.name=resnet20", "--workdir", tmp_path / "run"
+    )
     assert_refused(refused, "resnet20", "no architecture for segmentation")
     assert not list(tmp_path.iterdir())
 
@@ -116,8 +146,15 @@ def test_a_classifier_is_no_segmenter(tmp_path, command):
     ],
 )
 def test_classic_methods(variant, arguments, words, sets, tmp_path, command):
-    given = ["--config=smoke", f"--config.data.directory={sets}", "--config.data.train_examples=0", f"--variants={variant}"]
-    refused = command(classic_methods, *given, *(f"--config.{a}" for a in arguments), "--workdir", tmp_path / "s")
+    given = [
+        "--config=smoke",
+        f"--config.data.directory={sets}",
+        "--config.data.train_examples=0",
+        f"--variants={variant}",
+    ]
+    refused = command(
+        classic_methods, *given, *(f"--config.{a}" for a in arguments), "--workdir", tmp_path / "s"
+    )
     assert_refused(refused, *words)
     assert not list(tmp_path.iterdir())
 
@@ -130,8 +167,15 @@ def test_classic_methods(variant, arguments, words, sets, tmp_path, command):
         (["selection.folds=91"], ["folds is 91", "90 examples"]),
     ],
 )
-def test_what_a_method_refuses_once_it_has_the_images_leaves_its_folder_free(arguments, words, sets, tmp_path, command):
-    given = ("--config=smoke", f"--config.data.directory={sets}", "--config.data.train_examples=0", "--variants=knn")
+def test_what_a_method_refuses_once_it_has_the_images_leaves_its_folder_free(
+    arguments, words, sets, tmp_path, command
+):
+    given = (
+        "--config=smoke",
+        f"--config.data.directory={sets}",
+        "--config.data.train_examples=0",
+        "--variants=knn",
+    )
     given = (*given, "--workdir", tmp_path / "s")
     assert_refused(command(classic_methods, *given, *(f"--config.{a}" for a in arguments)), *words)
     mended = command(classic_methods, *given, "--config.selection.ks=()", "--config.model.k=3")
@@ -140,7 +184,13 @@ def test_what_a_method_refuses_once_it_has_the_images_leaves_its_folder_free(arg
 
 
 def test_the_folder_of_a_study_that_could_not_begin_is_not_left_behind(tmp_path, command):
-    refused = command(classic_methods, "--config=smoke", "--config.data.directory=nowhere", "--workdir", tmp_path / "s")
+    refused = command(
+        classic_methods,
+        "--config=smoke",
+        "--config.data.directory=nowhere",
+        "--workdir",
+        tmp_path / "s",
+    )
     assert_refused(refused, "fashion_mnist is not in nowhere")
     assert not list(tmp_path.iterdir())
 
@@ -152,7 +202,12 @@ def test_the_folder_of_a_study_that_could_not_begin_is_not_left_behind(tmp_path,
 def hands(tmp_path):
     """(Folder of hands, arguments of a run on it)."""
     folder = fake_images.write_fingers(tmp_path / "data")
-    where = (f"--config.data.directory={folder}", "--config.data.image_px=(16,16)", "--workdir", tmp_path / "run")
+    where = (
+        f"--config.data.directory={folder}",
+        "--config.data.image_px=(16,16)",
+        "--workdir",
+        tmp_path / "run",
+    )
     return folder, ("--config=fingers", *TINY, *where)
 
 
@@ -171,14 +226,25 @@ def test_a_damaged_image(split, hands, tmp_path, command):
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
     damaged = sorted((folder / split).iterdir())[2].name[:4]  # any of them may come first
-    assert_refused(command(a_classifier, *arguments), folder / split / damaged, "can't be decoded", "replace or remove it")
+    assert_refused(
+        command(a_classifier, *arguments),
+        folder / split / damaged,
+        "can't be decoded",
+        "replace or remove it",
+    )
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_one_class_alone(tmp_path, command):
-    fake_images.write_folder(tmp_path / "data", {f"train/cats/{i}.png": fake_images.picture(i, (8, 8)) for i in range(5)})
+    fake_images.write_folder(
+        tmp_path / "data", {f"train/cats/{i}.png": fake_images.picture(i, (8, 8)) for i in range(5)}
+    )
     refused = command(
-        a_classifier, "--config=smoke", *TINY, "--config.data.source=folders", f"--config.data.directory={tmp_path / 'data'}"
+        a_classifier,
+        "--config=smoke",
+        *TINY,
+        "--config.data.source=folders",
+        f"--config.data.directory={tmp_path / 'data'}",
     )
     assert_refused(refused, "only the class cats", "two or more classes")
 
@@ -192,14 +258,21 @@ HELD_OUT = 0
 
 def lonely(tmp_path):
     """Three classes, of which one has a single training image, and another none in test."""
-    files = {f"train/{name}/{i}.png": fake_images.picture(i + 100 * n, (8, 8)) for n, name in enumerate("ab") for i in range(6)}
-    files |= {f"test/{name}/{i}.png": fake_images.picture(i, (8, 8)) for name in "ac" for i in range(2)}
+    files = {
+        f"train/{name}/{i}.png": fake_images.picture(i + 100 * n, (8, 8))
+        for n, name in enumerate("ab")
+        for i in range(6)
+    }
+    files |= {
+        f"test/{name}/{i}.png": fake_images.picture(i, (8, 8)) for name in "ac" for i in range(2)
+    }
     files["train/c/0.png"] = fake_images.picture(999, (8, 8))
     return fake_images.write_folder(tmp_path / "data", files)
 
 
 def test_a_class_of_one_image_and_a_batch_larger_than_the_set(tmp_path, command):
-    """The stream of batches goes round; the one image is held out for validation, and its class is counted all the same."""
+    """The stream of batches goes round; the one image is held out for validation, and its class is
+    counted all the same."""
     workdir = tmp_path / "run"
     finished = command(
         a_classifier,
@@ -223,7 +296,8 @@ def test_a_class_of_one_image_and_a_batch_larger_than_the_set(tmp_path, command)
 
 
 def test_classic_methods_keep_classes_apart_that_training_lacks(tmp_path, command):
-    """Columns of scores are those of the classes in training; predictions are still numbered as the set numbers them."""
+    """Columns of scores are those of the classes in training; predictions are still numbered as the
+    set numbers them."""
     folder = lonely(tmp_path)
     given = (
         "--config=smoke",
@@ -232,7 +306,14 @@ def test_classic_methods_keep_classes_apart_that_training_lacks(tmp_path, comman
         "--config.data.train_examples=5",
     )
     variants = "--variants=svm_hog,random_forest_pixels,logistic_regression_pixels,k_means_hog"
-    finished = command(classic_methods, *given, variants, "--config.data.image_px=(28,28)", "--workdir", tmp_path / "s")
+    finished = command(
+        classic_methods,
+        *given,
+        variants,
+        "--config.data.image_px=(28,28)",
+        "--workdir",
+        tmp_path / "s",
+    )
     assert finished.code == 0, finished.err
     for path in (tmp_path / "s").glob("*/summary.json"):
         assert np.array(commands.read(path)["test/confusion"]).shape == (3, 3)

@@ -1,4 +1,5 @@
-"""What a user can get wrong, or what the machine can do to a run: one sentence, exit code 2, and nothing lost."""
+"""What a user can get wrong, or what the machine can do to a run: one sentence, exit code 2, and
+nothing lost."""
 
 import contextlib
 import os
@@ -12,10 +13,20 @@ import pytest
 from PIL import Image
 
 from cnn_jax.evaluation.evaluate import SceneEvaluator
-from cnn_jax.reporting.records import Record
+from cnn_jax.records.run_directory import Record
 from cnn_jax.training.checkpoints import Checkpoints
-from tests.commands import SHORT, TINY, assert_refused, assert_same_run, environment, finish, metrics, saved_steps, start
 from tests.data import fake_sets
+from tests.running import (
+    SHORT,
+    TINY,
+    assert_refused,
+    assert_same_run,
+    environment,
+    finish,
+    metrics,
+    saved_steps,
+    start,
+)
 
 # ---- data
 
@@ -38,7 +49,11 @@ IMAGE, MASK = "Tile 1/images/image_part_001.jpg", "Tile 1/masks/image_part_001.p
 
 @pytest.mark.parametrize(
     ("directory", "words"),
-    [("nowhere", ["data.directory", "nowhere"]), ("", ["data.directory", "--config.data.directory"]), ("empty", ["no image"])],
+    [
+        ("nowhere", ["data.directory", "nowhere"]),
+        ("", ["data.directory", "--config.data.directory"]),
+        ("empty", ["no image"]),
+    ],
 )
 def test_directory(directory, words, tmp_path, command):
     (tmp_path / "empty").mkdir()
@@ -72,7 +87,9 @@ def test_class_index_out_of_range(tmp_path, command):
         mask = np.array(Image.open(path))
         mask[0, 0] = 9
         fake_sets.save(mask, path)
-    assert_refused(command(*run_on("loveda", tmp_path)), "masks_png", "9 (1 pixels)", "data.unknown_colors")
+    assert_refused(
+        command(*run_on("loveda", tmp_path)), "masks_png", "9 (1 pixels)", "data.unknown_colors"
+    )
 
 
 def test_damage_in_validation_alone(dubai, command):
@@ -86,7 +103,10 @@ def test_damage_in_validation_alone(dubai, command):
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        (["test=('1',)", "validation=('1',)"], ["group '1'", "data.test_groups", "data.validation_groups"]),
+        (
+            ["test=('1',)", "validation=('1',)"],
+            ["group '1'", "data.test_groups", "data.validation_groups"],
+        ),
         (["test=('4',)"], ["group '4'", "data.test_groups", "validation"]),
         (["test=('99',)"], ["data.test_groups", "'99'", "10"]),
         (["test=('1','10')", "validation=('4','8')"], ["no scenes of dubai", "train"]),
@@ -115,7 +135,10 @@ def test_groups(groups, words, dubai, command):
         (["--config.optimizer.name=adam"], ["optimizer.name", "did you mean adamw"]),
         (["--config.training.parallelism=ddp"], ["training.parallelism", "jit", "pmap"]),
         (["--config.augmentation.scale_probability=1.5"], ["augmentation.scale_probability", "1"]),
-        (["--config.augmentation.scale_range=(2.0,1.0)"], ["augmentation.scale_range", "lower number first"]),
+        (
+            ["--config.augmentation.scale_range=(2.0,1.0)"],
+            ["augmentation.scale_range", "lower number first"],
+        ),
         (["--config.data.source=dubay"], ["dubay", "dubai"]),
         (["--config.model.name=vgg"], ["model.name"]),
         (["--config.training.accumulate=3"], ["training.batch_size", "training.accumulate"]),
@@ -131,7 +154,9 @@ def test_configuration(arguments, words, tmp_path, command):
 
 def test_batch_that_the_devices_do_not_divide(tmp_path):
     eight = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
-    refused = finish(start(*TINY, "--config.training.batch_size=12", "--workdir", tmp_path / "run", env=eight))
+    refused = finish(
+        start(*TINY, "--config.training.batch_size=12", "--workdir", tmp_path / "run", env=eight)
+    )
     assert_refused(refused, "training.batch_size", "12", "8")
 
 
@@ -160,7 +185,11 @@ def test_workdir_that_holds_something_else(tmp_path, command):
         ("config.json", b"\xff\xfe\x00", []),
         ("summary.json", b"", ["not valid JSON"]),
         ("environment.json", b"{", ["not valid JSON"]),
-        ("metrics.jsonl", b'{"step": 2, "elapsed_s": 1.0}\n{"step": 4, "el\n{"step": 6, "elapsed_s": 1.0}\n', ["line 2"]),
+        (
+            "metrics.jsonl",
+            b'{"step": 2, "elapsed_s": 1.0}\n{"step": 4, "el\n{"step": 6, "elapsed_s": 1.0}\n',
+            ["line 2"],
+        ),
         ("metrics.jsonl", b"\xff\xfe\x00\n", ["line 1"]),
         ("metrics.jsonl", b"[1, 2]\n", ["line 1"]),
     ],
@@ -194,7 +223,12 @@ def small_disk(tmp_path):
         pytest.skip("a small file system is made by mount, which this system has not")
     folder = tmp_path / "disk"
     folder.mkdir()
-    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if made.returncode:
         pytest.skip(f"a small file system can't be mounted: {made.stderr.strip()}")
     try:
@@ -219,11 +253,14 @@ def fill(folder):
         pytest.param(Checkpoints, "save", 2, [4], ["free the disk"], id="checkpoint"),
         pytest.param(Record, "log", 6, [4], ["free the disk"], id="line of metrics"),
         pytest.param(SceneEvaluator, "evaluate", 5, [4, 8, 12], ["free the disk"], id="pictures"),
-        pytest.param(Record, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"),
+        pytest.param(
+            Record, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
+        ),
     ],
 )
 def test_full_disk(owner, method, call, saved, words, small_disk, reference, command, monkeypatch):
-    """The run ends with a sentence; the last good checkpoint survives; with room again the same command ends with the same bits."""
+    """The run ends with a sentence; the last good checkpoint survives; with room again the same
+    command ends with the same bits."""
     workdir, calls, original = small_disk / "run", [], getattr(owner, method)
 
     def filled(*arguments, **options):

@@ -1,4 +1,5 @@
-"""The commands as a user runs them: every shipped configuration, a complete record, and the same run again."""
+"""The commands as a user runs them: every shipped configuration, a complete record, and the same
+run again."""
 
 import dataclasses
 import fcntl
@@ -14,13 +15,13 @@ import time
 import numpy as np
 import pytest
 
+from cnn_jax.commands import evaluate
 from cnn_jax.configuration import leaves
 from cnn_jax.data.synthetic import CLASSES, draw_scene
-from experiments import evaluate
 from experiments.aerial_unet import CONFIGURATIONS
-from tests import commands
-from tests.commands import SHORT, STEPS, TINY, assert_same_run, finish, start
+from tests import running as commands
 from tests.data import fake_sets
+from tests.running import SHORT, STEPS, TINY, assert_same_run, finish, start
 
 RECORD = ("config.json", "environment.json", "metrics.jsonl", "summary.json")
 FIGURES = ("learning_curves.png", "confusion_matrix.png", "gallery.png")
@@ -49,7 +50,9 @@ def assert_complete(workdir, steps, building=True, figures=FIGURES):
     for split in ("validation", "test"):
         confusion = np.array(summary[f"{split}/confusion"])
         assert confusion.sum() == summary[f"{split}/pixels"] > 0
-        assert summary[f"{split}/pixel_accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum())
+        assert summary[f"{split}/pixel_accuracy"] == pytest.approx(
+            np.trace(confusion) / confusion.sum()
+        )
         assert 0 <= summary[f"{split}/miou"] <= 1
         assert ("building" in "".join(summary)) == building
         iou = [summary[key] for key in summary if key.startswith(f"{split}/iou/")]
@@ -70,13 +73,21 @@ def test_reference_record(reference):
     assert [line["step"] for line in lines if "validation/miou" in line] == [4, 8, 12]
     assert lines[-1]["validation/miou"] == summary["validation/miou"]
     assert commands.saved_steps(workdir) == [4, 8, 12]  # the best, and the last two
-    assert not [path.name for path in workdir.rglob("*") if "tmp" in path.name or "partial" in path.name]
+    assert not [
+        path.name for path in workdir.rglob("*") if "tmp" in path.name or "partial" in path.name
+    ]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
+    speeds = [
+        line["train/images_per_second"] for line in lines if "train/images_per_second" in line
+    ]
     assert 0 < max(speeds) < 3000  # lines that are read together must not claim each other's steps
     # Plain lines where there is no terminal: each whole, none of a progress bar.
     assert "\r" not in finished.out + finished.err
-    assert re.search(r"^step 12/12: loss \d\.\d+, .*images/s.*validation/miou 0\.\d+, 0 s left$", finished.out, re.MULTILINE)
+    assert re.search(
+        r"^step 12/12: loss \d\.\d+, .*images/s.*validation/miou 0\.\d+, 0 s left$",
+        finished.out,
+        re.MULTILINE,
+    )
     assert re.search(r"^step 4/12: validation/miou 0\.\d{4}$", finished.out, re.MULTILINE)
     assert re.search(r"^mIoU +0\.\d{4}$", finished.out, re.MULTILINE)
     assert "Traceback" not in finished.err
@@ -88,9 +99,13 @@ def test_again_from_its_own_record(reference, tmp_path, command):
     again = command("--config", workdir / "config.json", "--workdir", tmp_path / "again")
     assert again.code == 0, again.err
     assert_same_run(tmp_path / "again", workdir)
-    assert (tmp_path / "again" / "config.json").read_bytes() == (workdir / "config.json").read_bytes()
+    assert (tmp_path / "again" / "config.json").read_bytes() == (
+        workdir / "config.json"
+    ).read_bytes()
     for name in FIGURES[1:]:
-        assert (tmp_path / "again" / "figures" / name).read_bytes() == (workdir / "figures" / name).read_bytes(), name
+        assert (tmp_path / "again" / "figures" / name).read_bytes() == (
+            workdir / "figures" / name
+        ).read_bytes(), name
 
 
 def test_finished_run_is_shown_and_left_alone(reference, command):
@@ -104,7 +119,10 @@ def test_finished_run_is_shown_and_left_alone(reference, command):
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(("split", "sentence"), [("test", "figures equal the record"), ("train", "no figures of this split")])
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [("test", "figures equal the record"), ("train", "no figures of this split")],
+)
 def test_evaluate(split, sentence, reference, capsys, quick_compilation):
     workdir, _ = reference
     before = sorted(workdir.rglob("*"))
@@ -112,7 +130,9 @@ def test_evaluate(split, sentence, reference, capsys, quick_compilation):
     out = capsys.readouterr().out
     assert sentence in out
     if split == "test":
-        assert re.search(rf"^mIoU +{commands.summary(workdir)['test/miou']:.4f}$", out, re.MULTILINE)
+        assert re.search(
+            rf"^mIoU +{commands.summary(workdir)['test/miou']:.4f}$", out, re.MULTILINE
+        )
     assert sorted(workdir.rglob("*")) == before
 
 
@@ -125,7 +145,9 @@ def test_help_lists_every_configuration_and_field():
         assert make.__doc__.strip().splitlines()[0] in finished.out
     for path, option, _ in leaves(CONFIGURATIONS["default"]()):
         if path not in ("task", "experiment", "configuration", "variant"):
-            assert re.search(rf"^  {re.escape(path)} \(.+\) = .+\n      \S", finished.out, re.MULTILINE), path
+            assert re.search(
+                rf"^  {re.escape(path)} \(.+\) = .+\n      \S", finished.out, re.MULTILINE
+            ), path
             assert option.metadata["help"], path
 
 
@@ -135,33 +157,50 @@ PICTURED = ("default", "drone")
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_shipped_configuration_runs(name, tmp_path, command, request):
-    """Each configuration through the command, its size cut; photographs come from a tiny set in their publisher's layout."""
+    """Each configuration through the command, its size cut; photographs come from a tiny set in
+    their publisher's layout."""
     if name not in PICTURED:
         request.getfixturevalue("few_pictures")
     config = CONFIGURATIONS[name]()
     arguments = [f"--config={name}", *TINY[1:], *SHORT]
     options = {option.name for option in dataclasses.fields(config.model)}
-    arguments = [a for a in arguments if not a.startswith("--config.model.") or a.split("=")[0].split(".")[-1] in options]
-    arguments += ["--config.model.base_width=2", "--config.model.depth=1"] if {"base_width", "depth"} <= options else []
+    arguments = [
+        a
+        for a in arguments
+        if not a.startswith("--config.model.") or a.split("=")[0].split(".")[-1] in options
+    ]
+    arguments += (
+        ["--config.model.base_width=2", "--config.model.depth=1"]
+        if {"base_width", "depth"} <= options
+        else []
+    )
     if config.data.source != "synthetic":
         fake_sets.WRITERS[config.data.source](tmp_path / "data")
         arguments += ["--config.data.directory", tmp_path / "data"]
     finished = command(*arguments, "--workdir", tmp_path / "run")
     assert finished.code == 0, finished.err
     pictures = FIGURES if name in PICTURED else ()
-    summary = assert_complete(tmp_path / "run", 2, building="building" in finished.out, figures=pictures)
+    summary = assert_complete(
+        tmp_path / "run", 2, building="building" in finished.out, figures=pictures
+    )
     assert summary["configuration"] == name
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(["--config.data.crop_px=(33,47)", "--config.data.scene_px=(67,91)"], id="odd sizes"),
+        pytest.param(
+            ["--config.data.crop_px=(33,47)", "--config.data.scene_px=(67,91)"], id="odd sizes"
+        ),
         pytest.param(["--config.data.crop_px=(80,112)"], id="crop larger than the scenes"),
         pytest.param(["--config.training.parallelism=pmap"], id="pmap"),
         pytest.param(["--config.model.dtype=bfloat16"], id="bfloat16"),
         pytest.param(
-            ["--config.training.accumulate=2", "--config.optimizer.ema_decay=0.9", "--config.evaluation.weights=best"],
+            [
+                "--config.training.accumulate=2",
+                "--config.optimizer.ema_decay=0.9",
+                "--config.evaluation.weights=best",
+            ],
             id="accumulated and averaged",
         ),
     ],
@@ -175,13 +214,16 @@ def test_variant_runs(overrides, tmp_path, command, few_pictures):
 
 
 def test_tiny_set_is_learnt_by_heart(tmp_path, command, few_pictures):
-    """Two scenes, the same for training, validation and test, none of them changed: nothing but learning them is asked."""
+    """Two scenes, the same for training, validation and test, none of them changed: nothing but
+    learning them is asked."""
     for number in range(2):
         image, mask = draw_scene(number, 32, 48)
         for part in ("train", "validation", "test"):
             fake_sets.save(image, tmp_path / f"data/{part}/images/{number}.png")
             fake_sets.save(mask, tmp_path / f"data/{part}/masks/{number}.png")
-    classes = "".join(f"[[classes]]\nname = '{known.name}'\nvalues = [{i}]\n" for i, known in enumerate(CLASSES))
+    classes = "".join(
+        f"[[classes]]\nname = '{known.name}'\nvalues = [{i}]\n" for i, known in enumerate(CLASSES)
+    )
     (tmp_path / "set.toml").write_text(f"base = 'folders'\n{classes}")
     still = [
         f"--config.augmentation.{option.name}=0.0"
@@ -236,7 +278,10 @@ def test_progress_bar_on_a_terminal(reference, tmp_path):
     bars = re.findall(r"12/12 \[[^\r\n]*", text)
     assert bars, text
     # Time taken and left, speed, loss, images a second, validation.
-    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d,.*step.*, loss \d\.\d{4}, .*images/s, validation/miou 0\.\d{4}\]", bars[-1]), bars
+    assert re.search(
+        r"\[\d\d:\d\d<\d\d:\d\d,.*step.*, loss \d\.\d{4}, .*images/s, validation/miou 0\.\d{4}\]",
+        bars[-1],
+    ), bars
     assert re.search(r"mIoU +0\.\d{4}", text)
     assert "Traceback" not in text
     assert_same_run(tmp_path / "run", reference[0])

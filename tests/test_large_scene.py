@@ -9,12 +9,13 @@ from PIL import Image
 
 from cnn_jax.evaluation import boundaries
 from cnn_jax.reporting import resizing
-from tests import commands
+from tests import running as commands
 
 SIDE_PX = 20_000
 MOST_BYTES = 4 * 2**30
-"""Peak resident size of the command, on one device, where the largest scene has 400 megapixels: four bytes a pixel of it are held, two
-more while its prediction is looked at, and 3.2 GB in all while it is decoded; the rest is JAX."""
+"""Peak resident size of the command, on one device, where the largest scene has 400 megapixels:
+four bytes a pixel of it are held, two more while its prediction is looked at, and 3.2 GB in all
+while it is decoded; the rest is JAX."""
 
 SMALLEST = (
     "--config=folders",
@@ -35,7 +36,10 @@ def write_scene(folder, name, side_px):
     times = -(-side_px // 256)
     row, column = np.ogrid[:side_px, :side_px]
     mask = (((row // 97) + (column // 131)) % 2).astype(np.uint8)
-    for kind, array in (("images", np.tile(tile, (times, times, 1))[:side_px, :side_px]), ("masks", mask)):
+    for kind, array in (
+        ("images", np.tile(tile, (times, times, 1))[:side_px, :side_px]),
+        ("masks", mask),
+    ):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(folder / kind / f"{name}.png", compress_level=1)
 
@@ -43,7 +47,9 @@ def write_scene(folder, name, side_px):
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_peak_memory(tmp_path):
-    pid = os.fork()  # what is written with takes more memory than what is tested, and must not be its parent's
+    pid = (
+        os.fork()
+    )  # what is written with takes more memory than what is tested, and must not be its parent's
     if not pid:
         for number in range(4):
             write_scene(tmp_path / "data" / "train", number, 256)
@@ -52,7 +58,9 @@ def test_peak_memory(tmp_path):
     assert os.waitpid(pid, 0)[1] == 0
     data = f"--config.data.directory={tmp_path / 'data'}"
     optimized = commands.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0")
-    process = commands.start(*SMALLEST, data, "--workdir", tmp_path / "run", stdout=None, stderr=None, env=optimized)
+    process = commands.start(
+        *SMALLEST, data, "--workdir", tmp_path / "run", stdout=None, stderr=None, env=optimized
+    )
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
@@ -67,7 +75,10 @@ def test_peak_memory(tmp_path):
 def test_strips_count_and_show_what_the_whole_does(monkeypatch):
     """Of a size that no strip divides, and boundaries that lie between strips."""
     rng = np.random.default_rng(0)
-    truth, prediction = (np.kron(rng.integers(0, 4, (23, 31)), np.ones((5, 4), int)).astype(np.uint8) for _ in range(2))
+    truth, prediction = (
+        np.kron(rng.integers(0, 4, (23, 31)), np.ones((5, 4), int)).astype(np.uint8)
+        for _ in range(2)
+    )
     truth[40:50, 20:60] = 255
     image = rng.integers(0, 256, (*truth.shape, 3), np.uint8)
     whole = boundaries.boundary_counts(truth, prediction, 4, 3)
@@ -75,5 +86,7 @@ def test_strips_count_and_show_what_the_whole_does(monkeypatch):
     monkeypatch.setattr(boundaries, "STRIP_PX", 700)
     monkeypatch.setattr(resizing, "AT_ONCE_PX", 700)
     np.testing.assert_array_equal(boundaries.boundary_counts(truth, prediction, 4, 3), whole)
-    assert np.abs(resizing.reduced(image, 50).astype(int) - pictures[0]).max() <= 1  # of the box filter's rounding
+    assert (
+        np.abs(resizing.reduced(image, 50).astype(int) - pictures[0]).max() <= 1
+    )  # of the box filter's rounding
     np.testing.assert_array_equal(resizing.reduced(truth, 50), pictures[1])

@@ -1,16 +1,23 @@
-"""What a run is resumed by: its folder must hold the same run. What may befall a run before is in tests/faults."""
+"""What a run is resumed by: its folder must hold the same run. What may befall a run before is in
+tests/faults."""
 
 import shutil
 
 import pytest
 
-from tests import commands
-from tests.commands import STEPS, TINY, assert_refused, assert_same_run, assert_same_state
+from tests import running as commands
+from tests.running import STEPS, TINY, assert_refused, assert_same_run, assert_same_state
 
 
 def test_another_configuration_is_refused(reference, command):
     rate = commands.read(reference[0] / "config.json")["optimizer"]["learning_rate"]
-    refused = command(*TINY, "--config.optimizer.learning_rate=0.001", "--config.seed=7", "--workdir", reference[0])
+    refused = command(
+        *TINY,
+        "--config.optimizer.learning_rate=0.001",
+        "--config.seed=7",
+        "--workdir",
+        reference[0],
+    )
     assert_refused(refused, reference[0], f"optimizer.learning_rate: {rate}, 0.001", "seed: 0, 7")
     assert "steps" not in refused.err
 
@@ -20,14 +27,17 @@ def test_missing_metrics_are_told(reference, tmp_path, command):
     workdir = tmp_path / "run"
     shutil.copytree(reference[0], workdir)
     (workdir / "summary.json").unlink()
-    (workdir / "metrics.jsonl").write_text("".join((workdir / "metrics.jsonl").read_text().splitlines(keepends=True)[:5]))
+    (workdir / "metrics.jsonl").write_text(
+        "".join((workdir / "metrics.jsonl").read_text().splitlines(keepends=True)[:5])
+    )
     assert_refused(command(*TINY, "--workdir", workdir), workdir / "metrics.jsonl", "step 12")
     (workdir / "metrics.jsonl").unlink()
     assert_refused(command(*TINY, "--workdir", workdir), workdir / "metrics.jsonl", "step 12")
 
 
 def test_bits_are_compared(reference, tmp_path):
-    """The comparison that these tests rest on tells another state and another figure from the same."""
+    """The comparison that these tests rest on tells another state and another figure from the
+    same."""
     workdir = tmp_path / "run"
     shutil.copytree(reference[0], workdir)
     assert_same_run(workdir, reference[0])

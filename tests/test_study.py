@@ -1,4 +1,5 @@
-"""Studies: every variant with every seed, each a record of its own; what the command line changes, and what it refuses."""
+"""Studies: every variant with every seed, each a record of its own; what the command line changes,
+and what it refuses."""
 
 import copy
 import re
@@ -8,10 +9,16 @@ import pytest
 from PIL import Image
 
 from cnn_jax import study
-from cnn_jax.configuration import ClassificationConfig, ImageDataConfig, OptimizerConfig, TrainingConfig, model_config
+from cnn_jax.configuration import (
+    ClassificationConfig,
+    ImageDataConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    model_config,
+)
 from cnn_jax.study import Study
-from tests import commands
-from tests.commands import Finished
+from tests import running as commands
+from tests.running import Finished
 
 MODULE = "experiments.example"
 
@@ -29,7 +36,11 @@ def config(model) -> ClassificationConfig:
 def default() -> Study:
     """Two models, two seeds."""
     return Study(
-        {"softmax": config(model_config("softmax_regression")), "mlp": config(model_config("mlp", widths=(4,)))}, seeds=(0, 1)
+        {
+            "softmax": config(model_config("softmax_regression")),
+            "mlp": config(model_config("mlp", widths=(4,))),
+        },
+        seeds=(0, 1),
     )
 
 
@@ -63,13 +74,20 @@ def command(capsys, images, quick_compilation, few_pictures):
 
 def test_every_variant_and_seed_is_a_record_and_a_second_call_runs_nothing(command, tmp_path):
     drawn = []
-    finished = command("--workdir", tmp_path / "s", pictures=lambda folder, records: drawn.append((folder, records)))
+    finished = command(
+        "--workdir",
+        tmp_path / "s",
+        pictures=lambda folder, records: drawn.append((folder, records)),
+    )
     assert finished.code == 0, finished.err
     names = ["softmax-seed0", "softmax-seed1", "mlp-seed0", "mlp-seed1"]
     assert sorted(p.name for p in (tmp_path / "s").iterdir()) == sorted([*names, "figures"])
     for name in names:
         recorded = commands.read(tmp_path / "s" / name / "config.json")
-        assert (recorded["configuration"], f"{recorded['variant']}-seed{recorded['seed']}") == ("default", name)
+        assert (recorded["configuration"], f"{recorded['variant']}-seed{recorded['seed']}") == (
+            "default",
+            name,
+        )
         summary = commands.read(tmp_path / "s" / name / "summary.json")
         assert summary["test/images"] == 8
         assert np.array(summary["test/confusion"]).sum() == 8
@@ -103,9 +121,18 @@ def test_a_study_of_one_variant_and_seed_goes_on_as_the_whole(command, tmp_path)
 
 
 def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
-    finished = command("--workdir", tmp_path, "--config.model.widths=(3,)", "--config.training.steps", "2", "--seeds=5")
+    finished = command(
+        "--workdir",
+        tmp_path,
+        "--config.model.widths=(3,)",
+        "--config.training.steps",
+        "2",
+        "--seeds=5",
+    )
     assert finished.code == 0, finished.err
-    softmax, mlp = (commands.read(tmp_path / name / "config.json") for name in ("softmax-seed5", "mlp-seed5"))
+    softmax, mlp = (
+        commands.read(tmp_path / name / "config.json") for name in ("softmax-seed5", "mlp-seed5")
+    )
     assert mlp["model"]["widths"] == [3]
     assert softmax["training"]["steps"] == mlp["training"]["steps"] == 2
     assert softmax["seed"] == mlp["seed"] == 5
@@ -114,7 +141,9 @@ def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
 def test_a_runs_own_configuration_repeats_it(command, tmp_path):
     command("--workdir", tmp_path / "s", "--variants=softmax", "--seeds=0,1")
     path = tmp_path / "s" / "softmax-seed1"
-    again = command("--config", path / "config.json", "--workdir", tmp_path / "again", directory=False)
+    again = command(
+        "--config", path / "config.json", "--workdir", tmp_path / "again", directory=False
+    )
     assert again.code == 0, again.err
     assert commands.summary(tmp_path / "again") == commands.summary(path)
 
@@ -128,7 +157,10 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
         (["--config=defualt"], ["--config defualt", "did you mean default"]),
         (
             ["--config.model.width=(3,)"],
-            ["--config.model.width is no field of any variant", "did you mean --config.model.widths"],
+            [
+                "--config.model.width is no field of any variant",
+                "did you mean --config.model.widths",
+            ],
         ),
         (["--config.training.stepz=3"], ["did you mean --config.training.steps"]),
         (["--config.model.name="], ["--config.model.name needs a value"]),
@@ -138,7 +170,9 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
         (["--config.training.steps=x"], ["takes a whole number"]),
     ],
 )
-def test_mistakes_end_in_one_sentence_before_anything_runs(command, tmp_path, monkeypatch, arguments, words):
+def test_mistakes_end_in_one_sentence_before_anything_runs(
+    command, tmp_path, monkeypatch, arguments, words
+):
     monkeypatch.chdir(tmp_path)
     commands.assert_refused(command(*arguments), *words)
     assert not list(tmp_path.iterdir())
@@ -148,7 +182,11 @@ def test_a_seed_counts_once_however_often_it_is_named(command, tmp_path):
     drawn = []
     command("--workdir", tmp_path, "--variants=mlp", "--seeds=0")
     finished = command(
-        "--workdir", tmp_path, "--variants=mlp,mlp", "--seeds=0,1,0", pictures=lambda _, records: drawn.extend(records)
+        "--workdir",
+        tmp_path,
+        "--variants=mlp,mlp",
+        "--seeds=0,1,0",
+        pictures=lambda _, records: drawn.extend(records),
     )
     assert finished.code == 0, finished.err
     assert "run 2 of 2" in finished.out
@@ -190,7 +228,14 @@ def test_help_names_variants_seeds_and_fields(command):
     assert "variants softmax, mlp; seeds 0, 1" in finished.out
     assert finished.out.count("training.patience (int)") == 1
     assert re.search(r"^fields of mlp .*\n  model.widths", finished.out, re.MULTILINE)
-    for word in ("--variants", "--seeds", "--workdir", "training.patience", "augmentation.mixup_alpha", "Two models, two seeds."):
+    for word in (
+        "--variants",
+        "--seeds",
+        "--workdir",
+        "training.patience",
+        "augmentation.mixup_alpha",
+        "Two models, two seeds.",
+    ):
         assert word in finished.out, word
 
 

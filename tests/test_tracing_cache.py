@@ -1,4 +1,5 @@
-"""Traced programs: read where nothing differs that could change them, traced anew where anything does, and never half a file."""
+"""Traced programs: read where nothing differs that could change them, traced anew where anything
+does, and never half a file."""
 
 import copy
 import functools
@@ -19,8 +20,8 @@ from cnn_jax.run import known_of, run
 from cnn_jax.tracing_cache import NOT_KEPT, Tracings
 from cnn_jax.training import losses, step
 from experiments.aerial_unet import CONFIGURATIONS
-from tests import commands
-from tests.commands import SHORT, TINY
+from tests import running as commands
+from tests.running import SHORT, TINY
 
 
 class Traced:
@@ -39,7 +40,9 @@ MORE = {"b": np.ones((4, 2), np.float32)}
 
 
 def lowered(folder, function, known="known", name="name", arguments=(NUMBERS, MORE), **options):
-    def another(*arguments):  # JAX itself remembers what it has traced of a function in this process
+    def another(
+        *arguments,
+    ):  # JAX itself remembers what it has traced of a function in this process
         return function(*arguments)
 
     return Tracings(known, folder).lower(name, another, *arguments, **options)
@@ -93,7 +96,12 @@ def test_anything_else_is_traced_anew(other, tmp_path, old_source):
 @pytest.mark.parametrize(
     ("owner", "name", "other"),
     [
-        pytest.param(tracing_cache.importlib.metadata, "version", lambda name: f"another {name}", id="versions"),
+        pytest.param(
+            tracing_cache.importlib.metadata,
+            "version",
+            lambda name: f"another {name}",
+            id="versions",
+        ),
         pytest.param(jax, "devices", lambda: 2 * jax.local_devices(), id="devices"),
         pytest.param(tracing_cache.sys, "version", "3.99", id="Python"),
     ],
@@ -161,14 +169,17 @@ def test_other_code_is_another_program(tmp_path, old_source, monkeypatch):
 
 
 def test_code_that_changed_since_it_was_imported_is_not_known(tmp_path, monkeypatch):
-    """What runs is then not what lies on the disk: nothing is read, and nothing kept for the next."""
+    """What runs is then not what lies on the disk: nothing is read, and nothing kept for the
+    next."""
     source = tmp_path / "package/module.py"
     source.parent.mkdir()
     source.write_text("a = 1")
     monkeypatch.setattr(tracing_cache, "_PACKAGE", source.parent)
     imported = time.time() - 3600
     monkeypatch.setattr(cnn_jax, "IMPORTED_S", imported)
-    os.utime(source, (imported - 10, imported - 10))  # by its mtime old: tools restore that; its ctime is now
+    os.utime(
+        source, (imported - 10, imported - 10)
+    )  # by its mtime old: tools restore that; its ctime is now
     tracing_cache._code.cache_clear()
     function = Traced()
     for count in (1, 2):
@@ -184,7 +195,12 @@ def test_a_damaged_file_costs_a_tracing(damage, tmp_path, old_source):
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    damaged = {"halved": content[: len(content) // 2], "emptied": b"", "one bit": content, "garbage": bytes(len(content))}[damage]
+    damaged = {
+        "halved": content[: len(content) // 2],
+        "emptied": b"",
+        "one bit": content,
+        "garbage": bytes(len(content)),
+    }[damage]
     path.write_bytes(damaged)
     function = Traced()
     (product,), _ = lowered(tmp_path, function).compile()(NUMBERS, MORE)
@@ -204,7 +220,8 @@ def test_settings_of_flax_make_another_program(tmp_path, old_source, monkeypatch
 
 
 def test_what_lies_beside_the_source_does_no_harm(tmp_path, old_source, monkeypatch):
-    """An editor's lock, a link to nowhere, and a folder with the name of a module; a file that can't be read is not known."""
+    """An editor's lock, a link to nowhere, and a folder with the name of a module; a file that
+    can't be read is not known."""
     package = tmp_path / "package"
     (package / "folder.py").mkdir(parents=True)
     (package / "module.py").write_text("a = 1")
@@ -245,9 +262,13 @@ def test_a_folder_that_can_not_be_written_is_done_without(tmp_path, old_source):
 
 def test_what_can_not_be_kept_is_lowered(tmp_path, old_source):
     def asks_python(numbers, more):
-        return jax.pure_callback(lambda x: np.asarray(x) + 1, jax.ShapeDtypeStruct(numbers.shape, numbers.dtype), numbers)
+        return jax.pure_callback(
+            lambda x: np.asarray(x) + 1, jax.ShapeDtypeStruct(numbers.shape, numbers.dtype), numbers
+        )
 
-    np.testing.assert_array_equal(lowered(tmp_path, asks_python).compile()(NUMBERS, MORE), NUMBERS + 1)
+    np.testing.assert_array_equal(
+        lowered(tmp_path, asks_python).compile()(NUMBERS, MORE), NUMBERS + 1
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -270,9 +291,16 @@ def test_programs_lie_beside_the_compiled_ones(tmp_path):
 
 
 def instructions(compiled):
-    """The operations of a program with their shapes, and what memory it needs; names, operands and places in the source left out."""
-    text = re.sub(r", metadata=\{[^}]*\}|, sharding=\{(?:[^{}]|\{[^{}]*\})*\}", "", compiled.as_text())
-    operations = sorted(line for line in re.sub(r"%?\b[\w.-]+\.\d+|jit_\w+|%[\w.-]+", "", text).splitlines() if " = " in line)
+    """The operations of a program with their shapes, and what memory it needs; names, operands and
+    places in the source left out."""
+    text = re.sub(
+        r", metadata=\{[^}]*\}|, sharding=\{(?:[^{}]|\{[^{}]*\})*\}", "", compiled.as_text()
+    )
+    operations = sorted(
+        line
+        for line in re.sub(r"%?\b[\w.-]+\.\d+|jit_\w+|%[\w.-]+", "", text).splitlines()
+        if " = " in line
+    )
     memory = compiled.memory_analysis()
     return operations, memory.alias_size_in_bytes, memory.temp_size_in_bytes
 
@@ -305,7 +333,11 @@ def test_runs_of_a_command_trace_once_for_all_seeds_and_what_decides_is_traced_a
 
     assert [traced(f"seed {seed}", f"--config.seed={seed}") for seed in (0, 1)] == [True, False]
     assert not traced("again", "--config.seed=0")
-    assert commands.metrics(tmp_path / "seed 0") == commands.metrics(tmp_path / "again") != commands.metrics(tmp_path / "seed 1")
+    assert (
+        commands.metrics(tmp_path / "seed 0")
+        == commands.metrics(tmp_path / "again")
+        != commands.metrics(tmp_path / "seed 1")
+    )
 
     config = from_dict(json.loads((tmp_path / "seed 0/config.json").read_text(encoding="utf-8")))
     counted.clear()
@@ -322,7 +354,11 @@ def test_every_field_but_the_seed_is_known():
     for path, _, value in leaves(config):
         changed = copy.deepcopy(config)
         *sections, field = path.split(".")
-        setattr(functools.reduce(getattr, sections, changed), field, not value if isinstance(value, bool) else f"{value} changed")
+        setattr(
+            functools.reduce(getattr, sections, changed),
+            field,
+            not value if isinstance(value, bool) else f"{value} changed",
+        )
         assert (known_of(changed, "fingerprint") == known) == (path == "seed"), path
 
 
@@ -332,7 +368,9 @@ def test_class_weights_are_known(tmp_path, old_source, command, few_pictures, mo
     assert command(*TINY, *SHORT, weighted, "--workdir", tmp_path / "one").code == 0
     before = sorted((tmp_path / "traced").iterdir())
     assert len(before) == 2
-    monkeypatch.setattr(losses, "class_weights", lambda counts, kind: np.ones(len(counts), np.float32))
+    monkeypatch.setattr(
+        losses, "class_weights", lambda counts, kind: np.ones(len(counts), np.float32)
+    )
     assert command(*TINY, *SHORT, weighted, "--workdir", tmp_path / "other").code == 0
     assert len(list((tmp_path / "traced").iterdir())) == 3
     assert commands.metrics(tmp_path / "one") != commands.metrics(tmp_path / "other")
@@ -346,6 +384,8 @@ def test_another_process_knows_them(tmp_path):
         arguments = (*TINY, *SHORT, f"--config.seed={seed}", "--workdir", tmp_path / str(seed))
         finished = commands.finish(commands.start(*arguments, env=environment))
         assert finished.code == 0, finished.err
-        found.append({path: path.stat().st_mtime_ns for path in (tmp_path / "kept/traced").iterdir()})
+        found.append(
+            {path: path.stat().st_mtime_ns for path in (tmp_path / "kept/traced").iterdir()}
+        )
     assert len(found[0]) == 2
     assert found[0] == found[1]

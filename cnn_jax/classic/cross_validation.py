@@ -25,23 +25,32 @@ class CrossValidation:
 
     @property
     def best(self) -> tuple[str, int]:
-        """The distance and k of the highest mean accuracy over folds; the first listed where means are equal."""
+        """The distance and k of the highest mean accuracy over folds; the first listed where means
+        are equal."""
         means = self.accuracies.mean(2)
         distance, k = np.unravel_index(means.argmax(), means.shape)
         return self.distances[distance], self.ks[k]
 
 
 def folds_of(count: int, folds: int, seed: int) -> np.ndarray:
-    """int64 `[count]`: the fold of each example, in random order by `seed`; sizes differ by one at most."""
+    """int64 `[count]`: the fold of each example, in random order by `seed`; sizes differ by one at
+    most."""
     return np.random.default_rng(seed).permutation(np.arange(count) % folds)
 
 
 def cross_validate(
-    examples, labels, ks: Sequence[int], distances: Sequence[str] = DISTANCES, *, folds: int = 5, seed: int = 0
+    examples,
+    labels,
+    ks: Sequence[int],
+    distances: Sequence[str] = DISTANCES,
+    *,
+    folds: int = 5,
+    seed: int = 0,
 ) -> CrossValidation:
     """Classifies each fold by the others' examples, for every distance and k.
 
-    Neighbours are sought once a fold and distance, for the largest k; smaller ones take the first of them.
+    Neighbours are sought once a fold and distance, for the largest k; smaller ones take the first
+    of them.
 
     Args:
         examples: uint8 or float `[examples, ...]`.
@@ -52,11 +61,15 @@ def cross_validate(
         seed: of that division.
 
     Raises:
-        InputError: fewer than two folds, more folds than examples, no k, or a k that the other folds don't hold.
+        InputError: fewer than two folds, more folds than examples, no k, or a k that the other
+            folds don't hold.
     """
     examples, labels = np.asarray(examples), np.asarray(labels)
     if not 2 <= folds <= len(examples):
-        raise InputError(f"folds is {folds} for {len(examples)} examples; it must lie between 2 and their number.")
+        raise InputError(
+            f"folds is {folds} for {len(examples)} examples; it must lie between 2 and their"
+            " number."
+        )
     if not len(ks) or not len(distances):
         raise InputError("ks and distances must each name at least one value to try.")
     fold, classes = folds_of(len(examples), folds, seed), int(labels.max()) + 1

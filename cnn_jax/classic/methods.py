@@ -1,7 +1,9 @@
-"""Classic classifiers that train and predict as the networks do: from uint8 images and int32 labels to int32 labels.
+"""Classic classifiers that train and predict as the networks do: from uint8 images and int32 labels
+to int32 labels.
 
 A method is its options; `fit` returns what has been learnt, a `Fitted`.
 """
+
 # Field types are read at run time, so annotations must stay real types here.
 
 import warnings
@@ -42,7 +44,8 @@ class Fitted:
     classes: np.ndarray
 
     def scores(self, images):
-        """float32 `[images, classes]` in the order of `classes`; what they mean is said by the method."""
+        """float32 `[images, classes]` in the order of `classes`; what they mean is said by the
+        method."""
         return np.asarray(self.score(self.represent(images)), np.float32)
 
     def predict(self, images):
@@ -52,7 +55,8 @@ class Fitted:
 
 @dataclass(frozen=True)
 class KNearestNeighbours:
-    """k nearest neighbours (Cover and Hart, 1967); scores are shares of the votes. Nothing is random.
+    """k nearest neighbours (Cover and Hart, 1967); scores are shares of the votes. Nothing is
+    random.
 
     Attributes:
         features: what distances are taken of; pixels as they are, other features standardised.
@@ -71,7 +75,9 @@ class KNearestNeighbours:
             InputError: more neighbours than images, or a library is absent.
         """
         if self.k > len(images):
-            raise InputError(f"model.k is {self.k} and there are {len(images)} training images; lower it.")
+            raise InputError(
+                f"model.k is {self.k} and there are {len(images)} training images; lower it."
+            )
         represent, train = (lambda images: images), images
         if self.features != "pixels":
             represent, train = _standardised(self.features, images)
@@ -88,13 +94,16 @@ class KNearestNeighbours:
 class SupportVectorMachine:
     """A support vector machine (Cortes and Vapnik, 1995); scores are margins. Nothing is random.
 
-    With the Gaussian kernel classes are told apart in pairs (libsvm: Chang and Lin, 2011), in a time that grows faster than the
-    number of images; linear ones are told each from the rest (liblinear: Fan et al., 2008).
+    With the Gaussian kernel classes are told apart in pairs (libsvm: Chang and Lin, 2011), in a
+    time that grows faster than the number of images; linear ones are told each from the rest
+    (liblinear: Fan et al., 2008).
 
     Attributes:
         features: what is separated, standardised.
-        kernel: linear, or rbf (Gaussian, its gamma one over the number of features times their variance).
-        penalty: C, what an image on the wrong side costs; larger fits the training set more closely.
+        kernel: linear, or rbf (Gaussian, its gamma one over the number of features times their
+            variance).
+        penalty: C, what an image on the wrong side costs; larger fits the training set more
+            closely.
     """
 
     features: str = field(default="hog", metadata={"choices": tuple(FEATURES)})
@@ -102,7 +111,8 @@ class SupportVectorMachine:
     penalty: float = field(default=1.0, metadata={"at_least": 1e-9})
 
     def fit(self, images, labels, seed: int) -> Fitted:
-        """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
+        """Learns from uint8 images `[images, height, width, channels]` and their int labels
+        `[images]`.
 
         Raises:
             InputError: all images are of one class, or a library is absent.
@@ -133,7 +143,8 @@ class RandomForest:
     depth: int = field(default=0, metadata={"at_least": 0})
 
     def fit(self, images, labels, seed: int) -> Fitted:
-        """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
+        """Learns from uint8 images `[images, height, width, channels]` and their int labels
+        `[images]`.
 
         Raises:
             InputError: all images are of one class, or a library is absent.
@@ -142,7 +153,9 @@ class RandomForest:
             from sklearn.ensemble import RandomForestClassifier
         except ImportError as error:
             raise needed("A random forest", error) from error
-        estimator = RandomForestClassifier(self.trees, max_depth=self.depth or None, n_jobs=-1, random_state=seed)
+        estimator = RandomForestClassifier(
+            self.trees, max_depth=self.depth or None, n_jobs=-1, random_state=seed
+        )
         return _fitted(self.features, estimator, images, labels)
 
 
@@ -161,7 +174,8 @@ class LogisticRegression:
     iterations: int = field(default=100, metadata={"at_least": 1})
 
     def fit(self, images, labels, seed: int) -> Fitted:
-        """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
+        """Learns from uint8 images `[images, height, width, channels]` and their int labels
+        `[images]`.
 
         Raises:
             InputError: all images are of one class, or a library is absent.
@@ -176,7 +190,8 @@ class LogisticRegression:
 
 @dataclass(frozen=True)
 class KMeans:
-    """k-means (Lloyd, 1982; k-means++ beginnings) as a classifier: a cluster has the label that most of its training images have.
+    """k-means (Lloyd, 1982; k-means++ beginnings) as a classifier: a cluster has the label that
+    most of its training images have.
 
     Scores are the classes' shares among the training images of the nearest cluster.
 
@@ -191,7 +206,8 @@ class KMeans:
     iterations: int = field(default=100, metadata={"at_least": 1})
 
     def fit(self, images, labels, seed: int) -> Fitted:
-        """Learns from uint8 images `[images, height, width, channels]` and their int labels `[images]`.
+        """Learns from uint8 images `[images, height, width, channels]` and their int labels
+        `[images]`.
 
         Raises:
             InputError: a library is absent.
@@ -201,7 +217,9 @@ class KMeans:
         except ImportError as error:
             raise needed("k-means", error) from error
         represent, features = _standardised(self.features, images)
-        estimator = KMeans(min(self.clusters, len(features)), n_init=1, max_iter=self.iterations, random_state=seed)
+        estimator = KMeans(
+            min(self.clusters, len(features)), n_init=1, max_iter=self.iterations, random_state=seed
+        )
         with _one_thread():
             cluster = estimator.fit_predict(features)
         classes, numbers = np.unique(np.asarray(labels, np.int32), return_inverse=True)
@@ -221,12 +239,14 @@ METHODS = {
 
 
 def _standardised(features, images):
-    """(function from images to float32 features, those of `images`), which have mean 0 and deviation 1; what is constant in `images`
-    becomes 0."""
+    """(function from images to float32 features, those of `images`), which have mean 0 and
+    deviation 1; what is constant in `images` becomes 0."""
     kinds = FEATURES[features]
     values, _ = describe(images, kinds)
     mean, deviation = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
-    scale = np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6), 1 / np.maximum(deviation, 1e-30), 0)
+    scale = np.where(
+        deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6), 1 / np.maximum(deviation, 1e-30), 0
+    )
 
     def standardised(values):
         return ((values - mean) * scale).astype(np.float32)
@@ -237,8 +257,9 @@ def _standardised(features, images):
 def _one_thread():
     """A context in which linear algebra keeps to one thread.
 
-    Threads add up in the order they finish, and sums of floats differ by their order. Nor do they gain much here: products are
-    small, and on cores that others use too, threads that wait for each other took ten times as long as one.
+    Threads add up in the order they finish, and sums of floats differ by their order. Nor do they
+    gain much here: products are small, and on cores that others use too, threads that wait for each
+    other took ten times as long as one.
     """
     from threadpoolctl import threadpool_limits
 
@@ -255,8 +276,8 @@ def _fitted(features, estimator, images, labels):
 
     if len(np.unique(labels)) < 2:
         raise InputError(
-            "the training images are all of one class, and there is nothing to tell apart: raise data.train_examples, or add images "
-            "of other classes."
+            "the training images are all of one class, and there is nothing to tell apart: raise"
+            " data.train_examples, or add images of other classes."
         )
     represent, described = _standardised(features, images)
     with warnings.catch_warnings(), _one_thread():
@@ -268,6 +289,8 @@ def _fitted(features, estimator, images, labels):
 
     def margins(features):
         values = estimator.decision_function(features)
-        return np.stack([-values, values], axis=1) if values.ndim == 1 else values  # of two classes there is one margin
+        return (
+            np.stack([-values, values], axis=1) if values.ndim == 1 else values
+        )  # of two classes there is one margin
 
     return Fitted(represent, margins, estimator.classes_)

@@ -1,4 +1,5 @@
-"""k nearest neighbours (Fix and Hodges, 1951; Cover and Hart, 1967), exact, by blocks that fit any memory."""
+"""k nearest neighbours (Fix and Hodges, 1951; Cover and Hart, 1967), exact, by blocks that fit any
+memory."""
 
 import functools
 import operator
@@ -12,20 +13,25 @@ from cnn_jax.errors import InputError
 
 DISTANCES = ("l1", "l2")
 QUERIES_AT_ONCE = 1024
-# Training examples a tile: 4,096 make the matrix product of L2 large enough; for L1 sixteen rows of a tile lie in the first cache,
-# and 960 is no power of two, which would put the rows on top of each other there.
+# Training examples a tile: 4,096 make the matrix product of L2 large enough; for L1 sixteen rows of
+# a tile lie in the first cache, and 960 is no power of two, which would put the rows on top of each
+# other there.
 TILE = {"l1": 960, "l2": 4096}
-VALUES_AT_ONCE = 16  # summed in one pass for L1: int16 holds sixteen differences of bytes, and sixteen registers their rows
+# summed in one pass for L1: int16 holds sixteen differences of bytes, and sixteen registers their
+# rows
+VALUES_AT_ONCE = 16
 SPARE = 8  # candidates beyond k, so that rounding among the candidates can't lose a neighbour
 
 
 def nearest(train, queries, k: int, distance: str = "l2"):
     """The k training examples nearest to each query, as brute force finds them.
 
-    A block of queries meets one tile of training examples after another and keeps its k + 8 smallest distances, so the matrix
-    of all distances never exists. Those candidates' distances are then computed again in float64, which decides their order and
-    orders equal ones by training index. The candidates are chosen in float32 (L1 of bytes is exact there below 2^24): where more
-    than eight others are as near as the k-th to within its rounding, which of those are kept may differ from brute force.
+    A block of queries meets one tile of training examples after another and keeps its k + 8
+    smallest distances, so the matrix of all distances never exists. Those candidates' distances are
+    then computed again in float64, which decides their order and orders equal ones by training
+    index. The candidates are chosen in float32 (L1 of bytes is exact there below 2^24): where more
+    than eight others are as near as the k-th to within its rounding, which of those are kept may
+    differ from brute force.
 
     Args:
         train: uint8 or float `[examples, ...]`; what follows the first axis is flattened.
@@ -34,29 +40,42 @@ def nearest(train, queries, k: int, distance: str = "l2"):
         distance: "l1" (sum of absolute differences, Manhattan) or "l2" (Euclidean).
 
     Returns:
-        (int32 `[queries, k]` indices into `train`, float32 `[queries, k]` distances), nearest first, ties by index.
+        (int32 `[queries, k]` indices into `train`, float32 `[queries, k]` distances), nearest
+        first, ties by index.
 
     Raises:
-        InputError: an unknown distance, a k without as many examples, shapes that differ, or values that aren't finite.
+        InputError: an unknown distance, a k without as many examples, shapes that differ, or values
+            that aren't finite.
     """
     train, queries = _rows("train", train), _rows("queries", queries)
     if distance not in DISTANCES:
         raise InputError(f"distance is {distance!r}; it must be one of {', '.join(DISTANCES)}.")
     if not 1 <= k <= len(train):
-        raise InputError(f"k is {k} and there are {len(train)} training examples; k must lie between 1 and their number.")
+        raise InputError(
+            f"k is {k} and there are {len(train)} training examples; k must lie between 1 and their"
+            " number."
+        )
     if train.shape[1] != queries.shape[1]:
-        raise InputError(f"queries have {queries.shape[1]} values and train has {train.shape[1]}; they must be equal.")
+        raise InputError(
+            f"queries have {queries.shape[1]} values and train has {train.shape[1]}; they must be"
+            " equal."
+        )
     if train.dtype != queries.dtype:
         train, queries = train.astype(np.float32), queries.astype(np.float32)
 
-    width = min(TILE[distance], -(-len(train) // 64) * 64)  # sets of almost one size share a compiled program
+    width = min(
+        TILE[distance], -(-len(train) // 64) * 64
+    )  # sets of almost one size share a compiled program
     centre = train.mean(0, dtype=np.float64)
     if train.dtype == np.uint8:
         centre = np.rint(centre)  # then sums of whole numbers below 2^24 aren't rounded at all
     tiles, centre = _tiles(train, width), jnp.asarray(centre, jnp.float32)
     kept = min(k + SPARE, len(train))
     block = min(QUERIES_AT_ONCE, -(-len(queries) // 64) * 64)
-    indices, distances = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+    indices, distances = (
+        np.empty((len(queries), k), np.int32),
+        np.empty((len(queries), k), np.float32),
+    )
     for start in range(0, len(queries), block):
         asked = queries[start : start + block]
         padded = np.pad(asked, ((0, block - len(asked)), (0, 0)))
@@ -77,10 +96,13 @@ def votes(labels, indices, num_classes: int):
         num_classes: classes to count.
 
     Returns:
-        int64 `[queries, num_classes]`. Its argmax is the majority, ties going to the smallest label (as in scikit-learn).
+        int64 `[queries, num_classes]`. Its argmax is the majority, ties going to the smallest label
+        (as in scikit-learn).
     """
     cells = np.asarray(labels, np.int64)[indices] + num_classes * np.arange(len(indices))[:, None]
-    return np.bincount(cells.ravel(), minlength=len(indices) * num_classes).reshape(len(indices), num_classes)
+    return np.bincount(cells.ravel(), minlength=len(indices) * num_classes).reshape(
+        len(indices), num_classes
+    )
 
 
 def classify(labels, indices):
@@ -91,7 +113,10 @@ def classify(labels, indices):
 def _rows(name, examples):
     examples = np.asarray(examples)
     if examples.ndim < 2 or 0 in examples.shape:
-        raise InputError(f"{name} has the shape {list(examples.shape)}; it must be [examples, ...] with at least one value.")
+        raise InputError(
+            f"{name} has the shape {list(examples.shape)}; it must be [examples, ...] with at least"
+            " one value."
+        )
     examples = examples.reshape(len(examples), -1)
     if examples.dtype == np.uint8:
         return examples
@@ -102,15 +127,18 @@ def _rows(name, examples):
 
 
 def _tiles(train, width):
-    """`[examples, values]` as `[tiles, values, width]`, zeros after the last example; values first, so that a loop runs over
-    neighbouring examples."""
+    """`[examples, values]` as `[tiles, values, width]`, zeros after the last example; values first,
+    so that a loop runs over neighbouring examples."""
     padded = np.pad(train, ((0, -len(train) % width), (0, 0)))
-    return jnp.asarray(np.ascontiguousarray(padded.reshape(-1, width, train.shape[1]).transpose(0, 2, 1)))
+    return jnp.asarray(
+        np.ascontiguousarray(padded.reshape(-1, width, train.shape[1]).transpose(0, 2, 1))
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("kept", "distance"))
 def _candidates(tiles, centre, queries, count, kept, distance):
-    """int32 `[queries, kept]`: the nearest of the first `count` examples by distances rounded to float32."""
+    """int32 `[queries, kept]`: the nearest of the first `count` examples by distances rounded to
+    float32."""
     width = tiles.shape[2]
     prepared = _l1_queries(queries) if distance == "l1" else queries.astype(jnp.float32) - centre
 
@@ -119,7 +147,8 @@ def _candidates(tiles, centre, queries, count, kept, distance):
         index = number * width + jnp.arange(width, dtype=jnp.int32)
         found = _l1(tile, prepared) if distance == "l1" else _l2(tile, prepared, centre)
         found = jnp.where(index < count, found, jnp.inf)
-        # Of equal values top_k takes the first, and what is kept comes before the tile: ties stay in the order of `train`.
+        # Of equal values top_k takes the first, and what is kept comes before the tile: ties stay
+        # in the order of `train`.
         distances = jnp.concatenate([best[0], found], axis=1)
         indices = jnp.concatenate([best[1], jnp.broadcast_to(index, found.shape)], axis=1)
         negative, place = lax.top_k(-distances, kept)
@@ -130,7 +159,8 @@ def _candidates(tiles, centre, queries, count, kept, distance):
 
 
 def _l2(tile, queries, centre):
-    """Squared Euclidean distance less |query|^2, by one matrix product; centred, so that little cancels."""
+    """Squared Euclidean distance less |query|^2, by one matrix product; centred, so that little
+    cancels."""
     tile = tile.astype(jnp.float32) - centre[:, None]
     return (tile**2).sum(0) - 2 * lax.dot(queries, tile, precision=lax.Precision.HIGHEST)
 
@@ -141,7 +171,8 @@ def _l1_queries(queries):
 
 
 def _l1(tile, queries):
-    """Sums of absolute differences, float32 `[queries, width]`: each pass adds sixteen values, unrolled so that XLA fuses them.
+    """Sums of absolute differences, float32 `[queries, width]`: each pass adds sixteen values,
+    unrolled so that XLA fuses them.
 
     Bytes are subtracted and added as int16, twice as many at once as int32 or float32.
     """

@@ -1,9 +1,11 @@
-"""Random crops and colours, made on the device: one affine warp and a few colour operations for image and mask together.
+"""Random crops and colours, made on the device: one affine warp and a few colour operations for
+image and mask together.
 
-A *region* of a scene is large enough for any crop centred in the region's *cell*; the device chooses the crop, and the host, which can
-make the same choice beforehand (`Windows`), reads no more of the region than that.
-Flips, turns, rotation and zoom are composed into one matrix, so that each image is resampled once: bilinearly the image, by nearest
-neighbour the mask. A crop that is only moved, flipped or turned by right angles is a copy of its source, bit for bit.
+A *region* of a scene is large enough for any crop centred in the region's *cell*; the device
+chooses the crop, and the host, which can make the same choice beforehand (`Windows`), reads no more
+of the region than that. Flips, turns, rotation and zoom are composed into one matrix, so that each
+image is resampled once: bilinearly the image, by nearest neighbour the mask. A crop that is only
+moved, flipped or turned by right angles is a copy of its source, bit for bit.
 """
 
 import dataclasses
@@ -41,7 +43,8 @@ _LEAST_SIGMA_PX = 0.01  # a Gaussian this narrow is one pixel, exactly; zero wou
 
 
 def check(config: AugmentationConfig) -> None:
-    """Raises `InputError`, naming the field, where `config` asks for something that can't be done."""
+    """Raises `InputError`, naming the field, where `config` asks for something that can't be
+    done."""
     for field in dataclasses.fields(config):
         if field.name.endswith("_probability"):
             _check_amount(config, field.name, 0.0, 1.0)
@@ -50,11 +53,20 @@ def check(config: AugmentationConfig) -> None:
     _check_amount(config, "hue_delta", 0.0, 0.5)
     for name in ("scale_range", "contrast_range", "saturation_range", "blur_sigma_px", "noise_std"):
         low, high = getattr(config, name)
-        if not (math.isfinite(low) and math.isfinite(high)) or low < 0 or (name == "scale_range" and low == 0):
+        if (
+            not (math.isfinite(low) and math.isfinite(high))
+            or low < 0
+            or (name == "scale_range" and low == 0)
+        ):
             bound = "above 0" if name == "scale_range" else "0 or more"
-            raise InputError(f"augmentation.{name} is ({low}, {high}): give two finite numbers, both {bound}.")
+            raise InputError(
+                f"augmentation.{name} is ({low}, {high}): give two finite numbers, both {bound}."
+            )
         if low > high:
-            raise InputError(f"augmentation.{name} is ({low}, {high}): give the lower number first, ({high}, {low}).")
+            raise InputError(
+                f"augmentation.{name} is ({low}, {high}): give the lower number first, ({high},"
+                f" {low})."
+            )
 
 
 def _check_amount(config, name, low, high):
@@ -64,10 +76,12 @@ def _check_amount(config, name, low, high):
 
 
 def region_px(crop_px: tuple[int, int], config: AugmentationConfig) -> tuple[int, int]:
-    """Height and width of the regions to cut, for crops of `crop_px` (height, width) centred in a cell of that same size.
+    """Height and width of the regions to cut, for crops of `crop_px` (height, width) centred in a
+    cell of that same size.
 
-    Along each axis, the largest source window (the crop at the smallest zoom) plus the cell. Quarter turns put the crop's longer
-    side along either axis. What an any-angle rotation sees beyond that is not provided for: it becomes `IGNORED`.
+    Along each axis, the largest source window (the crop at the smallest zoom) plus the cell.
+    Quarter turns put the crop's longer side along either axis. What an any-angle rotation sees
+    beyond that is not provided for: it becomes `IGNORED`.
     """
     window = _window_px(crop_px, config)
     return math.ceil(window[0] + crop_px[0]), math.ceil(window[1] + crop_px[1])
@@ -81,15 +95,19 @@ def _window_px(crop_px, config):
 
 
 def example_keys(seed: int | jax.Array, positions: jax.Array) -> jax.Array:
-    """The keys [batch] of the examples at `positions` uint32 [batch] in the stream of a run with this seed: the same on every device, by
-    JAX's own generator, whichever JAX_DEFAULT_PRNG_IMPL names."""
-    key, _ = jax.random.split(jax.random.key(seed, impl="threefry2x32"))  # the other half is dropout's
+    """The keys [batch] of the examples at `positions` uint32 [batch] in the stream of a run with
+    this seed: the same on every device, by JAX's own generator, whichever JAX_DEFAULT_PRNG_IMPL
+    names."""
+    key, _ = jax.random.split(
+        jax.random.key(seed, impl="threefry2x32")
+    )  # the other half is dropout's
     return jax.vmap(functools.partial(jax.random.fold_in, key))(positions)
 
 
 class Windows:
-    """What the crops of a run will see of their regions: the host draws beforehand what the device will draw from `example_keys` of the
-    same seed, and other keys, `crop_px` or `config` would see what isn't there.
+    """What the crops of a run will see of their regions: the host draws beforehand what the device
+    will draw from `example_keys` of the same seed, and other keys, `crop_px` or `config` would see
+    what isn't there.
 
     Args:
         seed: of the run.
@@ -97,33 +115,39 @@ class Windows:
         config: what may happen to them.
 
     Attributes:
-        size_px: height and width of the largest window, with the neighbours of its outermost pixels.
+        size_px: height and width of the largest window, with the neighbours of its outermost
+            pixels.
 
     Raises:
-        RuntimeError: the process has no CPU device (JAX_PLATFORMS names others alone); an accelerator would draw after the steps that
-            wait for it.
+        RuntimeError: the process has no CPU device (JAX_PLATFORMS names others alone); an
+            accelerator would draw after the steps that wait for it.
     """
 
     def __init__(self, seed: int, crop_px: tuple[int, int], config: AugmentationConfig):
         height, width = _window_px(crop_px, config)
-        angle = math.radians(min(config.rotation_degrees, 90.0) if config.rotation_probability else 0.0)
+        angle = math.radians(
+            min(config.rotation_degrees, 90.0) if config.rotation_probability else 0.0
+        )
         sides = (_longest(height, width, angle), _longest(width, height, angle))
         self.size_px = tuple(math.ceil(side) + 2 * _RIM_PX for side in sides)
-        # A mirrored window is the same window. The program is compiled in a third of the time, and no slower, without LLVM's care.
-        config = dataclasses.replace(config, flip_horizontal_probability=0.0, flip_vertical_probability=0.0)
+        # A mirrored window is the same window. The program is compiled in a third of the time, and
+        # no slower, without LLVM's care.
+        config = dataclasses.replace(
+            config, flip_horizontal_probability=0.0, flip_vertical_probability=0.0
+        )
         draw = functools.partial(_seen_px, config=config, crop_px=crop_px)
         self._draw = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
         self._seed, self._device = np.uint32(seed), jax.local_devices(backend="cpu")[0]
 
     def __call__(self, positions: np.ndarray, cells: np.ndarray, extents: np.ndarray) -> np.ndarray:
-        """Top, left, bottom and right (half-open), int32 [n, 4], of what the examples at `positions` uint32 [n] see of regions with cells
-        int32 [n, 4] and extents int32 [n, 2]."""
+        """Top, left, bottom and right (half-open), int32 [n, 4], of what the examples at
+        `positions` uint32 [n] see of regions with cells int32 [n, 4] and extents int32 [n, 2]."""
         with jax.default_device(self._device):
             return np.asarray(self._draw(self._seed, positions, cells, extents))
 
 
-# About a window: one for the next pixel, which bilinear weights need, and two for a device that rounds otherwise than the host, whose
-# centre may then lie a pixel further.
+# About a window: one for the next pixel, which bilinear weights need, and two for a device that
+# rounds otherwise than the host, whose centre may then lie a pixel further.
 _RIM_PX = 3
 
 
@@ -134,7 +158,8 @@ def _longest(along, across, angle):
 
 
 def _seen_px(seed, positions, cells, extents, config, crop_px):
-    """As `Windows`. What an affine map makes of a rectangle lies between what it makes of the corners."""
+    """As `Windows`. What an affine map makes of a rectangle lies between what it makes of the
+    corners."""
 
     def one(key, cell, extent):
         draws = dict(zip(_DRAWS, jax.random.split(key, len(_DRAWS)), strict=True))
@@ -142,41 +167,57 @@ def _seen_px(seed, positions, cells, extents, config, crop_px):
         first = jnp.stack([jnp.floor(of.min()) for of in corners]) - (_RIM_PX - 1)
         last = jnp.stack([jnp.floor(of.max()) for of in corners]) + _RIM_PX
         # Beyond the extent its nearest pixel is seen.
-        return jnp.concatenate([jnp.clip(first, 0, extent - 1), jnp.clip(last + 1, 1, extent)]).astype(jnp.int32)
+        return jnp.concatenate(
+            [jnp.clip(first, 0, extent - 1), jnp.clip(last + 1, 1, extent)]
+        ).astype(jnp.int32)
 
     return jax.vmap(one)(example_keys(seed, positions), cells, extents)
 
 
 def augment(
-    key: jax.Array, regions: Mapping[str, jax.Array], config: AugmentationConfig, crop_px: tuple[int, int]
+    key: jax.Array,
+    regions: Mapping[str, jax.Array],
+    config: AugmentationConfig,
+    crop_px: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array]:
     """One random training crop from each region.
 
     Args:
-        key: one JAX key for the batch; each example draws from its own part of it, wherever the example lies.
-        regions: `words` uint32 [batch, rows, columns]: red, green, blue and class (or `IGNORED`) as the four bytes of a word, the
-            lowest first; `cell_px` int32 [batch, 4]: top, left, bottom, right (half-open) of the pixels among which the crop's centre
-            is drawn uniformly; `extent_px` int32 [batch, 2]: the height and width that hold real pixels, from the top left corner.
-            Or `words` [words] are of many scenes, and `start` and `stride` int32 [batch] say where each region's first pixel lies and
-            how far it is from one row to the next.
-        config: what may happen, how often and how strongly; static under `jax.jit`. An operation of probability 0 is not compiled.
+        key: one JAX key for the batch; each example draws from its own part of it, wherever the
+            example lies.
+        regions: `words` uint32 [batch, rows, columns]: red, green, blue and class (or `IGNORED`) as
+            the four bytes of a word, the lowest first; `cell_px` int32 [batch, 4]: top, left,
+            bottom, right (half-open) of the pixels among which the crop's centre is drawn
+            uniformly; `extent_px` int32 [batch, 2]: the height and width that hold real pixels,
+            from the top left corner. Or `words` [words] are of many scenes, and `start` and
+            `stride` int32 [batch] say where each region's first pixel lies and how far it is from
+            one row to the next.
+        config: what may happen, how often and how strongly; static under `jax.jit`. An operation of
+            probability 0 is not compiled.
         crop_px: height and width of the crops; static under `jax.jit`.
 
     Returns:
-        Images float32 [batch, height, width, 3] in 0 to 1 and labels int32 [batch, height, width]. A crop whose source window
-        reaches beyond the extent is moved inside where it fits; what still lies outside repeats the nearest pixel in the image and
-        is `IGNORED` in the labels.
+        Images float32 [batch, height, width, 3] in 0 to 1 and labels int32 [batch, height, width].
+        A crop whose source window reaches beyond the extent is moved inside where it fits; what
+        still lies outside repeats the nearest pixel in the image and is `IGNORED` in the labels.
     """
-    return augment_examples(jax.random.split(key, regions["cell_px"].shape[0]), regions, config, crop_px)
+    return augment_examples(
+        jax.random.split(key, regions["cell_px"].shape[0]), regions, config, crop_px
+    )
 
 
 def augment_examples(
-    keys: jax.Array, regions: Mapping[str, jax.Array], config: AugmentationConfig, crop_px: tuple[int, int]
+    keys: jax.Array,
+    regions: Mapping[str, jax.Array],
+    config: AugmentationConfig,
+    crop_px: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array]:
-    """As `augment`, with one key per example: `keys` [batch]. For a step that slices the batch and its keys itself.
+    """As `augment`, with one key per example: `keys` [batch]. For a step that slices the batch and
+    its keys itself.
 
-    With keys from `example_keys`, an example's words may also be those alone that `Windows` of the same seed finds, and `start` int32
-    [batch] says how many places after the first of them the region's would lie (none or fewer).
+    With keys from `example_keys`, an example's words may also be those alone that `Windows` of the
+    same seed finds, and `start` int32 [batch] says how many places after the first of them the
+    region's would lie (none or fewer).
     """
 
     def one(key, words, start, stride, cell, extent):
@@ -187,25 +228,34 @@ def augment_examples(
 
     words = regions["words"]
     start, stride = regions.get("start", 0), regions.get("stride", words.shape[-1])
-    axes = 0 if words.ndim == 3 else None, 0 if "start" in regions else None, 0 if "stride" in regions else None
+    axes = (
+        0 if words.ndim == 3 else None,
+        0 if "start" in regions else None,
+        0 if "stride" in regions else None,
+    )
     mapped = jax.vmap(one, in_axes=(0, *axes, 0, 0))
     return mapped(keys, words, start, stride, regions["cell_px"], regions["extent_px"])
 
 
 def packed(images: jax.Array) -> jax.Array:
     """Images uint8 [..., 1 or 3] as the words uint32 [...] of regions, all of class 0."""
-    red, green, blue = (images[..., channel % images.shape[-1]].astype(jnp.uint32) for channel in range(3))
+    red, green, blue = (
+        images[..., channel % images.shape[-1]].astype(jnp.uint32) for channel in range(3)
+    )
     return red | green << 8 | blue << 16
 
 
-def normalize(images: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]) -> jax.Array:
+def normalize(
+    images: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> jax.Array:
     """`(images - mean) / std` channel by channel, for images [..., 3] in 0 to 1; float32."""
     images = jnp.asarray(images, jnp.float32)
     return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def _draw(key, probability, limits, neutral):
-    """A number uniform within `limits` with the given probability, else `neutral`; a constant where the probability is 0."""
+    """A number uniform within `limits` with the given probability, else `neutral`; a constant where
+    the probability is 0."""
     if not probability:
         return jnp.float32(neutral)
     low, high = limits
@@ -214,37 +264,64 @@ def _draw(key, probability, limits, neutral):
 
 
 def _source_px(draws, cell, extent, config, crop_px, corners=False):
-    """Where each pixel of the crop comes from: rows and columns of the region, float32 [height, width] each, whole at centres; of its
-    corner pixels alone, [2, 2].
+    """Where each pixel of the crop comes from: rows and columns of the region, float32 [height,
+    width] each, whole at centres; of its corner pixels alone, [2, 2].
 
-    Every step is exact in float32 unless an angle or a zoom is drawn. (No matrix product: accelerators round its factors.)
+    Every step is exact in float32 unless an angle or a zoom is drawn. (No matrix product:
+    accelerators round its factors.)
     """
-    mirror_x = _draw(draws["flip_horizontal"], config.flip_horizontal_probability, (-1.0, -1.0), 1.0)
+    mirror_x = _draw(
+        draws["flip_horizontal"], config.flip_horizontal_probability, (-1.0, -1.0), 1.0
+    )
     mirror_y = _draw(draws["flip_vertical"], config.flip_vertical_probability, (-1.0, -1.0), 1.0)
     # Rounded up from the half-open interval 3 down to 0: one, two or three.
-    turns = jnp.ceil(_draw(draws["quarter_turn"], config.quarter_turn_probability, (3.0, 0.0), 0.0)).astype(jnp.int32)
-    angle = _draw(draws["rotation"], config.rotation_probability, (-config.rotation_degrees, config.rotation_degrees), 0.0)
-    zoom = _draw(draws["scale"], config.scale_probability, [math.log(scale) for scale in config.scale_range], 0.0)
+    turns = jnp.ceil(
+        _draw(draws["quarter_turn"], config.quarter_turn_probability, (3.0, 0.0), 0.0)
+    ).astype(jnp.int32)
+    angle = _draw(
+        draws["rotation"],
+        config.rotation_probability,
+        (-config.rotation_degrees, config.rotation_degrees),
+        0.0,
+    )
+    zoom = _draw(
+        draws["scale"],
+        config.scale_probability,
+        [math.log(scale) for scale in config.scale_range],
+        0.0,
+    )
     scale = jnp.where(zoom == 0, 1.0, jnp.exp(zoom))
 
-    # The window in the source, before any-angle rotation; on its side after an odd number of quarter turns.
+    # The window in the source, before any-angle rotation; on its side after an odd number of
+    # quarter turns.
     height, width = crop_px
     half_crop = jnp.array([height, width], jnp.float32) / 2
     half_crop = jnp.where(turns % 2 == 1, half_crop[::-1], half_crop)
     half_window = half_crop / scale
 
-    # A whole pixel is drawn, and its middle taken where the window has an odd side, so that an unscaled window starts on a pixel.
+    # A whole pixel is drawn, and its middle taken where the window has an odd side, so that an
+    # unscaled window starts on a pixel.
     cell = cell.astype(jnp.float32)
-    pixel = jnp.floor(cell[:2] + (cell[2:] - cell[:2]) * jax.random.uniform(draws["position"], (2,)))
+    pixel = jnp.floor(
+        cell[:2] + (cell[2:] - cell[:2]) * jax.random.uniform(draws["position"], (2,))
+    )
     centre = jnp.minimum(pixel, cell[2:] - 1) + half_crop % 1
-    # A window larger than the extent may lie anywhere that covers the extent: the two limits change places.
+    # A window larger than the extent may lie anywhere that covers the extent: the two limits change
+    # places.
     limits = half_window, extent.astype(jnp.float32) - half_window
     centre = jnp.clip(centre, jnp.minimum(*limits), jnp.maximum(*limits))
 
-    # From the crop to the source: mirror, turn counter-clockwise by quarters and by the angle, shrink by the zoom.
-    quarter_cos, quarter_sin = jnp.array([1.0, 0.0, -1.0, 0.0])[turns], jnp.array([0.0, 1.0, 0.0, -1.0])[turns]
+    # From the crop to the source: mirror, turn counter-clockwise by quarters and by the angle,
+    # shrink by the zoom.
+    quarter_cos, quarter_sin = (
+        jnp.array([1.0, 0.0, -1.0, 0.0])[turns],
+        jnp.array([0.0, 1.0, 0.0, -1.0])[turns],
+    )
     cos, sin = jnp.cos(jnp.radians(angle)), jnp.sin(jnp.radians(angle))
-    cos, sin = (cos * quarter_cos - sin * quarter_sin) / scale, (sin * quarter_cos + cos * quarter_sin) / scale
+    cos, sin = (
+        (cos * quarter_cos - sin * quarter_sin) / scale,
+        (sin * quarter_cos + cos * quarter_sin) / scale,
+    )
     rows, columns = (jnp.array([0, side - 1]) if corners else jnp.arange(side) for side in crop_px)
     y = mirror_y * (rows[:, None] + 0.5 - height / 2)
     x = mirror_x * (columns[None, :] + 0.5 - width / 2)
@@ -252,11 +329,12 @@ def _source_px(draws, cell, extent, config, crop_px, corners=False):
 
 
 def _warp(words, start, stride, rows, columns, extent):
-    """Colours and labels at the given coordinates of a region: float32 [3, height, width] in 0 to 1, and int32 [height, width].
+    """Colours and labels at the given coordinates of a region: float32 [3, height, width] in 0 to
+    1, and int32 [height, width].
 
-    In `words` uint32 [words] the region begins at `start`, and its rows lie `stride` apart. The four neighbours of all pixels come in
-    one gather from one dimension: on a CPU several times as fast as `jax.scipy.ndimage.map_coordinates` channel by channel, and the
-    same to rounding.
+    In `words` uint32 [words] the region begins at `start`, and its rows lie `stride` apart. The
+    four neighbours of all pixels come in one gather from one dimension: on a CPU several times as
+    fast as `jax.scipy.ndimage.map_coordinates` channel by channel, and the same to rounding.
     """
     bottom, right = extent[0] - 1, extent[1] - 1
     row, column = jnp.clip(rows, 0, bottom), jnp.clip(columns, 0, right)
@@ -265,12 +343,15 @@ def _warp(words, start, stride, rows, columns, extent):
 
     upper, lower = (start + stride * row for row in (top, jnp.minimum(top + 1, bottom)))
     beside = jnp.minimum(left + 1, right)
-    corners = words.at[jnp.stack([upper + left, upper + beside, lower + left, lower + beside])].get(mode="promise_in_bounds")
+    corners = words.at[jnp.stack([upper + left, upper + beside, lower + left, lower + beside])].get(
+        mode="promise_in_bounds"
+    )
     weights = (1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across
 
     def channel(shift):
         return sum(
-            weight * ((corner >> shift) & 255).astype(jnp.float32) for weight, corner in zip(weights, corners, strict=True)
+            weight * ((corner >> shift) & 255).astype(jnp.float32)
+            for weight, corner in zip(weights, corners, strict=True)
         )
 
     colours = jnp.stack([channel(0), channel(8), channel(16)])
@@ -281,28 +362,37 @@ def _warp(words, start, stride, rows, columns, extent):
 
 
 def _colour(draws, image, config):
-    """The image float32 [3, height, width] after the colour operations, clipped to 0 to 1. Those not drawn change no bit of it.
+    """The image float32 [3, height, width] after the colour operations, clipped to 0 to 1. Those
+    not drawn change no bit of it.
 
     Channels come first here, as planes that a CPU's vectors run along.
     """
     if config.brightness_probability:
         limits = (-config.brightness_delta, config.brightness_delta)
-        image = dm_pix.adjust_brightness(image, _draw(draws["brightness"], config.brightness_probability, limits, 0.0))
+        image = dm_pix.adjust_brightness(
+            image, _draw(draws["brightness"], config.brightness_probability, limits, 0.0)
+        )
     if config.contrast_probability:
         factor = _draw(draws["contrast"], config.contrast_probability, config.contrast_range, 1.0)
         image = jnp.where(factor == 1, image, dm_pix.adjust_contrast(image, factor, channel_axis=0))
     if config.saturation_probability or config.hue_probability:
         image = jnp.clip(image, 0, 1)  # hue and saturation are defined only there
     if config.saturation_probability:
-        factor = _draw(draws["saturation"], config.saturation_probability, config.saturation_range, 1.0)
+        factor = _draw(
+            draws["saturation"], config.saturation_probability, config.saturation_range, 1.0
+        )
         image = jnp.where(factor == 1, image, _saturate(image, factor))
     if config.hue_probability:
-        delta = _draw(draws["hue"], config.hue_probability, (-config.hue_delta, config.hue_delta), 0.0)
+        delta = _draw(
+            draws["hue"], config.hue_probability, (-config.hue_delta, config.hue_delta), 0.0
+        )
         turned = dm_pix.adjust_hue(jnp.moveaxis(image, 0, -1), delta)
         image = jnp.where(delta == 0, image, jnp.moveaxis(turned, -1, 0))
     if config.blur_probability:
         sigma = _draw(draws["blur"], config.blur_probability, config.blur_sigma_px, 0.0)
-        image = _blur(image, jnp.maximum(sigma, _LEAST_SIGMA_PX), math.ceil(3 * config.blur_sigma_px[1]))
+        image = _blur(
+            image, jnp.maximum(sigma, _LEAST_SIGMA_PX), math.ceil(3 * config.blur_sigma_px[1])
+        )
     if config.noise_probability:
         std = _draw(draws["noise"], config.noise_probability, config.noise_std, 0.0)
         noise = jax.random.normal(draws["noise_values"], (*image.shape[1:], 3))
@@ -313,8 +403,9 @@ def _colour(draws, image, config):
 def _saturate(image, factor):
     """The saturation of HSV times `factor`, at most 1, hue and value kept.
 
-    A channel lies below the value (the greatest channel) by an amount proportional to the saturation, which says it all without the
-    way to HSV and back; `dm_pix.adjust_saturation`, the same to rounding, takes five times as long on a CPU.
+    A channel lies below the value (the greatest channel) by an amount proportional to the
+    saturation, which says it all without the way to HSV and back; `dm_pix.adjust_saturation`, the
+    same to rounding, takes five times as long on a CPU.
     """
     red, green, blue = image
     value = jnp.maximum(jnp.maximum(red, green), blue)
@@ -324,8 +415,10 @@ def _saturate(image, factor):
 
 
 def _blur(image, sigma, radius):
-    """Gaussian blur with edge pixels repeated, as a weighted sum of shifted images: `dm_pix` pads with zeros, which darkens the
-    border, and its convolution, with another kernel for each example, is ten times slower on a CPU."""
+    """Gaussian blur with edge pixels repeated, as a weighted sum of shifted images: `dm_pix` pads
+    with zeros, which darkens the border, and its convolution, with another kernel for each example,
+    is ten times slower on a CPU.
+    """
     _, height, width = image.shape
     offsets = jnp.arange(-radius, radius + 1)
     weights = jnp.exp(-(offsets**2) / (2 * sigma**2))

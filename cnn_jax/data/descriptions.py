@@ -1,10 +1,13 @@
-"""How a folder of photographs and masks is laid out: a typed description, the built-in ones, and a user's own from TOML.
+"""How a folder of photographs and masks is laid out: a typed description, the built-in ones, and a
+user's own from TOML.
 
-A description is plain data, so that a new data set is a dozen lines of TOML and no code. Paths are templates: `{name}` stands for
-a part of one folder or file name, `{part:train|val}` for one of the words given, and `.*` at the end for any image suffix. An
-image and a mask whose fields have the same values are a pair.
+A description is plain data, so that a new data set is a dozen lines of TOML and no code. Paths are
+templates: `{name}` stands for a part of one folder or file name, `{part:train|val}` for one of the
+words given, and `.*` at the end for any image suffix. An image and a mask whose fields have the
+same values are a pair.
 
-Whatever a description says, only files within the data set's folder are read; links that lie there are followed.
+Whatever a description says, only files within the data set's folder are read; links that lie there
+are followed.
 """
 
 import dataclasses
@@ -24,15 +27,18 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """What `.*` at the end of a template stands for, in small or capital letters."""
 
 MOST_CLASSES = 254
-"""Labels are uint8; 255 is ignored, and 254 marks values that no class claims while a mask is decoded."""
+"""Labels are uint8; 255 is ignored, and 254 marks values that no class claims while a mask is
+decoded."""
 
 
 @dataclass(frozen=True)
 class LabelClass:
-    """A class that is scored: its name, the mask values that mean it, and the colour that pictures show it in.
+    """A class that is scored: its name, the mask values that mean it, and the colour that pictures
+    show it in.
 
-    Values are colours ("#3C1098") or whole numbers (0 to 65535), as the description's `mask_values` says. Where `color` is empty,
-    a palette class is shown in its first value and an index class in a colour of ours.
+    Values are colours ("#3C1098") or whole numbers (0 to 65535), as the description's `mask_values`
+    says. Where `color` is empty, a palette class is shown in its first value and an index class in
+    a colour of ours.
     """
 
     name: str
@@ -44,11 +50,12 @@ class LabelClass:
 class Splits:
     """Which scenes are for training, validation and test.
 
-    `by` says what `train`, `validation` and `test` name: "group" (values of the description's `group`), "list" (text files with
-    one `entry` a line), or a field of the path templates (such as the folder "train"). Scenes that nothing names are for
-    training, unless `train` is given; then they are left out. Where nothing falls to validation or test, that share of the
-    training groups is held out: the last ones in natural order, as neighbours in number are often neighbours on the ground; with
-    `within`, so much of each value of that field.
+    `by` says what `train`, `validation` and `test` name: "group" (values of the description's
+    `group`), "list" (text files with one `entry` a line), or a field of the path templates (such as
+    the folder "train"). Scenes that nothing names are for training, unless `train` is given; then
+    they are left out. Where nothing falls to validation or test, that share of the training groups
+    is held out: the last ones in natural order, as neighbours in number are often neighbours on the
+    ground; with `within`, so much of each value of that field.
     """
 
     by: str = "group"
@@ -65,10 +72,11 @@ class Splits:
 class Description:
     """A data set on disk.
 
-    `image` and `mask` are path templates with the same fields, relative to the data set's folder. `mask_values` is "palette" (the
-    mask's colours mean classes) or "index" (its numbers do). `group` is a template over the fields: scenes with the same value
-    are never parted by a split of ours; empty, each scene is a group of its own. Pixels with `ignored` values count in no loss
-    and no metric. `about` tells people what the set is and which split stands for which.
+    `image` and `mask` are path templates with the same fields, relative to the data set's folder.
+    `mask_values` is "palette" (the mask's colours mean classes) or "index" (its numbers do).
+    `group` is a template over the fields: scenes with the same value are never parted by a split of
+    ours; empty, each scene is a group of its own. Pixels with `ignored` values count in no loss and
+    no metric. `about` tells people what the set is and which split stands for which.
     """
 
     image: str
@@ -82,9 +90,14 @@ class Description:
 
 
 def _classes(*rows):
-    """Rows of (name, value, ..., [display colour]): a row of numbers ends with the display colour; a row of colours needs none."""
+    """Rows of (name, value, ..., [display colour]): a row of numbers ends with the display colour;
+    a row of colours needs none."""
     return tuple(
-        LabelClass(name, tuple(rest)) if isinstance(rest[0], str) else LabelClass(name, tuple(rest[:-1]), rest[-1])
+        (
+            LabelClass(name, tuple(rest))
+            if isinstance(rest[0], str)
+            else LabelClass(name, tuple(rest[:-1]), rest[-1])
+        )
         for name, *rest in rows
     )
 
@@ -105,19 +118,27 @@ BUILT_IN = {
         ignored=("#9B9B9B", "#000000"),
         group="{tile}",
         splits=Splits(validation=("4",), test=("8",)),
-        about="Semantic segmentation of aerial imagery: Dubai from MBRSC satellites, 72 scenes in 8 tiles (Humans in the Loop, "
-        "CC0). The publisher gives no split. The parts of a tile are neighbours, so ours keeps tiles whole: 8 is test, 4 is "
-        "validation. Unlabeled (#9B9B9B) and black, which is no class, are ignored.",
+        about=(
+            "Semantic segmentation of aerial imagery: Dubai from MBRSC satellites, 72 scenes in 8"
+            " tiles (Humans in the Loop, CC0). The publisher gives no split. The parts of a tile"
+            " are neighbours, so ours keeps tiles whole: 8 is test, 4 is validation. Unlabeled"
+            " (#9B9B9B) and black, which is no class, are ignored."
+        ),
     ),
     "folders": Description(
         image="{part:train|validation|val|test}/images/{name}.*",
         mask="{part:train|validation|val|test}/masks/{name}.*",
         mask_values="index",
         classes=_classes(("background", 0, "#606060"), ("foreground", 1, 255, "#E69F00")),
-        splits=Splits(by="part", validation=("validation", "val"), test=("test",), validation_share=0.1),
-        about="Folders train/images, train/masks, test/images, test/masks, and validation (or val) likewise. Without a validation "
-        "folder, the last tenth of train, by name, is held out in its place. Classes can't be read off folders: background "
-        "(0) and foreground (1 or 255) unless a TOML file with base = 'folders' names others.",
+        splits=Splits(
+            by="part", validation=("validation", "val"), test=("test",), validation_share=0.1
+        ),
+        about=(
+            "Folders train/images, train/masks, test/images, test/masks, and validation (or val)"
+            " likewise. Without a validation folder, the last tenth of train, by name, is held out"
+            " in its place. Classes can't be read off folders: background (0) and foreground (1 or"
+            " 255) unless a TOML file with base = 'folders' names others."
+        ),
     ),
     "aeroscapes": Description(
         image="JPEGImages/{sequence}_{frame}.jpg",
@@ -145,8 +166,11 @@ BUILT_IN = {
             entry="{sequence}_{frame}",
             validation_share=0.1,
         ),
-        about="AeroScapes, 3,269 frames of 141 drone videos (Nigam, Huang and Ramanan, WACV 2018). The official val.txt is test here, "
-        "being the only public one; validation is the last tenth of the sequences in trn.txt.",
+        about=(
+            "AeroScapes, 3,269 frames of 141 drone videos (Nigam, Huang and Ramanan, WACV 2018)."
+            " The official val.txt is test here, being the only public one; validation is the last"
+            " tenth of the sequences in trn.txt."
+        ),
     ),
     "uavid": Description(
         image="uavid_{part:train|val}/{sequence}/Images/{name}.png",
@@ -164,8 +188,11 @@ BUILT_IN = {
         ),
         group="{sequence}",
         splits=Splits(by="part", test=("val",), validation_share=0.1),
-        about="UAVid 1.5, 4K frames of drone videos (Lyu, Vosselman, Xia, Yilmaz and Yang, ISPRS Journal 2020). The masks of the "
-        "official test are not public: its val is test here, and validation is the last tenth of the training sequences.",
+        about=(
+            "UAVid 1.5, 4K frames of drone videos (Lyu, Vosselman, Xia, Yilmaz and Yang, ISPRS"
+            " Journal 2020). The masks of the official test are not public: its val is test here,"
+            " and validation is the last tenth of the training sequences."
+        ),
     ),
     "drone": Description(
         image="training_set/images/{name}.jpg",
@@ -197,9 +224,12 @@ BUILT_IN = {
         ),
         ignored=("#000000", "#FF0000"),
         splits=Splits(validation_share=0.1, test_share=0.2),
-        about="Semantic Drone Dataset, 400 public scenes of 6000 x 4000 px (ICG, Graz University of Technology). Its official test "
-        "of 200 is private and it has no other split: by number, the last fifth is test here and the last tenth of the rest "
-        "validation. Unlabeled (#000000) and conflicting (#FF0000) are ignored, which leaves 22 classes.",
+        about=(
+            "Semantic Drone Dataset, 400 public scenes of 6000 x 4000 px (ICG, Graz University of"
+            " Technology). Its official test of 200 is private and it has no other split: by"
+            " number, the last fifth is test here and the last tenth of the rest validation."
+            " Unlabeled (#000000) and conflicting (#FF0000) are ignored, which leaves 22 classes."
+        ),
     ),
     "loveda": Description(
         image="{part:Train|Val}/{area:Rural|Urban}/images_png/{name}.png",
@@ -216,9 +246,11 @@ BUILT_IN = {
         ),
         ignored=(0,),
         splits=Splits(by="part", test=("Val",), validation_share=0.1, within="area"),
-        about="LoveDA (Wang, Zheng, Ma, Lu and Zhong, NeurIPS 2021 Datasets and Benchmarks). The masks of the official Test are not "
-        "public: Val is test here, and validation is the last tenth of Train, by number, of the rural and of the urban scenes. "
-        "0 is no data.",
+        about=(
+            "LoveDA (Wang, Zheng, Ma, Lu and Zhong, NeurIPS 2021 Datasets and Benchmarks). The"
+            " masks of the official Test are not public: Val is test here, and validation is the"
+            " last tenth of Train, by number, of the rural and of the urban scenes. 0 is no data."
+        ),
     ),
     "landcover": Description(
         image="output/{name}.jpg",
@@ -232,8 +264,11 @@ BUILT_IN = {
             ("road", 4, "#CFCFCF"),
         ),
         splits=Splits(by="list", train=("train.txt",), validation=("val.txt",), test=("test.txt",)),
-        about="LandCover.ai v1 (Boguszewski and others, CVPR Workshops 2021), as chips of 512 x 512 px: run the split.py that comes "
-        "with it first. Splits are the official lists, which part neighbouring chips of one orthophoto.",
+        about=(
+            "LandCover.ai v1 (Boguszewski and others, CVPR Workshops 2021), as chips of 512 x 512"
+            " px: run the split.py that comes with it first. Splits are the official lists, which"
+            " part neighbouring chips of one orthophoto."
+        ),
     ),
     "potsdam": Description(
         image="2_Ortho_RGB/top_potsdam_{row}_{column}_RGB.tif",
@@ -247,7 +282,8 @@ BUILT_IN = {
             ("car", "#FFFF00"),
             ("clutter", "#FF0000"),
         ),
-        # #FCFF00 is a stray in the published labels: it may be meant for a car, and isn't guessed at.
+        # #FCFF00 is a stray in the published labels: it may be meant for a car, and isn't guessed
+        # at.
         ignored=("#000000", "#FCFF00"),
         group="{row}_{column}",
         splits=Splits(
@@ -257,9 +293,12 @@ BUILT_IN = {
             ),
             validation=("2_10", "7_12"),
         ),
-        about="ISPRS 2D Semantic Labeling, Potsdam: 38 tiles of 6000 x 6000 px. Test is the official one of 14 tiles, with the full "
-        "reference and not the one with eroded boundaries; of the official 24 training tiles, 2_10 and 7_12 are validation. "
-        "Black, which marks eroded boundaries, and the stray #FCFF00 are ignored.",
+        about=(
+            "ISPRS 2D Semantic Labeling, Potsdam: 38 tiles of 6000 x 6000 px. Test is the official"
+            " one of 14 tiles, with the full reference and not the one with eroded boundaries; of"
+            " the official 24 training tiles, 2_10 and 7_12 are validation. Black, which marks"
+            " eroded boundaries, and the stray #FCFF00 are ignored."
+        ),
     ),
 }
 """The data sets known by name."""
@@ -272,34 +311,47 @@ _DISPLAY_COLORS = (
 
 
 def load_description(source: str) -> Description:
-    """The description that `source` names: one of `BUILT_IN`, or the path of a TOML file with the fields of `Description`.
+    """The description that `source` names: one of `BUILT_IN`, or the path of a TOML file with the
+    fields of `Description`.
 
-    A TOML file may say `base = "dubai"` to start from a built-in description and give only what differs.
+    A TOML file may say `base = "dubai"` to start from a built-in description and give only what
+    differs.
 
     Raises:
-        InputError: no such name or file, or a file whose keys, types or values are wrong; names the file and the key.
+        InputError: no such name or file, or a file whose keys, types or values are wrong; names the
+            file and the key.
     """
     if source in BUILT_IN:
         return BUILT_IN[source]
     path = Path(source)
     if path.suffix.lower() != ".toml":
         known = nearest(source, ("synthetic", *BUILT_IN))
-        raise InputError(f"data.source {source!r} is neither a built-in description nor the path of a .toml file: {known}.")
+        raise InputError(
+            f"data.source {source!r} is neither a built-in description nor the path of a .toml"
+            f" file: {known}."
+        )
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise InputError(f"data.source {source} is no file: check the path.")
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"data.source {source} can't be read ({error.strerror}): check the path.") from error
+        raise InputError(
+            f"data.source {source} can't be read ({error.strerror}): check the path."
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"data.source {source} is not UTF-8 text: save it as UTF-8.") from error
     except ValueError as error:
         raise InputError(f"data.source {source} is not valid TOML: {error}.") from error
     except RecursionError:
-        raise InputError(f"data.source {source} is not valid TOML: it is nested too deeply.") from None
+        raise InputError(
+            f"data.source {source} is not valid TOML: it is nested too deeply."
+        ) from None
     base = table.pop("base", None)
     if base is not None and not (isinstance(base, str) and base in BUILT_IN):
-        raise InputError(f"{source}: base is {base!r}, which is no built-in description: {nearest(str(base), BUILT_IN)}.")
+        raise InputError(
+            f"{source}: base is {base!r}, which is no built-in description:"
+            f" {nearest(str(base), BUILT_IN)}."
+        )
     description = _fill(Description, table, source, "", BUILT_IN.get(base))
     check(description, source)
     return description
@@ -316,7 +368,8 @@ def value(template: str, values) -> str:
 
 
 def patterns(template: str) -> list[re.Pattern]:
-    """A path template as one regular expression for each folder and file name, with a group for each field."""
+    """A path template as one regular expression for each folder and file name, with a group for
+    each field."""
     return [_pattern(part) for part in unicodedata.normalize("NFC", template).split("/")]
 
 
@@ -329,7 +382,10 @@ def display_color(description: Description, index: int) -> tuple[int, int, int]:
     """The sRGB colour, 0 to 255, that pictures show a class in."""
     known = description.classes[index]
     first = known.values[0]
-    return rgb(known.color or (first if isinstance(first, str) else _DISPLAY_COLORS[index % len(_DISPLAY_COLORS)]))
+    return rgb(
+        known.color
+        or (first if isinstance(first, str) else _DISPLAY_COLORS[index % len(_DISPLAY_COLORS)])
+    )
 
 
 def check(description: Description, where: str) -> None:
@@ -353,16 +409,25 @@ def check(description: Description, where: str) -> None:
             refuse(key, f"is {template!r}, where a brace has no partner")
         for part in template.split("/"):
             names = re.findall(r"\{([^{}:]*)", part)
-            if len(set(names)) > 2 and len(set(names)) < len(names):  # of these, matching would try all ways to part a name
+            if len(set(names)) > 2 and len(set(names)) < len(
+                names
+            ):  # of these, matching would try all ways to part a name
                 refuse(key, f"has a field twice in {part!r}, among more than two: write each once")
     known = fields(description.image)
     if set(known) != set(fields(description.mask)):
-        refuse("mask", f"has the fields {_braced(fields(description.mask))} and image {_braced(known)}: both need the same")
+        refuse(
+            "mask",
+            f"has the fields {_braced(fields(description.mask))} and image {_braced(known)}: both"
+            " need the same",
+        )
     if not known:
         refuse("image", "has no field: write {name} where file names differ")
 
     splits = description.splits
-    for key, template in (("group", description.group), ("splits.entry", splits.entry if splits.by == "list" else "")):
+    for key, template in (
+        ("group", description.group),
+        ("splits.entry", splits.entry if splits.by == "list" else ""),
+    ):
         for field in fields(template):
             if field not in known:
                 refuse(key, f"uses {{{field}}}, which image has not: {nearest(field, known)}")
@@ -375,34 +440,60 @@ def check(description: Description, where: str) -> None:
     for split in ("train", "validation", "test"):
         for name in getattr(splits, split):
             if words and name not in words[1].split("|"):
-                refuse(f"splits.{split}", f"names {name!r}, which {{{splits.by}}} can't be: {nearest(name, words[1].split('|'))}")
+                refuse(
+                    f"splits.{split}",
+                    f"names {name!r}, which {{{splits.by}}} can't be:"
+                    f" {nearest(name, words[1].split('|'))}",
+                )
             if splits.by == "list":
                 _check_path(name, f"splits.{split}", refuse)
             if name in named:
-                refuse(f"splits.{split}", f"shares {name!r} with splits.{named[name]}: name it in one of them")
+                refuse(
+                    f"splits.{split}",
+                    f"shares {name!r} with splits.{named[name]}: name it in one of them",
+                )
             named[name] = split
     for key in ("validation_share", "test_share"):
         if not 0 <= getattr(splits, key) < 1:
-            refuse(f"splits.{key}", f"is {getattr(splits, key)}; it must be 0 or more and less than 1")
+            refuse(
+                f"splits.{key}", f"is {getattr(splits, key)}; it must be 0 or more and less than 1"
+            )
 
     if not 2 <= len(description.classes) <= MOST_CLASSES:
-        refuse("classes", f"has {len(description.classes)} entries; there must be 2 to {MOST_CLASSES}")
+        refuse(
+            "classes", f"has {len(description.classes)} entries; there must be 2 to {MOST_CLASSES}"
+        )
     names, claimed = set(), {}
     for index, known_class in enumerate(description.classes):
-        if not known_class.name.strip() or known_class.name in names or not can_be_shown(known_class.name):
-            refuse(f"classes[{index}].name", f"is {known_class.name!r}; names must differ, be on one line and not be empty")
+        if (
+            not known_class.name.strip()
+            or known_class.name in names
+            or not can_be_shown(known_class.name)
+        ):
+            refuse(
+                f"classes[{index}].name",
+                f"is {known_class.name!r}; names must differ, be on one line and not be empty",
+            )
         names.add(known_class.name)
         if known_class.color:
             _check_color(known_class.color, f"classes[{index}].color", refuse)
         if not known_class.values:
-            refuse(f"classes[{index}].values", f"is empty: give the mask values that mean {known_class.name}")
-    owners = [(f"classes[{i}].values", v) for i, c in enumerate(description.classes) for v in c.values]
+            refuse(
+                f"classes[{index}].values",
+                f"is empty: give the mask values that mean {known_class.name}",
+            )
+    owners = [
+        (f"classes[{i}].values", v) for i, c in enumerate(description.classes) for v in c.values
+    ]
     for key, mask_value in [*owners, *(("ignored", v) for v in description.ignored)]:
         if description.mask_values == "palette":
             _check_color(mask_value, key, refuse)
             mask_value = mask_value.upper()
         elif not isinstance(mask_value, int) or not 0 <= mask_value <= 65535:
-            refuse(key, f"has {mask_value!r}; for index masks it must be a whole number from 0 to 65535")
+            refuse(
+                key,
+                f"has {mask_value!r}; for index masks it must be a whole number from 0 to 65535",
+            )
         if mask_value in claimed:
             refuse(key, f"has {mask_value!r}, which {claimed[mask_value]} has already")
         claimed[mask_value] = key
@@ -411,7 +502,11 @@ def check(description: Description, where: str) -> None:
 def _check_path(path, key, refuse):
     parts = path.split("/")
     if path.startswith("/") or ".." in parts or "\\" in path or re.match(r"[A-Za-z]:", path):
-        refuse(key, f"is {path!r}; it must stay inside the data set's folder: relative, with / and without ..")
+        refuse(
+            key,
+            f"is {path!r}; it must stay inside the data set's folder: relative, with / and"
+            " without ..",
+        )
     if not all(parts) or "." in parts:
         refuse(key, f"is {path!r}, which has an empty part; write it as folder/file")
 
@@ -428,7 +523,10 @@ def _braced(names):
 def _pattern(part):
     suffix = re.search(r"\.(\*|[A-Za-z0-9]+)$", part)
     stem = part[: suffix.start()] if suffix else part
-    pieces, bound = [""], set()  # what stands before the first field of any text, then each such field with what follows it
+    pieces, bound = (
+        [""],
+        set(),
+    )  # what stands before the first field of any text, then each such field with what follows it
     for token in re.split(r"(\{[^{}]*\})", stem):
         if not token.startswith("{"):
             pieces[-1] += re.escape(token)
@@ -444,7 +542,8 @@ def _pattern(part):
             pieces.append(f"(?P<{name}>{first}.+?)")
         bound.add(name)
     if "(?P=" not in "".join(pieces):
-        # A field ends where what follows it is first found. To try other ends can't help, and with many fields would take for ever.
+        # A field ends where what follows it is first found. To try other ends can't help, and with
+        # many fields would take for ever.
         pieces[1:-1] = [f"(?>{piece})" for piece in pieces[1:-1]]
     expression = "".join(pieces)
     if suffix:
@@ -457,17 +556,24 @@ def _pattern(part):
 
 
 def _fill(kind, table, where, prefix, base=None):
-    """A dataclass from a TOML table; every key must be a field, and every field without a default (or a base) a key."""
+    """A dataclass from a TOML table; every key must be a field, and every field without a default
+    (or a base) a key."""
     kinds = get_type_hints(kind)
     for key in table:
         if key not in kinds:
             raise InputError(f"{where}: key {prefix}{key} is unknown: {nearest(key, kinds)}.")
-    given = {key: _typed(kinds[key], entry, where, prefix + key, getattr(base, key, None)) for key, entry in table.items()}
+    given = {
+        key: _typed(kinds[key], entry, where, prefix + key, getattr(base, key, None))
+        for key, entry in table.items()
+    }
     if base is not None:
         return dataclasses.replace(base, **given)
     for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING and field.name not in given:
-            raise InputError(f"{where}: key {prefix}{field.name} is missing, which takes {_words(kinds[field.name])}.")
+            raise InputError(
+                f"{where}: key {prefix}{field.name} is missing, which takes"
+                f" {_words(kinds[field.name])}."
+            )
     return kind(**given)
 
 
@@ -475,7 +581,9 @@ def _typed(kind, entry, where, key, base=None):
     if dataclasses.is_dataclass(kind) and isinstance(entry, dict):
         return _fill(kind, entry, where, f"{key}.", base)
     if get_origin(kind) is tuple and isinstance(entry, list):
-        return tuple(_typed(get_args(kind)[0], item, where, f"{key}[{i}]") for i, item in enumerate(entry))
+        return tuple(
+            _typed(get_args(kind)[0], item, where, f"{key}[{i}]") for i, item in enumerate(entry)
+        )
     if get_origin(kind) is Literal:
         if entry not in get_args(kind):
             raise InputError(f"{where}: {key} is {entry!r}: {nearest(str(entry), get_args(kind))}.")

@@ -19,14 +19,24 @@ from cnn_jax.data.file_names import composed, natural
 from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-"""What image files end in, whatever their case. Other files (lists, licences, thumbnails' databases) are passed over."""
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
+"""What image files end in, whatever their case. Other files (lists, licences, thumbnails'
+databases) are passed over."""
 
-SPLIT_FOLDERS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "test": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+}
 """Folder name, whatever its case -> split."""
 
 HEADERS_READ = 2000
-"""Images, spread evenly over the set, whose headers say whether all are grey and of one size; larger sets aren't read through."""
+"""Images, spread evenly over the set, whose headers say whether all are grey and of one size;
+larger sets aren't read through."""
 
 SEARCH_S = 60
 """So long may `label_pattern` be searched for in all names together."""
@@ -44,43 +54,61 @@ _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 def find(config: ImageDataConfig) -> StoredImages:
     """The images in the folder `config.directory`, in one of these layouts:
 
-    - `train/CLASS/*` with, where there are, `test/CLASS/*` and `validation/CLASS/*` (or `val`, `valid`);
+    - `train/CLASS/*` with, where there are, `test/CLASS/*` and `validation/CLASS/*` (or `val`,
+    `valid`);
     - `CLASS/*`, all of them taken as train;
-    - either without the folders of classes, where `config.label_pattern` is given: a regular expression that is searched for in
-      a file's name, without folders, and whose first group is the label.
+    - either without the folders of classes, where `config.label_pattern` is given: a regular
+      expression that is searched for in a file's name, without folders, and whose first group is
+      the label.
 
-    Images may lie in folders below these; links are followed. Hidden files and folders are passed over, and so is what doesn't end
-    like an image. The classes are those of train, sorted with 2 before 10; names that differ only in how Unicode composes them are
-    one. The set is grey if all images are (see `HEADERS_READ`), and else of colour.
+    Images may lie in folders below these; links are followed. Hidden files and folders are passed
+    over, and so is what doesn't end like an image. The classes are those of train, sorted with 2
+    before 10; names that differ only in how Unicode composes them are one. The set is grey if all
+    images are (see `HEADERS_READ`), and else of colour.
 
     Raises:
         InputError: the folder, a class or a file's name can't be used. It says which, and the mend.
     """
     if not config.directory:
-        raise InputError("data.directory is empty: give the folder of images with --config.data.directory=FOLDER.")
+        raise InputError(
+            "data.directory is empty: give the folder of images with"
+            " --config.data.directory=FOLDER."
+        )
     directory = Path(config.directory).expanduser()
     if not directory.is_dir():
-        raise InputError(f"data.directory {directory} is not a folder: check --config.data.directory.")
+        raise InputError(
+            f"data.directory {directory} is not a folder: check --config.data.directory."
+        )
     pattern = _compiled(config.label_pattern)
     roots = _split_folders(directory, pattern)
-    found = {split: sorted(_labelled(root, pattern), key=lambda file: natural(file.name)) for split, root in roots.items()}
+    found = {
+        split: sorted(_labelled(root, pattern), key=lambda file: natural(file.name))
+        for split, root in roots.items()
+    }
     classes = tuple(sorted({file.label for file in found["train"]}, key=natural))
     if len(classes) < 2:
         has = f"only the class {classes[0]}" if classes else "no images"
         layout = "names that hold their labels" if pattern else "one folder a class"
-        raise InputError(f"{roots['train']} has {has}: give a folder whose images lie in {layout}, of two or more classes.")
+        raise InputError(
+            f"{roots['train']} has {has}: give a folder whose images lie in {layout}, of two or"
+            " more classes."
+        )
     for split, files in found.items():
         unknown = sorted({file.label for file in files} - set(classes), key=natural)
         if unknown:
             raise InputError(
-                f"{roots[split]} has the class {unknown[0]}, which {roots['train']} has not: rename or remove it, or add it there."
+                f"{roots[split]} has the class {unknown[0]}, which {roots['train']} has not: rename"
+                " or remove it, or add it there."
             )
     found = {split: files for split, files in found.items() if files}
     every = [(split, file) for split, files in found.items() for file in files]
     spread = np.unique(np.linspace(0, len(every) - 1, min(HEADERS_READ, len(every))).astype(int))
     headers = {_header(every[index][1].path) for index in spread}
     sizes = {size for size, _ in headers}
-    names = [(split, file.label, composed(file.path.relative_to(directory).as_posix())) for split, file in every]
+    names = [
+        (split, file.label, composed(file.path.relative_to(directory).as_posix()))
+        for split, file in every
+    ]
     return StoredImages(
         classes=classes,
         splits={split: Files(directory, files, classes) for split, files in found.items()},
@@ -133,17 +161,25 @@ def _compiled(text):
     if not text:
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what may mean something else in a later Python
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # of what may mean something else in a later Python
             pattern = re.compile(composed(text))
     except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"data.label_pattern {text!r} is no regular expression ({error}): correct it.") from error
+        raise InputError(
+            f"data.label_pattern {text!r} is no regular expression ({error}): correct it."
+        ) from error
     if not pattern.groups:
-        raise InputError(rf"data.label_pattern {text!r} has no group: put the label into parentheses, as in _(\d)[LR].")
+        raise InputError(
+            rf"data.label_pattern {text!r} has no group: put the label into parentheses, as in"
+            r" _(\d)[LR]."
+        )
     return pattern
 
 
 def _split_folders(directory, pattern):
-    """Split -> its folder. A folder called train is a class like others if images, not folders of classes, lie in it."""
+    """Split -> its folder. A folder called train is a class like others if images, not folders of
+    classes, lie in it."""
     folders = [Path(entry.path) for entry in _visible(directory) if entry.is_dir()]
     named = {}
     for folder in folders:
@@ -151,17 +187,22 @@ def _split_folders(directory, pattern):
         named.setdefault(split, []).append(folder)
     if "train" not in named:
         return {"train": directory}
-    if not pattern and not any(entry.is_dir() for folder in named["train"] for entry in _visible(folder)):
+    if not pattern and not any(
+        entry.is_dir() for folder in named["train"] for entry in _visible(folder)
+    ):
         if None in named:
             return {"train": directory}
         raise InputError(
-            f"{named['train'][0]} has no folder a class: make them, or say where a file's name holds its label with "
-            "--config.data.label_pattern."
+            f"{named['train'][0]} has no folder a class: make them, or say where a file's name"
+            " holds its label with --config.data.label_pattern."
         )
     named.pop(None, None)
     for split, roots in named.items():
         if len(roots) > 1:
-            raise InputError(f"{roots[0]} and {roots[1]} are both folders of {split}: remove or rename one of them.")
+            raise InputError(
+                f"{roots[0]} and {roots[1]} are both folders of {split}: remove or rename one of"
+                " them."
+            )
     return {split: roots[0] for split, roots in named.items()}
 
 
@@ -169,11 +210,13 @@ def _labelled(root, pattern) -> Iterator[_File]:
     """The images below a split's folder."""
     if pattern:
         found = list(_images(root))
-        for (path, name), label in zip(found, _searched(pattern, [composed(path.name) for path, _ in found]), strict=True):
+        for (path, name), label in zip(
+            found, _searched(pattern, [composed(path.name) for path, _ in found]), strict=True
+        ):
             if not label:
                 raise InputError(
-                    f"{path} has no label in its name by data.label_pattern {pattern.pattern!r}: correct the pattern, or rename or "
-                    "remove the file."
+                    f"{path} has no label in its name by data.label_pattern {pattern.pattern!r}:"
+                    " correct the pattern, or rename or remove the file."
                 )
             yield _File(path, name, label)
         return
@@ -184,13 +227,17 @@ def _labelled(root, pattern) -> Iterator[_File]:
                 empty = False
                 yield _File(path, f"{label}/{name}", label)
             if empty:
-                raise InputError(f"{folder.path} holds no images, though its name makes it a class: fill or remove it.")
+                raise InputError(
+                    f"{folder.path} holds no images, though its name makes it a class: fill or"
+                    " remove it."
+                )
 
 
 def _searched(pattern, names):
     """What the first group finds in each name, None where nothing is found.
 
-    By another process, which can be ended: there are expressions that take longer than anybody lives.
+    By another process, which can be ended: there are expressions that take longer than anybody
+    lives.
     """
     try:
         done = subprocess.run(
@@ -203,13 +250,15 @@ def _searched(pattern, names):
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(
-            f"data.label_pattern {pattern.pattern!r} took more than {SEARCH_S} s over {len(names)} names: write a simpler one."
+            f"data.label_pattern {pattern.pattern!r} took more than {SEARCH_S} s over {len(names)}"
+            " names: write a simpler one."
         ) from error
     return json.loads(done.stdout)
 
 
 def _images(folder, prefix="", above=()) -> Iterator[tuple[Path, str]]:
-    """The images in a folder and below, with their composed paths relative to it. `above` are the folders that it lies in."""
+    """The images in a folder and below, with their composed paths relative to it. `above` are the
+    folders that it lies in."""
     status = Path(folder).stat()
     here = status.st_dev, status.st_ino
     if here in above:
@@ -227,9 +276,14 @@ def _images(folder, prefix="", above=()) -> Iterator[tuple[Path, str]]:
 def _visible(folder):
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+            found = sorted(
+                (entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))),
+                key=lambda e: e.name,
+            )
     except OSError as error:
-        raise InputError(f"{folder} can't be listed ({error.strerror}): check its permissions.") from error
+        raise InputError(
+            f"{folder} can't be listed ({error.strerror}): check its permissions."
+        ) from error
     for entry in found:
         check_name(folder, entry.name)
     return found
@@ -242,16 +296,26 @@ def _header(path):
             orientation = 1
             if "exif" in picture.info and picture.format != "TIFF":
                 orientation = picture.getexif().get(0x0112, 1)
-            size = (picture.width, picture.height) if orientation in (5, 6, 7, 8) else (picture.height, picture.width)
+            size = (
+                (picture.width, picture.height)
+                if orientation in (5, 6, 7, 8)
+                else (picture.height, picture.width)
+            )
             return size, picture.mode
     except (MemoryError, InputError):
         raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
-        raise InputError(f"{path} can't be decoded, being damaged or no image: {Files.mend}.") from error
+    except (
+        Exception
+    ) as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        raise InputError(
+            f"{path} can't be decoded, being damaged or no image: {Files.mend}."
+        ) from error
 
 
 def _bytes(path):
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): check the file and its permissions.") from error
+        raise InputError(
+            f"{path} can't be read ({error.strerror}): check the file and its permissions."
+        ) from error

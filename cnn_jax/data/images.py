@@ -1,4 +1,5 @@
-"""What a set of labelled images is, whether prepared by TFDS or kept in a folder, and how its images become arrays."""
+"""What a set of labelled images is, whether prepared by TFDS or kept in a folder, and how its
+images become arrays."""
 
 import hashlib
 import io
@@ -21,17 +22,20 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 
 TEST_SHARE = 0.2
-"""Of the training images, held out for test by `split_seed` where the set comes without a labelled test or validation split."""
+"""Of the training images, held out for test by `split_seed` where the set comes without a labelled
+test or validation split."""
 
 HASHED_BYTES = 2**30
-"""Sets up to this size are known by their files' bytes; larger ones, which would take minutes to read, by names and sizes."""
+"""Sets up to this size are known by their files' bytes; larger ones, which would take minutes to
+read, by names and sizes."""
 
 _CHUNK = 256  # examples read at once, where many are wanted
 _UNREAD = np.iinfo(np.int32).min
 
 
 class Examples(Protocol):
-    """One split as its publisher stored it: encoded images with their labels. Threads may share it."""
+    """One split as its publisher stored it: encoded images with their labels. Threads may share
+    it."""
 
     mend: str
     """What to do about an image that can't be decoded."""
@@ -55,9 +59,10 @@ class Examples(Protocol):
 class StoredImages:
     """A set as its publisher stored it.
 
-    `splits` has "train" and, where they hold labelled images, "validation" and "test". `channels` is 1 or 3; `image_px` the height
-    and width of every image, or None where images differ. `digest` is hexadecimal and changes when any image, label, class or
-    split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
+    `splits` has "train" and, where they hold labelled images, "validation" and "test". `channels`
+    is 1 or 3; `image_px` the height and width of every image, or None where images differ. `digest`
+    is hexadecimal and changes when any image, label, class or split does; of sets beyond
+    `HASHED_BYTES`, when a file's name or size does.
     """
 
     classes: tuple[str, ...]
@@ -68,23 +73,28 @@ class StoredImages:
 
 
 class LabelledImages(Sequence):
-    """Images of one split with their labels, decoded at first use: `images[i]` is `(uint8 [height, width, channels], label)`.
+    """Images of one split with their labels, decoded at first use: `images[i]` is `(uint8 [height,
+    width, channels], label)`.
 
-    Decoded images are kept as far as the budget goes, those from the start first; the others are decoded again. Arrays that are
-    kept can't be written to. Threads may share it.
+    Decoded images are kept as far as the budget goes, those from the start first; the others are
+    decoded again. Arrays that are kept can't be written to. Threads may share it.
 
     Args:
         examples: the stored split that they are of.
         indices: which of its examples, int [n].
-        decode: from the bytes of an image to uint8 [height, width, channels]; raises `InputError`, or anything on damaged bytes.
+        decode: from the bytes of an image to uint8 [height, width, channels]; raises `InputError`,
+            or anything on damaged bytes.
         shape: height, width and channels; an attribute too.
         keep: how many decoded images are kept.
     """
 
-    def __init__(self, examples: Examples, indices, decode: Callable, shape: tuple[int, int, int], keep: int):
+    def __init__(
+        self, examples: Examples, indices, decode: Callable, shape: tuple[int, int, int], keep: int
+    ):
         self._examples, self._decode, self.shape = examples, decode, shape
         self._indices = np.asarray(indices)
-        # Pages of empty arrays take memory when they are first written. Two threads that decode the same image write the same.
+        # Pages of empty arrays take memory when they are first written. Two threads that decode the
+        # same image write the same.
         self._kept = np.empty((min(keep, len(self._indices)), *shape), np.uint8)
         self._decoded = np.zeros(len(self._kept), bool)
         self._labels = np.full(len(self._indices), _UNREAD, np.int32)
@@ -117,9 +127,13 @@ class LabelledImages(Sequence):
         return self._examples.name(int(self._indices[index]))
 
     def arrays(self, indices=None) -> tuple[np.ndarray, np.ndarray]:
-        """These images and labels (all, without `indices`), copied: uint8 [n, height, width, channels] and int32 [n]."""
+        """These images and labels (all, without `indices`), copied: uint8 [n, height, width,
+        channels] and int32 [n]."""
         indices = np.arange(len(self)) if indices is None else np.asarray(indices, int)
-        images, labels = aligned((len(indices), *self.shape), np.uint8), np.empty(len(indices), np.int32)
+        images, labels = (
+            aligned((len(indices), *self.shape), np.uint8),
+            np.empty(len(indices), np.int32),
+        )
 
         def fill(chunk):
             wanted = indices[chunk]
@@ -142,11 +156,14 @@ class LabelledImages(Sequence):
             image = self._decode(data)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        except Exception as error:
             place = self._examples.place(int(self._indices[index]))
             if isinstance(error, InputError):
                 raise InputError(f"{place} {error}") from None
-            raise InputError(f"{place} can't be decoded, being damaged or no image: {self._examples.mend}.") from error
+            raise InputError(
+                f"{place} can't be decoded, being damaged or no image: {self._examples.mend}."
+            ) from error
         self._labels[index] = label
         if index < len(self._kept):
             self._kept[index] = image
@@ -158,9 +175,10 @@ class LabelledImages(Sequence):
 class ImageSet:
     """Labelled images as a model sees them.
 
-    `classes` are the names in label order; `splits` has "train", "validation" and "test" (validation may be empty); `channels` is
-    1 or 3; `image_px` the height and width of every image as delivered. The fingerprint is a hexadecimal digest that changes when
-    any image, label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
+    `classes` are the names in label order; `splits` has "train", "validation" and "test"
+    (validation may be empty); `channels` is 1 or 3; `image_px` the height and width of every image
+    as delivered. The fingerprint is a hexadecimal digest that changes when any image, label, class
+    or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
     """
 
     classes: tuple[str, ...]
@@ -171,7 +189,8 @@ class ImageSet:
 
 
 class ImageSource(grain.sources.RandomAccessDataSource):
-    """Random access for `pipeline.training_batches`: {"image": uint8 [height, width, channels], "label": int32 []}."""
+    """Random access for `pipeline.training_batches`: {"image": uint8 [height, width, channels],
+    "label": int32 []}."""
 
     def __init__(self, images: LabelledImages):
         self.images = images
@@ -190,38 +209,53 @@ class ImageSource(grain.sources.RandomAccessDataSource):
 
 
 def open_images(config: ImageDataConfig) -> ImageSet:
-    """The labelled images that `config` names: a TFDS set (see `tfds.find`), or a folder (see `image_folders.find`).
+    """The labelled images that `config` names: a TFDS set (see `tfds.find`), or a folder (see
+    `image_folders.find`).
 
-    The published test split is the test. Where there is none, or its labels are withheld (ImageNet), the published validation
-    split is; where there is neither, `TEST_SHARE` of train. Validation is the published split where it isn't needed as the test;
-    else `validation_share` of train. What is held out of train, and which `train_examples` are used, follows from `split_seed`
+    The published test split is the test. Where there is none, or its labels are withheld
+    (ImageNet), the published validation split is; where there is neither, `TEST_SHARE` of train.
+    Validation is the published split where it isn't needed as the test; else `validation_share` of
+    train. What is held out of train, and which `train_examples` are used, follows from `split_seed`
     alone: a smaller training set is part of a larger one, and validation and test stay the same.
 
-    With `image_px`, the central part of an image that has the shape of `image_px` and spans `crop_share` of the largest such part
-    is resized to it (`crop_share` of the shorter side, for squares), by bilinear interpolation over the area that a new pixel
-    covers. Without, images must be of one size and stay as they are.
+    With `image_px`, the central part of an image that has the shape of `image_px` and spans
+    `crop_share` of the largest such part is resized to it (`crop_share` of the shorter side, for
+    squares), by bilinear interpolation over the area that a new pixel covers. Without, images must
+    be of one size and stay as they are.
 
-    Images have the set's number of channels: colour becomes grey by ITU-R 601, grey is repeated, alpha is dropped, 16 bits are
-    scaled to 8, and an EXIF orientation turns them upright. No image is decoded yet.
+    Images have the set's number of channels: colour becomes grey by ITU-R 601, grey is repeated,
+    alpha is dropped, 16 bits are scaled to 8, and an EXIF orientation turns them upright. No image
+    is decoded yet.
 
     Raises:
-        InputError: the set can't be found or used; later, from reading, an image can't be. It says which, and the mend.
+        InputError: the set can't be found or used; later, from reading, an image can't be. It says
+            which, and the mend.
     """
     if config.source == "folders":
         from cnn_jax.data import image_folders as kind
     else:
         from cnn_jax.data import tfds as kind
     if 0 in config.image_px and tuple(config.image_px) != (0, 0):
-        raise InputError(f"data.image_px is {tuple(config.image_px)}: give height and width, or (0,0) for the images' own.")
+        raise InputError(
+            f"data.image_px is {tuple(config.image_px)}: give height and width, or (0,0) for the"
+            " images' own."
+        )
     stored = kind.find(config)
     resized = tuple(config.image_px) != (0, 0)
     image_px = tuple(config.image_px) if resized else stored.image_px
     if image_px is None:
-        raise InputError(f"images of {config.source} differ in size: give one to them all with data.image_px, such as (224,224).")
+        raise InputError(
+            f"images of {config.source} differ in size: give one to them all with data.image_px,"
+            " such as (224,224)."
+        )
     if resized and not 0 < config.crop_share <= 1:
-        raise InputError(f"data.crop_share is {config.crop_share}: it must be above 0 and at most 1.")
+        raise InputError(
+            f"data.crop_share is {config.crop_share}: it must be above 0 and at most 1."
+        )
     shape = (*image_px, stored.channels)
-    order = np.random.default_rng(0).permutation(image_px[0] * image_px[1]) if config.permuted else None
+    order = (
+        np.random.default_rng(0).permutation(image_px[0] * image_px[1]) if config.permuted else None
+    )
 
     def decode(data):
         image = _decoded(data, stored.channels, image_px, config.crop_share if resized else None)
@@ -234,9 +268,18 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         split: LabelledImages(examples, indices, decode, shape, int(affordable * len(indices)))
         for split, (examples, indices) in chosen.items()
     }
-    divided = {split: hashlib.blake2b(indices.astype("<i8").tobytes()).hexdigest() for split, (_, indices) in chosen.items()}
+    divided = {
+        split: hashlib.blake2b(indices.astype("<i8").tobytes()).hexdigest()
+        for split, (_, indices) in chosen.items()
+    }
     delivered = [image_px, stored.channels, config.crop_share if resized else None, config.permuted]
-    return ImageSet(stored.classes, splits, stored.channels, image_px, digest([stored.digest, divided, delivered]))
+    return ImageSet(
+        stored.classes,
+        splits,
+        stored.channels,
+        image_px,
+        digest([stored.digest, divided, delivered]),
+    )
 
 
 def _chosen(stored, config):
@@ -251,15 +294,16 @@ def _chosen(stored, config):
             held = max(1, round(share * len(train))) if share else 0
             if held >= len(train):
                 raise InputError(
-                    f"{config.source} has {len(published['train'])} training images, which leaves none to train on once {split} "
-                    "is held out: add images, or lower data.validation_share."
+                    f"{config.source} has {len(published['train'])} training images, which leaves"
+                    f" none to train on once {split} is held out: add images, or lower"
+                    " data.validation_share."
                 )
             chosen[split] = published["train"], np.sort(train[:held])
             train = train[held:]
     if config.train_examples > len(train):
         raise InputError(
-            f"data.train_examples is {config.train_examples:,}, but {config.source} has only {len(train):,} left to train on: "
-            "lower it."
+            f"data.train_examples is {config.train_examples:,}, but {config.source} has only"
+            f" {len(train):,} left to train on: lower it."
         )
     chosen["train"] = published["train"], np.sort(train[: config.train_examples or None])
     return {split: chosen[split] for split in SPLITS}
@@ -267,11 +311,14 @@ def _chosen(stored, config):
 
 def digest(identity) -> str:
     """A hexadecimal digest of anything that JSON can say."""
-    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        json.dumps(identity, sort_keys=True).encode(), digest_size=16
+    ).hexdigest()
 
 
 def file_digests(files: Sequence[Path]) -> list[str]:
-    """What tells each file from a changed one: a digest of its bytes, or its size where all together exceed `HASHED_BYTES`."""
+    """What tells each file from a changed one: a digest of its bytes, or its size where all
+    together exceed `HASHED_BYTES`."""
     sizes = [file.stat().st_size for file in files]
     if sum(sizes) > HASHED_BYTES:
         return [str(size) for size in sizes]
@@ -292,20 +339,29 @@ def _chunks(indices):
 
 
 def _decoded(data, channels, image_px, crop_share):
-    """An encoded image as uint8 [height, width, channels] of `image_px`; `crop_share` None: it must have that size."""
+    """An encoded image as uint8 [height, width, channels] of `image_px`; `crop_share` None: it must
+    have that size."""
     height, width = image_px
     with small_image("", io.BytesIO(data)) as stored:
-        if crop_share is None and sorted(stored.size) != sorted((width, height)):  # told before memory is taken
+        if crop_share is None and sorted(stored.size) != sorted(
+            (width, height)
+        ):  # told before memory is taken
             raise _other_size(stored, image_px)
         picture = stored
         if "exif" in stored.info:  # Pillow turns TIFF upright by itself
             picture = ImageOps.exif_transpose(stored)
         picture = _with_channels(picture, channels)
     if crop_share is not None:
-        # What is resized is a window about the centre, which Pillow takes with fractions of a pixel.
+        # What is resized is a window about the centre, which Pillow takes with fractions of a
+        # pixel.
         scale = crop_share * min(picture.width / width, picture.height / height)
         left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
-        window = (max(left, 0), max(top, 0), min(picture.width - left, picture.width), min(picture.height - top, picture.height))
+        window = (
+            max(left, 0),
+            max(top, 0),
+            min(picture.width - left, picture.width),
+            min(picture.height - top, picture.height),
+        )
         picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=window)
     elif picture.size != (width, height):
         raise _other_size(picture, image_px)
@@ -314,8 +370,8 @@ def _decoded(data, channels, image_px, crop_share):
 
 def _other_size(picture, image_px):
     return InputError(
-        f"is {picture.height} x {picture.width} px where others are {image_px[0]} x {image_px[1]} px: give one size to them all with "
-        "data.image_px."
+        f"is {picture.height} x {picture.width} px where others are {image_px[0]} x {image_px[1]}"
+        " px: give one size to them all with data.image_px."
     )
 
 
@@ -329,5 +385,7 @@ def _with_channels(picture, channels):
             raise InputError("has numbers beyond 16 bits: save it with 8 bits a channel.")
         picture = Image.fromarray(((grey + 128) // 257).astype(np.uint8))  # 65535 is 255 times 257
     if picture.mode in ("P", "PA"):
-        picture = picture.convert("RGBA")  # a palette with transparency converts to this alone without a warning
+        picture = picture.convert(
+            "RGBA"
+        )  # a palette with transparency converts to this alone without a warning
     return picture.convert("L" if channels == 1 else "RGB")

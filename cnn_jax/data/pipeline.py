@@ -1,9 +1,11 @@
-"""From scenes to batches on the devices: decoded once, shuffled globally, sliced by process, read ahead.
+"""From scenes to batches on the devices: decoded once, shuffled globally, sliced by process, read
+ahead.
 
-Training sees *regions*: cut-outs somewhat larger than a crop, which the device turns, zooms and crops. Every scene is
-divided into cells no larger than a crop, and an epoch visits each cell of each scene once, so that large scenes count for more
-than small ones and no part is left out. Of a region only what its crop will see need be read. The step is the position: batch n is the
-same however often the run was interrupted.
+Training sees *regions*: cut-outs somewhat larger than a crop, which the device turns, zooms and
+crops. Every scene is divided into cells no larger than a crop, and an epoch visits each cell of
+each scene once, so that large scenes count for more than small ones and no part is left out. Of a
+region only what its crop will see need be read. The step is the position: batch n is the same
+however often the run was interrupted.
 """
 
 import collections
@@ -19,16 +21,19 @@ from grain.experimental import index_shuffle
 
 from cnn_jax.data.scenes import IGNORED, Scene
 
-READ_THREADS = 8  # reading and decoding release the interpreter; more threads than cores hide the disk
+READ_THREADS = (
+    8  # reading and decoding release the interpreter; more threads than cores hide the disk
+)
 
 
 class DecodedScenes(Sequence):
     """Scenes decoded at first use: `scenes[i]` is `(image uint8 [h, w, 3], mask uint8 [h, w])`.
 
-    Kept are `words(i)`, uint32 [h, w]: red, green, blue and class of a pixel are the four bytes of one word, the lowest first, so that
-    whatever moves pixels moves one array; image and mask are views of it. Results are kept until they fill `budget_bytes`. Of the
-    scenes beyond that, the last two used are kept besides, because evaluation takes many windows of one scene; the others are decoded
-    again. Threads may share it.
+    Kept are `words(i)`, uint32 [h, w]: red, green, blue and class of a pixel are the four bytes of
+    one word, the lowest first, so that whatever moves pixels moves one array; image and mask are
+    views of it. Results are kept until they fill `budget_bytes`. Of the scenes beyond that, the
+    last two used are kept besides, because evaluation takes many windows of one scene; the others
+    are decoded again. Threads may share it.
     """
 
     def __init__(self, scenes: Sequence[Scene], budget_bytes: float):
@@ -71,13 +76,15 @@ class DecodedScenes(Sequence):
 
 
 def image_and_mask(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Views of words uint32 [..., h, w]: the image uint8 [..., h, w, 3] and the mask uint8 [..., h, w]."""
+    """Views of words uint32 [..., h, w]: the image uint8 [..., h, w, 3] and the mask uint8 [..., h,
+    w]."""
     pixels = words[..., None].view(np.uint8)
     return pixels[..., :3], pixels[..., 3]
 
 
 def cell_bounds(size_px: int, cell_px: int) -> list[tuple[int, int]]:
-    """Divides a length into as few equal cells as are no longer than `cell_px`: half-open bounds that cover it exactly once."""
+    """Divides a length into as few equal cells as are no longer than `cell_px`: half-open bounds
+    that cover it exactly once."""
     cells = -(-size_px // cell_px)
     edges = [i * size_px // cells for i in range(cells + 1)]
     return list(itertools.pairwise(edges))
@@ -86,10 +93,11 @@ def cell_bounds(size_px: int, cell_px: int) -> list[tuple[int, int]]:
 class RegionSource(grain.sources.RandomAccessDataSource):
     """Random access to the training regions of scenes, one a cell.
 
-    An element holds `words` uint32 [height, width] of `region_px`, pixels as in `DecodedScenes.words`, with views of them as `image` and
-    `mask`; `cell_px` int32 [4] (top, left, bottom, right, half-open) is the cell in the region's coordinates; `extent_px` int32 [2] is
-    how much of the region, from its top left corner, holds scene: a smaller scene is padded, its image with its edge, its mask with
-    `IGNORED`.
+    An element holds `words` uint32 [height, width] of `region_px`, pixels as in
+    `DecodedScenes.words`, with views of them as `image` and `mask`; `cell_px` int32 [4] (top, left,
+    bottom, right, half-open) is the cell in the region's coordinates; `extent_px` int32 [2] is how
+    much of the region, from its top left corner, holds scene: a smaller scene is padded, its image
+    with its edge, its mask with `IGNORED`.
 
     Args:
         scenes: to take regions from.
@@ -104,7 +112,13 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         extent_px: of all elements, int32 [n, 2].
     """
 
-    def __init__(self, scenes: DecodedScenes, crop_px: tuple[int, int], region_px: tuple[int, int], windows=None):
+    def __init__(
+        self,
+        scenes: DecodedScenes,
+        crop_px: tuple[int, int],
+        region_px: tuple[int, int],
+        windows=None,
+    ):
         self.scenes, self.region_px, self.windows = scenes, region_px, windows
         cells = [
             (index, top, left, bottom, right)
@@ -115,7 +129,9 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         cells, region = np.array(cells, np.int32), np.array(region_px, np.int32)
         self.scene = cells[:, 0]
         sizes = np.array([(s.height_px, s.width_px) for s in scenes.scenes], np.int32)[self.scene]
-        self.corner_px = np.clip((cells[:, 1:3] + cells[:, 3:] - region) // 2, 0, np.maximum(sizes - region, 0))
+        self.corner_px = np.clip(
+            (cells[:, 1:3] + cells[:, 3:] - region) // 2, 0, np.maximum(sizes - region, 0)
+        )
         self.cell_px = cells[:, 1:] - np.tile(self.corner_px, 2)
         self.extent_px = np.minimum(region, sizes - self.corner_px)
 
@@ -130,9 +146,10 @@ class RegionSource(grain.sources.RandomAccessDataSource):
     def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
         """Several elements, stacked, without the views.
 
-        With `positions` uint32 [n] of the examples in the stream, and windows, the words are what each crop will see of its region, in
-        the top left corner of a room for the largest window, whose rest holds anything; `start` int32 [n] says how many places after
-        the first word the region's would lie.
+        With `positions` uint32 [n] of the examples in the stream, and windows, the words are what
+        each crop will see of its region, in the top left corner of a room for the largest window,
+        whose rest holds anything; `start` int32 [n] says how many places after the first word the
+        region's would lie.
         """
         keys = np.asarray(record_keys)
         cells, extents = self.cell_px[keys], self.extent_px[keys]
@@ -149,22 +166,29 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         for part, scene, (top, left), (height, width) in zip(
             words, self.scene[keys], corners.tolist(), sizes.tolist(), strict=True
         ):
-            part[:height, :width] = self.scenes.words(scene)[top : top + height, left : left + width]
+            part[:height, :width] = self.scenes.words(scene)[
+                top : top + height, left : left + width
+            ]
             if whole:
                 _pad(part, height, width)
         return {"words": words, **found}
 
 
 def _pad(words, height, width):
-    """Fills words outside [:height, :width]: the image's edge again, with `IGNORED` above it in the word."""
+    """Fills words outside [:height, :width]: the image's edge again, with `IGNORED` above it in the
+    word."""
     ignored = np.uint32(IGNORED << 24)
     words[:height, width:] = words[:height, width - 1 : width] | ignored
     words[height:] = words[height - 1 : height] | ignored
 
 
 def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The part of a scene from (y, x) with `size_px`; beyond the scene the image repeats its edge and the mask is `IGNORED`."""
-    image, mask = image[y : y + size_px[0], x : x + size_px[1]], mask[y : y + size_px[0], x : x + size_px[1]]
+    """The part of a scene from (y, x) with `size_px`; beyond the scene the image repeats its edge
+    and the mask is `IGNORED`."""
+    image, mask = (
+        image[y : y + size_px[0], x : x + size_px[1]],
+        mask[y : y + size_px[0], x : x + size_px[1]],
+    )
     down, right = size_px[0] - mask.shape[0], size_px[1] - mask.shape[1]
     if down or right:
         image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
@@ -173,27 +197,35 @@ def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.n
 
 
 def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """An array not yet written, begun where a CPU device takes it as it is; any other would be copied there once more."""
+    """An array not yet written, begun where a CPU device takes it as it is; any other would be
+    copied there once more."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     bytes_ = np.empty(size + 64, np.uint8)
     start = -bytes_.ctypes.data % 64
     return bytes_[start : start + size].view(dtype).reshape(shape)
 
 
-def training_batches(source, *, seed: int, batch_size: int, share: slice = slice(None)) -> grain.MapDataset:
-    """The endless sequence of training batches of one process: element n is batch n, a dict of arrays.
+def training_batches(
+    source, *, seed: int, batch_size: int, share: slice = slice(None)
+) -> grain.MapDataset:
+    """The endless sequence of training batches of one process: element n is batch n, a dict of
+    arrays.
 
-    Each epoch is shuffled anew over the whole source, then batches are divided among processes, so that what they read, one after the
-    other, is what one process would. Each example carries its `position` (uint32) in the stream, from which its augmentation follows.
+    Each epoch is shuffled anew over the whole source, then batches are divided among processes, so
+    that what they read, one after the other, is what one process would. Each example carries its
+    `position` (uint32) in the stream, from which its augmentation follows.
 
     Args:
-        source: random access to examples, which are dicts of arrays. One with a method `batch(indices, positions)`, which returns the
-            examples stacked, is asked for whole batches: small images are read many times as fast.
+        source: random access to examples, which are dicts of arrays. One with a method
+            `batch(indices, positions)`, which returns the examples stacked, is asked for whole
+            batches: small images are read many times as fast.
         seed: of the order.
         batch_size: over all processes.
         share: the part of each batch that this process reads.
     """
-    read = getattr(source, "batch", None) or (lambda numbers, _: stacked([source[number] for number in numbers]))
+    read = getattr(source, "batch", None) or (
+        lambda numbers, _: stacked([source[number] for number in numbers])
+    )
     number_at = shuffled(len(source), seed)
 
     def read_batch(n):
@@ -206,10 +238,11 @@ def training_batches(source, *, seed: int, batch_size: int, share: slice = slice
 
 
 def shuffled(length: int, seed: int) -> Callable[[int], int]:
-    """`position -> number` of an endless stream: each epoch holds 0 to `length` - 1 once, in an order of its own.
+    """`position -> number` of an endless stream: each epoch holds 0 to `length` - 1 once, in an
+    order of its own.
 
-    It is the order of `grain.MapDataset.range(length).seed(seed).shuffle().repeat()`, without Grain's objects about every number,
-    which took four times as long as the shuffling.
+    It is the order of `grain.MapDataset.range(length).seed(seed).shuffle().repeat()`, without
+    Grain's objects about every number, which took four times as long as the shuffling.
     """
     [first] = (
         np.random.SeedSequence([seed, 1]).generate_state(1).tolist()
@@ -227,8 +260,11 @@ def stacked(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
-def read_ahead(batches: grain.MapDataset, start: int, place: Callable, prefetch_batches: int) -> Iterator:
-    """Batches from number `start` on, read by threads and placed on the devices before they are asked for.
+def read_ahead(
+    batches: grain.MapDataset, start: int, place: Callable, prefetch_batches: int
+) -> Iterator:
+    """Batches from number `start` on, read by threads and placed on the devices before they are
+    asked for.
 
     Args:
         batches: element n is batch n.
@@ -236,7 +272,9 @@ def read_ahead(batches: grain.MapDataset, start: int, place: Callable, prefetch_
         place: puts a host batch on the devices.
         prefetch_batches: how many are read ahead on the host; two more lie on the devices.
     """
-    threads = min(READ_THREADS, prefetch_batches)  # Grain warns of threads that the buffer leaves without work
+    threads = min(
+        READ_THREADS, prefetch_batches
+    )  # Grain warns of threads that the buffer leaves without work
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch_batches)
     on_devices = batches[start:].to_iter_dataset(options).map(place)
     return iter(grain.experimental.ThreadPrefetchIterDataset(on_devices, prefetch_buffer_size=2))

@@ -1,10 +1,11 @@
 """Boundary IoU: how well the pixels near the borders of classes are found (Cheng et al., 2021).
 
-IoU is ruled by the inside of large regions; this counts, of each class, only its pixels within a distance of another class. As other
-figures it is a function of integer counts, so scenes add up.
+IoU is ruled by the inside of large regions; this counts, of each class, only its pixels within a
+distance of another class. As other figures it is a function of integer counts, so scenes add up.
 
-We differ from the authors' code in what lies outside: there an image is surrounded by background, so that a region cut by the edge
-of the image has a boundary there. Scenes are cut from a larger world at no border of anything: here the edge is no boundary.
+We differ from the authors' code in what lies outside: there an image is surrounded by background,
+so that a region cut by the edge of the image has a boundary there. Scenes are cut from a larger
+world at no border of anything: here the edge is no boundary.
 """
 
 import numpy as np
@@ -13,8 +14,8 @@ import scipy
 from cnn_jax.data.scenes import IGNORED
 
 STRIP_PX = 2**25
-"""So many pixels of a scene are counted at once, with the rows above and below that matter to them: beside its arguments
-`boundary_counts` takes less than 1 GiB, whatever the size of the scene."""
+"""So many pixels of a scene are counted at once, with the rows above and below that matter to them:
+beside its arguments `boundary_counts` takes less than 1 GiB, whatever the size of the scene."""
 
 
 def default_distance_px(height_px: int, width_px: int) -> int:
@@ -25,8 +26,9 @@ def default_distance_px(height_px: int, width_px: int) -> int:
 def boundary(mask, distance_px: int) -> np.ndarray:
     """Which pixels lie within a distance of a pixel of another class: bool `[height, width]`.
 
-    The distance is the greater of the vertical and the horizontal one (chessboard), as so many erosions by 3 x 3 pixels take away.
-    Ignored pixels are of no class: they are in no boundary, and make none.
+    The distance is the greater of the vertical and the horizontal one (chessboard), as so many
+    erosions by 3 x 3 pixels take away. Ignored pixels are of no class: they are in no boundary, and
+    make none.
 
     Args:
         mask: uint8 `[height, width]`, class indices or `IGNORED`.
@@ -35,8 +37,12 @@ def boundary(mask, distance_px: int) -> np.ndarray:
     mask = np.asarray(mask, np.uint8)
     ignored = mask == IGNORED
     size = 2 * distance_px + 1
-    least = scipy.ndimage.minimum_filter(mask, size, mode="nearest")  # ignored pixels are the greatest value, and here the least
-    greatest = scipy.ndimage.maximum_filter(np.where(ignored, np.uint8(0), mask), size, mode="nearest")
+    least = scipy.ndimage.minimum_filter(
+        mask, size, mode="nearest"
+    )  # ignored pixels are the greatest value, and here the least
+    greatest = scipy.ndimage.maximum_filter(
+        np.where(ignored, np.uint8(0), mask), size, mode="nearest"
+    )
     return (least != greatest) & ~ignored
 
 
@@ -45,7 +51,8 @@ def boundary_counts(truth, prediction, classes: int, distance_px: int | None = N
 
     Args:
         truth: uint8 `[height, width]`, class indices or `IGNORED`.
-        prediction: uint8 `[height, width]`. Where the truth is ignored it is ignored too: it counts nowhere and makes no boundary.
+        prediction: uint8 `[height, width]`. Where the truth is ignored it is ignored too: it counts
+            nowhere and makes no boundary.
         classes: their number.
         distance_px: None: 2% of the diagonal.
     """
@@ -53,12 +60,20 @@ def boundary_counts(truth, prediction, classes: int, distance_px: int | None = N
     height, width = truth.shape
     if distance_px is None:
         distance_px = default_distance_px(height, width)
-    rows = max(STRIP_PX // width, distance_px)  # no strip is less than a third of what is looked at for it
+    rows = max(
+        STRIP_PX // width, distance_px
+    )  # no strip is less than a third of what is looked at for it
     counts = np.zeros((classes, 2), np.int64)
     for top in range(0, height, rows):
         first = max(top - distance_px, 0)
         seen = slice(first, top + rows + distance_px)
-        counts += _strip_counts(truth[seen], prediction[seen], slice(top - first, top - first + rows), classes, distance_px)
+        counts += _strip_counts(
+            truth[seen],
+            prediction[seen],
+            slice(top - first, top - first + rows),
+            classes,
+            distance_px,
+        )
     return counts
 
 
@@ -77,7 +92,8 @@ def _strip_counts(truth, prediction, counted, classes, distance_px):
 
 
 def boundary_iou(counts) -> np.ndarray:
-    """Boundary IoU of each class, float64 `[classes]`; NaN for a class that has no boundary in truth or prediction.
+    """Boundary IoU of each class, float64 `[classes]`; NaN for a class that has no boundary in
+    truth or prediction.
 
     Args:
         counts: int64 `[classes, 2]`, of one scene or summed over scenes.

@@ -1,7 +1,7 @@
 """Calibration: whether a model is right as often as it is sure (Guo et al., 2017).
 
-Pixels are binned by their confidence, the probability of the class that is predicted. Counts and sums of bins add up over windows and
-scenes; every figure is a function of them.
+Pixels are binned by their confidence, the probability of the class that is predicted. Counts and
+sums of bins add up over windows and scenes; every figure is a function of them.
 """
 
 import jax.numpy as jnp
@@ -19,13 +19,15 @@ def calibration_counts(logits, labels, bins: int = BINS):
     Bin k holds confidences above k / bins, up to (k + 1) / bins.
 
     Args:
-        logits: float32 `[batch, height, width, classes]`; one logit is that of the second of two classes (sigmoid).
-        labels: int32 `[batch, height, width]`; values that are no class (such as `IGNORED`) are not counted.
+        logits: float32 `[batch, height, width, classes]`; one logit is that of the second of two
+            classes (sigmoid).
+        labels: int32 `[batch, height, width]`; values that are no class (such as `IGNORED`) are not
+            counted.
         bins: their number.
 
     Returns:
-        A dict of `[batch, bins]`: `count` int32, pixels; `confidence` float32, their sum of confidences; `correct` int32, how many
-        of them are right.
+        A dict of `[batch, bins]`: `count` int32, pixels; `confidence` float32, their sum of
+        confidences; `correct` int32, how many of them are right.
     """
     logits = class_logits(logits.astype(jnp.float32))
     batch, classes = logits.shape[0], logits.shape[-1]
@@ -36,13 +38,19 @@ def calibration_counts(logits, labels, bins: int = BINS):
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
     inside = (number[:, :, None] == jnp.arange(bins)).astype(jnp.float32)
     values = jnp.stack([jnp.ones_like(confidence), confidence, correct], axis=-1)
-    # One product of matrices, which CPUs do several times faster than sums; whole numbers are exact up to 16 million pixels.
+    # One product of matrices, which CPUs do several times faster than sums; whole numbers are exact
+    # up to 16 million pixels.
     sums = jnp.einsum("bpv,bpk->vbk", values, inside, precision="highest")
-    return {"count": sums[0].astype(jnp.int32), "confidence": sums[1], "correct": sums[2].astype(jnp.int32)}
+    return {
+        "count": sums[0].astype(jnp.int32),
+        "confidence": sums[1],
+        "correct": sums[2].astype(jnp.int32),
+    }
 
 
 def expected_calibration_error(count, confidence, correct) -> float:
-    """The distance between accuracy and mean confidence of a bin, averaged over all that was counted; NaN where nothing was.
+    """The distance between accuracy and mean confidence of a bin, averaged over all that was
+    counted; NaN where nothing was.
 
     Args:
         count: `[bins]`, how many fell into each.
@@ -52,4 +60,6 @@ def expected_calibration_error(count, confidence, correct) -> float:
     total = np.asarray(count).sum(dtype=np.int64)
     if not total:
         return float("nan")
-    return float(np.abs(np.asarray(correct, np.float64) - np.asarray(confidence, np.float64)).sum() / total)
+    return float(
+        np.abs(np.asarray(correct, np.float64) - np.asarray(confidence, np.float64)).sum() / total
+    )

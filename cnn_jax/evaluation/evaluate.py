@@ -13,7 +13,7 @@ from cnn_jax.data.pipeline import DecodedScenes, read_ahead
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import boundaries, metrics
 from cnn_jax.evaluation.calibration import calibration_counts
-from cnn_jax.evaluation.tiling import WindowSource, counted_part
+from cnn_jax.evaluation.windows import WindowSource, counted_part
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,10 @@ class Evaluation:
     Attributes:
         confusion: int64 `[scenes, classes, classes]`.
         loss: the mean over all counted pixels, weighted as in training; None where there are none.
-        calibration: `count`, `confidence` and `correct`, float64 `[bins]` each, over all scenes, as `calibration_counts` makes them.
-        boundary: int64 `[scenes, classes, 2]`, as `boundary_counts` makes them; None unless asked for.
+        calibration: `count`, `confidence` and `correct`, float64 `[bins]` each, over all scenes, as
+            `calibration_counts` makes them.
+        boundary: int64 `[scenes, classes, 2]`, as `boundary_counts` makes them; None unless asked
+            for.
     """
 
     confusion: np.ndarray
@@ -41,12 +43,15 @@ class Evaluation:
 def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
     """`(variables, batch) -> results`, to be compiled; one row of each result is one window.
 
-    Results: `confusion` int32 `[batch, classes, classes]`, `prediction` uint8 `[batch, height, width]`, `loss_sum` and
+    Results: `confusion` int32 `[batch, classes, classes]`, `prediction` uint8 `[batch, height,
+    width]`, `loss_sum` and
     `loss_count` float32 `[batch]`, and what `calibration_counts` gives, `[batch, bins]`.
     """
 
     def window_step(variables, batch):
-        logits = model.apply(variables, normalize(batch["image"].astype(jnp.float32) / 255), train=False)
+        logits = model.apply(
+            variables, normalize(batch["image"].astype(jnp.float32) / 255), train=False
+        )
         return window_results(logits, batch["mask"], loss, classes)
 
     return window_step
@@ -86,43 +91,62 @@ class SceneEvaluator:
     """
 
     def __init__(self, scenes: DecodedScenes, window_step, devices, config, classes: int):
-        self.scenes, self.window_step, self.devices, self.classes = scenes, window_step, devices, classes
-        self.batch_size = -(-config.batch_size // devices.count) * devices.count  # what no window fills is padded
+        self.scenes, self.window_step, self.devices, self.classes = (
+            scenes,
+            window_step,
+            devices,
+            classes,
+        )
+        self.batch_size = (
+            -(-config.batch_size // devices.count) * devices.count
+        )  # what no window fills is padded
         self.source = WindowSource(scenes, config.window_px, config.context_px)
 
     def _results(self, variables, source, check: Callable):
-        """Yields (number of the first window, results on the host) batch by batch; the last is padded with ignored windows."""
+        """Yields (number of the first window, results on the host) batch by batch; the last is
+        padded with ignored windows."""
         if not len(source):
             return
         share = self.devices.share(self.batch_size)
 
         def read(numbers):
             examples = [source[number] for number in numbers[share]]
-            return _padded(examples or [source[numbers[0]]], len(numbers[share]), share.stop - share.start)
+            return _padded(
+                examples or [source[numbers[0]]], len(numbers[share]), share.stop - share.start
+            )
 
         batches = grain.MapDataset.range(len(source)).batch(self.batch_size, batch_fn=read)
         waiting = None
-        for number, batch in enumerate(read_ahead(batches, 0, self.devices.place, prefetch_batches=2)):
+        for number, batch in enumerate(
+            read_ahead(batches, 0, self.devices.place, prefetch_batches=2)
+        ):
             check()
             results = self.window_step(variables, batch)
-            if waiting is not None:  # fetched one batch late, so that devices don't wait for the host
+            if (
+                waiting is not None
+            ):  # fetched one batch late, so that devices don't wait for the host
                 yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
             waiting = number * self.batch_size, results
         yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
 
     def evaluate(
-        self, variables, check: Callable = lambda: None, whole: Callable[[int, np.ndarray], None] | None = None
+        self,
+        variables,
+        check: Callable = lambda: None,
+        whole: Callable[[int, np.ndarray], None] | None = None,
     ) -> Evaluation:
         """Counts every pixel of every scene once.
 
         Args:
             variables: the model's.
             check: called before each batch; may raise to stop.
-            whole: called with each scene's number and whole prediction, uint8 `[height, width]`, one after the other; boundaries
-                are then counted too.
+            whole: called with each scene's number and whole prediction, uint8 `[height, width]`,
+                one after the other; boundaries are then counted too.
         """
         confusion = np.zeros((len(self.scenes), self.classes, self.classes), np.int64)
-        boundary = None if whole is None else np.zeros((len(self.scenes), self.classes, 2), np.int64)
+        boundary = (
+            None if whole is None else np.zeros((len(self.scenes), self.classes, 2), np.int64)
+        )
         calibration = {}
         loss_sum = loss_count = 0.0
         missing = Counter(scene for scene, _, _ in self.source.windows)
@@ -137,14 +161,18 @@ class SceneEvaluator:
                 _paste(prediction, results["prediction"][row], window)
                 missing[scene] -= 1
                 if not missing[scene]:
-                    boundary[scene] = boundaries.boundary_counts(self.scenes[scene][1], prediction, self.classes)
+                    boundary[scene] = boundaries.boundary_counts(
+                        self.scenes[scene][1], prediction, self.classes
+                    )
                     whole(scene, prediction)
                     prediction = None
             for key in ("count", "confidence", "correct"):
                 calibration[key] = calibration.get(key, 0) + results[key].sum(0, dtype=np.float64)
             loss_sum += float(results["loss_sum"].sum(dtype=np.float64))
             loss_count += float(results["loss_count"].sum(dtype=np.float64))
-        return Evaluation(confusion, loss_sum / loss_count if loss_count else None, calibration, boundary)
+        return Evaluation(
+            confusion, loss_sum / loss_count if loss_count else None, calibration, boundary
+        )
 
     def _blank(self, index):
         scene = self.scenes.scenes[index]
@@ -164,7 +192,9 @@ class SceneEvaluator:
 def _paste(whole, prediction, window):
     """Writes what a window counts into the prediction of its scene."""
     _, vertical, horizontal = window
-    whole[vertical.first : vertical.last, horizontal.first : horizontal.last] = prediction[counted_part(vertical, horizontal)]
+    whole[vertical.first : vertical.last, horizontal.first : horizontal.last] = prediction[
+        counted_part(vertical, horizontal)
+    ]
 
 
 class _Subset(grain.sources.RandomAccessDataSource):
@@ -179,7 +209,8 @@ class _Subset(grain.sources.RandomAccessDataSource):
 
 
 def _padded(examples, kept: int, size: int):
-    """The first `kept` examples as arrays `[size, ...]`; where there are fewer, ignored ones are added."""
+    """The first `kept` examples as arrays `[size, ...]`; where there are fewer, ignored ones are
+    added."""
     blank = {**examples[0], "mask": np.full_like(examples[0]["mask"], IGNORED)}
     examples = [*examples[:kept], *[blank] * (size - kept)]
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}

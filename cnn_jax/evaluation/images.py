@@ -17,11 +17,11 @@ from cnn_jax.data.pipeline import read_ahead
 class ImageEvaluation:
     """Predictions for a split, in its order.
 
-    `labels` and `predictions` int32 `[images]`; `probabilities` float32 `[images]`, what the model gives the class it predicts (of a
-    classic method its score);
-    `loss` the mean cross-entropy in nats, without class weights or label smoothing, so that runs with and without compare; None where
-    there are no images; `within_five` how many images have their class
-    among the five most probable.
+    `labels` and `predictions` int32 `[images]`; `probabilities` float32 `[images]`, what the model
+    gives the class it predicts (of a classic method its score); `loss` the mean cross-entropy in
+    nats, without class weights or label smoothing, so that runs with and without compare; None
+    where there are no images; `within_five` how many images have their class among the five most
+    probable.
     """
 
     classes: int
@@ -33,7 +33,8 @@ class ImageEvaluation:
 
     @property
     def total(self) -> np.ndarray:
-        """The confusion matrix, int64 `[classes, classes]`: rows truth, columns prediction, entries images."""
+        """The confusion matrix, int64 `[classes, classes]`: rows truth, columns prediction, entries
+        images."""
         pairs = self.labels.astype(np.int64) * self.classes + self.predictions
         return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
 
@@ -41,9 +42,10 @@ class ImageEvaluation:
 def make_image_step(model, normalize: Callable, classes: int):
     """`(variables, batch) -> results`, to be compiled; one row of each result is one image.
 
-    A batch holds `image` uint8 `[batch, height, width, channels]`, `label` int32 `[batch]` (-1: not counted) and `shift_px` int32
-    `[batch, 2]`, how far the image is moved down and to the right, zeros coming in. Results: `prediction` int32, `probability` and
-    `loss` (cross-entropy, nats) float32, `within_five` bool, all `[batch]`.
+    A batch holds `image` uint8 `[batch, height, width, channels]`, `label` int32 `[batch]` (-1: not
+    counted) and `shift_px` int32 `[batch, 2]`, how far the image is moved down and to the right,
+    zeros coming in. Results: `prediction` int32, `probability` and `loss` (cross-entropy, nats)
+    float32, `within_five` bool, all `[batch]`.
     """
 
     def image_step(variables, batch):
@@ -62,10 +64,13 @@ def make_image_step(model, normalize: Callable, classes: int):
 
 
 def shifted(image, shift_px):
-    """An image `[height, width, channels]` moved by `shift_px` (down, right; integers of either sign); zeros come in."""
+    """An image `[height, width, channels]` moved by `shift_px` (down, right; integers of either
+    sign); zeros come in."""
     height, width, _ = image.shape
     rows, columns = jnp.arange(height) - shift_px[0], jnp.arange(width) - shift_px[1]
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[
+        None, :
+    ]
     return jnp.where(inside[..., None], jnp.roll(image, (shift_px[0], shift_px[1]), (0, 1)), 0)
 
 
@@ -81,11 +86,19 @@ class ImageEvaluator:
     """
 
     def __init__(self, images: LabelledImages, image_step, devices, batch_size: int, classes: int):
-        self.images, self.image_step, self.devices, self.classes = images, image_step, devices, classes
+        self.images, self.image_step, self.devices, self.classes = (
+            images,
+            image_step,
+            devices,
+            classes,
+        )
         self.batch_size = -(-batch_size // devices.count) * devices.count
 
-    def evaluate(self, variables, check: Callable = lambda: None, shift_px: tuple[int, int] = (0, 0)) -> ImageEvaluation:
-        """Predicts every image once, moved by `shift_px` (down, right). `check` is called before each batch and may raise to stop."""
+    def evaluate(
+        self, variables, check: Callable = lambda: None, shift_px: tuple[int, int] = (0, 0)
+    ) -> ImageEvaluation:
+        """Predicts every image once, moved by `shift_px` (down, right). `check` is called before
+        each batch and may raise to stop."""
 
         count, share = len(self.images), self.devices.share(self.batch_size)
 
@@ -106,7 +119,9 @@ class ImageEvaluator:
             results.append(self.image_step(variables, batch))
             if len(results) > 1:  # fetched one batch late, so that devices don't wait for the host
                 results[-2] = jax.device_get(results[-2])
-        joined = {key: np.concatenate([np.asarray(r[key]) for r in results])[:count] for key in results[0]}
+        joined = {
+            key: np.concatenate([np.asarray(r[key]) for r in results])[:count] for key in results[0]
+        }
         return ImageEvaluation(
             self.classes,
             np.asarray(self.images.labels),

@@ -1,10 +1,11 @@
-"""Figures of merit from a confusion matrix. Every ratio is a function of integer counts, so nothing is averaged over batches.
+"""Figures of merit from a confusion matrix. Every ratio is a function of integer counts, so nothing
+is averaged over batches.
 
-A confusion matrix is int64 `[classes, classes]`: rows are the truth, columns the prediction, entries pixels, or images where whole
-images are classified.
+A confusion matrix is int64 `[classes, classes]`: rows are the truth, columns the prediction,
+entries pixels, or images where whole images are classified.
 
-"Present" classes are those that occur in truth or prediction; a class that is absent from both is not scored: it counts neither as 0
-nor as 1.
+"Present" classes are those that occur in truth or prediction; a class that is absent from both is
+not scored: it counts neither as 0 nor as 1.
 """
 
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ import numpy as np
 
 
 def class_logits(logits):
-    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0 and it, whose softmax is its sigmoid."""
+    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0
+    and it, whose softmax is its sigmoid."""
     if logits.shape[-1] > 1:
         return logits
     return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
@@ -22,7 +24,8 @@ def confusion(labels, predictions, classes: int):
     """Confusion matrices of a batch on the device: int32 `[batch, classes, classes]`.
 
     Args:
-        labels: integers `[batch, height, width]`; values from `classes` on (such as `IGNORED`) are not counted.
+        labels: integers `[batch, height, width]`; values from `classes` on (such as `IGNORED`) are
+            not counted.
         predictions: integers `[batch, height, width]` below `classes`.
         classes: their number.
     """
@@ -33,22 +36,30 @@ def confusion(labels, predictions, classes: int):
 
 def _ratio(numerator, denominator):
     """float64, NaN where the denominator is 0."""
-    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=np.asarray(denominator) > 0)
+    return np.divide(
+        numerator,
+        denominator,
+        out=np.full(np.shape(numerator), np.nan),
+        where=np.asarray(denominator) > 0,
+    )
 
 
 def iou(matrix) -> np.ndarray:
-    """Intersection over union (Jaccard index) of each class, float64 `[classes]`; NaN for a class that is not present."""
+    """Intersection over union (Jaccard index) of each class, float64 `[classes]`; NaN for a class
+    that is not present."""
     hits = np.diagonal(matrix)
     return _ratio(hits, matrix.sum(0) + matrix.sum(1) - hits)
 
 
 def dice(matrix) -> np.ndarray:
-    """Dice coefficient, which is F1, of each class, float64 `[classes]`; NaN for a class that is not present."""
+    """Dice coefficient, which is F1, of each class, float64 `[classes]`; NaN for a class that is
+    not present."""
     return _ratio(2 * np.diagonal(matrix), matrix.sum(0) + matrix.sum(1))
 
 
 def class_accuracy(matrix) -> np.ndarray:
-    """Share of each class's true pixels that are found (recall), float64 `[classes]`; NaN for a class without true pixels."""
+    """Share of each class's true pixels that are found (recall), float64 `[classes]`; NaN for a
+    class without true pixels."""
     return _ratio(np.diagonal(matrix), matrix.sum(1))
 
 
@@ -75,10 +86,11 @@ def miou(matrix) -> float:
 
 
 def scores(matrix, class_names, split: str) -> dict[str, float]:
-    """Everything above, keyed `split/name` and `split/name/class`. Figures that don't exist (a class not present) are None.
+    """Everything above, keyed `split/name` and `split/name/class`. Figures that don't exist (a
+    class not present) are None.
 
-    `miou` and `mean_dice` are means over the classes present in truth or prediction, `mean_class_accuracy` over those present in
-    truth.
+    `miou` and `mean_dice` are means over the classes present in truth or prediction,
+    `mean_class_accuracy` over those present in truth.
     """
     values = {
         "miou": miou(matrix),
@@ -87,16 +99,25 @@ def scores(matrix, class_names, split: str) -> dict[str, float]:
         "pixel_accuracy": pixel_accuracy(matrix),
         "mean_class_accuracy": mean_present(class_accuracy(matrix)),
     }
-    for kind, by_class in (("iou", iou(matrix)), ("dice", dice(matrix)), ("class_accuracy", class_accuracy(matrix))):
-        values |= {f"{kind}/{name}": float(value) for name, value in zip(class_names, by_class, strict=True)}
+    for kind, by_class in (
+        ("iou", iou(matrix)),
+        ("dice", dice(matrix)),
+        ("class_accuracy", class_accuracy(matrix)),
+    ):
+        values |= {
+            f"{kind}/{name}": float(value)
+            for name, value in zip(class_names, by_class, strict=True)
+        }
     return {f"{split}/{key}": None if np.isnan(value) else value for key, value in values.items()}
 
 
 def image_scores(matrix, class_names, split: str) -> dict[str, float]:
-    """What a confusion matrix of whole images says, keyed `split/name` and `split/name/class`; None for what doesn't exist.
+    """What a confusion matrix of whole images says, keyed `split/name` and `split/name/class`; None
+    for what doesn't exist.
 
-    `accuracy` is the share of images that are right (micro average), `mean_class_accuracy` the mean recall over the classes present
-    in truth, `mean_f1` the mean F1 over those present in truth or prediction.
+    `accuracy` is the share of images that are right (micro average), `mean_class_accuracy` the mean
+    recall over the classes present in truth, `mean_f1` the mean F1 over those present in truth or
+    prediction.
     """
     values = {
         "accuracy": pixel_accuracy(matrix),
@@ -104,5 +125,8 @@ def image_scores(matrix, class_names, split: str) -> dict[str, float]:
         "mean_f1": mean_present(dice(matrix)),
     }
     for kind, by_class in (("class_accuracy", class_accuracy(matrix)), ("f1", dice(matrix))):
-        values |= {f"{kind}/{name}": float(value) for name, value in zip(class_names, by_class, strict=True)}
+        values |= {
+            f"{kind}/{name}": float(value)
+            for name, value in zip(class_names, by_class, strict=True)
+        }
     return {f"{split}/{key}": None if np.isnan(value) else value for key, value in values.items()}

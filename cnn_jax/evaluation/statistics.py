@@ -8,28 +8,38 @@ import scipy  # imports its parts when they are first used; scipy.stats would ta
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """(mean, half the width of its Student t interval): the seeds are taken as independent draws from a normal distribution.
+    """(mean, half the width of its Student t interval): the seeds are taken as independent draws
+    from a normal distribution.
 
     One value has no interval: its half width is NaN.
     """
     values = np.asarray(values, float)
     if len(values) < 2:
         return float(values.mean()), math.nan
-    return float(values.mean()), float(scipy.special.stdtrit(len(values) - 1, (1 + confidence) / 2) * _standard_error(values))
+    return float(values.mean()), float(
+        scipy.special.stdtrit(len(values) - 1, (1 + confidence) / 2) * _standard_error(values)
+    )
 
 
 def bootstrap_interval(
-    confusions, statistic: Callable[[np.ndarray], float], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
+    confusions,
+    statistic: Callable[[np.ndarray], float],
+    *,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """(low, high): percentile bootstrap interval of a figure of a set of scenes (Efron, 1979).
 
-    Scenes are drawn with replacement, as many as there are; the figure is that of the sum of their confusion matrices. It says what
-    other scenes of the same kind might have given, with this model. Draws of which the figure does not exist are left out.
+    Scenes are drawn with replacement, as many as there are; the figure is that of the sum of their
+    confusion matrices. It says what other scenes of the same kind might have given, with this
+    model. Draws of which the figure does not exist are left out.
 
     One scene has no interval: both are NaN.
 
     Args:
-        confusions: int64 `[scenes, classes, classes]`, or `[scenes, ..., classes, classes]`, of which the statistic is of all.
+        confusions: int64 `[scenes, classes, classes]`, or `[scenes, ..., classes, classes]`, of
+            which the statistic is of all.
         statistic: of one confusion matrix, or of `[..., classes, classes]`, such as `metrics.miou`.
         confidence: the share of draws within.
         draws: their number.
@@ -41,7 +51,9 @@ def bootstrap_interval(
         return math.nan, math.nan
     times = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=draws)
     # One draw at a time: of 150 classes all of them at once are gigabytes.
-    values = np.array([statistic(np.tensordot(drawn, confusions, axes=1)) for drawn in times], np.float64)
+    values = np.array(
+        [statistic(np.tensordot(drawn, confusions, axes=1)) for drawn in times], np.float64
+    )
     values = values[np.isfinite(values)]
     if not values.size:
         return math.nan, math.nan
@@ -49,11 +61,14 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def paired_t_test(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> tuple[float, float, tuple[float, float]]:
-    """(mean of a - b, two-sided p, Student t interval of that mean), where values at the same place belong together.
+def paired_t_test(
+    a: Sequence[float], b: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, tuple[float, float]]:
+    """(mean of a - b, two-sided p, Student t interval of that mean), where values at the same place
+    belong together.
 
-    Differences that are all the same leave nothing to chance: p is 1 where they are zero, else 0, and the interval is the mean.
-    Fewer than two pairs have neither p nor interval: NaN.
+    Differences that are all the same leave nothing to chance: p is 1 where they are zero, else 0,
+    and the interval is the mean. Fewer than two pairs have neither p nor interval: NaN.
 
     Raises:
         ValueError: a and b are of different lengths.
@@ -62,7 +77,11 @@ def paired_t_test(a: Sequence[float], b: Sequence[float], confidence: float = 0.
         raise ValueError(f"{len(a)} and {len(b)} values are no pairs")
     differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     if len(differences) < 2:
-        return float(differences.mean()) if len(differences) else math.nan, math.nan, (math.nan, math.nan)
+        return (
+            float(differences.mean()) if len(differences) else math.nan,
+            math.nan,
+            (math.nan, math.nan),
+        )
     mean, half = mean_interval(differences, confidence)
     if half == 0:
         return mean, float(mean == 0), (mean, mean)
@@ -70,13 +89,17 @@ def paired_t_test(a: Sequence[float], b: Sequence[float], confidence: float = 0.
     return mean, float(p), (mean - half, mean + half)
 
 
-def blocked_t_test(table, one: int, other: int, confidence: float = 0.95) -> tuple[float, float, tuple[float, float]]:
-    """(mean of row `one` - row `other`, two-sided p, interval of that mean) in a table whose columns are blocks, such as seeds.
+def blocked_t_test(
+    table, one: int, other: int, confidence: float = 0.95
+) -> tuple[float, float, tuple[float, float]]:
+    """(mean of row `one` - row `other`, two-sided p, interval of that mean) in a table whose
+    columns are blocks, such as seeds.
 
-    The analysis of a randomised block design (Fisher, 1935): what is left of each value when its row's and its column's mean are taken
-    away estimates chance, from all rows together, with (rows - 1) * (columns - 1) degrees of freedom. Of two rows it is the paired t
-    test; of many it sees small differences in few columns, where that has two degrees of freedom, if chance is of one size in all
-    rows, which it assumes.
+    The analysis of a randomised block design (Fisher, 1935): what is left of each value when its
+    row's and its column's mean are taken away estimates chance, from all rows together, with (rows
+    - 1) * (columns - 1) degrees of freedom. Of two rows it is the paired t test; of many it sees
+    small differences in few columns, where that has two degrees of freedom, if chance is of one
+    size in all rows, which it assumes.
 
     Args:
         table: float64 `[rows, columns]`, two of each at least.
@@ -93,18 +116,25 @@ def blocked_t_test(table, one: int, other: int, confidence: float = 0.95) -> tup
     if error < 1e-15:
         return mean, float(abs(mean) < 1e-15), (mean, mean)
     half = float(scipy.special.stdtrit(freedom, (1 + confidence) / 2)) * error
-    return mean, float(2 * scipy.special.stdtr(freedom, -abs(mean) / error)), (mean - half, mean + half)
+    return (
+        mean,
+        float(2 * scipy.special.stdtr(freedom, -abs(mean) / error)),
+        (mean - half, mean + half),
+    )
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """P values corrected for their number: float64, in the order given (Holm, 1979).
 
-    To reject what stays below a level keeps the chance of any false rejection below it. A NaN stays one and does not count.
+    To reject what stays below a level keeps the chance of any false rejection below it. A NaN stays
+    one and does not count.
     """
     corrected = np.array(p_values, np.float64)
     tested = np.flatnonzero(~np.isnan(corrected))
     order = tested[np.argsort(corrected[tested], kind="stable")]
-    corrected[order] = np.minimum(np.maximum.accumulate(corrected[order] * np.arange(len(order), 0, -1)), 1)
+    corrected[order] = np.minimum(
+        np.maximum.accumulate(corrected[order] * np.arange(len(order), 0, -1)), 1
+    )
     return corrected
 
 

@@ -15,11 +15,14 @@ CONVOLVED = "convolved"
 """The name that results of convolutions carry, by which `training.remat` keeps them."""
 
 
-def within_output_stride(limit: int, reached: int, stride: int, dilation: int) -> tuple[int, int, int]:
-    """What becomes of a strided block where no map may be more than `limit` times smaller than the image (Chen et al., 2017).
+def within_output_stride(
+    limit: int, reached: int, stride: int, dilation: int
+) -> tuple[int, int, int]:
+    """What becomes of a strided block where no map may be more than `limit` times smaller than the
+    image (Chen et al., 2017).
 
-    A stride that would go beyond is left out, and what follows is dilated by as much instead: it then computes what it did, and the
-    values between.
+    A stride that would go beyond is left out, and what follows is dilated by as much instead: it
+    then computes what it did, and the values between.
 
     Args:
         limit: the largest output stride.
@@ -28,7 +31,8 @@ def within_output_stride(limit: int, reached: int, stride: int, dilation: int) -
         dilation: of what comes before its strided convolution.
 
     Returns:
-        (the stride it has, the dilation of its strided convolution, the dilation of all that follows).
+        (the stride it has, the dilation of its strided convolution, the dilation of all that
+        follows).
     """
     if reached * stride > limit:
         return 1, dilation, dilation * stride
@@ -38,8 +42,9 @@ def within_output_stride(limit: int, reached: int, stride: int, dilation: int) -
 class ConvolutionNormActivation(nn.Module):
     """Convolution, then normalisation, then activation, on `[batch, height, width, channels]`.
 
-    The convolution has a bias only where no normalisation follows (which would cancel it). Weights start as He et al. (2015), for
-    ReLU. Parameters are float32; the computation and the result have `dtype`.
+    The convolution has a bias only where no normalisation follows (which would cancel it). Weights
+    start as He et al. (2015), for ReLU. Parameters are float32; the computation and the result have
+    `dtype`.
 
     Attributes:
         features: channels of the result.
@@ -47,7 +52,8 @@ class ConvolutionNormActivation(nn.Module):
         stride: step of the kernel.
         dilation: distance between the kernel's taps.
         groups: channels are convolved in this many separate groups.
-        padding: SAME (TensorFlow's: the result has size / stride, rounded up), VALID (none), or a number of zeros on every side.
+        padding: SAME (TensorFlow's: the result has size / stride, rounded up), VALID (none), or a
+            number of zeros on every side.
         norm: batch, group or none.
         epsilon: added to the variance of the normalisation.
         activation: applied last; None for none.
@@ -69,7 +75,9 @@ class ConvolutionNormActivation(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        kernel_px = (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
+        kernel_px = (
+            (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
+        )
         x = Convolution(
             self.features,
             kernel_px,
@@ -83,6 +91,8 @@ class ConvolutionNormActivation(nn.Module):
             name="convolution",
         )(x)
         x = checkpoint_name(x, CONVOLVED)
-        norm = normalization(self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=self.epsilon)
+        norm = normalization(
+            self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=self.epsilon
+        )
         x = norm(name="norm")(x)
         return x if self.activation is None else self.activation(x)

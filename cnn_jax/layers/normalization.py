@@ -11,12 +11,15 @@ from cnn_jax.layers.batch_norm import BatchNorm
 NORMS = ("batch", "group", "none")
 
 
-def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None, epsilon: float = 1e-5):
+def normalization(
+    norm: str, *, train: bool, dtype, axis_name: str | None = None, epsilon: float = 1e-5
+):
     """A constructor of normalisation layers for maps `[batch, height, width, channels]`.
 
-    `batch` is BatchNorm (Ioffe and Szegedy, 2015), its running averages with momentum 0.9 so that runs of a thousand steps
-    settle; statistics are those of the whole batch, over all devices (under `pmap`, name the axis). `group` is GroupNorm (Wu and
-    He, 2018) with 16 channels a group where they divide. Statistics are computed in float32 whatever the dtype. `none` is the
+    `batch` is BatchNorm (Ioffe and Szegedy, 2015), its running averages with momentum 0.9 so that
+    runs of a thousand steps settle; statistics are those of the whole batch, over all devices
+    (under `pmap`, name the axis). `group` is GroupNorm (Wu and He, 2018) with 16 channels a group
+    where they divide. Statistics are computed in float32 whatever the dtype. `none` is the
     identity.
 
     Args:
@@ -30,7 +33,9 @@ def normalization(norm: str, *, train: bool, dtype, axis_name: str | None = None
         InputError: an unknown name.
     """
     if norm == "batch":
-        return functools.partial(BatchNorm, train=train, momentum=0.9, epsilon=epsilon, dtype=dtype, axis_name=axis_name)
+        return functools.partial(
+            BatchNorm, train=train, momentum=0.9, epsilon=epsilon, dtype=dtype, axis_name=axis_name
+        )
     if norm == "group":
         return functools.partial(_GroupNorm, epsilon=epsilon, dtype=dtype)
     if norm == "none":
@@ -45,4 +50,6 @@ class _GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         size = math.gcd(16, x.shape[-1])
-        return nn.GroupNorm(num_groups=None, group_size=size, epsilon=self.epsilon, dtype=self.dtype, name="norm")(x)
+        return nn.GroupNorm(
+            num_groups=None, group_size=size, epsilon=self.epsilon, dtype=self.dtype, name="norm"
+        )(x)

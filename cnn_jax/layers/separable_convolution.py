@@ -1,4 +1,5 @@
-"""Depthwise separable convolution: each channel's neighbourhood by itself, then the channels of each place together."""
+"""Depthwise separable convolution: each channel's neighbourhood by itself, then the channels of
+each place together."""
 
 import functools
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from cnn_jax.layers.taps import taps
 def depthwise_convolution(x, kernel, stride: int = 1, dilation: int = 1):
     """Convolves every channel with a kernel of its own, with padding "SAME".
 
-    It is the convolution with as many groups as channels. XLA's on a CPU takes 10 to 100 times as long as it should, so there it is
-    the sum of shifted products that the definition says: a training step of MobileNet at 32x32 takes a third of the time. Has a
-    first derivative in reverse mode only.
+    It is the convolution with as many groups as channels. XLA's on a CPU takes 10 to 100 times as
+    long as it should, so there it is the sum of shifted products that the definition says: a
+    training step of MobileNet at 32x32 takes a third of the time. Has a first derivative in reverse
+    mode only.
 
     Args:
         x: `[batch, height, width, channels]`.
@@ -29,7 +31,8 @@ def depthwise_convolution(x, kernel, stride: int = 1, dilation: int = 1):
         dilation: distance between the kernel's taps.
 
     Returns:
-        `[batch, height / stride, width / stride, channels]`, rounded up, of the dtype of x; summed in float32.
+        `[batch, height / stride, width / stride, channels]`, rounded up, of the dtype of x; summed
+        in float32.
     """
     return lax.platform_dependent(
         x,
@@ -45,15 +48,23 @@ def _forward(x, kernel, stride, dilation):
 
 def _backward(stride, dilation, inputs, gradient):
     def grouped(x, kernel, gradient):
-        return jax.vjp(functools.partial(_grouped, stride=stride, dilation=dilation), x, kernel)[1](gradient)
+        return jax.vjp(functools.partial(_grouped, stride=stride, dilation=dilation), x, kernel)[1](
+            gradient
+        )
 
     def shifted_products(x, kernel, gradient):
         (to_x,) = jax.vjp(lambda x: _shifted_products(x, kernel, stride, dilation), x)[1](gradient)
 
-        # XLA sums over batch, height and width at once slowly, and over images one after the other fast.
+        # XLA sums over batch, height and width at once slowly, and over images one after the other
+        # fast.
         def products(number):
-            image, gradient_ = (lax.dynamic_slice_in_dim(a, number, 1).astype(jnp.float32) for a in (x, gradient))
-            return [(place * gradient_)[0] for place in _places(image, kernel.shape[:2], stride, dilation)]
+            image, gradient_ = (
+                lax.dynamic_slice_in_dim(a, number, 1).astype(jnp.float32) for a in (x, gradient)
+            )
+            return [
+                (place * gradient_)[0]
+                for place in _places(image, kernel.shape[:2], stride, dilation)
+            ]
 
         def add(number, total):
             return [t + p for t, p in zip(total, products(number), strict=True)]
@@ -83,21 +94,26 @@ def _grouped(x, kernel, stride, dilation):
 def _shifted_products(x, kernel, stride, dilation):
     places = _places(x.astype(jnp.float32), kernel.shape[:2], stride, dilation)
     weights = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
-    return sum(place * weight for place, weight in zip(places, weights, strict=True)).astype(x.dtype)
+    return sum(place * weight for place, weight in zip(places, weights, strict=True)).astype(
+        x.dtype
+    )
 
 
 def _places(x, kernel_px, stride, dilation):
-    """What each element of the kernel meets at every position: as many maps of the result's size, row by row."""
+    """What each element of the kernel meets at every position: as many maps of the result's size,
+    row by row."""
     reaches = [(length - 1) * dilation + 1 for length in kernel_px]
     outside = lax.padtype_to_pads(x.shape[1:3], reaches, (stride, stride), "SAME")
     return taps(jnp.pad(x, ((0, 0), *outside, (0, 0))), kernel_px, stride, dilation)
 
 
 class SeparableConvolution(nn.Module):
-    """Depthwise, then pointwise (1x1) convolution of `[batch, height, width, channels]`, padded "SAME", without biases.
+    """Depthwise, then pointwise (1x1) convolution of `[batch, height, width, channels]`, padded
+    "SAME", without biases.
 
-    With an activation `between` the two, after a normalisation, it is MobileNet's (Howard et al., 2017); with neither it is
-    Xception's (Chollet, 2017). Parameters are float32; the computation and the result have `dtype`.
+    With an activation `between` the two, after a normalisation, it is MobileNet's (Howard et al.,
+    2017); with neither it is Xception's (Chollet, 2017). Parameters are float32; the computation
+    and the result have `dtype`.
 
     Attributes:
         features: channels of the result.
@@ -127,10 +143,18 @@ class SeparableConvolution(nn.Module):
     def __call__(self, x, *, train: bool):
         shape = (self.kernel_px, self.kernel_px, 1, x.shape[-1])
         kernel = self.param("depthwise_kernel", nn.initializers.he_normal(), shape)
-        x = depthwise_convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation)
+        x = depthwise_convolution(
+            x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation
+        )
         x = checkpoint_name(x, CONVOLVED)
         if self.between is not None:
-            norm = normalization(self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=self.epsilon)
+            norm = normalization(
+                self.norm,
+                train=train,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                epsilon=self.epsilon,
+            )
             x = self.between(norm(name="depthwise_norm")(x))
         return ConvolutionNormActivation(
             self.features,

@@ -1,22 +1,26 @@
-"""Squeeze and excitation: channels weighed by what the whole map holds (Hu, Shen, Sun, 2018), and places by their channels (Roy, Navab,
-Wachinger, 2018)."""
+"""Squeeze and excitation: channels weighed by what the whole map holds (Hu, Shen, Sun, 2018), and
+places by their channels (Roy, Navab, Wachinger, 2018)."""
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 
 class SqueezeExcitation(nn.Module):
-    """Multiplies each channel of `[batch, height, width, channels]` by a number between 0 and 1, computed from all channels' means.
+    """Multiplies each channel of `[batch, height, width, channels]` by a number between 0 and 1,
+    computed from all channels' means.
 
-    The means go through a hidden layer of `channels / reduction` units (at least one) with ReLU, then a layer with a sigmoid; both
-    have biases. All of that is float32, for a mean over many positions loses what bfloat16 rounds away; the result has the map's
-    shape and dtype. At first every number is near 1/2.
+    The means go through a hidden layer of `channels / reduction` units (at least one) with ReLU,
+    then a layer with a sigmoid; both have biases. All of that is float32, for a mean over many
+    positions loses what bfloat16 rounds away; the result has the map's shape and dtype. At first
+    every number is near 1/2.
 
-    With `spatial` each place is weighed too, by a sigmoid of a weighted sum of its channels, and the result is at each position the
-    larger of both (Roy et al. call it concurrent, max-out, and found it the best of the ways to join them in their 2019 article).
+    With `spatial` each place is weighed too, by a sigmoid of a weighted sum of its channels, and
+    the result is at each position the larger of both (Roy et al. call it concurrent, max-out, and
+    found it the best of the ways to join them in their 2019 article).
 
     Attributes:
-        reduction: how many times fewer units the hidden layer has than the map has channels (the paper's r).
+        reduction: how many times fewer units the hidden layer has than the map has channels (the
+            paper's r).
         spatial: whether places are weighed beside channels.
     """
 
@@ -32,5 +36,7 @@ class SqueezeExcitation(nn.Module):
         weighed = x * excitation[:, None, None].astype(x.dtype)
         if not self.spatial:
             return weighed
-        places = nn.sigmoid(nn.Dense(1, dtype=jnp.float32, name="spatial_excitation")(x.astype(jnp.float32)))
+        places = nn.sigmoid(
+            nn.Dense(1, dtype=jnp.float32, name="spatial_excitation")(x.astype(jnp.float32))
+        )
         return jnp.maximum(weighed, x * places.astype(x.dtype))

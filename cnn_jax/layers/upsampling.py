@@ -13,10 +13,12 @@ UPSAMPLINGS = ("transposed", "bilinear")
 
 
 class TransposedUpsampling(nn.Module):
-    """Transposed convolution with kernel 2 and stride 2: `[batch, h, w, c]` to `[batch, 2h, 2w, features]`.
+    """Transposed convolution with kernel 2 and stride 2: `[batch, h, w, c]` to `[batch, 2h, 2w,
+    features]`.
 
-    With a stride as large as the kernel no two results overlap, so it is one matrix product and a reshape. The kernel is
-    `[2, 2, c, features]` and gives what `flax.linen.ConvTranspose` gives with the same array.
+    With a stride as large as the kernel no two results overlap, so it is one matrix product and a
+    reshape. The kernel is `[2, 2, c, features]` and gives what `flax.linen.ConvTranspose` gives
+    with the same array.
     """
 
     features: int
@@ -25,27 +27,37 @@ class TransposedUpsampling(nn.Module):
     @nn.compact
     def __call__(self, x):
         batch, height, width, channels = x.shape
-        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=-2), (2, 2, channels, self.features))
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(in_axis=-2), (2, 2, channels, self.features)
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
         kernel = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(1, 1, channels, 4 * self.features)
-        y = convolve(x, kernel, (1, 1), "VALID").reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
+        y = (
+            convolve(x, kernel, (1, 1), "VALID")
+            .reshape(batch, height, width, 2, 2, self.features)
+            .swapaxes(2, 3)
+        )
         return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
 
 
-@functools.partial(jax.jit, static_argnames=("height_px", "width_px"))  # by its name the table of layers knows it
+@functools.partial(
+    jax.jit, static_argnames=("height_px", "width_px")
+)  # by its name the table of layers knows it
 def bilinear_resize(x, height_px: int, width_px: int):
-    """Bilinear interpolation of `[batch, height, width, channels]` to another size, places being the middles of their areas."""
+    """Bilinear interpolation of `[batch, height, width, channels]` to another size, places being
+    the middles of their areas."""
     return jax.image.resize(x, (x.shape[0], height_px, width_px, x.shape[-1]), "bilinear")
 
 
 class BilinearTransposedConvolution(nn.Module):
-    """Transposed convolution that enlarges `[batch, h, w, c]` to `[batch, factor * h, factor * w, features]`, and can learn to do
-    better than the bilinear interpolation that it begins as (Long et al., 2015).
+    """Transposed convolution that enlarges `[batch, h, w, c]` to `[batch, factor * h, factor * w,
+    features]`, and can learn to do better than the bilinear interpolation that it begins as (Long
+    et al., 2015).
 
-    The kernel is `[2 * factor, 2 * factor, c, features]`, float32 like the computation; at first each of the features is made of the
-    channel of the same number alone, so there should be as many. There is no bias. Beyond the edge lie zeros, towards which values
-    near the edge fall off.
+    The kernel is `[2 * factor, 2 * factor, c, features]`, float32 like the computation; at first
+    each of the features is made of the channel of the same number alone, so there should be as
+    many. There is no bias. Beyond the edge lie zeros, towards which values near the edge fall off.
 
     Attributes:
         features: channels of the result.
@@ -76,14 +88,17 @@ def _bilinear(key, shape, dtype=jnp.float32):
 
 
 class BilinearUpsampling(nn.Module):
-    """Bilinear interpolation to twice the size, then a 1x1 convolution: `[batch, h, w, c]` to `[batch, 2h, 2w, features]`."""
+    """Bilinear interpolation to twice the size, then a 1x1 convolution: `[batch, h, w, c]` to
+    `[batch, 2h, 2w, features]`."""
 
     features: int
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x):
-        x = Convolution(self.features, (1, 1), dtype=self.dtype, name="convolution")(x)  # first, for a quarter of the work
+        x = Convolution(self.features, (1, 1), dtype=self.dtype, name="convolution")(
+            x
+        )  # first, for a quarter of the work
         return bilinear_resize(x, 2 * x.shape[1], 2 * x.shape[2])
 
 

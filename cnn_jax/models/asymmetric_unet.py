@@ -1,7 +1,9 @@
-"""The asymmetric U-Net: a heavy encoder that weighs its channels, a bridge that looks at several scales, a light decoder.
+"""The asymmetric U-Net: a heavy encoder that weighs its channels, a bridge that looks at several
+scales, a light decoder.
 
-A course's proposal, published without figures. Read as U-Net (Ronneberger et al., 2015) with Squeeze-and-Excitation (Hu et al., 2018)
-in the encoder, ASPP (Chen et al., 2017) as the bridge, and half of the decoder taken away.
+A course's proposal, published without figures. Read as U-Net (Ronneberger et al., 2015) with
+Squeeze-and-Excitation (Hu et al., 2018) in the encoder, ASPP (Chen et al., 2017) as the bridge, and
+half of the decoder taken away.
 """
 
 import functools
@@ -22,22 +24,29 @@ SQUEEZE_EXCITATIONS = ("none", "channel", "concurrent")
 
 
 class AsymmetricUNet(nn.Module):
-    """The asymmetric U-Net: `[batch, height, width, channels]` to float32 logits `[batch, height, width, num_classes]`.
+    """The asymmetric U-Net: `[batch, height, width, channels]` to float32 logits `[batch, height,
+    width, num_classes]`.
 
-    Encoder: stages of two 3x3 convolutions and squeeze and excitation, 64, 128, 256 and 512 channels, each followed by pooling.
-    Bridge: ASPP of 256 channels. Decoder: a stage is one 3x3 convolution with half the channels of the encoder's stage at its size.
+    Encoder: stages of two 3x3 convolutions and squeeze and excitation, 64, 128, 256 and 512
+    channels, each followed by pooling.
+    Bridge: ASPP of 256 channels. Decoder: a stage is one 3x3 convolution with half the channels of
+    the encoder's stage at its size.
     Every part can be switched off; with all three off it is `UNet`. Sizes are carried as there.
 
     Attributes:
         num_classes: classes to tell apart.
         base_width: channels of the first stage; each further stage has twice as many.
         depth: how many times the resolution is halved.
-        squeeze_excitation: of each encoder stage: none, channel (the paper's), or concurrent (channel and place; Roy et al., 2018).
+        squeeze_excitation: of each encoder stage: none, channel (the paper's), or concurrent
+            (channel and place; Roy et al., 2018).
         reduction: how many times fewer units its hidden layer has than the stage has channels.
-        aspp: bridge of ASPP with a quarter of the channels; False: two 3x3 convolutions with all of them, as in U-Net.
-        rates: dilation rates of ASPP; empty: they follow the size of a training crop's map, 2, 4 and 6 for 144x256 px.
+        aspp: bridge of ASPP with a quarter of the channels; False: two 3x3 convolutions with all of
+            them, as in U-Net.
+        rates: dilation rates of ASPP; empty: they follow the size of a training crop's map, 2, 4
+            and 6 for 144x256 px.
         dropout: share of the bridge's values dropped in training.
-        asymmetry: the light decoder; False: U-Net's, two convolutions with as many channels as the encoder.
+        asymmetry: the light decoder; False: U-Net's, two convolutions with as many channels as the
+            encoder.
         norm: batch, group or none.
         upsampling: transposed (convolution) or bilinear.
         skips: False cuts the connections from encoder to decoder, to see what they are worth.
@@ -78,13 +87,21 @@ class AsymmetricUNet(nn.Module):
             x = stage(x, f"encoder_{level}", self.base_width * 2**level)
             if self.squeeze_excitation != "none":
                 spatial = self.squeeze_excitation == "concurrent"
-                x = SqueezeExcitation(self.reduction, spatial, name=f"encoder_{level}_squeeze_excitation")(x)
+                x = SqueezeExcitation(
+                    self.reduction, spatial, name=f"encoder_{level}_squeeze_excitation"
+                )(x)
             skips.append(x)
             x = max_pool(x)
         if self.aspp:
             map_px = [-(-size // 2**self.depth) for size in self.crop_px or images.shape[1:3]]
             features = max(self.base_width * 2**self.depth // 4, 1)
-            x = ASPP(features, self.rates or rates_for(map_px), dropout=self.dropout, name="bridge", **options)(x, train=train)
+            x = ASPP(
+                features,
+                self.rates or rates_for(map_px),
+                dropout=self.dropout,
+                name="bridge",
+                **options,
+            )(x, train=train)
         else:
             x = stage(x, "bridge", self.base_width * 2**self.depth)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -92,9 +109,13 @@ class AsymmetricUNet(nn.Module):
             features, skip = self.base_width * 2**level, skips[level]
             if self.asymmetry:
                 features = max(features // 2, 1)
-            x = upsampling(self.upsampling)(features, dtype=self.dtype, name=f"decoder_{level}_upsampling")(x)
+            x = upsampling(self.upsampling)(
+                features, dtype=self.dtype, name=f"decoder_{level}_upsampling"
+            )(x)
             x = x[:, : skip.shape[1], : skip.shape[2]]
             if self.skips:
                 x = jnp.concatenate([skip, x], axis=-1)
             x = stage(x, f"decoder_{level}", features, convolutions=1 if self.asymmetry else 2)
-        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+            x.astype(jnp.float32)
+        )

@@ -1,4 +1,5 @@
-"""Every architecture that classifies whole images, by name; those that hand out feature maps serve as encoders of segmenters."""
+"""Every architecture that classifies whole images, by name; those that hand out feature maps serve
+as encoders of segmenters."""
 
 import functools
 
@@ -35,7 +36,9 @@ CLASSIFIERS = {
     "xception": Xception,
     "mobilenet": MobileNet,
     "mobilenet_v2": MobileNetV2,
-    "resnet18": functools.partial(ResNet, depth=18, downsample_in="3x3"),  # which its blocks, having no 1x1, don't read
+    "resnet18": functools.partial(
+        ResNet, depth=18, downsample_in="3x3"
+    ),  # which its blocks, having no 1x1, don't read
     "resnet34": functools.partial(ResNet, depth=34, downsample_in="3x3"),
     "resnet50": functools.partial(ResNet, depth=50),
     "resnet101": functools.partial(ResNet, depth=101),

@@ -19,12 +19,13 @@ DENSE_ACTIVATIONS = {
 
 
 class CNN(nn.Module):
-    """Convolutions, some followed by 2x2 max pooling, then dense layers: `[batch, height, width, channels]` to float32 logits
-    `[batch, num_classes]`.
+    """Convolutions, some followed by 2x2 max pooling, then dense layers: `[batch, height, width,
+    channels]` to float32 logits `[batch, num_classes]`.
 
-    The defaults are a small modern network for MNIST and Fashion-MNIST (197,674 trainable parameters on 28x28x1 and ten classes):
-    two stages of two 3x3 convolutions, each with BatchNorm (Ioffe and Szegedy, 2015) and ReLU, then 128 units and dropout. With
-    another choice of its fields it is the course's models, `COURSE_CNN` and its kin.
+    The defaults are a small modern network for MNIST and Fashion-MNIST (197,674 trainable
+    parameters on 28x28x1 and ten classes): two stages of two 3x3 convolutions, each with BatchNorm
+    (Ioffe and Szegedy, 2015) and ReLU, then 128 units and dropout. With another choice of its
+    fields it is the course's models, `COURSE_CNN` and its kin.
 
     Feature maps are the last at each stride: 1, 2, 4, ..., one more for every pooling.
 
@@ -32,10 +33,12 @@ class CNN(nn.Module):
         num_classes: classes to tell apart.
         widths: filters of each convolution.
         kernel_px: height and width of every convolution's kernel.
-        padding: SAME (zeros around a map keep its size; pooling rounds up) or VALID (each convolution shrinks it; pooling rounds down).
+        padding: SAME (zeros around a map keep its size; pooling rounds up) or VALID (each
+            convolution shrinks it; pooling rounds down).
         pool_after: numbers, from 1, of the convolutions that 2x2 max pooling follows.
         norm: batch, group or none.
-        global_average: hand each channel's mean to the dense layers, not every value of the last map.
+        global_average: hand each channel's mean to the dense layers, not every value of the last
+            map.
         dense: units of each dense layer before the logits.
         dense_activation: relu or tanh, of the dense layers; convolutions have relu.
         dropout: share of the values before the logits dropped in training.
@@ -69,15 +72,16 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride: `[batch, h, w, c]`}.
+        """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride:
+        `[batch, h, w, c]`}.
 
         Raises:
             InputError: `pool_after` names a convolution that `widths` doesn't have.
         """
         if max(self.pool_after, default=0) > len(self.widths):
             raise InputError(
-                f"pool_after is {self.pool_after}, but widths={self.widths} makes {len(self.widths)} convolutions; "
-                "name only those."
+                f"pool_after is {self.pool_after}, but widths={self.widths} makes"
+                f" {len(self.widths)} convolutions; name only those."
             )
         block = functools.partial(
             ConvolutionNormActivation,
@@ -100,7 +104,11 @@ class CNN(nn.Module):
         x = x.mean((1, 2)) if self.global_average else x.reshape(x.shape[0], -1)
         activation, kernel_init = DENSE_ACTIVATIONS[self.dense_activation]
         for number, width in enumerate(self.dense, 1):
-            x = activation(nn.Dense(width, kernel_init=kernel_init, dtype=self.dtype, name=f"dense_{number}")(x))
+            x = activation(
+                nn.Dense(width, kernel_init=kernel_init, dtype=self.dtype, name=f"dense_{number}")(
+                    x
+                )
+            )
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(x.astype(jnp.float32))
 
@@ -117,7 +125,9 @@ COURSE_CNN = functools.partial(
     dense_activation="tanh",
     dropout=0.0,
 )
-"""The course's first convolutional network: 64 filters of 3x3, ReLU, flattened, logits; 433,290 parameters on 28x28x1.
+"""The course's first convolutional network: 64 filters of 3x3, ReLU, flattened, logits; 433,290
+parameters on 28x28x1.
 
-Its second has `dense=(15,)` between (649,775 parameters), its third `pool_after=(1,)` as well (163,055).
+Its second has `dense=(15,)` between (649,775 parameters), its third `pool_after=(1,)` as well
+(163,055).
 """

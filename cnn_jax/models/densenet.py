@@ -1,4 +1,5 @@
-"""Densely Connected Convolutional Networks (Huang, Liu, van der Maaten, Weinberger, 2017): DenseNet-BC for ImageNet."""
+"""Densely Connected Convolutional Networks (Huang, Liu, van der Maaten, Weinberger, 2017):
+DenseNet-BC for ImageNet."""
 
 import functools
 from dataclasses import field
@@ -16,20 +17,23 @@ LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
 
 
 class DenseNet(nn.Module):
-    """DenseNet: images `[batch, height, width, channels]` of any size to float32 logits `[batch, num_classes]`.
+    """DenseNet: images `[batch, height, width, channels]` of any size to float32 logits `[batch,
+    num_classes]`.
 
-    Every layer adds `growth` channels to a map that all later layers of its block see whole. Between blocks a transition halves
-    the channels and the size. With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (2, 4, 8,
-    16, 32 by default; each block's whole map, normalised), and has no head.
+    Every layer adds `growth` channels to a map that all later layers of its block see whole.
+    Between blocks a transition halves the channels and the size. With `feature_maps=True` it
+    returns `{stride: map}` instead, the last map at each stride (2, 4, 8, 16, 32 by default; each
+    block's whole map, normalised), and has no head.
 
-    Differs from the paper where sizes are odd: transitions round them up. They also pool before their convolution, which gives the
-    same map for a quarter of the work.
+    Differs from the paper where sizes are odd: transitions round them up. They also pool before
+    their convolution, which gives the same map for a quarter of the work.
 
     Attributes:
         num_classes: classes to tell apart.
         depth: convolutions and the head: 121, 169 or 201.
         growth: channels that each layer adds (the paper's k); the stem makes twice as many.
-        stem: imagenet (7x7 stride 2, then 3x3 max pooling, stride 2) or small (3x3 stride 1, for images of some 32 px).
+        stem: imagenet (7x7 stride 2, then 3x3 max pooling, stride 2) or small (3x3 stride 1, for
+            images of some 32 px).
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
@@ -46,11 +50,13 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        convolution = functools.partial(Convolution, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
+        convolution = functools.partial(
+            Convolution, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype
+        )
         norm = normalization("batch", train=train, dtype=self.dtype, axis_name=self.axis_name)
 
-        # Unlike in most architectures, normalisation and activation come before the convolution: each layer sees the same
-        # channels as those before it, but scales them for itself.
+        # Unlike in most architectures, normalisation and activation come before the convolution:
+        # each layer sees the same channels as those before it, but scales them for itself.
         def layer(x, name):
             y = nn.relu(norm(name=f"{name}_norm_1")(x))
             y = convolution(4 * self.growth, (1, 1), name=f"{name}_convolution_1")(y)
@@ -61,7 +67,9 @@ class DenseNet(nn.Module):
         maps = {}
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
-            x = convolution(2 * self.growth, (7, 7), strides=2, padding=3, name="stem_convolution")(x)
+            x = convolution(2 * self.growth, (7, 7), strides=2, padding=3, name="stem_convolution")(
+                x
+            )
             x = maps[2] = nn.relu(norm(name="stem_norm")(x))
             x = max_pool(x, 3, stride=2, padding=1)
             output_stride = 4
@@ -73,7 +81,9 @@ class DenseNet(nn.Module):
         for block, layers in enumerate(LAYERS[self.depth], start=1):
             if block > 1:
                 x = average_pool(x)
-                x = convolution(x.shape[-1] // 2, (1, 1), name=f"transition_{block - 1}_convolution")(x)
+                x = convolution(
+                    x.shape[-1] // 2, (1, 1), name=f"transition_{block - 1}_convolution"
+                )(x)
                 output_stride *= 2
             for number in range(1, layers + 1):
                 x = layer(x, f"block_{block}_layer_{number}")

@@ -1,4 +1,4 @@
-"""U-Net's decoder on the trunk of a classification network."""
+"""U-Net's decoder on the backbone of a classification network."""
 
 import functools
 from dataclasses import field
@@ -14,18 +14,21 @@ from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 
 
 class EncoderUNet(nn.Module):
-    """U-Net with a classifier as its encoder: `[batch, height, width, channels]` to float32 logits `[batch, height, width, num_classes]`.
+    """U-Net with a classifier as its encoder: `[batch, height, width, channels]` to float32 logits
+    `[batch, height, width, num_classes]`.
 
-    The encoder's last map at each output stride is a skip; from the deepest on, each stage enlarges the map (bilinear) to the next
-    skip's size, joins the two and convolves twice. Where the trunk has no map at the image's own size, a last stage without a skip
-    gets there. It is the U-Net of segmentation_models.pytorch, but for the bilinear enlargement (theirs repeats pixels) and the 1x1 head
-    (theirs is 3x3).
+    The encoder's last map at each output stride is a skip; from the deepest on, each stage enlarges
+    the map (bilinear) to the next skip's size, joins the two and convolves twice. Where the backbone
+    has no map at the image's own size, a last stage without a skip gets there. It is the U-Net of
+    segmentation_models.pytorch, but for the bilinear enlargement (theirs repeats pixels) and the
+    1x1 head (theirs is 3x3).
 
     Attributes:
         num_classes: classes to tell apart.
-        encoder: the trunk: a classifier that halves the resolution stage by stage.
-        encoder_width: multiplies the trunk's channels, where it has a width.
-        decoder_widths: channels of the decoder's stages, the deepest first; the last value serves all that are left.
+        encoder: the backbone: a classifier that halves the resolution stage by stage.
+        encoder_width: multiplies the backbone's channels, where it has a width.
+        decoder_widths: channels of the decoder's stages, the deepest first; the last value serves
+            all that are left.
         norm: batch or group.
         skips: False cuts the connections from encoder to decoder, to see what they are worth.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -35,7 +38,9 @@ class EncoderUNet(nn.Module):
     num_classes: int
     encoder: str = field(default="resnet34", metadata={"choices": ENCODERS})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
-    decoder_widths: tuple[int, ...] = field(default=(256, 128, 64, 32, 16), metadata={"at_least": 1})
+    decoder_widths: tuple[int, ...] = field(
+        default=(256, 128, 64, 32, 16), metadata={"at_least": 1}
+    )
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     skips: bool = True
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
@@ -44,12 +49,14 @@ class EncoderUNet(nn.Module):
     @nn.compact
     def __call__(self, images, *, train: bool):
         if not self.decoder_widths:
-            raise InputError("model.decoder_widths is empty; give the channels of one stage at least.")
+            raise InputError(
+                "model.decoder_widths is empty; give the channels of one stage at least."
+            )
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         block = functools.partial(ConvolutionNormActivation, **options)
-        trunk = encoder(self.encoder, width=self.encoder_width, **options)
-        inputs = enlarged(images, trunk.least_px)
-        maps = trunk(inputs, train=train, feature_maps=True)
+        backbone = encoder(self.encoder, width=self.encoder_width, **options)
+        inputs = enlarged(images, backbone.least_px)
+        maps = backbone(inputs, train=train, feature_maps=True)
         deepest, *skips = sorted(maps, reverse=True)
         x = maps[deepest]
         for stage, stride in enumerate([*skips, *([] if 1 in maps else [1])]):
@@ -61,4 +68,6 @@ class EncoderUNet(nn.Module):
             x = block(features, name=f"decoder_{stride}_convolution_1")(x, train=train)
             x = block(features, name=f"decoder_{stride}_convolution_2")(x, train=train)
         x = x[:, : images.shape[1], : images.shape[2]]
-        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+            x.astype(jnp.float32)
+        )

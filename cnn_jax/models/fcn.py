@@ -1,4 +1,5 @@
-"""Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell, 2015), and their dilated descendant."""
+"""Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell, 2015), and
+their dilated descendant."""
 
 from dataclasses import field
 
@@ -15,16 +16,18 @@ from cnn_jax.models.encoders import DILATED_ENCODERS, encoder, enlarged
 
 
 class FCN(nn.Module):
-    """FCN-32s, -16s and -8s on VGG-16: `[batch, height, width, channels]` to float32 logits `[batch, height, width, num_classes]`.
+    """FCN-32s, -16s and -8s on VGG-16: `[batch, height, width, channels]` to float32 logits
+    `[batch, height, width, num_classes]`.
 
-    VGG-16's dense layers as convolutions, 7x7 and 1x1; class scores at stride 32, and of the maps at strides 16 and 8; coarser scores
-    enlarged by transposed convolutions that begin as bilinear interpolation, and added to finer ones. FCN-8s with 21 classes has
-    134,489,759 parameters.
+    VGG-16's dense layers as convolutions, 7x7 and 1x1; class scores at stride 32, and of the maps
+    at strides 16 and 8; coarser scores enlarged by transposed convolutions that begin as bilinear
+    interpolation, and added to finer ones. FCN-8s with 21 classes has 134,489,759 parameters.
 
-    Differs from the paper in padding every convolution instead of the image by 100 pixels (the sizes come out alike, and the border
-    is not mostly zeros), in carrying sizes that 32 doesn't divide (pooling rounds up, enlarged scores are cut), in its optional
-    normalisation, and in being trained in one stage with all parameters, including the last enlargement, free. Score layers start at
-    zero there, and random here.
+    Differs from the paper in padding every convolution instead of the image by 100 pixels (the
+    sizes come out alike, and the border is not mostly zeros), in carrying sizes that 32 doesn't
+    divide (pooling rounds up, enlarged scores are cut), in its optional normalisation, and in being
+    trained in one stage with all parameters, including the last enlargement, free. Score layers
+    start at zero there, and random here.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -54,7 +57,9 @@ class FCN(nn.Module):
         maps = encoder("vgg16", width=self.width, **options)(images, train=train, feature_maps=True)
 
         def score(x, name):
-            return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name=name)(x.astype(jnp.float32))
+            return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name=name)(
+                x.astype(jnp.float32)
+            )
 
         def enlarge(x, factor, name, size):
             x = BilinearTransposedConvolution(self.num_classes, factor, name=name)(x)
@@ -62,7 +67,9 @@ class FCN(nn.Module):
 
         x = maps[32]
         for number, kernel_px in ((1, 7), (2, 1)):
-            x = ConvolutionNormActivation(self.dense_width, kernel_px, name=f"dense_{number}", **options)(x, train=train)
+            x = ConvolutionNormActivation(
+                self.dense_width, kernel_px, name=f"dense_{number}", **options
+            )(x, train=train)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x, reached = score(x, "score_32"), 32
         while reached > self.stride:
@@ -76,18 +83,21 @@ class FCN(nn.Module):
 
 
 class DilatedFCN(nn.Module):
-    """The FCN of today's libraries: `[batch, height, width, channels]` to float32 logits `[batch, height, width, num_classes]`.
+    """The FCN of today's libraries: `[batch, height, width, channels]` to float32 logits `[batch,
+    height, width, num_classes]`.
 
-    A dilated trunk instead of skips, a 3x3 convolution to a quarter of its channels, dropout, scores, enlarged to the image (bilinear).
-    With ResNet-50, the auxiliary head and 21 classes it has the 35,322,218 parameters of torchvision's FCN-ResNet50.
+    A dilated backbone instead of skips, a 3x3 convolution to a quarter of its channels, dropout,
+    scores, enlarged to the image (bilinear). With ResNet-50, the auxiliary head and 21 classes it
+    has the 35,322,218 parameters of torchvision's FCN-ResNet50.
 
     Attributes:
         num_classes: classes to tell apart.
-        encoder: the trunk: a classifier that can dilate.
-        encoder_width: multiplies the trunk's channels.
+        encoder: the backbone: a classifier that can dilate.
+        encoder_width: multiplies the backbone's channels.
         output_stride: ratio of the image's side to the last map's, 8 or 16.
         dropout: share of the 3x3 convolution's values dropped in training.
-        auxiliary_weight: what the loss of a second head, on the map before the last stage, weighs in training; 0: no such head.
+        auxiliary_weight: what the loss of a second head, on the map before the last stage, weighs
+            in training; 0: no such head.
         norm: batch or group.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
@@ -106,11 +116,17 @@ class DilatedFCN(nn.Module):
     @nn.compact
     def __call__(self, images, *, train: bool):
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
-        trunk = encoder(self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options)
-        maps = trunk(enlarged(images, trunk.least_px), train=train, feature_maps=True)
+        backbone = encoder(
+            self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options
+        )
+        maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         x = maps[max(maps)]
-        x = ConvolutionNormActivation(max(x.shape[-1] // 4, 1), name="convolution", **options)(x, train=train)
+        x = ConvolutionNormActivation(max(x.shape[-1] // 4, 1), name="convolution", **options)(
+            x, train=train
+        )
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+            x.astype(jnp.float32)
+        )
         sow_auxiliary(self, maps[max(maps) // 2], images.shape[1:3], options, train)
         return bilinear_resize(logits, *images.shape[1:3])

@@ -27,10 +27,12 @@ INCEPTIONS = {
 
 
 class Inception(nn.Module):
-    """Four branches of an image's map, side by side: `[batch, height, width, channels]` to as large a map (figure 2b).
+    """Four branches of an image's map, side by side: `[batch, height, width, channels]` to as large
+    a map (figure 2b).
 
     Attributes:
-        features: channels of the 1x1, the 3x3 reduce, the 3x3, the 5x5 reduce, the 5x5 and the pool projection.
+        features: channels of the 1x1, the 3x3 reduce, the 3x3, the 5x5 reduce, the 5x5 and the pool
+            projection.
         convolution: constructor of a `ConvolutionNormActivation`, its norm and dtype bound.
     """
 
@@ -53,10 +55,11 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier on a map halfway, `[batch, height, width, channels]` to float32 logits `[batch, num_classes]` (section 5).
+    """A classifier on a map halfway, `[batch, height, width, channels]` to float32 logits `[batch,
+    num_classes]` (section 5).
 
-    The 5x5 average pooling of stride 3 takes whole windows only, so the map must have 5x5 places or more; the fully connected
-    layer belongs to one size of image (4x4 places at the paper's 224 px).
+    The 5x5 average pooling of stride 3 takes whole windows only, so the map must have 5x5 places or
+    more; the fully connected layer belongs to one size of image (4x4 places at the paper's 224 px).
 
     Attributes:
         num_classes: classes to tell apart.
@@ -78,23 +81,31 @@ class AuxiliaryHead(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """GoogLeNet: images `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`.
+    """GoogLeNet: images `[batch, height, width, channels]` to float32 logits `[batch,
+    num_classes]`.
 
-    In training, the logits of the two auxiliary heads, on modules 4a and 4d, are sown in this order as "logits" into the collection
-    "auxiliary": `apply(..., train=True, mutable=["auxiliary", ...])` returns them. Where it isn't asked for they are not computed.
+    In training, the logits of the two auxiliary heads, on modules 4a and 4d, are sown in this order
+    as "logits" into the collection "auxiliary": `apply(..., train=True, mutable=["auxiliary",
+    ...])` returns them. Where it isn't asked for they are not computed.
 
-    Differs from the paper in its BatchNorm (Ioffe and Szegedy, 2015), which came later: with `norm="none"` convolutions have
-    biases, and the paper's local response normalisation is applied around the second and third convolution. Everything is padded.
+    Differs from the paper in its BatchNorm (Ioffe and Szegedy, 2015), which came later: with
+    `norm="none"` convolutions have biases, and the paper's local response normalisation is applied
+    around the second and third convolution. Everything is padded.
 
-    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and has no heads.
+    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and
+    has no heads.
 
     Attributes:
         num_classes: classes to tell apart.
-        auxiliary: have the two auxiliary heads, whose fully connected layers belong to one size of image.
-        auxiliary_weight: weight of each auxiliary head's loss beside the loss itself; 0.3 as in the paper.
-        stem: imagenet (7x7 stride 2, then pooling; output stride 32) or small (3x3 stride 1; 8, for images of some 32 px).
+        auxiliary: have the two auxiliary heads, whose fully connected layers belong to one size of
+            image.
+        auxiliary_weight: weight of each auxiliary head's loss beside the loss itself; 0.3 as in the
+            paper.
+        stem: imagenet (7x7 stride 2, then pooling; output stride 32) or small (3x3 stride 1; 8, for
+            images of some 32 px).
         norm: batch, group or none (the paper's: local response normalisation twice).
-        dropout: share of the pooled values dropped in training; 0.4 as in the paper (0.7 in the auxiliary heads).
+        dropout: share of the pooled values dropped in training; 0.4 as in the paper (0.7 in the
+            auxiliary heads).
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
@@ -112,16 +123,21 @@ class GoogLeNet(nn.Module):
 
     @property
     def least_px(self) -> int:
-        """Least side of an image, in pixels: any, but the auxiliary heads need 5x5 places at stride 16 (4 with the small stem)."""
+        """Least side of an image, in pixels: any, but the auxiliary heads need 5x5 places at stride
+        16 (4 with the small stem)."""
         if not self.auxiliary:
             return 1
         return 65 if self.stem == "imagenet" else 17
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        convolution = functools.partial(ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name)
+        convolution = functools.partial(
+            ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
+        )
         heads = self.auxiliary and not feature_maps
-        heads = heads and (self.is_initializing() or (train and self.is_mutable_collection("auxiliary")))
+        heads = heads and (
+            self.is_initializing() or (train and self.is_mutable_collection("auxiliary"))
+        )
 
         def respond(x):
             return local_response_normalization(x) if self.norm == "none" else x
@@ -141,9 +157,13 @@ class GoogLeNet(nn.Module):
             if name in ("3a", "4a", "5a"):
                 x = max_pool(x, 3, 2)
                 output_stride *= 2
-            x = maps[output_stride] = Inception(features, convolution, name=f"inception_{name}")(x, train=train)
+            x = maps[output_stride] = Inception(features, convolution, name=f"inception_{name}")(
+                x, train=train
+            )
             if heads and name in ("4a", "4d"):
-                head = AuxiliaryHead(self.num_classes, convolution, self.dtype, name=f"auxiliary_{name}")
+                head = AuxiliaryHead(
+                    self.num_classes, convolution, self.dtype, name=f"auxiliary_{name}"
+                )
                 logits = head(x, train=train)
                 if not self.is_initializing():
                     self.sow("auxiliary", "logits", logits)

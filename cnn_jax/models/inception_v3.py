@@ -1,4 +1,5 @@
-"""Inception v3: Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2015)."""
+"""Inception v3: Rethinking the Inception Architecture for Computer Vision (Szegedy et al.,
+2015)."""
 
 import functools
 from collections.abc import Callable
@@ -23,7 +24,11 @@ def factorised_7x7(width):
 
 
 FIGURE_5 = ((64, 1),), ((48, 1), (64, 5)), ((64, 1), (96, 3), (96, 3))
-FIGURE_7 = ((320, 1),), ((384, 1), (384, (1, 3), (3, 1))), ((448, 1), (384, 3), (384, (1, 3), (3, 1)))
+FIGURE_7 = (
+    ((320, 1),),
+    ((384, 1), (384, (1, 3), (3, 1))),
+    ((448, 1), (384, 3), (384, (1, 3), (3, 1))),
+)
 
 MODULES = (
     (FIGURE_5, 1, 32),
@@ -42,7 +47,8 @@ MODULES = (
 
 
 class ConvolutionNorm(nn.Module):
-    """Convolution without bias, BatchNorm without scale (as in the authors' code: the next layer can scale as well), and ReLU."""
+    """Convolution without bias, BatchNorm without scale (as in the authors' code: the next layer
+    can scale as well), and ReLU."""
 
     features: int
     kernel_px: int | tuple[int, int]
@@ -53,7 +59,9 @@ class ConvolutionNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        kernel_px = (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
+        kernel_px = (
+            (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
+        )
         x = Convolution(
             self.features,
             kernel_px,
@@ -64,17 +72,22 @@ class ConvolutionNorm(nn.Module):
             dtype=self.dtype,
             name="convolution",
         )(x)
-        norm = normalization("batch", train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=1e-3)
+        norm = normalization(
+            "batch", train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=1e-3
+        )
         return nn.relu(norm(use_scale=False, name="norm")(x))
 
 
 class Inception(nn.Module):
-    """Branches side by side, the last a pooling: `[batch, height, width, channels]` to a map as large, or half as large.
+    """Branches side by side, the last a pooling: `[batch, height, width, channels]` to a map as
+    large, or half as large.
 
     Attributes:
-        branches: of each, its convolutions one after the other: channels and kernel; of several kernels, the maps side by side.
+        branches: of each, its convolutions one after the other: channels and kernel; of several
+            kernels, the maps side by side.
         stride: 1, or 2 in each branch's last convolution and in its pooling (figure 10).
-        projection: channels of the 1x1 convolution after 3x3 average pooling; None: 3x3 max pooling alone.
+        projection: channels of the 1x1 convolution after 3x3 average pooling; None: 3x3 max pooling
+            alone.
         padding: of what has stride 2.
         convolution: constructor of a `ConvolutionNorm`, its dtype bound.
     """
@@ -91,13 +104,22 @@ class Inception(nn.Module):
         for branch, layers in enumerate(self.branches, start=1):
             y = x
             for number, (features, *kernels) in enumerate(layers, start=1):
-                strided = {"stride": self.stride, "padding": self.padding} if self.stride > 1 and number == len(layers) else {}
+                strided = (
+                    {"stride": self.stride, "padding": self.padding}
+                    if self.stride > 1 and number == len(layers)
+                    else {}
+                )
                 y = jnp.concatenate(
                     [
-                        self.convolution(features, kernel_px, name=f"branch_{branch}_convolution_{number}{letter}", **strided)(
-                            y, train=train
+                        self.convolution(
+                            features,
+                            kernel_px,
+                            name=f"branch_{branch}_convolution_{number}{letter}",
+                            **strided,
+                        )(y, train=train)
+                        for letter, kernel_px in zip(
+                            "ab" if len(kernels) > 1 else ("",), kernels, strict=True
                         )
-                        for letter, kernel_px in zip("ab" if len(kernels) > 1 else ("",), kernels, strict=True)
                     ],
                     axis=-1,
                 )
@@ -105,27 +127,37 @@ class Inception(nn.Module):
         if self.projection is None:
             made.append(max_pool(x, 3, self.stride, padding=self.padding))
         else:
-            made.append(self.convolution(self.projection, 1, name="pool_projection")(average_pool(x, 3, 1), train=train))
+            made.append(
+                self.convolution(self.projection, 1, name="pool_projection")(
+                    average_pool(x, 3, 1), train=train
+                )
+            )
         return jnp.concatenate(made, axis=-1)
 
 
 class InceptionV3(nn.Module):
-    """Inception v3: images `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`.
+    """Inception v3: images `[batch, height, width, channels]` to float32 logits `[batch,
+    num_classes]`.
 
-    Channels that the paper leaves open, and the convolutions of stride 1 in its stem, are those of the authors' code and of Keras.
+    Channels that the paper leaves open, and the convolutions of stride 1 in its stem, are those of
+    the authors' code and of Keras.
 
-    In training with `auxiliary`, the logits of the auxiliary head (on the last map of stride 16, figure 8) are sown as "logits"
-    into the collection "auxiliary": `apply(..., train=True, mutable=["auxiliary", ...])` returns them. Where it isn't asked for
-    they are not computed. Its second convolution covers the whole pooled map, 5x5 at the paper's 299 px.
+    In training with `auxiliary`, the logits of the auxiliary head (on the last map of stride 16,
+    figure 8) are sown as "logits" into the collection "auxiliary": `apply(..., train=True,
+    mutable=["auxiliary", ...])` returns them. Where it isn't asked for they are not computed. Its
+    second convolution covers the whole pooled map, 5x5 at the paper's 299 px.
 
-    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and has no heads. With the imagenet
-    stem nothing of stride 2 is padded: maps are some pixels smaller than the image / stride.
+    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and
+    has no heads. With the imagenet stem nothing of stride 2 is padded: maps are some pixels smaller
+    than the image / stride.
 
     Attributes:
         num_classes: classes to tell apart.
         auxiliary: have the auxiliary head, which belongs to one size of image.
-        auxiliary_weight: weight of the auxiliary head's loss beside the loss itself; the paper gives none, its code 0.4.
-        stem: imagenet (output stride 32) or small (8: stride 1, one pooling, everything padded, for images of some 32 px).
+        auxiliary_weight: weight of the auxiliary head's loss beside the loss itself; the paper
+            gives none, its code 0.4.
+        stem: imagenet (output stride 32) or small (8: stride 1, one pooling, everything padded, for
+            images of some 32 px).
         dropout: share of the pooled values dropped in training; 0.2 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
@@ -143,7 +175,8 @@ class InceptionV3(nn.Module):
 
     @property
     def least_px(self) -> int:
-        """Least side of an image, in pixels: Keras's limit, under which little is left, or what leaves 5x5 for the auxiliary head."""
+        """Least side of an image, in pixels: Keras's limit, under which little is left, or what
+        leaves 5x5 for the auxiliary head."""
         if self.stem == "imagenet":
             return 107 if self.auxiliary else 75
         return 17 if self.auxiliary else 1
@@ -152,12 +185,16 @@ class InceptionV3(nn.Module):
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
         convolution = functools.partial(ConvolutionNorm, dtype=self.dtype, axis_name=self.axis_name)
         head = self.auxiliary and not feature_maps
-        head = head and (self.is_initializing() or (train and self.is_mutable_collection("auxiliary")))
+        head = head and (
+            self.is_initializing() or (train and self.is_mutable_collection("auxiliary"))
+        )
         imagenet = self.stem == "imagenet"
         padding = "VALID" if imagenet else "SAME"
 
         def stem(x, number, features, kernel_px, **options):
-            return convolution(features, kernel_px, name=f"stem_convolution_{number}", **options)(x, train=train)
+            return convolution(features, kernel_px, name=f"stem_convolution_{number}", **options)(
+                x, train=train
+            )
 
         output_stride = 2 if imagenet else 1
         x = stem(images.astype(self.dtype), 1, 32, 3, stride=output_stride, padding=padding)
@@ -177,7 +214,9 @@ class InceptionV3(nn.Module):
                 if not self.is_initializing():
                     self.sow("auxiliary", "logits", logits)
             output_stride *= stride
-            module = Inception(branches, stride, projection, padding, convolution, name=f"mixed_{number}")
+            module = Inception(
+                branches, stride, projection, padding, convolution, name=f"mixed_{number}"
+            )
             x = maps[output_stride] = module(x, train=train)
         if feature_maps:
             return maps
@@ -188,5 +227,9 @@ class InceptionV3(nn.Module):
     def _auxiliary_head(self, x, convolution, train):
         x = average_pool(x, 5, 3, padding="VALID")
         x = convolution(128, 1, name="auxiliary_convolution_1")(x, train=train)
-        x = convolution(768, x.shape[1:3], padding="VALID", name="auxiliary_convolution_2")(x, train=train)
-        return nn.Dense(self.num_classes, name="auxiliary_head")(x.reshape(len(x), -1).astype(jnp.float32))
+        x = convolution(768, x.shape[1:3], padding="VALID", name="auxiliary_convolution_2")(
+            x, train=train
+        )
+        return nn.Dense(self.num_classes, name="auxiliary_head")(
+            x.reshape(len(x), -1).astype(jnp.float32)
+        )

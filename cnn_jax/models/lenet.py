@@ -1,4 +1,5 @@
-"""LeNet-5: Gradient-Based Learning Applied to Document Recognition (LeCun, Bottou, Bengio, Haffner, 1998)."""
+"""LeNet-5: Gradient-Based Learning Applied to Document Recognition (LeCun, Bottou, Bengio, Haffner,
+1998)."""
 
 import functools
 from dataclasses import field
@@ -16,18 +17,22 @@ def squash(x):
 
 
 class LeNet5(nn.Module):
-    """LeNet-5: `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`; 61,706 parameters on 32x32x1 and ten classes.
+    """LeNet-5: `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`; 61,706
+    parameters on 32x32x1 and ten classes.
 
-    The paper's layers C1, S2, C3, S4, C5, F6 and output, with its squashing function. A side under 32 px is padded to 32 with the
-    values at its edges, so that a digit of 28x28 gets the paper's two pixels of its own background on every side. Larger images
-    leave C5 a map of more than one place, which is flattened: F6 then has more weights.
+    The paper's layers C1, S2, C3, S4, C5, F6 and output, with its squashing function. A side under
+    32 px is padded to 32 with the values at its edges, so that a digit of 28x28 gets the paper's
+    two pixels of its own background on every side. Larger images leave C5 a map of more than one
+    place, which is flattened: F6 then has more weights.
 
-    Differs from the paper, as most modern readings do, in what saved computing or was particular to digits:
-    C3 sees all six maps of S2 (the paper's table of connections leaves out 36 of 96); S2 and S4 are plain averages (the paper
-    multiplies each by a trained coefficient, adds a trained bias and squashes); the output is a dense layer under a softmax
-    (the paper: distances to a drawing of each character, RBF units). Weights of convolutions start as He et al. (2015).
+    Differs from the paper, as most modern readings do, in what saved computing or was particular to
+    digits: C3 sees all six maps of S2 (the paper's table of connections leaves out 36 of 96); S2
+    and S4 are plain averages (the paper multiplies each by a trained coefficient, adds a trained
+    bias and squashes); the output is a dense layer under a softmax (the paper: distances to a
+    drawing of each character, RBF units). Weights of convolutions start as He et al. (2015).
 
-    Feature maps: C1 at stride 1, C3 at 2, C5 at 4, each smaller than the image / stride, for nothing is padded inside.
+    Feature maps: C1 at stride 1, C3 at 2, C5 at 4, each smaller than the image / stride, for
+    nothing is padded inside.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -44,9 +49,15 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride: `[batch, h, w, c]`}."""
+        """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride:
+        `[batch, h, w, c]`}."""
         convolution = functools.partial(
-            ConvolutionNormActivation, kernel_px=5, padding="VALID", norm="none", activation=squash, dtype=self.dtype
+            ConvolutionNormActivation,
+            kernel_px=5,
+            padding="VALID",
+            norm="none",
+            activation=squash,
+            dtype=self.dtype,
         )
         missing = [max(0, 32 - side) for side in images.shape[1:3]]
         sides = [(pixels // 2, pixels - pixels // 2) for pixels in missing]

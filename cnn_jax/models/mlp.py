@@ -1,4 +1,5 @@
-"""Multilayer perceptron: Learning Representations by Back-Propagating Errors (Rumelhart, Hinton, Williams, 1986)."""
+"""Multilayer perceptron: Learning Representations by Back-Propagating Errors (Rumelhart, Hinton,
+Williams, 1986)."""
 
 from dataclasses import field
 
@@ -10,11 +11,13 @@ from cnn_jax.layers.convolution import DTYPES
 
 
 class MLP(nn.Module):
-    """Dense layers on all values of an image: `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`.
+    """Dense layers on all values of an image: `[batch, height, width, channels]` to float32 logits
+    `[batch, num_classes]`.
 
-    It doesn't know which pixels are neighbours: shuffling the pixels of every image alike would change nothing. Images may have
-    any size, all the same one. Differs from the paper in its ReLU (the paper: sigmoid), its initial weights (He et al., 2015) and
-    its dropout after every hidden layer (Srivastava et al., 2014), which is off by default.
+    It doesn't know which pixels are neighbours: shuffling the pixels of every image alike would
+    change nothing. Images may have any size, all the same one. Differs from the paper in its ReLU
+    (the paper: sigmoid), its initial weights (He et al., 2015) and its dropout after every hidden
+    layer (Srivastava et al., 2014), which is off by default.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -41,9 +44,16 @@ class MLP(nn.Module):
             InputError: `feature_maps` are asked for; there are none.
         """
         if feature_maps:
-            raise InputError("mlp has no feature maps; choose a convolutional network as the encoder.")
+            raise InputError(
+                "mlp has no feature maps; choose a convolutional network as the encoder."
+            )
         x = images.astype(self.dtype).reshape(images.shape[0], -1)
         for number, width in enumerate(self.widths, 1):
-            x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"dense_{number}")(x)
+            x = nn.Dense(
+                width,
+                kernel_init=nn.initializers.he_normal(),
+                dtype=self.dtype,
+                name=f"dense_{number}",
+            )(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(x.astype(jnp.float32))

@@ -1,4 +1,5 @@
-"""MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications (Howard et al., 2017)."""
+"""MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications (Howard et
+al., 2017)."""
 
 import functools
 from dataclasses import field
@@ -9,26 +10,44 @@ from flax import linen as nn
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
-BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
-"""Table 1: channels of each depthwise separable block, and the stride of its depthwise convolution."""
+BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *[(512, 1)] * 5,
+    (1024, 2),
+    (1024, 1),
+)
+"""Table 1: channels of each depthwise separable block, and the stride of its depthwise
+convolution."""
 
 
 class MobileNet(nn.Module):
-    """MobileNet: images `[batch, height, width, channels]` of any size to float32 logits `[batch, num_classes]`.
+    """MobileNet: images `[batch, height, width, channels]` of any size to float32 logits `[batch,
+    num_classes]`.
 
-    A convolution is factored into a depthwise one, which looks at each channel's neighbourhood alone, and a pointwise one, which
-    mixes channels at each place: 8 to 9 times less work for 3x3 kernels. Both are followed by normalisation and ReLU6, as in the
-    authors' code (the paper says ReLU), strided ones padded as in TensorFlow. The paper's table 1 gives the last depthwise
-    convolution a stride of 2, but sizes that only a stride of 1 leads to, which it has here as in their code.
+    A convolution is factored into a depthwise one, which looks at each channel's neighbourhood
+    alone, and a pointwise one, which mixes channels at each place: 8 to 9 times less work for 3x3
+    kernels. Both are followed by normalisation and ReLU6, as in the authors' code (the paper says
+    ReLU), strided ones padded as in TensorFlow. The paper's table 1 gives the last depthwise
+    convolution a stride of 2, but sizes that only a stride of 1 leads to, which it has here as in
+    their code.
 
-    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and has no head. Maps keep
-    their keys where an `output_stride` makes them larger: each is under the stride that it has without.
+    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and
+    has no head. Maps keep their keys where an `output_stride` makes them larger: each is under the
+    stride that it has without.
 
     Attributes:
         num_classes: classes to tell apart.
-        width: the paper's width multiplier: every layer has this many times the channels, rounded down.
-        stem: imagenet (output stride 32), or small (8: first convolution and second block of stride 1, for images of some 32 px).
-        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the small stem reaches 8).
+        width: the paper's width multiplier: every layer has this many times the channels, rounded
+            down.
+        stem: imagenet (output stride 32), or small (8: first convolution and second block of stride
+            1, for images of some 32 px).
+        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the
+            small stem reaches 8).
         norm: batch or group.
         dropout: share of the pooled values dropped in training; 0.001 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -49,20 +68,33 @@ class MobileNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        options = {"norm": self.norm, "epsilon": 1e-3, "dtype": self.dtype, "axis_name": self.axis_name}
+        options = {
+            "norm": self.norm,
+            "epsilon": 1e-3,
+            "dtype": self.dtype,
+            "axis_name": self.axis_name,
+        }
         convolution = functools.partial(ConvolutionNormActivation, activation=nn.relu6, **options)
-        separable = functools.partial(SeparableConvolution, between=nn.relu6, activation=nn.relu6, **options)
+        separable = functools.partial(
+            SeparableConvolution, between=nn.relu6, activation=nn.relu6, **options
+        )
         small = self.stem == "small"
 
         output_stride = 1 if small else 2
-        x = convolution(int(32 * self.width), stride=output_stride, name="stem")(images.astype(self.dtype), train=train)
+        x = convolution(int(32 * self.width), stride=output_stride, name="stem")(
+            images.astype(self.dtype), train=train
+        )
         maps, dilation, key = {output_stride: x}, 1, output_stride
         for number, (features, stride) in enumerate(BLOCKS, start=1):
             stride = 1 if small and number == 2 else stride
             key *= stride
-            stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
+            stride, before, dilation = within_output_stride(
+                self.output_stride, output_stride, stride, dilation
+            )
             output_stride *= stride
-            x = separable(int(features * self.width), stride=stride, dilation=before, name=f"block_{number}")(x, train=train)
+            x = separable(
+                int(features * self.width), stride=stride, dilation=before, name=f"block_{number}"
+            )(x, train=train)
             maps[key] = x
         if feature_maps:
             return maps

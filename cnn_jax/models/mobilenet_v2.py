@@ -1,4 +1,5 @@
-"""MobileNetV2: Inverted Residuals and Linear Bottlenecks (Sandler, Howard, Zhu, Zhmoginov, Chen, 2018)."""
+"""MobileNetV2: Inverted Residuals and Linear Bottlenecks (Sandler, Howard, Zhu, Zhmoginov, Chen,
+2018)."""
 
 import functools
 from dataclasses import field
@@ -22,20 +23,24 @@ BOTTLENECKS = (
 
 
 def divisible_by_8(channels: float) -> int:
-    """The nearest multiple of 8 that is not below 90% of `channels`, as the authors' code rounds numbers of channels."""
+    """The nearest multiple of 8 that is not below 90% of `channels`, as the authors' code rounds
+    numbers of channels."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
 class InvertedResidual(nn.Module):
-    """`[batch, height, width, channels]` to `[batch, height / stride, width / stride, features]`, rounded up.
+    """`[batch, height, width, channels]` to `[batch, height / stride, width / stride, features]`,
+    rounded up.
 
-    A pointwise convolution to more channels, a depthwise one, and a pointwise one to few without an activation, since ReLU would
-    lose what few channels hold (a linear bottleneck). The shortcut joins the bottlenecks, where the shapes are the same.
+    A pointwise convolution to more channels, a depthwise one, and a pointwise one to few without an
+    activation, since ReLU would lose what few channels hold (a linear bottleneck). The shortcut
+    joins the bottlenecks, where the shapes are the same.
 
     Attributes:
         features: channels of the result.
-        expansion: how many times the channels are while convolved; 1: as many, without the first convolution.
+        expansion: how many times the channels are while convolved; 1: as many, without the first
+            convolution.
         stride: by which the size is divided.
         dilation: distance between the depthwise kernel's taps.
         options: norm, epsilon, dtype and axis_name of the convolutions.
@@ -52,7 +57,9 @@ class InvertedResidual(nn.Module):
         y = x
         if self.expansion > 1:
             expanded = self.expansion * x.shape[-1]
-            y = ConvolutionNormActivation(expanded, 1, activation=nn.relu6, name="expansion", **self.options)(y, train=train)
+            y = ConvolutionNormActivation(
+                expanded, 1, activation=nn.relu6, name="expansion", **self.options
+            )(y, train=train)
         y = SeparableConvolution(
             self.features,
             stride=self.stride,
@@ -66,20 +73,24 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2: images `[batch, height, width, channels]` of any size to float32 logits `[batch, num_classes]`.
+    """MobileNetV2: images `[batch, height, width, channels]` of any size to float32 logits `[batch,
+    num_classes]`.
 
-    Strided convolutions are padded as in TensorFlow. As in the authors' code, numbers of channels are rounded to multiples of 8,
-    and the last convolution has no fewer than 1280 channels, whatever the width.
+    Strided convolutions are padded as in TensorFlow. As in the authors' code, numbers of channels
+    are rounded to multiples of 8, and the last convolution has no fewer than 1280 channels,
+    whatever the width.
 
-    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (the deepest is the last convolution's
-    1280 channels), and has no head. Maps keep their keys where an `output_stride` makes them larger: each is under the stride that it
-    has without.
+    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (the
+    deepest is the last convolution's 1280 channels), and has no head. Maps keep their keys where an
+    `output_stride` makes them larger: each is under the stride that it has without.
 
     Attributes:
         num_classes: classes to tell apart.
         width: the paper's width multiplier: every layer has about this many times the channels.
-        stem: imagenet (output stride 32), or small (8: first convolution and 24-channel blocks of stride 1, for some 32 px).
-        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the small stem reaches 8).
+        stem: imagenet (output stride 32), or small (8: first convolution and 24-channel blocks of
+            stride 1, for some 32 px).
+        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the
+            small stem reaches 8).
         norm: batch or group.
         dropout: share of the pooled values dropped in training; 0.2 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -100,7 +111,12 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        options = {"norm": self.norm, "epsilon": 1e-3, "dtype": self.dtype, "axis_name": self.axis_name}
+        options = {
+            "norm": self.norm,
+            "epsilon": 1e-3,
+            "dtype": self.dtype,
+            "axis_name": self.axis_name,
+        }
         convolution = functools.partial(ConvolutionNormActivation, activation=nn.relu6, **options)
         small = self.stem == "small"
 
@@ -112,7 +128,9 @@ class MobileNetV2(nn.Module):
         for stage, (expansion, features, blocks, stride) in enumerate(BOTTLENECKS, start=1):
             stride = 1 if small and stage == 2 else stride
             key *= stride
-            stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
+            stride, before, dilation = within_output_stride(
+                self.output_stride, output_stride, stride, dilation
+            )
             output_stride *= stride
             for number in range(1, blocks + 1):
                 x = InvertedResidual(
@@ -124,7 +142,9 @@ class MobileNetV2(nn.Module):
                     name=f"stage_{stage}_block_{number}",
                 )(x, train=train)
             maps[key] = x
-        x = maps[key] = convolution(divisible_by_8(1280 * max(self.width, 1)), 1, name="last")(x, train=train)
+        x = maps[key] = convolution(divisible_by_8(1280 * max(self.width, 1)), 1, name="last")(
+            x, train=train
+        )
         if feature_maps:
             return maps
         x = x.mean((1, 2), dtype=jnp.float32)

@@ -1,4 +1,5 @@
-"""Deep Residual Learning for Image Recognition (He, Zhang, Ren, Sun, 2015): the networks for ImageNet and those for CIFAR."""
+"""Deep Residual Learning for Image Recognition (He, Zhang, Ren, Sun, 2015): the networks for
+ImageNet and those for CIFAR."""
 
 import functools
 from collections.abc import Callable
@@ -11,12 +12,20 @@ from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Depth of a network for ImageNet -> residual blocks in each of its stages (the paper's table 1: conv2_x to conv5_x)."""
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""Depth of a network for ImageNet -> residual blocks in each of its stages (the paper's table 1:
+conv2_x to conv5_x)."""
 
 
 class ResidualBlock(nn.Module):
-    """A few convolutions whose result is added to their input: `[batch, height, width, channels]` to that size / `stride`.
+    """A few convolutions whose result is added to their input: `[batch, height, width, channels]`
+    to that size / `stride`.
 
     Plain: two 3x3 convolutions. Bottleneck: 1x1, 3x3, and 1x1 to four times `features`.
 
@@ -27,8 +36,8 @@ class ResidualBlock(nn.Module):
         stride: by which the size is divided.
         downsample_in: of a bottleneck: which convolution has the stride, "3x3" or the first "1x1".
         dilations: of the convolutions up to the one with the stride, and of those after it.
-        projection: where shapes differ, the shortcut is a 1x1 convolution (the paper's option B); False: every `stride`-th
-            position, with zeros for the new channels (option A).
+        projection: where shapes differ, the shortcut is a 1x1 convolution (the paper's option B);
+            False: every `stride`-th position, with zeros for the new channels (option A).
         squeeze_excitation: whether channels are weighed before the addition (Hu et al., 2018).
     """
 
@@ -44,17 +53,26 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         def convolution(number, features, kernel_px, stride=1, dilation=1, **options):
-            # As many zeros on every side, as in PyTorch, also with stride 2, where "SAME" would depend on the size.
+            # As many zeros on every side, as in PyTorch, also with stride 2, where "SAME" would
+            # depend on the size.
             padding = kernel_px // 2 * dilation
             return self.convolution(
-                features, kernel_px, stride, dilation, padding=padding, name=f"convolution_{number}", **options
+                features,
+                kernel_px,
+                stride,
+                dilation,
+                padding=padding,
+                name=f"convolution_{number}",
+                **options,
             )
 
         before, after = self.dilations
         if self.bottleneck:
             first = self.downsample_in == "1x1"
             y = convolution(1, self.features, 1, self.stride if first else 1)(x, train=train)
-            y = convolution(2, self.features, 3, 1 if first else self.stride, after if first else before)(y, train=train)
+            y = convolution(
+                2, self.features, 3, 1 if first else self.stride, after if first else before
+            )(y, train=train)
             y = convolution(3, 4 * self.features, 1, activation=None)(y, train=train)
         else:
             y = convolution(1, self.features, 3, self.stride, before)(x, train=train)
@@ -63,7 +81,9 @@ class ResidualBlock(nn.Module):
             y = SqueezeExcitation(name="squeeze_excitation")(y)
 
         if x.shape != y.shape and self.projection:
-            x = self.convolution(y.shape[-1], 1, self.stride, activation=None, name="shortcut")(x, train=train)
+            x = self.convolution(y.shape[-1], 1, self.stride, activation=None, name="shortcut")(
+                x, train=train
+            )
         elif x.shape != y.shape:
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, y.shape[-1] - x.shape[-1])))
@@ -71,27 +91,35 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet: images `[batch, height, width, channels]` of any size to float32 logits `[batch, num_classes]`.
+    """ResNet: images `[batch, height, width, channels]` of any size to float32 logits `[batch,
+    num_classes]`.
 
-    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (2, 4, 8, 16, 32 by default), has no
-    head, and serves as the encoder of a segmenter. Maps keep their keys where an `output_stride` makes them larger: a stage's map is
-    always under the stride that it has without.
+    With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (2, 4,
+    8, 16, 32 by default), has no head, and serves as the encoder of a segmenter. Maps keep their
+    keys where an `output_stride` makes them larger: a stage's map is always under the stride that
+    it has without.
 
-    Differs from the paper in where a bottleneck takes its stride (see `downsample_in`), and in what its authors left to others:
-    strided convolutions are padded alike on every side, as PyTorch does. The last normalisation of a block starts with scale 1 as
-    in the paper, not with 0 (Goyal et al., 2017). An `output_stride` below 32 is Chen et al.'s (2017): where a stage would go
-    beyond it, its stride becomes 1 and what follows is dilated instead, so that each value computed before is computed again, and
-    others between them. With squeeze and excitation it is SE-ResNet (Hu et al., 2018).
+    Differs from the paper in where a bottleneck takes its stride (see `downsample_in`), and in what
+    its authors left to others: strided convolutions are padded alike on every side, as PyTorch
+    does. The last normalisation of a block starts with scale 1 as in the paper, not with 0 (Goyal
+    et al., 2017). An `output_stride` below 32 is Chen et al.'s (2017): where a stage would go
+    beyond it, its stride becomes 1 and what follows is dilated instead, so that each value computed
+    before is computed again, and others between them. With squeeze and excitation it is SE-ResNet
+    (Hu et al., 2018).
 
     Attributes:
         num_classes: classes to tell apart.
         depth: convolutions and the head: 18, 34, 50, 101 or 152.
         width: every layer has this many times the paper's channels, rounded down.
-        squeeze_excitation: weigh the channels of every block by what the whole map holds, reduction 16.
-        stem: imagenet (7x7 stride 2, then 3x3 max pooling, stride 2) or small (3x3 stride 1, for images of some 32 px).
+        squeeze_excitation: weigh the channels of every block by what the whole map holds, reduction
+            16.
+        stem: imagenet (7x7 stride 2, then 3x3 max pooling, stride 2) or small (3x3 stride 1, for
+            images of some 32 px).
         norm: batch or group.
-        downsample_in: the bottleneck's convolution that has the stride; 1x1 as in the paper, 3x3 as in torchvision (v1.5).
-        output_stride: largest ratio of the image's side to a map's; stages beyond are dilated (the small stem reaches 8).
+        downsample_in: the bottleneck's convolution that has the stride; 1x1 as in the paper, 3x3 as
+            in torchvision (v1.5).
+        output_stride: largest ratio of the image's side to a map's; stages beyond are dilated (the
+            small stem reaches 8).
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
@@ -112,7 +140,9 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        convolution = functools.partial(ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name)
+        convolution = functools.partial(
+            ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
+        )
         block = functools.partial(
             ResidualBlock,
             convolution=convolution,
@@ -124,7 +154,9 @@ class ResNet(nn.Module):
         maps = {}
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
-            x = maps[2] = convolution(int(64 * self.width), 7, stride=2, padding=3, name="stem")(x, train=train)
+            x = maps[2] = convolution(int(64 * self.width), 7, stride=2, padding=3, name="stem")(
+                x, train=train
+            )
             x = max_pool(x, 3, stride=2, padding=1)
             output_stride = 4
         else:
@@ -136,11 +168,15 @@ class ResNet(nn.Module):
             for number in range(1, blocks + 1):
                 stride = 2 if stage > 1 and number == 1 else 1
                 key *= stride
-                stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
+                stride, before, dilation = within_output_stride(
+                    self.output_stride, output_stride, stride, dilation
+                )
                 output_stride *= stride
                 name = f"stage_{stage}_block_{number}"
                 features = int(64 * 2 ** (stage - 1) * self.width)
-                x = block(features, stride=stride, dilations=(before, dilation), name=name)(x, train=train)
+                x = block(features, stride=stride, dilations=(before, dilation), name=name)(
+                    x, train=train
+                )
             maps[key] = x
         if feature_maps:
             return maps
@@ -149,10 +185,12 @@ class ResNet(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """The paper's ResNets for CIFAR (section 4.2): images `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`.
+    """The paper's ResNets for CIFAR (section 4.2): images `[batch, height, width, channels]` to
+    float32 logits `[batch, num_classes]`.
 
-    A 3x3 convolution, three stages of (depth - 2) / 6 blocks with 16, 32 and 64 channels, and shortcuts without parameters. With
-    `feature_maps=True` it returns `{stride: map}` instead, the last map at strides 1, 2 and 4, and has no head.
+    A 3x3 convolution, three stages of (depth - 2) / 6 blocks with 16, 32 and 64 channels, and
+    shortcuts without parameters. With `feature_maps=True` it returns `{stride: map}` instead, the
+    last map at strides 1, 2 and 4, and has no head.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -171,14 +209,20 @@ class CifarResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        convolution = functools.partial(ConvolutionNormActivation, dtype=self.dtype, axis_name=self.axis_name)
+        convolution = functools.partial(
+            ConvolutionNormActivation, dtype=self.dtype, axis_name=self.axis_name
+        )
         maps = {}
         x = convolution(16, 3, name="stem")(images.astype(self.dtype), train=train)
         for stage in (1, 2, 3):
             for number in range(1, (self.depth - 2) // 6 + 1):
                 stride = 2 if stage > 1 and number == 1 else 1
                 block = ResidualBlock(
-                    16 * 2 ** (stage - 1), convolution, stride=stride, projection=False, name=f"stage_{stage}_block_{number}"
+                    16 * 2 ** (stage - 1),
+                    convolution,
+                    stride=stride,
+                    projection=False,
+                    name=f"stage_{stage}_block_{number}",
                 )
                 x = block(x, train=train)
             maps[2 ** (stage - 1)] = x

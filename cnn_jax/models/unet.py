@@ -1,4 +1,5 @@
-"""U-Net: Convolutional Networks for Biomedical Image Segmentation (Ronneberger, Fischer, Brox, 2015)."""
+"""U-Net: Convolutional Networks for Biomedical Image Segmentation (Ronneberger, Fischer, Brox,
+2015)."""
 
 import functools
 from dataclasses import field
@@ -14,11 +15,13 @@ from cnn_jax.layers.upsampling import UPSAMPLINGS, upsampling
 
 
 class UNet(nn.Module):
-    """U-Net for images of any size: `[batch, height, width, channels]` to float32 logits `[batch, height, width, num_classes]`.
+    """U-Net for images of any size: `[batch, height, width, channels]` to float32 logits `[batch,
+    height, width, num_classes]`.
 
-    Differs from the paper in padding every convolution (so that logits have the image's size), in its optional normalisation, and
-    in carrying odd sizes: pooling rounds up, and an upsampled map is cut to the size of its skip. With base 64, no norm, three
-    channels and two classes it has the paper's 31,031,810 parameters.
+    Differs from the paper in padding every convolution (so that logits have the image's size), in
+    its optional normalisation, and in carrying odd sizes: pooling rounds up, and an upsampled map
+    is cut to the size of its skip. With base 64, no norm, three channels and two classes it has the
+    paper's 31,031,810 parameters.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -44,7 +47,9 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool):
-        block = functools.partial(ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name)
+        block = functools.partial(
+            ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
+        )
 
         def stage(x, name, features):
             x = block(features, name=f"{name}_convolution_1")(x, train=train)
@@ -60,9 +65,13 @@ class UNet(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for level in reversed(range(self.depth)):
             features, skip = self.base_width * 2**level, skips[level]
-            x = upsampling(self.upsampling)(features, dtype=self.dtype, name=f"decoder_{level}_upsampling")(x)
+            x = upsampling(self.upsampling)(
+                features, dtype=self.dtype, name=f"decoder_{level}_upsampling"
+            )(x)
             x = x[:, : skip.shape[1], : skip.shape[2]]
             if self.skips:
                 x = jnp.concatenate([skip, x], axis=-1)
             x = stage(x, f"decoder_{level}", features)
-        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(x.astype(jnp.float32))
+        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+            x.astype(jnp.float32)
+        )

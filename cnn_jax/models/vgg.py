@@ -1,4 +1,5 @@
-"""VGG: Very Deep Convolutional Networks for Large-Scale Image Recognition (Simonyan, Zisserman, 2014)."""
+"""VGG: Very Deep Convolutional Networks for Large-Scale Image Recognition (Simonyan, Zisserman,
+2014)."""
 
 import functools
 from dataclasses import field
@@ -20,16 +21,20 @@ WIDTHS = (64, 128, 256, 512, 512)
 class VGG(nn.Module):
     """VGG: `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`.
 
-    Five blocks of 3x3 convolutions, each followed by 2x2 max pooling, then three dense layers on the flattened map: 7x7 of
-    224 px, 1x1 of 32 px. The first dense layer's weights thus depend on the size of the images. Images may have any size, all
-    the same one: pooling rounds up, where the paper's and Keras's rounds down. The two are the same where sides are divisible by
-    32; elsewhere rounding up keeps the last row and column, and 28 px come through as 28, 14, 7, 4, 2, 1 (rounded down: 0).
+    Five blocks of 3x3 convolutions, each followed by 2x2 max pooling, then three dense layers on
+    the flattened map: 7x7 of 224 px, 1x1 of 32 px. The first dense layer's weights thus depend on
+    the size of the images. Images may have any size, all the same one: pooling rounds up, where the
+    paper's and Keras's rounds down. The two are the same where sides are divisible by 32; elsewhere
+    rounding up keeps the last row and column, and 28 px come through as 28, 14, 7, 4, 2, 1 (rounded
+    down: 0).
 
-    On 224x224x3 and a thousand classes the depths 11, 13, 16 and 19 have 132,863,336, 133,047,848, 138,357,544 and 143,667,240
-    parameters. Differs from the paper in its optional normalisation, which replaces the biases of the convolutions (torchvision
-    keeps them), and in its initial weights (He et al., 2015; the paper starts deep networks from the weights of shallow ones).
+    On 224x224x3 and a thousand classes the depths 11, 13, 16 and 19 have 132,863,336, 133,047,848,
+    138,357,544 and 143,667,240 parameters. Differs from the paper in its optional normalisation,
+    which replaces the biases of the convolutions (torchvision keeps them), and in its initial
+    weights (He et al., 2015; the paper starts deep networks from the weights of shallow ones).
 
-    Feature maps: the last convolution of the blocks at strides 1, 2, 4, 8 and 16, and the last pooling at 32.
+    Feature maps: the last convolution of the blocks at strides 1, 2, 4, 8 and 16, and the last
+    pooling at 32.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -56,13 +61,20 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride: `[batch, h, w, c]`}."""
-        convolution = functools.partial(ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name)
+        """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride:
+        `[batch, h, w, c]`}."""
+        convolution = functools.partial(
+            ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
+        )
         x = images.astype(self.dtype)
         maps = {}
-        for block, (convolutions, width) in enumerate(zip(CONVOLUTIONS[self.depth], WIDTHS, strict=True)):
+        for block, (convolutions, width) in enumerate(
+            zip(CONVOLUTIONS[self.depth], WIDTHS, strict=True)
+        ):
             for number in range(convolutions):
-                x = convolution(int(width * self.width), name=f"block_{block + 1}_convolution_{number + 1}")(x, train=train)
+                x = convolution(
+                    int(width * self.width), name=f"block_{block + 1}_convolution_{number + 1}"
+                )(x, train=train)
             maps[2**block] = x
             x = max_pool(x)
         maps[32] = x
@@ -71,6 +83,11 @@ class VGG(nn.Module):
 
         x = x.reshape(x.shape[0], -1)
         for number in (1, 2):
-            dense = nn.Dense(self.dense_width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"dense_{number}")
+            dense = nn.Dense(
+                self.dense_width,
+                kernel_init=nn.initializers.he_normal(),
+                dtype=self.dtype,
+                name=f"dense_{number}",
+            )
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(dense(x)))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(x.astype(jnp.float32))

@@ -21,7 +21,8 @@ BLOCKS = (
 
 
 class XceptionBlock(nn.Module):
-    """Separable convolutions, a ReLU before each, and a shortcut: `[batch, height, width, channels]` to that size / `stride`.
+    """Separable convolutions, a ReLU before each, and a shortcut: `[batch, height, width,
+    channels]` to that size / `stride`.
 
     Attributes:
         features: channels of each convolution.
@@ -41,12 +42,16 @@ class XceptionBlock(nn.Module):
     def __call__(self, x, *, train: bool):
         y = x
         for number, features in enumerate(self.features, start=1):
-            separable = SeparableConvolution(features, dilation=self.dilation, name=f"convolution_{number}", **self.options)
+            separable = SeparableConvolution(
+                features, dilation=self.dilation, name=f"convolution_{number}", **self.options
+            )
             y = separable(nn.relu(y), train=train)
         if self.pool:
             y = max_pool(y, 3, self.stride)
         if x.shape != y.shape:
-            shortcut = ConvolutionNormActivation(y.shape[-1], 1, self.stride, activation=None, name="shortcut", **self.options)
+            shortcut = ConvolutionNormActivation(
+                y.shape[-1], 1, self.stride, activation=None, name="shortcut", **self.options
+            )
             x = shortcut(x, train=train)
         return x + y
 
@@ -54,20 +59,25 @@ class XceptionBlock(nn.Module):
 class Xception(nn.Module):
     """Xception: images `[batch, height, width, channels]` to float32 logits `[batch, num_classes]`.
 
-    Separable convolutions throughout, with nothing between the depthwise and the pointwise one, and shortcuts around them: an
-    entry flow down to stride 16, a middle flow of eight equal blocks, an exit flow. Blocks are numbered as by the author in Keras,
-    whose first two convolutions are not padded, so that 299 px become 147.
+    Separable convolutions throughout, with nothing between the depthwise and the pointwise one, and
+    shortcuts around them: an entry flow down to stride 16, a middle flow of eight equal blocks, an
+    exit flow. Blocks are numbered as by the author in Keras, whose first two convolutions are not
+    padded, so that 299 px become 147.
 
-    With `feature_maps=True` it returns `{stride: map}` instead, the last block's map at each stride, before the ReLU with which the
-    next block begins, and has no head. With an `output_stride` below 32 the poolings beyond it keep their 3x3 windows, not dilated,
-    and have stride 1; maps keep their keys: each is under the stride that it has without.
+    With `feature_maps=True` it returns `{stride: map}` instead, the last block's map at each
+    stride, before the ReLU with which the next block begins, and has no head. With an
+    `output_stride` below 32 the poolings beyond it keep their 3x3 windows, not dilated, and have
+    stride 1; maps keep their keys: each is under the stride that it has without.
 
     Attributes:
         num_classes: classes to tell apart.
         width: every layer has this many times the paper's channels, rounded down.
-        stem: imagenet (output stride 32), or small (8: padded first convolutions and a second block, all of stride 1, for 32 px).
-        padding: of the first two convolutions of the imagenet stem: VALID as by the author, or SAME, which takes images of any size.
-        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the small stem reaches 8).
+        stem: imagenet (output stride 32), or small (8: padded first convolutions and a second
+            block, all of stride 1, for 32 px).
+        padding: of the first two convolutions of the imagenet stem: VALID as by the author, or
+            SAME, which takes images of any size.
+        output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the
+            small stem reaches 8).
         norm: batch or group.
         dropout: share of the pooled values dropped in training; 0.5 as in the paper for ImageNet.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -77,7 +87,9 @@ class Xception(nn.Module):
     num_classes: int
     width: float = field(default=1.0, metadata={"at_least": 0.05, "absent": 1.0})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
-    padding: str = field(default="VALID", metadata={"choices": ("VALID", "SAME"), "absent": "VALID"})
+    padding: str = field(
+        default="VALID", metadata={"choices": ("VALID", "SAME"), "absent": "VALID"}
+    )
     output_stride: int = field(default=32, metadata={"choices": (8, 16, 32), "absent": 32})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
@@ -88,28 +100,45 @@ class Xception(nn.Module):
 
     @property
     def least_px(self) -> int:
-        """Least side of an image, in pixels: the author's, which leaves 3x3 at the end; any with the small stem."""
+        """Least side of an image, in pixels: the author's, which leaves 3x3 at the end; any with
+        the small stem."""
         return 71 if self.stem == "imagenet" and self.padding == "VALID" else 1
 
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
-        options = {"norm": self.norm, "epsilon": 1e-3, "dtype": self.dtype, "axis_name": self.axis_name}
+        options = {
+            "norm": self.norm,
+            "epsilon": 1e-3,
+            "dtype": self.dtype,
+            "axis_name": self.axis_name,
+        }
         convolution = functools.partial(ConvolutionNormActivation, **options)
         small = self.stem == "small"
 
         output_stride, padding = (1, "SAME") if small else (2, self.padding)
         x = images.astype(self.dtype)
-        x = convolution(int(32 * self.width), stride=output_stride, padding=padding, name="block_1_convolution_1")(x, train=train)
-        x = convolution(int(64 * self.width), padding=padding, name="block_1_convolution_2")(x, train=train)
+        x = convolution(
+            int(32 * self.width),
+            stride=output_stride,
+            padding=padding,
+            name="block_1_convolution_1",
+        )(x, train=train)
+        x = convolution(int(64 * self.width), padding=padding, name="block_1_convolution_2")(
+            x, train=train
+        )
         maps, dilation, key = {output_stride: x}, 1, output_stride
         for number, (features, stride) in enumerate(BLOCKS, start=2):
             stride = 1 if small and number == 2 else stride
             pool = stride > 1
             key *= stride
-            stride, before, dilation = within_output_stride(self.output_stride, output_stride, stride, dilation)
+            stride, before, dilation = within_output_stride(
+                self.output_stride, output_stride, stride, dilation
+            )
             output_stride *= stride
             features = tuple(int(channels * self.width) for channels in features)
-            x = XceptionBlock(features, pool, stride, before, options, name=f"block_{number}")(x, train=train)
+            x = XceptionBlock(features, pool, stride, before, options, name=f"block_{number}")(
+                x, train=train
+            )
             maps[key] = x
         for number, features in enumerate((1536, 2048), start=1):
             x = maps[key] = SeparableConvolution(

@@ -1,8 +1,10 @@
-"""Records compared: what each variant is worth and costs, and which differences between them are more than chance.
+"""Records compared: what each variant is worth and costs, and which differences between them are
+more than chance.
 
-Two sources of chance are looked at. Another seed would have given another network: pairs are tested across seeds. Another
-photograph would have been easier or harder: pairs are tested across the test images. A difference is called real only where both
-tests, corrected for the number of pairs, find it.
+Two sources of chance are looked at. Another seed would have given another network: pairs are tested
+across seeds. Another photograph would have been easier or harder: pairs are tested across the test
+images. A difference is called real only where both tests, corrected for the number of pairs, find
+it.
 """
 
 import csv
@@ -22,10 +24,16 @@ import numpy as np
 from cnn_jax import configuration
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
-from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, mean_interval, paired_t_test
+from cnn_jax.evaluation.statistics import (
+    blocked_t_test,
+    bootstrap_interval,
+    holm,
+    mean_interval,
+    paired_t_test,
+)
+from cnn_jax.records.checks import MEND, is_confusion
+from cnn_jax.records.run_directory import read_object
 from cnn_jax.reporting import table
-from cnn_jax.reporting.record_checks import MEND, is_confusion
-from cnn_jax.reporting.records import read_object
 from cnn_jax.reporting.style import NOTHING
 from cnn_jax.reporting.table import Record
 
@@ -53,37 +61,49 @@ COSTS = {
     "train/images_per_second": ("training images/s", 1),
     "wall_time_s": ("training time, s", 1),
 }
-"""What a variant costs, as it is keyed in a summary: what it is called, and how many of the record's units make one of the table's."""
+"""What a variant costs, as it is keyed in a summary: what it is called, and how many of the
+record's units make one of the table's."""
 
 _SEGMENTATION = (
-    "mIoU, pixel accuracy, mean Dice and the figures of classes are taken from one confusion matrix over all pixels of the test split that "
-    "are not ignored; mIoU and mean Dice are means over the classes that occur in truth or prediction, each class counting the same. Image "
-    "mIoU is the mean over the test images of each image's own mIoU. Boundary mIoU (Cheng et al., 2021) counts, of each class, only pixels "
-    "near its borders. ECE is the expected calibration error: the mean distance between confidence and accuracy over bins of confidence, "
-    "weighted by their pixels; less is better."
+    "mIoU, pixel accuracy, mean Dice and the figures of classes are taken from one confusion matrix"
+    " over all pixels of the test split that are not ignored; mIoU and mean Dice are means over the"
+    " classes that occur in truth or prediction, each class counting the same. Image mIoU is the"
+    " mean over the test images of each image's own mIoU. Boundary mIoU (Cheng et al., 2021)"
+    " counts, of each class, only pixels near its borders. ECE is the expected calibration error:"
+    " the mean distance between confidence and accuracy over bins of confidence, weighted by their"
+    " pixels; less is better."
 )
 _CLASSIFICATION = (
-    "Every figure is taken from one confusion matrix over all images of the test split: accuracy is the share of images that are right, "
-    "mean class accuracy the mean recall over the classes, mean F1 the mean over the classes that occur in truth or prediction."
+    "Every figure is taken from one confusion matrix over all images of the test split: accuracy is"
+    " the share of images that are right, mean class accuracy the mean recall over the classes,"
+    " mean F1 the mean over the classes that occur in truth or prediction."
 )
 _OVER_SEEDS = (
-    "All of them are means over seeds ± the standard deviation between seeds; the interval is Student's, of the mean, at 95%. Costs are "
-    "means over seeds: multiply-adds are those of one forward pass of one training example, memory is what the compiler plans for one "
-    "training step, training time covers the steps with their compilation and the validations between them."
+    "All of them are means over seeds ± the standard deviation between seeds; the interval is"
+    " Student's, of the mean, at 95%. Costs are means over seeds: multiply-adds are those of one"
+    " forward pass of one training example, memory is what the compiler plans for one training"
+    " step, training time covers the steps with their compilation and the validations between them."
 )
 _ASSUMED = (
-    "The p values are of two-sided paired t tests, corrected after Holm (1979) for the number of pairs in the group, for "
-    "seeds and images each by itself; a difference is called real where both are below 0.05. Across seeds the test takes "
-    "what is left of the runs' {score}, when each variant's and each seed's mean are taken away, as independent draws from "
-    "one normal distribution for all variants of the group (a randomised block design; where variants have different seeds,"
-    " each pair stands by itself); across images it takes the differences of each image's {score}, averaged over seeds, as "
-    "such draws: neighbouring images of one place are less independent than that, and their p value is too small. Few seeds"
-    " and many pairs leave little that can pass: what is not shown here may still be there. Intervals are of each pair by "
-    "itself, not corrected; the bootstrap's is of the difference of the set's {score}, with the test images drawn again."
+    "The p values are of two-sided paired t tests, corrected after Holm (1979) for the number of"
+    " pairs in the group, for seeds and images each by itself; a difference is called real where"
+    " both are below 0.05. Across seeds the test takes what is left of the runs' {score}, when each"
+    " variant's and each seed's mean are taken away, as independent draws from one normal"
+    " distribution for all variants of the group (a randomised block design; where variants have"
+    " different seeds, each pair stands by itself); across images it takes the differences of each"
+    " image's {score}, averaged over seeds, as such draws: neighbouring images of one place are"
+    " less independent than that, and their p value is too small. Few seeds and many pairs leave"
+    " little that can pass: what is not shown here may still be there. Intervals are of each pair"
+    " by itself, not corrected; the bootstrap's is of the difference of the set's {score}, with the"
+    " test images drawn again."
 )
 _NOT_COMPARED = {"directory", "memory_budget_gib", "prefetch_batches"}
 _OF_THE_VARIANT = ("model", "augmentation", "loss", "optimizer")
-_ALSO_OF_THE_VARIANT = (("training", "accumulate"), ("training", "patience"), ("evaluation", "weights"))
+_ALSO_OF_THE_VARIANT = (
+    ("training", "accumulate"),
+    ("training", "patience"),
+    ("evaluation", "weights"),
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +129,8 @@ class Spread:
         return mean_interval(self.values)[1] if len(self.values) > 1 else math.nan
 
     def text(self, form: str = ".4f") -> str:
-        """`mean ± standard deviation`, as far as they exist; with how many runs it stands for where some lack the figure."""
+        """`mean ± standard deviation`, as far as they exist; with how many runs it stands for where
+        some lack the figure."""
         if not self.values:
             return NOTHING
         deviation = f" ± {self.deviation:{form}}" if len(self.values) > 1 else ""
@@ -123,7 +144,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Scenes:
-    """What a record says of each test scene: confusion matrices int64 `[scenes, classes, classes]`, rows truth."""
+    """What a record says of each test scene: confusion matrices int64 `[scenes, classes, classes]`,
+    rows truth."""
 
     classes: tuple[str, ...]
     colors: tuple[str, ...]
@@ -140,10 +162,11 @@ class Scenes:
 class Variant:
     """The runs that differ in their seed alone, in the order of their seeds.
 
-    `scores`, `class_scores` (IoU of each class, of images its recall) and `costs` (in the record's units) are over the runs, as is
-    `time_to_target_s` over those that reached the target. `confusion` is summed over seeds, as are `calibration`'s arrays `count`,
-    `confidence` and `correct` `[bins]`; both are None where no run holds any. `scenes` are by seed. `odd` says whether its records
-    differ from others in what makes records comparable.
+    `scores`, `class_scores` (IoU of each class, of images its recall) and `costs` (in the record's
+    units) are over the runs, as is `time_to_target_s` over those that reached the target.
+    `confusion` is summed over seeds, as are `calibration`'s arrays `count`, `confidence` and
+    `correct` `[bins]`; both are None where no run holds any. `scenes` are by seed. `odd` says
+    whether its records differ from others in what makes records comparable.
     """
 
     name: str
@@ -165,7 +188,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A paired t test: the mean difference, its 95% interval, the p value, also corrected, and the number of pairs."""
+    """A paired t test: the mean difference, its 95% interval, the p value, also corrected, and the
+    number of pairs."""
 
     difference: float
     interval: tuple[float, float]
@@ -181,10 +205,11 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two variants, the better one first: the difference of their leading scores over the seeds that both have.
+    """Two variants, the better one first: the difference of their leading scores over the seeds
+    that both have.
 
-    `seeds` and `images` are None where they could not be tested, `bootstrap` is the interval over scenes of the difference of the
-    set's score.
+    `seeds` and `images` are None where they could not be tested, `bootstrap` is the interval over
+    scenes of the difference of the set's score.
     """
 
     better: str
@@ -198,7 +223,8 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """`real`, `seeds` or `images` (it survives this source of chance alone), `chance`, or `untested`."""
+        """`real`, `seeds` or `images` (it survives this source of chance alone), `chance`, or
+        `untested`."""
         if self.seeds is None:
             return "untested"
         # Images that say the opposite don't support it, however sure they are.
@@ -212,32 +238,60 @@ class Pair:
         """The verdict in words."""
         amount = f"{self.difference:.3f}" if self.difference >= 0.01 else f"{self.difference:.4f}"
         stands = "better than" if self.verdict == "real" else "ahead of"
-        start = f"{self.better} is {stands} {self.worse} by {amount} {'' if self.score == 'mIoU' else 'in '}{self.score}"
+        start = (
+            f"{self.better} is {stands} {self.worse} by {amount}"
+            f" {'' if self.score == 'mIoU' else 'in '}{self.score}"
+        )
         if self.difference == 0:
             start = f"{self.better} and {self.worse} have the same {self.score}"
-        seeds = "" if self.seeds is None else f"{p_text(self.seeds.corrected)} across {self.seeds.pairs} seeds"
-        images = "" if self.images is None else f"{p_text(self.images.corrected)} across {self.images.pairs} test images"
+        seeds = (
+            ""
+            if self.seeds is None
+            else f"{p_text(self.seeds.corrected)} across {self.seeds.pairs} seeds"
+        )
+        images = (
+            ""
+            if self.images is None
+            else f"{p_text(self.images.corrected)} across {self.images.pairs} test images"
+        )
         opposite = self.images is not None and self.images.difference < 0
         if self.verdict == "untested":
             shared = "no seed" if self.shared_seeds == 0 else "one seed"
             alone = f" ({images})" if images else ""
-            return f"{start}: not tested across seeds, for they share {shared} and it takes two{alone}."
+            return (
+                f"{start}: not tested across seeds, for they share {shared} and it takes"
+                f" two{alone}."
+            )
         if self.verdict == "real":
             return f"{start}: real ({seeds}, {images})."
         if self.images is None:
-            holds = "survives the choice of seeds" if self.seeds.passed else "not distinguishable from chance"
-            return f"{start}: {holds} ({seeds}); not tested across images, whose own figures are missing."
+            holds = (
+                "survives the choice of seeds"
+                if self.seeds.passed
+                else "not distinguishable from chance"
+            )
+            return (
+                f"{start}: {holds} ({seeds}); not tested across images, whose own figures are"
+                " missing."
+            )
         if self.verdict == "seeds":
             but = "there the mean points the other way, " if opposite else ""
-            return f"{start}: survives the choice of seeds ({seeds}) but not that of test images ({but}{images})."
+            return (
+                f"{start}: survives the choice of seeds ({seeds}) but not that of test images"
+                f" ({but}{images})."
+            )
         if self.verdict == "images":
-            return f"{start}: survives the choice of test images ({images}) but not that of seeds ({seeds})."
+            return (
+                f"{start}: survives the choice of test images ({images}) but not that of seeds"
+                f" ({seeds})."
+            )
         return f"{start}: not distinguishable from chance ({seeds}, {images})."
 
 
 @dataclass(frozen=True)
 class Group:
-    """Variants that are compared with each other, best first, and their pairs, the greatest difference first."""
+    """Variants that are compared with each other, best first, and their pairs, the greatest
+    difference first."""
 
     title: str
     variants: tuple[str, ...]
@@ -251,11 +305,17 @@ class Group:
         if not self.pairs:
             return "No two variants have a score on the test split: nothing can be compared."
         best = self.variants[0]
-        counts = {kind: sum(pair.verdict == kind for pair in self.pairs) for kind in ("real", "seeds", "images", "chance")}
+        counts = {
+            kind: sum(pair.verdict == kind for pair in self.pairs)
+            for kind in ("real", "seeds", "images", "chance")
+        }
         tested = sum(counts.values())
         score = self.pairs[0].score
         if not tested:
-            return f"{best} has the best {score}. No difference was tested, for no two variants share two seeds."
+            return (
+                f"{best} has the best {score}. No difference was tested, for no two variants share"
+                " two seeds."
+            )
         own = [pair for pair in self.pairs if pair.better == best]
         over = [pair.worse for pair in own if pair.verdict == "real"]
         not_over = [pair.worse for pair in own if pair.verdict != "real"]
@@ -268,9 +328,12 @@ class Group:
         of = f"Of {tested} tested {'difference' if tested == 1 else 'differences'}"
         if not any(pair.images for pair in self.pairs):  # none can be real
             return (
-                f"{says}. {of} {_counted(some, 'survives', 'survive')} the choice of seeds; none was tested across test images."
+                f"{says}. {of} {_counted(some, 'survives', 'survive')} the choice of seeds; none"
+                " was tested across test images."
             )
-        partly = f", {_counted(some, 'is', 'are')} found by one of the two tests alone" if some else ""
+        partly = (
+            f", {_counted(some, 'is', 'are')} found by one of the two tests alone" if some else ""
+        )
         return f"{says}. {of} {_counted(counts['real'], 'is', 'are')} real{partly}."
 
 
@@ -278,9 +341,10 @@ class Group:
 class Comparison:
     """What records say together, in numbers and words; see `compare`.
 
-    `variants` stand best first. `leading` is the key of the score that ranks them. `target` is the value of it on validation that
-    `time_to_target_s` is for, None where there was no validation. `differences` say what makes the records incomparable; there are
-    none unless they were compared by force.
+    `variants` stand best first. `leading` is the key of the score that ranks them. `target` is the
+    value of it on validation that `time_to_target_s` is for, None where there was no validation.
+    `differences` say what makes the records incomparable; there are none unless they were compared
+    by force.
     """
 
     variants: tuple[Variant, ...]
@@ -297,12 +361,18 @@ class Comparison:
     @property
     def classes(self) -> list[str]:
         """The classes of the test split."""
-        return list(dict.fromkeys(name for variant in self.variants for name in variant.class_scores))
+        return list(
+            dict.fromkeys(name for variant in self.variants for name in variant.class_scores)
+        )
 
     @property
     def shown_scores(self) -> dict[str, str]:
         """Key and name of the scores that any variant has, the leading one first."""
-        known = {key: name for key, name in SCORES.items() if any(variant.scores[key].values for variant in self.variants)}
+        known = {
+            key: name
+            for key, name in SCORES.items()
+            if any(variant.scores[key].values for variant in self.variants)
+        }
         if self.leading == "miou":
             known.pop("mean_class_accuracy", None)  # mean Dice is close to it, and the table wide
         return {key: known[key] for key in sorted(known, key=lambda key: key != self.leading)}
@@ -310,13 +380,19 @@ class Comparison:
     @property
     def shown_costs(self) -> dict[str, tuple[str, float]]:
         """Of `COSTS` those that any variant has."""
-        return {key: cost for key, cost in COSTS.items() if any(variant.costs[key].values for variant in self.variants)}
+        return {
+            key: cost
+            for key, cost in COSTS.items()
+            if any(variant.costs[key].values for variant in self.variants)
+        }
 
     @property
     def title(self) -> str:
         """How many variants on which data."""
         count = len(self.variants)
-        sources = dict.fromkeys(record.source for variant in self.variants for record in variant.records)
+        sources = dict.fromkeys(
+            record.source for variant in self.variants for record in variant.records
+        )
         return f"{count} {'variant' if count == 1 else 'variants'} on {listed(list(sources))}"
 
     @property
@@ -324,7 +400,9 @@ class Comparison:
         """What each run was given."""
         given = [_given(record.config) for variant in self.variants for record in variant.records]
         # More than one of either is what was compared by force.
-        parts = [" or ".join(dict.fromkeys(filter(None, part))) for part in zip(*given, strict=True)]
+        parts = [
+            " or ".join(dict.fromkeys(filter(None, part))) for part in zip(*given, strict=True)
+        ]
         parts = [part for part in parts if part]
         counts = sorted({len(variant.records) for variant in self.variants})
         seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -334,7 +412,9 @@ class Comparison:
     @property
     def devices(self) -> list[str]:
         """What the runs were computed on, each once."""
-        return list(dict.fromkeys(record.device for variant in self.variants for record in variant.records))
+        return list(
+            dict.fromkeys(record.device for variant in self.variants for record in variant.records)
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -343,11 +423,14 @@ class Comparison:
         parts = [f"{kinds} {_OVER_SEEDS}"]
         if self.target is not None:
             parts[0] += (
-                f" The time to {self.target:.2f} is that of the first validation with at least this {self.score} on the validation split, "
-                "a mean over the seeds that reached it."
+                f" The time to {self.target:.2f} is that of the first validation with at least this"
+                f" {self.score} on the validation split, a mean over the seeds that reached it."
             )
         if len(self.devices) > 1:
-            parts.append(f"The runs were computed on different devices ({listed(self.devices)}): speeds and times don't compare.")
+            parts.append(
+                f"The runs were computed on different devices ({listed(self.devices)}): speeds and"
+                " times don't compare."
+            )
         return parts
 
     @property
@@ -374,16 +457,19 @@ def compare(
     """Compare records of finished runs.
 
     Args:
-        records: those that differ in their seed alone are a variant, called by their `Record.variant`.
-        groups: title -> names of the variants between which all pairs are tested; a variant may stand in several, and names
-            without a record are passed over. None makes one group of all.
-        target: the validation score that the time to it is measured for; None is 90% of the best variant's mean last validation,
-            rounded down to 0.01.
+        records: those that differ in their seed alone are a variant, called by their
+            `Record.variant`.
+        groups: title -> names of the variants between which all pairs are tested; a variant may
+            stand in several, and names without a record are passed over. None makes one group of
+            all.
+        target: the validation score that the time to it is measured for; None is 90% of the best
+            variant's mean last validation, rounded down to 0.01.
         force: compare also what isn't comparable, and say so.
 
     Raises:
-        InputError: there is no record; a variant has a seed twice; records differ in task, data, evaluation, steps or batch size,
-            or those of one variant in its model or training, and `force` is False; a summary.json or scenes.json can't be used.
+        InputError: there is no record; a variant has a seed twice; records differ in task, data,
+            evaluation, steps or batch size, or those of one variant in its model or training, and
+            `force` is False; a summary.json or scenes.json can't be used.
     """
     records = list(records)
     if not records:
@@ -392,13 +478,20 @@ def compare(
     differing, odd = _differences(by_variant)
     if differing and not force:
         raise InputError(
-            f"these records can't be compared: {'; '.join(differing)}; use --force of experiments.compare to compare them nevertheless."
+            f"these records can't be compared: {'; '.join(differing)}; use --force of"
+            " cnn_jax.commands.compare to compare them nevertheless."
         )
     leading = next((record.leading for record in records if record.leading), "miou")
-    histories = {name: [_validation(record, leading) for record in group] for name, group in by_variant.items()}
+    histories = {
+        name: [_validation(record, leading) for record in group]
+        for name, group in by_variant.items()
+    }
     default = _default_target(histories)
     target = default if target is None or default is None else target
-    variants = [_variant(name, group, histories[name], target, name in odd) for name, group in by_variant.items()]
+    variants = [
+        _variant(name, group, histories[name], target, name in odd)
+        for name, group in by_variant.items()
+    ]
 
     def rank(variant):
         mean = variant.scores[leading].mean
@@ -406,10 +499,16 @@ def compare(
 
     variants = {variant.name: variant for variant in sorted(variants, key=rank)}
     titled = {"": list(variants)} if groups is None else groups
-    members = {title: [name for name in variants if name in names] for title, names in titled.items()}
+    members = {
+        title: [name for name in variants if name in names] for title, names in titled.items()
+    }
     return Comparison(
         variants=tuple(variants.values()),
-        groups=tuple(_group(title, [variants[name] for name in names], leading) for title, names in members.items() if names),
+        groups=tuple(
+            _group(title, [variants[name] for name in names], leading)
+            for title, names in members.items()
+            if names
+        ),
         leading=leading,
         target=target,
         differences=tuple(differing),
@@ -417,7 +516,8 @@ def compare(
 
 
 def write(comparison: Comparison, folder: str | Path) -> list[Path]:
-    """Write comparison.csv, comparison.md and index.html into a folder, made if missing; the same records give the same bytes.
+    """Write comparison.csv, comparison.md and index.html into a folder, made if missing; the same
+    records give the same bytes.
 
     Returns their paths.
     """
@@ -445,17 +545,24 @@ def _by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
     for record in records:
         groups.setdefault(record.variant, []).append(record)
     for name, group in groups.items():
-        group.sort(key=lambda record: (str(type(record.config.get("seed"))), record.config.get("seed") or 0))
+        group.sort(
+            key=lambda record: (
+                str(type(record.config.get("seed"))),
+                record.config.get("seed") or 0,
+            )
+        )
         for one, other in itertools.pairwise(group):
             if one.config.get("seed") == other.config.get("seed"):
                 raise InputError(
-                    f"{one.folder} and {other.folder} are both {name} with seed {one.config.get('seed')}: leave one of them out."
+                    f"{one.folder} and {other.folder} are both {name} with seed"
+                    f" {one.config.get('seed')}: leave one of them out."
                 )
     return groups
 
 
 def _differences(by_variant: Mapping[str, Sequence[Record]]) -> tuple[list[str], set[str]]:
-    """(what differs between records that should not, in words; the variants whose records are in the minority with any of it)."""
+    """(what differs between records that should not, in words; the variants whose records are in
+    the minority with any of it)."""
     found, odd = [], set()
     everyone = [(name, record) for name, group in by_variant.items() for record in group]
 
@@ -464,13 +571,20 @@ def _differences(by_variant: Mapping[str, Sequence[Record]]) -> tuple[list[str],
         for field in fields:
             holders: dict[str, list[tuple[str, Record]]] = {}
             for name, record in named:
-                value = json.dumps(conditions(record).get(field), sort_keys=True, ensure_ascii=False)
+                value = json.dumps(
+                    conditions(record).get(field), sort_keys=True, ensure_ascii=False
+                )
                 holders.setdefault(value, []).append((name, record))
             if len(holders) > 1:
-                each = [f"{value} in {_few([record.location for _, record in held])}" for value, held in holders.items()]
+                each = [
+                    f"{value} in {_few([record.location for _, record in held])}"
+                    for value, held in holders.items()
+                ]
                 found.append(f"{field}{of} is {', '.join(each)}")
                 most = max(holders.values(), key=len)
-                odd.update(name for held in holders.values() if held is not most for name, _ in held)
+                odd.update(
+                    name for held in holders.values() if held is not most for name, _ in held
+                )
 
     look(everyone, _conditions)
     for name, group in by_variant.items():
@@ -482,10 +596,19 @@ def _conditions(record: Record) -> dict[str, Any]:
     """What records must share to be compared."""
     config = record.config
     task = config.get("task", "segmentation")
-    shared = {"task": task, "data fingerprint": record.environment.get("data_fingerprint"), "data.source": record.source}
+    shared = {
+        "task": task,
+        "data fingerprint": record.environment.get("data_fingerprint"),
+        "data.source": record.source,
+    }
     data = _filled(task, "data", config)
-    shared |= {f"data.{key}": value for key, value in data.items() if key not in _NOT_COMPARED | {"source"}}
-    for section, keys in (("evaluation", ("window_px", "context_px")), ("training", ("steps", "batch_size"))):
+    shared |= {
+        f"data.{key}": value for key, value in data.items() if key not in _NOT_COMPARED | {"source"}
+    }
+    for section, keys in (
+        ("evaluation", ("window_px", "context_px")),
+        ("training", ("steps", "batch_size")),
+    ):
         shared |= {f"{section}.{key}": (config.get(section) or {}).get(key) for key in keys}
     return shared
 
@@ -493,19 +616,31 @@ def _conditions(record: Record) -> dict[str, Any]:
 def _own_conditions(record: Record) -> dict[str, Any]:
     """What the records of one variant must share besides."""
     task = record.config.get("task", "segmentation")
-    filled = {section: _filled(task, section, record.config) for section in (*_OF_THE_VARIANT, "training", "evaluation")}
-    own = {f"{section}.{key}": value for section in _OF_THE_VARIANT for key, value in filled[section].items()}
-    return own | {f"{section}.{key}": filled[section].get(key) for section, key in _ALSO_OF_THE_VARIANT}
+    filled = {
+        section: _filled(task, section, record.config)
+        for section in (*_OF_THE_VARIANT, "training", "evaluation")
+    }
+    own = {
+        f"{section}.{key}": value
+        for section in _OF_THE_VARIANT
+        for key, value in filled[section].items()
+    }
+    return own | {
+        f"{section}.{key}": filled[section].get(key) for section, key in _ALSO_OF_THE_VARIANT
+    }
 
 
 def _filled(task: str, section: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A section of a configuration, with what fields that its record is too old to have are taken to be."""
+    """A section of a configuration, with what fields that its record is too old to have are taken
+    to be."""
     known = {}
     if task in configuration.TASKS:
         for path, option, _ in configuration.leaves(configuration.TASKS[task]()):
             absent = option.metadata["absent"]
             if path.startswith(f"{section}.") and absent is not MISSING:
-                known[path.removeprefix(f"{section}.")] = list(absent) if isinstance(absent, tuple) else absent
+                known[path.removeprefix(f"{section}.")] = (
+                    list(absent) if isinstance(absent, tuple) else absent
+                )
     own = config.get(section)
     return known | dict(own) if isinstance(own, Mapping) else known
 
@@ -516,7 +651,9 @@ def _validation(record: Record, leading: str) -> list[tuple[float, float]]:
     return [(line.get("elapsed_s", math.nan), line[f"validation/{leading}"]) for line in lines]
 
 
-def _default_target(histories: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> float | None:
+def _default_target(
+    histories: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+) -> float | None:
     """90% of the best variant's mean last validation, rounded down to 0.01."""
     last = [[history[-1][1] for history in group if history] for group in histories.values()]
     means = [float(np.mean(values)) for values in last if values]
@@ -525,9 +662,14 @@ def _default_target(histories: Mapping[str, Sequence[Sequence[tuple[float, float
 
 def _variant(name, records, histories, target, odd) -> Variant:
     summaries = [record.summary for record in records]
-    classes = list(dict.fromkeys(c for summary in summaries for c in table.scored_classes(summary, "test")))
+    classes = list(
+        dict.fromkeys(c for summary in summaries for c in table.scored_classes(summary, "test"))
+    )
     kind = table.class_key(summaries[0], "test")
-    reached = [next((elapsed for elapsed, value in history if value >= target), None) for history in histories]
+    reached = [
+        next((elapsed for elapsed, value in history if value >= target), None)
+        for history in histories
+    ]
     arrays = [_arrays(record) for record in records]
     confusions = [confusion for confusion, _ in arrays if confusion is not None]
     calibrations = [calibration for _, calibration in arrays if calibration is not None]
@@ -539,8 +681,14 @@ def _variant(name, records, histories, target, odd) -> Variant:
         class_scores={c: _spread([s.get(f"test/{kind}/{c}") for s in summaries]) for c in classes},
         costs={key: _spread([s.get(key) for s in summaries]) for key in COSTS},
         time_to_target_s=_spread(reached),
-        confusion=sum(confusions) if confusions and len({c.shape for c in confusions}) == 1 else None,
-        calibration={key: sum(c[key] for c in calibrations) for key in calibrations[0]} if calibrations else None,
+        confusion=(
+            sum(confusions) if confusions and len({c.shape for c in confusions}) == 1 else None
+        ),
+        calibration=(
+            {key: sum(c[key] for c in calibrations) for key in calibrations[0]}
+            if calibrations
+            else None
+        ),
         scenes={seed: of_seed for seed, of_seed in scenes.items() if of_seed is not None},
         odd=odd,
     )
@@ -549,14 +697,22 @@ def _variant(name, records, histories, target, odd) -> Variant:
 def _arrays(record: Record) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
     """(confusion matrix, calibration) of the test split, None where the record has none."""
     summary = record.summary  # checked when it was read
-    confusion = np.array(summary["test/confusion"], np.int64) if summary.get("test/confusion") else None
+    confusion = (
+        np.array(summary["test/confusion"], np.int64) if summary.get("test/confusion") else None
+    )
     bins = summary.get("test/calibration")
-    calibration = {key: np.array(bins[key], np.float64) for key in ("count", "confidence", "correct")} if bins else None
+    calibration = (
+        {key: np.array(bins[key], np.float64) for key in ("count", "confidence", "correct")}
+        if bins
+        else None
+    )
     return confusion, calibration
 
 
 def _spread(values) -> Spread:
-    return Spread(tuple(float(v) for v in values if v is not None and math.isfinite(v)), len(values))
+    return Spread(
+        tuple(float(v) for v in values if v is not None and math.isfinite(v)), len(values)
+    )
 
 
 def _scenes(record: Record) -> Scenes | None:
@@ -565,7 +721,10 @@ def _scenes(record: Record) -> Scenes | None:
         return None
     content = read_object(path)
     classes, colors, scenes = (content.get(key) for key in ("classes", "colors", "scenes"))
-    named = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in (classes, colors))
+    named = all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in (classes, colors)
+    )
     whole = (
         named
         and len(classes) == len(colors) == len({*classes})
@@ -576,11 +735,15 @@ def _scenes(record: Record) -> Scenes | None:
     )
     if not whole:
         raise InputError(f"{path} doesn't hold what a run writes there: {MEND}")
-    confusions = np.array([scene["confusion"] for scene in scenes], np.int64).reshape(len(scenes), len(classes), len(classes))
+    confusions = np.array([scene["confusion"] for scene in scenes], np.int64).reshape(
+        len(scenes), len(classes), len(classes)
+    )
     total = record.summary.get("test/confusion")
     if total is not None and confusions.sum(0).tolist() != total:
         raise InputError(f"{path} and summary.json beside it are not of the same scenes: {MEND}")
-    return Scenes(tuple(classes), tuple(colors), tuple(scene["name"] for scene in scenes), confusions)
+    return Scenes(
+        tuple(classes), tuple(colors), tuple(scene["name"] for scene in scenes), confusions
+    )
 
 
 def _group(title: str, variants: Sequence[Variant], leading: str) -> Group:
@@ -588,15 +751,24 @@ def _group(title: str, variants: Sequence[Variant], leading: str) -> Group:
     pairs = [pair for pair in pairs if pair is not None]
     by_seed = {variant.name: _by_seed(variant, leading) for variant in variants}
     by_seed = {name: values for name, values in by_seed.items() if values}
-    if len({frozenset(values) for values in by_seed.values()}) == 1 and all(pair.seeds for pair in pairs):
+    if len({frozenset(values) for values in by_seed.values()}) == 1 and all(
+        pair.seeds for pair in pairs
+    ):
         # All have the same seeds: what chance does is known better from all of them than from two.
         names, seeds = list(by_seed), list(next(iter(by_seed.values())))
         values = np.array([[by_seed[name][seed] for seed in seeds] for name in names])
-        pairs = [replace(pair, seeds=_blocked(values, names.index(pair.better), names.index(pair.worse))) for pair in pairs]
+        pairs = [
+            replace(pair, seeds=_blocked(values, names.index(pair.better), names.index(pair.worse)))
+            for pair in pairs
+        ]
     for kind in ("seeds", "images"):
         corrected = holm([test.p if (test := getattr(pair, kind)) else math.nan for pair in pairs])
         pairs = [
-            replace(pair, **{kind: replace(test, corrected=float(p))}) if (test := getattr(pair, kind)) else pair
+            (
+                replace(pair, **{kind: replace(test, corrected=float(p))})
+                if (test := getattr(pair, kind))
+                else pair
+            )
             for pair, p in zip(pairs, corrected, strict=True)
         ]
     pairs.sort(key=lambda pair: (-pair.difference, pair.better, pair.worse))
@@ -610,18 +782,28 @@ def _pair(one: Variant, other: Variant, leading: str) -> Pair | None:
     shared = [seed for seed in one.by_seed if seed in other.by_seed]
     ours, theirs = _by_seed(one, leading), _by_seed(other, leading)
     values = [(ours[seed], theirs[seed]) for seed in shared if seed in ours and seed in theirs]
-    difference = float(np.mean([a - b for a, b in values])) if values else one.scores[leading].mean - other.scores[leading].mean
+    difference = (
+        float(np.mean([a - b for a, b in values]))
+        if values
+        else one.scores[leading].mean - other.scores[leading].mean
+    )
     if difference < 0:
         return _pair(other, one, leading)
     seeds = _test(*zip(*values, strict=True)) if values else None
     images, bootstrap = _across_images(one, other, shared)
-    return Pair(one.name, other.name, SCORES[leading], difference, len(values), seeds, images, bootstrap)
+    return Pair(
+        one.name, other.name, SCORES[leading], difference, len(values), seeds, images, bootstrap
+    )
 
 
 def _by_seed(variant: Variant, leading: str) -> dict[Any, float]:
     """The scores that exist, by seed."""
-    values = {seed: record.summary.get(f"test/{leading}") for seed, record in variant.by_seed.items()}
-    return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
+    values = {
+        seed: record.summary.get(f"test/{leading}") for seed, record in variant.by_seed.items()
+    }
+    return {
+        seed: value for seed, value in values.items() if value is not None and math.isfinite(value)
+    }
 
 
 def _blocked(scores, one: int, other: int) -> PairedTest:
@@ -636,19 +818,30 @@ def _test(a: Sequence[float], b: Sequence[float]) -> PairedTest | None:
     return PairedTest(difference, interval, p, len(a))
 
 
-def _across_images(one: Variant, other: Variant, shared: Sequence) -> tuple[PairedTest | None, tuple[float, float]]:
-    """The test over images, and the bootstrap interval; of the seeds that both have scenes of, the same scenes."""
-    both = [(one.scenes[s], other.scenes[s]) for s in shared if s in one.scenes and s in other.scenes]
+def _across_images(
+    one: Variant, other: Variant, shared: Sequence
+) -> tuple[PairedTest | None, tuple[float, float]]:
+    """The test over images, and the bootstrap interval; of the seeds that both have scenes of, the
+    same scenes."""
+    both = [
+        (one.scenes[s], other.scenes[s]) for s in shared if s in one.scenes and s in other.scenes
+    ]
     if not both or len({scenes.names for pair in both for scenes in pair}) > 1:
         return None, (math.nan, math.nan)
-    # Names alone don't make scenes the same: those of other data that were compared by force may share them.
+    # Names alone don't make scenes the same: those of other data that were compared by force may
+    # share them.
     truths = [scenes.confusions.sum(2) for pair in both for scenes in pair]
     if not all(np.array_equal(truth, truths[0]) for truth in truths):
         return None, (math.nan, math.nan)
-    ours, theirs = (np.mean([scenes.mious for scenes in side], axis=0) for side in zip(*both, strict=True))
+    ours, theirs = (
+        np.mean([scenes.mious for scenes in side], axis=0) for side in zip(*both, strict=True)
+    )
     seen = np.isfinite(ours) & np.isfinite(theirs)
-    # [scenes, 2, seeds, classes, classes]: the same scenes are drawn for both variants and all seeds.
-    confusions = np.stack([np.stack([scenes.confusions for scenes in side], 1) for side in zip(*both, strict=True)], 1)
+    # [scenes, 2, seeds, classes, classes]: the same scenes are drawn for both variants and all
+    # seeds.
+    confusions = np.stack(
+        [np.stack([scenes.confusions for scenes in side], 1) for side in zip(*both, strict=True)], 1
+    )
 
     def difference(matrices):
         values = _mious(matrices).mean(1)
@@ -682,7 +875,9 @@ def p_text(p: float) -> str:
 def interval_text(interval: tuple[float, float], form: str = ".4f") -> str:
     """`low to high`, or a dash."""
     low, high = interval
-    return f"{low:{form}} to {high:{form}}" if math.isfinite(low) and math.isfinite(high) else NOTHING
+    return (
+        f"{low:{form}} to {high:{form}}" if math.isfinite(low) and math.isfinite(high) else NOTHING
+    )
 
 
 def listed(names: Sequence[str]) -> str:
@@ -700,7 +895,8 @@ def _counted(count: int, one: str, many: str) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A row a variant: mean, standard deviation and number of values of each figure, in the records' units, with full digits."""
+    """A row a variant: mean, standard deviation and number of values of each figure, in the
+    records' units, with full digits."""
     rows = []
     for variant in comparison.variants:
         row = {
@@ -710,19 +906,39 @@ def as_csv(comparison: Comparison) -> str:
         }
         spreads = {f"test/{key}": variant.scores[key] for key in comparison.shown_scores}
         kind = table.class_key(variant.records[0].summary, "test")
-        spreads |= {f"test/{kind}/{name}": variant.class_scores.get(name, Spread((), 0)) for name in comparison.classes}
+        spreads |= {
+            f"test/{kind}/{name}": variant.class_scores.get(name, Spread((), 0))
+            for name in comparison.classes
+        }
         spreads |= {key: variant.costs[key] for key in comparison.shown_costs}
         if comparison.target is not None:
             spreads[f"time_to_{comparison.target:.2f}_s"] = variant.time_to_target_s
         for key, spread in spreads.items():
-            row |= {f"{key} mean": spread.mean, f"{key} sd": spread.deviation, f"{key} values": len(spread.values)}
+            row |= {
+                f"{key} mean": spread.mean,
+                f"{key} sd": spread.deviation,
+                f"{key} values": len(spread.values),
+            }
         lead = variant.scores[comparison.leading]
-        row |= {f"test/{comparison.leading} low": lead.mean - lead.half, f"test/{comparison.leading} high": lead.mean + lead.half}
+        row |= {
+            f"test/{comparison.leading} low": lead.mean - lead.half,
+            f"test/{comparison.leading} high": lead.mean + lead.half,
+        }
         if comparison.differences:
             row["not comparable"] = "; ".join(comparison.differences) if variant.odd else ""
-        rows.append({key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()})
+        rows.append(
+            {
+                key: "" if isinstance(value, float) and math.isnan(value) else value
+                for key, value in row.items()
+            }
+        )
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n", restval="")
+    writer = csv.DictWriter(
+        text,
+        list(dict.fromkeys(key for row in rows for key in row)),
+        lineterminator="\n",
+        restval="",
+    )
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -734,7 +950,8 @@ def as_markdown(comparison: Comparison) -> str:
     parts = [f"# {clean(comparison.title)}", clean(comparison.budget) + "."]
     if comparison.differences:
         parts.append(
-            f"> **Not comparable**, and compared by force: {clean('; '.join(comparison.differences))}. †: of the minority."
+            "> **Not comparable**, and compared by force:"
+            f" {clean('; '.join(comparison.differences))}. †: of the minority."
         )
     for group in comparison.groups:
         parts.append(f"## {clean(group.title or 'Verdict')}")
@@ -750,7 +967,13 @@ def as_markdown(comparison: Comparison) -> str:
     if 0 < len(comparison.classes) <= table.MOST_CLASSES:
         kind = "IoU" if comparison.leading == "miou" else "Recall"
         rows = [
-            [named(v), *(v.class_scores[c].text() if c in v.class_scores else NOTHING for c in comparison.classes)]
+            [
+                named(v),
+                *(
+                    v.class_scores[c].text() if c in v.class_scores else NOTHING
+                    for c in comparison.classes
+                ),
+            ]
             for v in comparison.variants
         ]
         parts += [f"## {kind} of each class", markdown(["variant", *comparison.classes], rows)]
@@ -778,7 +1001,11 @@ def score_rows(comparison: Comparison, form: str = ".4f") -> tuple[list[str], li
         row = [named(variant), str(len(variant.records))]
         for key in scores:
             spread = variant.scores[key]
-            row += [spread.text(form), spread.interval_text(form)] if key == comparison.leading else [spread.text(form)]
+            row += (
+                [spread.text(form), spread.interval_text(form)]
+                if key == comparison.leading
+                else [spread.text(form)]
+            )
         rows.append(row)
     return header, rows
 
@@ -791,7 +1018,10 @@ def cost_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         header.append(f"time to {comparison.target:.2f} {comparison.score}, s")
     rows = []
     for variant in comparison.variants:
-        row = [named(variant), *(cost_text(variant.costs[key], unit) for key, (_, unit) in costs.items())]
+        row = [
+            named(variant),
+            *(cost_text(variant.costs[key], unit) for key, (_, unit) in costs.items()),
+        ]
         if comparison.target is not None:
             row.append(time_text(variant))
         rows.append(row)
@@ -810,19 +1040,33 @@ def time_text(variant: Variant) -> str:
     """The mean time to the target, and how many runs reached it where not all did."""
     reached, runs = len(variant.time_to_target_s.values), len(variant.records)
     share = "" if reached == runs else f" ({reached} of {runs})"
-    return f"{variant.time_to_target_s.mean:,.0f}{share}" if reached else f"not reached (0 of {runs})"
+    return (
+        f"{variant.time_to_target_s.mean:,.0f}{share}" if reached else f"not reached (0 of {runs})"
+    )
 
 
 def pair_rows(group: Group) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of the pairs of a group."""
     score = group.pairs[0].score if group.pairs else ""
-    header = ["better", "worse", f"difference in {score}", "95%, seeds", "p, seeds", "95%, images", "p, images", "95%, bootstrap"]
+    header = [
+        "better",
+        "worse",
+        f"difference in {score}",
+        "95%, seeds",
+        "p, seeds",
+        "95%, images",
+        "p, images",
+        "95%, bootstrap",
+    ]
     rows = []
     for pair in group.pairs:
         row = [pair.better, pair.worse, f"{pair.difference:.4f}"]
         for test in (pair.seeds, pair.images):
             row += (
-                [interval_text(test.interval), p_text(test.corrected).removeprefix("p = ").removeprefix("p ")]
+                [
+                    interval_text(test.interval),
+                    p_text(test.corrected).removeprefix("p = ").removeprefix("p "),
+                ]
                 if test
                 else [NOTHING] * 2
             )
@@ -830,10 +1074,18 @@ def pair_rows(group: Group) -> tuple[list[str], list[list[str]]]:
     return [*header, "verdict"], rows
 
 
-WORDS = {"real": "real", "seeds": "seeds only", "images": "images only", "chance": "not shown", "untested": "not tested"}
+WORDS = {
+    "real": "real",
+    "seeds": "seeds only",
+    "images": "images only",
+    "chance": "not shown",
+    "untested": "not tested",
+}
 """Each verdict of a pair in a word or two."""
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: set[int] = frozenset({0})) -> str:
+def markdown(
+    header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: set[int] = frozenset({0})
+) -> str:
     escaped = [[table.escaped(cell) for cell in row] for row in (header, *rows)]
     return table.markdown(escaped[0], escaped[1:], text_columns=set(text_columns))

@@ -28,7 +28,8 @@ _FAR = 5.0
 
 
 class Point(NamedTuple):
-    """A variant among others: what it costs, its score, and the standard deviation of the score (NaN for one seed)."""
+    """A variant among others: what it costs, its score, and the standard deviation of the score
+    (NaN for one seed)."""
 
     cost: float
     score: float
@@ -42,7 +43,8 @@ def learning_curves(
     ylabel: str,
     smooth: bool = False,
 ) -> str:
-    """Draw a metric against the step: of each variant the mean over its seeds, in a band from the least to the greatest seed.
+    """Draw a metric against the step: of each variant the mean over its seeds, in a band from the
+    least to the greatest seed.
 
     Args:
         runs: variant -> the lines of metrics.jsonl of each of its runs.
@@ -64,7 +66,9 @@ def learning_curves(
             look = curve_style(looks[name])
             mean = stack.mean(0)
             if len(stack) > 1:
-                axes.fill_between(steps, stack.min(0), stack.max(0), color=look["color"], alpha=0.14, linewidth=0)
+                axes.fill_between(
+                    steps, stack.min(0), stack.max(0), color=look["color"], alpha=0.14, linewidth=0
+                )
             curve(axes, (list(steps), list(mean)), label=label(name, 26), **look)
             ends[name] = mean[-1]
             values.append(stack.ravel())
@@ -80,7 +84,11 @@ def learning_curves(
         values = np.concatenate(values)
         # A steep beginning would press the rest flat.
         falling = key.endswith("loss")
-        low, high = (values.min(), np.quantile(values, 0.97)) if falling else (np.quantile(values, 0.03), values.max())
+        low, high = (
+            (values.min(), np.quantile(values, 0.97))
+            if falling
+            else (np.quantile(values, 0.03), values.max())
+        )
         margin = max(0.05 * (high - low), 0.005)
         axes.set_ylim(max(0, low - margin), high + margin)
         # As the curves end, from top to bottom.
@@ -89,7 +97,9 @@ def learning_curves(
         return _svg(figure)
 
 
-def _aligned(runs: Sequence[tuple[list[int], list[float]]], smooth: bool) -> tuple[np.ndarray, np.ndarray]:
+def _aligned(
+    runs: Sequence[tuple[list[int], list[float]]], smooth: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """(steps that all runs have, values [run, step]); runs without any are passed over."""
     runs = [running_mean(points)[1] if smooth else points for points in runs if points[0]]
     if not runs:
@@ -100,14 +110,21 @@ def _aligned(runs: Sequence[tuple[list[int], list[float]]], smooth: bool) -> tup
 
 
 def against_cost(
-    points: Mapping[str, Point], looks: Mapping[str, int], xlabel: str, ylabel: str, more_is_better: bool = False
+    points: Mapping[str, Point],
+    looks: Mapping[str, int],
+    xlabel: str,
+    ylabel: str,
+    more_is_better: bool = False,
 ) -> str:
-    """Draw scores against a cost, with their standard deviations, and the Pareto front: the variants that none beats at no more cost.
+    """Draw scores against a cost, with their standard deviations, and the Pareto front: the
+    variants that none beats at no more cost.
 
-    `more_is_better` is for what isn't a cost but a speed. The axis is logarithmic where costs differ by more than five times.
-    Returns the SVG.
+    `more_is_better` is for what isn't a cost but a speed. The axis is logarithmic where costs
+    differ by more than five times. Returns the SVG.
     """
-    known = {name: p for name, p in points.items() if math.isfinite(p.cost) and math.isfinite(p.score)}
+    known = {
+        name: p for name, p in points.items() if math.isfinite(p.cost) and math.isfinite(p.score)
+    }
     with _style():
         figure, axes = _chart()
         axes.set_xlabel(xlabel)
@@ -119,28 +136,54 @@ def against_cost(
         far = costs.min() > 0 and costs.max() / costs.min() > _FAR
         if far:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if costs.max() / costs.min() < 30 else (1,)))
+            axes.xaxis.set_major_locator(
+                LogLocator(subs=(1, 2, 5) if costs.max() / costs.min() < 30 else (1,))
+            )
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
         front = pareto_front(known, more_is_better)
         corners = np.array([(known[name].cost, known[name].score) for name in front])
-        axes.plot(*corners.T, color="#888888", linewidth=1, linestyle="--", drawstyle="steps-post", zorder=1)
+        axes.plot(
+            *corners.T,
+            color="#888888",
+            linewidth=1,
+            linestyle="--",
+            drawstyle="steps-post",
+            zorder=1,
+        )
         for name, p in known.items():
             look = curve_style(looks[name])
             deviation = p.deviation if math.isfinite(p.deviation) else 0
-            axes.errorbar(p.cost, p.score, deviation, ecolor=look["color"], elinewidth=1, fmt="none", alpha=0.7)
+            axes.errorbar(
+                p.cost,
+                p.score,
+                deviation,
+                ecolor=look["color"],
+                elinewidth=1,
+                fmt="none",
+                alpha=0.7,
+            )
             face = look["color"] if name in front else "white"
             edge = {"markeredgecolor": look["color"], "markeredgewidth": 1.4}
-            axes.plot(p.cost, p.score, marker=look["marker"], markersize=6.5, linestyle="", markerfacecolor=face, **edge)
+            axes.plot(
+                p.cost,
+                p.score,
+                marker=look["marker"],
+                markersize=6.5,
+                linestyle="",
+                markerfacecolor=face,
+                **edge,
+            )
         axes.margins(0.12, 0.16)
         _name_points(figure, axes, known, corners)
         return _svg(figure)
 
 
 def pareto_front(points: Mapping[str, Point], more_is_better: bool = False) -> list[str]:
-    """The names of the points that no other beats, from the lowest score up: none is as good in both and better in one."""
+    """The names of the points that no other beats, from the lowest score up: none is as good in
+    both and better in one."""
     sign = -1 if more_is_better else 1
     front, best = [], -math.inf
     for name, p in sorted(points.items(), key=lambda item: (sign * item[1].cost, -item[1].score)):
@@ -151,13 +194,19 @@ def pareto_front(points: Mapping[str, Point], more_is_better: bool = False) -> l
 
 
 def _tick(value: float) -> str:
-    size, unit = next(((size, unit) for size, unit in ((1e9, " G"), (1e6, " M"), (1e4, " k")) if value >= size), (1, ""))
+    size, unit = next(
+        ((size, unit) for size, unit in ((1e9, " G"), (1e6, " M"), (1e4, " k")) if value >= size),
+        (1, ""),
+    )
     size = 1e3 if unit == " k" else size
     return f"{value / size:,g}{unit}"
 
 
-def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point], front: np.ndarray) -> None:
-    """Write each point's name beside it, where it covers no point, bar, name or line of the front; farther off with a thin line."""
+def _name_points(
+    figure: Figure, axes: Axes, points: Mapping[str, Point], front: np.ndarray
+) -> None:
+    """Write each point's name beside it, where it covers no point, bar, name or line of the front;
+    farther off with a thin line."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -166,7 +215,9 @@ def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point], front:
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places.values()]
     for p in points.values():
         if math.isfinite(p.deviation):
-            (x, low), (_, high) = (axes.transData.transform((p.cost, p.score + sign * p.deviation)) for sign in (-1, 1))
+            (x, low), (_, high) = (
+                axes.transData.transform((p.cost, p.score + sign * p.deviation)) for sign in (-1, 1)
+            )
             taken.append((x - 1, low, x + 1, high))
     for (x, y), (right, top) in itertools.pairwise(axes.transData.transform(front)):
         taken += [(min(x, right), y - 1, max(x, right), y + 1), (right - 1, y, right + 1, top)]
@@ -174,9 +225,16 @@ def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point], front:
     candidates = [(dx * r, dy * r) for r in (8, 15, 24, 34, 46, 60) for dx, dy in directions]
     for name, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
         text = axes.annotate(
-            label(name, 24), (points[name].cost, points[name].score), (0, 0), textcoords="offset pixels", fontsize=7.5
+            label(name, 24),
+            (points[name].cost, points[name].score),
+            (0, 0),
+            textcoords="offset pixels",
+            fontsize=7.5,
         )
-        width, height = text.get_window_extent(renderer).width, text.get_window_extent(renderer).height
+        width, height = (
+            text.get_window_extent(renderer).width,
+            text.get_window_extent(renderer).height,
+        )
 
         def box(dx, dy, x=x, y=y, width=width, height=height):
             left = x + dx - (0 if dx > 0 else width if dx < 0 else width / 2)
@@ -186,7 +244,9 @@ def _name_points(figure: Figure, axes: Axes, points: Mapping[str, Point], front:
         def cost(candidate, box=box, width=width, height=height):
             own = box(*candidate)
             covered = sum(_overlap(own, other) for other in taken)
-            outside = width * height - _overlap(own, (frame.x0, frame.y0, frame.x1 + 6, frame.y1 + 4))
+            outside = width * height - _overlap(
+                own, (frame.x0, frame.y0, frame.x1 + 6, frame.y1 + 4)
+            )
             return 2 * covered + 3 * outside + 0.04 * math.hypot(*candidate) ** 2
 
         dx, dy = min(candidates, key=cost)
@@ -207,9 +267,13 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def class_scores(
-    scores: Mapping[str, tuple[float, float]], looks: Mapping[str, int], xlabel: str, limits: tuple[float, float]
+    scores: Mapping[str, tuple[float, float]],
+    looks: Mapping[str, int],
+    xlabel: str,
+    limits: tuple[float, float],
 ) -> str:
-    """Draw one class's score of each variant, in the order given: (mean, standard deviation), either NaN. Returns the SVG.
+    """Draw one class's score of each variant, in the order given: (mean, standard deviation),
+    either NaN. Returns the SVG.
 
     `limits` are those of the axis, the same for all classes.
     """
@@ -218,16 +282,37 @@ def class_scores(
         names = [label(name, 22) for name in scores]
         left = 0.15 + 0.068 * max(map(len, names))
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((left / width, 0.48 / height, 1 - (left + 0.5) / width, 1 - 0.52 / height))
+        axes = figure.add_axes(
+            (left / width, 0.48 / height, 1 - (left + 0.5) / width, 1 - 0.52 / height)
+        )
         for row, (name, (mean, deviation)) in enumerate(scores.items()):
             look = curve_style(looks[name])
             if not math.isfinite(mean):
-                axes.text(limits[0], row, " none", va="center", color="#555555", fontstyle="italic", fontsize=7.5)
+                axes.text(
+                    limits[0],
+                    row,
+                    " none",
+                    va="center",
+                    color="#555555",
+                    fontstyle="italic",
+                    fontsize=7.5,
+                )
                 continue
             if math.isfinite(deviation):
-                axes.plot([mean - deviation, mean + deviation], [row, row], color=look["color"], linewidth=1.4)
+                axes.plot(
+                    [mean - deviation, mean + deviation],
+                    [row, row],
+                    color=look["color"],
+                    linewidth=1.4,
+                )
             axes.plot(mean, row, marker=look["marker"], color=look["color"], markersize=5.5)
-            axes.annotate(f"{mean:.3f}", (1.01, row), xycoords=axes.get_yaxis_transform(), va="center", fontsize=7.5)
+            axes.annotate(
+                f"{mean:.3f}",
+                (1.01, row),
+                xycoords=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=7.5,
+            )
         axes.set_yticks(range(len(scores)), names)
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.set_xlim(*limits)
@@ -238,17 +323,23 @@ def class_scores(
 
 
 def reliability(count: Sequence[int], confidence: Sequence[float], correct: Sequence[int]) -> str:
-    """Draw accuracy against confidence by bins of confidence, below them the share of predictions in each. Returns the SVG.
+    """Draw accuracy against confidence by bins of confidence, below them the share of predictions
+    in each. Returns the SVG.
 
-    `confidence` are sums over the predictions of a bin, `correct` the number of them that are right.
+    `confidence` are sums over the predictions of a bin, `correct` the number of them that are
+    right.
     """
-    count, confidence, correct = (np.asarray(values, np.float64) for values in (count, confidence, correct))
+    count, confidence, correct = (
+        np.asarray(values, np.float64) for values in (count, confidence, correct)
+    )
     held = count > 0
     edges = np.linspace(0, 1, len(count) + 1)
     with _style():
         figure = Figure(figsize=(2.5, 2.8))
         margins = {"left": 0.2, "right": 0.96, "top": 0.97, "bottom": 0.15}
-        axes, bars = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1), "hspace": 0.1, **margins})
+        axes, bars = figure.subplots(
+            2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1), "hspace": 0.1, **margins}
+        )
         axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--")
         axes.plot(
             confidence[held] / count[held],
@@ -261,7 +352,14 @@ def reliability(count: Sequence[int], confidence: Sequence[float], correct: Sequ
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_ylabel("accuracy")
-        bars.bar(edges[:-1], count / max(count.sum(), 1), np.diff(edges), align="edge", color="#0072B2", alpha=0.45)
+        bars.bar(
+            edges[:-1],
+            count / max(count.sum(), 1),
+            np.diff(edges),
+            align="edge",
+            color="#0072B2",
+            alpha=0.45,
+        )
         bars.yaxis.set_major_locator(MaxNLocator(nbins=2))
         bars.set_ylabel("share")
         bars.set_xlabel("confidence")
@@ -270,23 +368,38 @@ def reliability(count: Sequence[int], confidence: Sequence[float], correct: Sequ
 
 
 def _chart(legend_rows: int = 0) -> tuple[Figure, Axes]:
-    """A figure with axes of one size whatever stands beside them, so that charts in a row agree, and room for a legend below."""
+    """A figure with axes of one size whatever stands beside them, so that charts in a row agree,
+    and room for a legend below."""
     below = 0.5 + 0.2 * legend_rows
     height = _HEIGHT_IN + below
     figure = Figure(figsize=(_WIDTH_IN, height))
-    return figure, figure.add_axes((0.58 / _WIDTH_IN, below / height, 1 - 0.68 / _WIDTH_IN, 1 - (below + 0.08) / height))
+    return figure, figure.add_axes(
+        (0.58 / _WIDTH_IN, below / height, 1 - 0.68 / _WIDTH_IN, 1 - (below + 0.08) / height)
+    )
 
 
 def _legend(figure: Figure, lines: Sequence) -> None:
     figure.legend(
-        handles=lines, loc="lower left", bbox_to_anchor=(0.03, 0), ncols=2, handlelength=3.4, borderaxespad=0, columnspacing=1.4
+        handles=lines,
+        loc="lower left",
+        bbox_to_anchor=(0.03, 0),
+        ncols=2,
+        handlelength=3.4,
+        borderaxespad=0,
+        columnspacing=1.4,
     )
 
 
 @contextmanager
 def _style():
-    """The look of all pictures, but transparent, and with text that stays text in the reader's own plain font."""
-    own = {"svg.fonttype": "none", "svg.hashsalt": "cnn_jax", "font.family": ["sans-serif"], "savefig.transparent": True}
+    """The look of all pictures, but transparent, and with text that stays text in the reader's own
+    plain font."""
+    own = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "cnn_jax",
+        "font.family": ["sans-serif"],
+        "savefig.transparent": True,
+    }
     with style(), matplotlib.rc_context(own | {"font.size": 8.5, "axes.labelsize": 8.5}):
         yield
 
@@ -298,4 +411,6 @@ def _svg(figure: Figure) -> str:
     figure.savefig(text, format="svg", metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    return re.sub(r"\s*\n\s*", "\n", re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)).strip()
+    return re.sub(
+        r"\s*\n\s*", "\n", re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    ).strip()

@@ -1,6 +1,7 @@
 """Pictures of a run that every task has: learning curves and the confusion matrix.
 
-Which panels they have follows from what the run recorded: IoU by class for segmentation, accuracy for classification.
+Which panels they have follows from what the run recorded: IoU by class for segmentation, accuracy
+for classification.
 """
 
 import math
@@ -15,29 +16,48 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cnn_jax.evaluation.metrics import class_accuracy
 from cnn_jax.evaluation.metrics import iou as class_iou
-from cnn_jax.reporting.style import DPI, NOTHING, TRAIN, VALIDATION, curve_style, label, note, percent, readable, save, style
+from cnn_jax.reporting.style import (
+    DPI,
+    NOTHING,
+    TRAIN,
+    VALIDATION,
+    curve_style,
+    label,
+    note,
+    percent,
+    readable,
+    save,
+    style,
+)
 
 _MOST_CLASSES = 120
-"""From more classes than this a matrix shows the most confused alone: names could no longer be read."""
+"""From more classes than this a matrix shows the most confused alone: names could no longer be
+read."""
 
 _SHOWN_OF_MANY = 30
 
 
-def learning_curves(metrics: Sequence[Mapping[str, float]], path: str | Path, best_step: int | None = None) -> None:
+def learning_curves(
+    metrics: Sequence[Mapping[str, float]], path: str | Path, best_step: int | None = None
+) -> None:
     """Draw loss, learning rate and what validation says against the step.
 
-    `metrics` holds the rows of a metrics.jsonl: each has `step` and any of `train/loss`, `validation/loss`,
-    `train/learning_rate`, for classification `train/accuracy` and `validation/accuracy`, for segmentation `validation/miou` and
-    `validation/iou/<class>`; where any row has an accuracy, accuracies are drawn, else IoU. Rows may come in any order and lack
-    any key; of two values for one step (a resumed run) the later row counts. Values that are null or not finite are left out, and
-    the panel of the loss says at which step the first of them stood. Accuracies of many training batches are faint beside their
-    running mean. The axis of the accuracy leaves out the steep beginning of
-    training, which would press the rest flat. `best_step` is marked where it is given: the step that early stopping chose. The PNG
-    is written to `path`.
+    `metrics` holds the rows of a metrics.jsonl: each has `step` and any of `train/loss`,
+    `validation/loss`, `train/learning_rate`, for classification `train/accuracy` and
+    `validation/accuracy`, for segmentation `validation/miou` and `validation/iou/<class>`; where
+    any row has an accuracy, accuracies are drawn, else IoU. Rows may come in any order and lack any
+    key; of two values for one step (a resumed run) the later row counts. Values that are null or
+    not finite are left out, and the panel of the loss says at which step the first of them stood.
+    Accuracies of many training batches are faint beside their running mean. The axis of the
+    accuracy leaves out the steep beginning of training, which would press the rest flat.
+    `best_step` is marked where it is given: the step that early stopping chose. The PNG is written
+    to `path`.
     """
     with style():
         figure = Figure(figsize=(10, 5), dpi=DPI)
-        grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.25), height_ratios=(1.6, 1), hspace=0.28, wspace=0.18)
+        grid = figure.add_gridspec(
+            2, 2, width_ratios=(1, 1.25), height_ratios=(1.6, 1), hspace=0.28, wspace=0.18
+        )
         loss = figure.add_subplot(grid[0, 0])
         rate = figure.add_subplot(grid[1, 0], sharex=loss)
         worth = figure.add_subplot(grid[:, 1], sharex=loss)
@@ -51,11 +71,19 @@ def learning_curves(metrics: Sequence[Mapping[str, float]], path: str | Path, be
             note(loss, "no loss recorded")
         broken = _first_not_finite(metrics, "train/loss")
         if broken is not None:
-            loss.annotate(f"not finite at step {broken:,}", (1, 1), xycoords="axes fraction", ha="right", va="bottom")
+            loss.annotate(
+                f"not finite at step {broken:,}",
+                (1, 1),
+                xycoords="axes fraction",
+                ha="right",
+                va="bottom",
+            )
         loss.tick_params(labelbottom=False)
 
         rate.set_title("Learning rate")
-        curve(rate, series(metrics, "train/learning_rate"), color="#333333", linestyle="-", marker="")
+        curve(
+            rate, series(metrics, "train/learning_rate"), color="#333333", linestyle="-", marker=""
+        )
         if not rate.lines:
             note(rate, "no learning rate recorded")
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -88,15 +116,33 @@ def learning_curves(metrics: Sequence[Mapping[str, float]], path: str | Path, be
 def _draw_iou(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
     axes.set_title("IoU on validation")
     prefix = "validation/iou/"
-    names = list(dict.fromkeys(key.removeprefix(prefix) for row in metrics for key in row if key.startswith(prefix)))
+    names = list(
+        dict.fromkeys(
+            key.removeprefix(prefix) for row in metrics for key in row if key.startswith(prefix)
+        )
+    )
     for index, name in enumerate(names):
         curve(axes, series(metrics, prefix + name), label=label(name, 26), **curve_style(index))
-    curve(axes, series(metrics, "validation/miou"), label="mean (mIoU)", color="black", linewidth=2.6, marker="o", zorder=5)
+    curve(
+        axes,
+        series(metrics, "validation/miou"),
+        label="mean (mIoU)",
+        color="black",
+        linewidth=2.6,
+        marker="o",
+        zorder=5,
+    )
     axes.set_ylim(0, 1)
     # Ordered as the curves end, so that legend and curves can be matched by height as well.
     curves = sorted(axes.lines, key=lambda line: -line.get_ydata()[-1])
     if curves:
-        axes.legend(handles=curves, loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=4.5, borderaxespad=0)
+        axes.legend(
+            handles=curves,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            handlelength=4.5,
+            borderaxespad=0,
+        )
     else:
         note(axes, "no validation recorded")
 
@@ -107,7 +153,9 @@ def _draw_accuracy(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
     window, smooth = running_mean(train)
     if window > 1:
         curve(axes, train, **TRAIN, alpha=0.25)
-    curve(axes, smooth, label=f"train, mean of {window} records" if window > 1 else "train", **TRAIN)
+    curve(
+        axes, smooth, label=f"train, mean of {window} records" if window > 1 else "train", **TRAIN
+    )
     curve(axes, series(metrics, "validation/accuracy"), label="validation", **VALIDATION)
     if not axes.lines:
         note(axes, "no accuracy recorded")
@@ -121,30 +169,44 @@ def _draw_accuracy(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
 
 
 def series(metrics: Sequence[Mapping[str, float]], key: str) -> tuple[list[int], list[float]]:
-    """Steps and finite values of one metric, in the order of the steps; the last row of a step counts."""
+    """Steps and finite values of one metric, in the order of the steps; the last row of a step
+    counts."""
     values = {row["step"]: row[key] for row in metrics if key in row}
-    finite = sorted((step, value) for step, value in values.items() if value is not None and math.isfinite(value))
+    finite = sorted(
+        (step, value)
+        for step, value in values.items()
+        if value is not None and math.isfinite(value)
+    )
     return [step for step, _ in finite], [value for _, value in finite]
 
 
-def running_mean(points: tuple[list[int], list[float]]) -> tuple[int, tuple[Sequence[float], Sequence[float]]]:
+def running_mean(
+    points: tuple[list[int], list[float]],
+) -> tuple[int, tuple[Sequence[float], Sequence[float]]]:
     """The mean over a tenth of the points around each step: (how many they are, (steps, means)).
 
-    What is recorded of single batches in training scatters more than the network learns between two of them.
+    What is recorded of single batches in training scatters more than the network learns between two
+    of them.
     """
     window = max(1, len(points[0]) // 10)
     if window == 1:
         return window, points
-    return window, tuple(np.convolve(values, np.full(window, 1 / window), "valid") for values in points)
+    return window, tuple(
+        np.convolve(values, np.full(window, 1 / window), "valid") for values in points
+    )
 
 
 def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> int | None:
     values = {row["step"]: row[key] for row in metrics if key in row}
-    return min((step for step, value in values.items() if value is None or not math.isfinite(value)), default=None)
+    return min(
+        (step for step, value in values.items() if value is None or not math.isfinite(value)),
+        default=None,
+    )
 
 
 def curve(axes: Axes, points: tuple[list[int], list[float]], **look) -> None:
-    """Draw steps and values with about ten markers, or nothing where there are none; a single point always shows."""
+    """Draw steps and values with about ten markers, or nothing where there are none; a single point
+    always shows."""
     steps, values = points
     if not len(steps):
         return
@@ -154,27 +216,37 @@ def curve(axes: Axes, points: tuple[list[int], list[float]], **look) -> None:
     axes.plot(steps, values, **look)
 
 
-def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str | Path, unit: str = "pixels") -> None:
+def confusion_matrix(
+    matrix: np.ndarray, class_names: Sequence[str], path: str | Path, unit: str = "pixels"
+) -> None:
     """Draw a confusion matrix with a figure of merit of each class beside it.
 
-    `matrix` is int64 [classes, classes], rows truth, columns prediction, counted in `unit`: "pixels" (segmentation; the IoU of each
-    class stands beside) or "examples" (classification; the recall of each class, and the accuracy over all). A cell holds its
-    share of the row (shaded) and its count. Rows without truth show a dash, as does the figure of a class that doesn't have one,
-    which the mean leaves out. From 31 classes on cells are only shaded; of more than 120 classes only the 30 most confused with
-    each other are drawn, the most frequent confusions first, with shares and means as for all. The PNG is written to `path`.
+    `matrix` is int64 [classes, classes], rows truth, columns prediction, counted in `unit`:
+    "pixels" (segmentation; the IoU of each class stands beside) or "examples" (classification; the
+    recall of each class, and the accuracy over all). A cell holds its share of the row (shaded) and
+    its count. Rows without truth show a dash, as does the figure of a class that doesn't have one,
+    which the mean leaves out. From 31 classes on cells are only shaded; of more than 120 classes
+    only the 30 most confused with each other are drawn, the most frequent confusions first, with
+    shares and means as for all. The PNG is written to `path`.
 
-    Raises `ValueError` if the shape isn't square or doesn't match `class_names`, or if `unit` is another word.
+    Raises `ValueError` if the shape isn't square or doesn't match `class_names`, or if `unit` is
+    another word.
     """
     matrix = np.asarray(matrix)
     classes = len(class_names)
     if classes == 0 or matrix.shape != (classes, classes):
-        raise ValueError(f"a confusion matrix of {classes} classes has shape ({classes}, {classes}), not {matrix.shape}")
+        raise ValueError(
+            f"a confusion matrix of {classes} classes has shape ({classes}, {classes}), not"
+            f" {matrix.shape}"
+        )
     if unit not in ("pixels", "examples"):
         raise ValueError(f"a confusion matrix counts pixels or examples, not {unit!r}")
     matrix = matrix.astype(np.float64)
     rows = matrix.sum(1)
     shares = np.divide(matrix, rows[:, None], out=np.zeros_like(matrix), where=rows[:, None] > 0)
-    worth_name, worth = ("IoU", class_iou(matrix)) if unit == "pixels" else ("Recall", class_accuracy(matrix))
+    worth_name, worth = (
+        ("IoU", class_iou(matrix)) if unit == "pixels" else ("Recall", class_accuracy(matrix))
+    )
     mean = np.nanmean(worth) if np.isfinite(worth).any() else math.nan
 
     title = f"% of true class, {unit}"
@@ -183,11 +255,22 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     shown = np.arange(classes)
     if classes > _MOST_CLASSES:
         shown = _most_confused(matrix, _SHOWN_OF_MANY)
-        title = f"The {len(shown)} of {classes:,} classes most confused with each other: % of true class, {unit}"
+        title = (
+            f"The {len(shown)} of {classes:,} classes most confused with each other: % of true"
+            f" class, {unit}"
+        )
     if unit == "examples" and rows.any():
-        title += f"\naccuracy {np.trace(matrix) / rows.sum():.4f} ({np.trace(matrix):,.0f} of {rows.sum():,.0f} right)"
+        title += (
+            f"\naccuracy {np.trace(matrix) / rows.sum():.4f} ({np.trace(matrix):,.0f} of"
+            f" {rows.sum():,.0f} right)"
+        )
 
-    matrix, shares, rows, worth = matrix[np.ix_(shown, shown)], shares[np.ix_(shown, shown)], rows[shown], worth[shown]
+    matrix, shares, rows, worth = (
+        matrix[np.ix_(shown, shown)],
+        shares[np.ix_(shown, shown)],
+        rows[shown],
+        worth[shown],
+    )
     count, numbered = len(shown), len(shown) <= 30
     names = [label(class_names[index], 24) for index in shown]
     least_in = 2.2 if unit == "pixels" else 3.0  # the accuracy's line needs more
@@ -197,56 +280,120 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     with style():
         figure = Figure(figsize=(side_in + gap_in + bar_in, side_in), dpi=DPI)
         axes = figure.add_axes((0, 0, side_in / (side_in + gap_in + bar_in), 1))
-        bars = figure.add_axes(((side_in + gap_in) / (side_in + gap_in + bar_in), 0, bar_in / (side_in + gap_in + bar_in), 1))
+        bars = figure.add_axes(
+            (
+                (side_in + gap_in) / (side_in + gap_in + bar_in),
+                0,
+                bar_in / (side_in + gap_in + bar_in),
+                1,
+            )
+        )
 
         # Light for nothing, dark for all: little ink, and lightness alone carries the order.
         if numbered:
             axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
             _write_cells(axes, matrix, shares, rows, small)
-        else:  # one in a hundred is much where there are many classes: the root brings it out of the paper
+        # one in a hundred is much where there are many classes: the root brings it out of the paper
+        else:
             shade = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
-            scale = figure.add_axes((1 + 0.3 / (side_in + gap_in + bar_in), 0.6, 0.12 / (side_in + gap_in + bar_in), 0.4))
-            figure.colorbar(shade, scale, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format=PercentFormatter(1, decimals=0))
-        axes.set_xticks(range(count), names, rotation=40 if numbered else 90, ha="right", rotation_mode="anchor")
+            scale = figure.add_axes(
+                (
+                    1 + 0.3 / (side_in + gap_in + bar_in),
+                    0.6,
+                    0.12 / (side_in + gap_in + bar_in),
+                    0.4,
+                )
+            )
+            figure.colorbar(
+                shade,
+                scale,
+                ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1],
+                format=PercentFormatter(1, decimals=0),
+            )
+        axes.set_xticks(
+            range(count), names, rotation=40 if numbered else 90, ha="right", rotation_mode="anchor"
+        )
         axes.set_yticks(range(count), names)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
         axes.grid(False)
-        axes.grid(True, which="minor", color="#BFBFBF" if numbered else "#E3E3E3", linewidth=0.5 if numbered else 0.3)
+        axes.grid(
+            True,
+            which="minor",
+            color="#BFBFBF" if numbered else "#E3E3E3",
+            linewidth=0.5 if numbered else 0.3,
+        )
         axes.tick_params(which="both", length=0)
         if not numbered:
             axes.tick_params(labelsize=5)
         axes.spines[:].set_visible(False)
         axes.set_title(title)
 
-        bars.barh(range(count), np.nan_to_num(worth), height=0.55, facecolor="#DDDDDD", edgecolor="#555555", linewidth=0.6)
+        bars.barh(
+            range(count),
+            np.nan_to_num(worth),
+            height=0.55,
+            facecolor="#DDDDDD",
+            edgecolor="#555555",
+            linewidth=0.6,
+        )
         for row, value in enumerate(worth):
-            bars.text(0.04, row, NOTHING if np.isnan(value) else f"{value:.3f}", va="center", fontsize=small + 0.5)
+            bars.text(
+                0.04,
+                row,
+                NOTHING if np.isnan(value) else f"{value:.3f}",
+                va="center",
+                fontsize=small + 0.5,
+            )
         bars.set_xlim(0, 1)
         bars.set_ylim(count - 0.5, -0.5)
         bars.set_yticks([])
         bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         bars.grid(False)
         bars.set_title(worth_name)
-        bars.set_xlabel(f"mean {NOTHING}" if math.isnan(mean) else f"mean {mean:.3f}", fontweight="bold")
+        bars.set_xlabel(
+            f"mean {NOTHING}" if math.isnan(mean) else f"mean {mean:.3f}", fontweight="bold"
+        )
         save(figure, path, tight=True)
 
 
-def _write_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, rows: np.ndarray, fontsize: float) -> None:
+def _write_cells(
+    axes: Axes, matrix: np.ndarray, shares: np.ndarray, rows: np.ndarray, fontsize: float
+) -> None:
     for row in range(len(matrix)):
         for column in range(len(matrix)):
             share, counted = shares[row, column], matrix[row, column]
-            text = f"{percent(share)}\n{readable(counted)}" if counted else "0" if rows[row] else NOTHING
+            text = (
+                f"{percent(share)}\n{readable(counted)}"
+                if counted
+                else "0"
+                if rows[row]
+                else NOTHING
+            )
             ink = "white" if share > 0.72 else "black" if counted else "#777777"
             weight = "bold" if row == column else "normal"
-            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=fontsize, fontweight=weight)
+            axes.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize=fontsize,
+                fontweight=weight,
+            )
 
 
 def _most_confused(matrix: np.ndarray, count: int) -> np.ndarray:
-    """The indices of `count` classes, pair by pair from the pair that is most often confused, in either direction."""
+    """The indices of `count` classes, pair by pair from the pair that is most often confused, in
+    either direction."""
     pairs = np.triu(matrix + matrix.T, k=1)
     # So many pairs as `count` classes can't make among themselves hold enough classes.
     order = np.argsort(-pairs, axis=None, kind="stable")[: count**2]
-    return np.array(list(dict.fromkeys(np.stack(np.unravel_index(order, pairs.shape), 1).ravel().tolist()))[:count])
+    return np.array(
+        list(dict.fromkeys(np.stack(np.unravel_index(order, pairs.shape), 1).ravel().tolist()))[
+            :count
+        ]
+    )

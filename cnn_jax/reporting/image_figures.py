@@ -1,7 +1,9 @@
-"""Pictures of classification: what is mistaken for what, what the weights look for, and which places speak for a class.
+"""Pictures of classification: what is mistaken for what, what the weights look for, and which
+places speak for a class.
 
-They are drawn from arrays alone; `cnn_jax.evaluation.attribution` computes those that need the network. Images are uint8
-[height, width, 1 or 3]; small ones are enlarged by a whole number, so that their pixels can be seen.
+They are drawn from arrays alone; `cnn_jax.analysis.attribution` computes those that need the
+network. Images are uint8 [height, width, 1 or 3]; small ones are enlarged by a whole number, so
+that their pixels can be seen.
 """
 
 import functools
@@ -23,7 +25,8 @@ _MOST_ROWS = 8
 """Of feature maps, so that a deep network's picture still fits a page."""
 
 _HEAT = matplotlib.colormaps["inferno"]
-# The heat's least bright colours are as dark as the image under them, so it begins where they stand out.
+# The heat's least bright colours are as dark as the image under them, so it begins where they stand
+# out.
 _HEAT_FROM = 0.35
 
 
@@ -37,11 +40,13 @@ def misclassified(
     count: int = 20,
     score: str = "probability",
 ) -> None:
-    """Draw the `count` most confidently wrong examples, the surest first, each over its true class, the prediction, its probability.
+    """Draw the `count` most confidently wrong examples, the surest first, each over its true class,
+    the prediction, its probability.
 
-    `images[i]` is uint8 [height, width, 1 or 3], fetched for those that are drawn alone; `truths` and `predictions` are class
-    indices [examples], `probabilities` [examples] what the model gave its prediction, 0 to 1, or another score, which `score` then
-    names. Where nothing is wrong the picture says so. The PNG is written to `path`.
+    `images[i]` is uint8 [height, width, 1 or 3], fetched for those that are drawn alone; `truths`
+    and `predictions` are class indices [examples], `probabilities` [examples] what the model gave
+    its prediction, 0 to 1, or another score, which `score` then names. Where nothing is wrong the
+    picture says so. The PNG is written to `path`.
 
     Raises `ValueError` if there is no example or lengths don't agree.
     """
@@ -49,8 +54,8 @@ def misclassified(
     examples = len(images)
     if not examples or not len(truths) == len(predictions) == len(probabilities) == examples:
         raise ValueError(
-            f"{examples} images, {len(truths)} truths, {len(predictions)} predictions, {len(probabilities)} probabilities: "
-            "as many of each are needed, and at least one"
+            f"{examples} images, {len(truths)} truths, {len(predictions)} predictions,"
+            f" {len(probabilities)} probabilities: as many of each are needed, and at least one"
         )
     wrong = np.flatnonzero(truths != predictions)
     chosen = wrong[np.argsort(-probabilities[wrong], kind="stable")][:count]
@@ -62,14 +67,20 @@ def misclassified(
         side = min(168, panel_px(len(chosen), pictures))
         cells = [
             (
-                f"{class_names[truths[i]]}\n\N{RIGHTWARDS ARROW} {class_names[predictions[i]]}\n{_probability(probabilities[i])}",
+                (
+                    f"{class_names[truths[i]]}\n\N{RIGHTWARDS ARROW}"
+                    f" {class_names[predictions[i]]}\n{_probability(probabilities[i])}"
+                ),
                 [(_panel(picture, side), None)],
             )
             for i, picture in zip(chosen, pictures, strict=True)
         ]
         columns = min(5, len(cells))
         caption = "The most confident of " if len(chosen) < len(wrong) else ""
-        caption += f"{len(wrong):,} {'error' if len(wrong) == 1 else 'errors'} among {examples:,} examples: "
+        caption += (
+            f"{len(wrong):,} {'error' if len(wrong) == 1 else 'errors'} among {examples:,}"
+            " examples: "
+        )
         caption += f"true class, \N{RIGHTWARDS ARROW} prediction and its {score}"
         mosaic(cells, path, headings=[""] * columns, cells_per_row=columns, caption=caption)
 
@@ -84,21 +95,29 @@ def filters(
 ) -> None:
     """Draw the filters of a first layer, each as the image it answers most to.
 
-    `kernel` is float [height, width, channels, filters] of a convolution, or [height * width * channels, units] of a dense layer on
-    images of `image_px` (height, width) and `channels`: for softmax regression the template of each class, for which `titles` may
-    hold the names. With three channels weights are colours, with one grey; with any other number the mean over channels is drawn.
-    Zero is mid-grey, and all filters share one scale, symmetric about zero, whose ends are the 99.5th percentile of the weights'
-    sizes. The first `count` are drawn. The PNG is written to `path`.
+    `kernel` is float [height, width, channels, filters] of a convolution, or [height * width *
+    channels, units] of a dense layer on images of `image_px` (height, width) and `channels`: for
+    softmax regression the template of each class, for which `titles` may hold the names. With three
+    channels weights are colours, with one grey; with any other number the mean over channels is
+    drawn. Zero is mid-grey, and all filters share one scale, symmetric about zero, whose ends are
+    the 99.5th percentile of the weights' sizes. The first `count` are drawn. The PNG is written to
+    `path`.
 
     Raises `ValueError` if the shape isn't one of these, or doesn't match `image_px` and `channels`.
     """
     kernel = np.asarray(kernel, np.float32)
-    if kernel.ndim == 2 and image_px is not None and channels is not None and len(kernel) == math.prod(image_px) * channels:
+    if (
+        kernel.ndim == 2
+        and image_px is not None
+        and channels is not None
+        and len(kernel) == math.prod(image_px) * channels
+    ):
         kernel = kernel.reshape(*image_px, channels, -1)
     if kernel.ndim != 4:
         raise ValueError(
-            f"a kernel is [height, width, channels, filters] or, with image_px and channels, [height * width * channels, units]; "
-            f"{kernel.shape} with image_px {image_px} and channels {channels} is neither"
+            "a kernel is [height, width, channels, filters] or, with image_px and channels,"
+            f" [height * width * channels, units]; {kernel.shape} with image_px {image_px} and"
+            f" channels {channels} is neither"
         )
     height, width, depth, total = kernel.shape
     caption = f"{total:,} filters, {height}x{width}x{depth}"
@@ -111,25 +130,41 @@ def filters(
     end = float(np.quantile(np.abs(kernel), 0.995)) or 1.0
     shades = np.clip(np.round(127.5 + 127.5 * kernel / end), 0, 255).astype(np.uint8)
     # Wide rows of small filters, and of several widths that which leaves the fewest places empty.
-    side, widest, narrowest = (64, 12, 6) if height <= 16 else (140, 5, 3) if total <= 10 else (96, 8, 5)
+    side, widest, narrowest = (
+        (64, 12, 6) if height <= 16 else (140, 5, 3) if total <= 10 else (96, 8, 5)
+    )
     columns = min(range(widest, narrowest - 1, -1), key=lambda columns: -shades.shape[-1] % columns)
     titles = list(titles or [""] * total)
-    cells = [(title, [(_panel(shades[..., i], side), None)]) for i, title in zip(range(shades.shape[-1]), titles, strict=False)]
+    cells = [
+        (title, [(_panel(shades[..., i], side), None)])
+        for i, title in zip(range(shades.shape[-1]), titles, strict=False)
+    ]
     with style():
         ends = [(0, f"-{end:.2g} or less"), (0.5, "0"), (1, f"+{end:.2g} or more")]
         what = " in each of red, green and blue" if depth == 3 else ""
         handles = [swatch((shade,) * 3, text) for shade, text in ends]
         caption += f"; weight as shade{what}"
-        mosaic(cells, path, headings=[""] * columns, cells_per_row=columns, handles=handles, caption=caption)
+        mosaic(
+            cells,
+            path,
+            headings=[""] * columns,
+            cells_per_row=columns,
+            handles=handles,
+            caption=caption,
+        )
 
 
-def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], path: str | Path, channels: int = 8) -> None:
-    """Draw what the layers of a network make of an image: a layer a row, in the order of `maps`, its strongest channels side by side.
+def feature_maps(
+    image: np.ndarray, maps: Mapping[str, np.ndarray], path: str | Path, channels: int = 8
+) -> None:
+    """Draw what the layers of a network make of an image: a layer a row, in the order of `maps`,
+    its strongest channels side by side.
 
-    `image` is uint8 [height, width, 1 or 3], `maps` float [h, w, channels] by name, as of `attribution.feature_maps`. Of more than
-    eight layers, eight are drawn, evenly spaced, the first and the last among them. The strongest `channels` of a layer are those
-    that vary most over the image. A row shares one scale, from its least value (black) to its largest (white). The PNG is written
-    to `path`; for no maps it holds a note.
+    `image` is uint8 [height, width, 1 or 3], `maps` float [h, w, channels] by name, as of
+    `attribution.feature_maps`. Of more than eight layers, eight are drawn, evenly spaced, the first
+    and the last among them. The strongest `channels` of a layer are those that vary most over the
+    image. A row shares one scale, from its least value (black) to its largest (white). The PNG is
+    written to `path`; for no maps it holds a note.
     """
     names = list(maps)
     if len(names) > _MOST_ROWS:
@@ -164,11 +199,14 @@ def grad_cam(
     class_names: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draw which places of an image speak for the class predicted and, where that is wrong, for the true one.
+    """Draw which places of an image speak for the class predicted and, where that is wrong, for the
+    true one.
 
-    `images` are uint8 [height, width, 1 or 3], the heats float [height, width] from 0 to 1, as of `attribution.grad_cam`; `truths`,
-    `predictions` and `probabilities` (of the predictions) have one value an example. The heat lies over the darkened image, the
-    brighter the more evidence, in grey as well; the line surrounds what has half of the largest heat. The PNG is written to `path`.
+    `images` are uint8 [height, width, 1 or 3], the heats float [height, width] from 0 to 1, as of
+    `attribution.grad_cam`; `truths`, `predictions` and `probabilities` (of the predictions) have
+    one value an example. The heat lies over the darkened image, the brighter the more evidence, in
+    grey as well; the line surrounds what has half of the largest heat. The PNG is written to
+    `path`.
 
     Raises `ValueError` if there is no example or lengths don't agree.
     """
@@ -185,30 +223,41 @@ def grad_cam(
             title = f"{class_names[truth]}\nright, {_probability(probability)}"
             panels.append((np.full_like(panel, 247), functools.partial(note, text="the same")))
         else:
-            title = f"{class_names[truth]}\n\N{RIGHTWARDS ARROW} {class_names[prediction]}, {_probability(probability)}"
+            title = (
+                f"{class_names[truth]}\n\N{RIGHTWARDS ARROW} {class_names[prediction]},"
+                f" {_probability(probability)}"
+            )
             panels.append(heated(panel, true))
         cells.append((title, panels))
     columns = 2 if len(cells) > 1 else 1
     with style():
         levels = np.array([0, 0.25, 0.5, 0.75, 1])
-        handles = [swatch(color, f"{heat:g}") for color, heat in zip(lit(np.full(5, 0.5), levels), levels, strict=True)]
+        handles = [
+            swatch(color, f"{heat:g}")
+            for color, heat in zip(lit(np.full(5, 0.5), levels), levels, strict=True)
+        ]
         mosaic(
             cells,
             path,
             headings=("Image", "Prediction", "True class") * columns,
             cells_per_row=columns,
             handles=handles,
-            caption="Grad-CAM: places that speak for the prediction and, where it is wrong, for the true class; the line is at a half",
+            caption=(
+                "Grad-CAM: places that speak for the prediction and, where it is wrong, for the"
+                " true class; the line is at a half"
+            ),
         )
 
 
 def heated(panel: np.ndarray, heat: np.ndarray):
     """A panel with the heat over it, and the outline of its half."""
     size = panel.shape[1], panel.shape[0]
-    heat = np.asarray(Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
-    return (255 * lit(panel @ np.array([0.299, 0.587, 0.114]) / 255, heat)).astype(np.uint8), functools.partial(
-        _outline, heat=heat
-    )
+    heat = np.asarray(
+        Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR)
+    ).clip(0, 1)
+    return (255 * lit(panel @ np.array([0.299, 0.587, 0.114]) / 255, heat)).astype(
+        np.uint8
+    ), functools.partial(_outline, heat=heat)
 
 
 def _outline(axes: Axes, *, heat: np.ndarray) -> None:
@@ -217,9 +266,12 @@ def _outline(axes: Axes, *, heat: np.ndarray) -> None:
 
 
 def lit(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Colours [..., 3] of a darkened image under its heat, brighter with the heat; all from 0 to 1."""
+    """Colours [..., 3] of a darkened image under its heat, brighter with the heat; all from 0 to
+    1."""
     share = 0.8 * np.sqrt(heat)[..., None]
-    return (1 - share) * 0.4 * grey[..., None] + share * _HEAT(_HEAT_FROM + (1 - _HEAT_FROM) * heat)[..., :3]
+    return (1 - share) * 0.4 * grey[..., None] + share * _HEAT(
+        _HEAT_FROM + (1 - _HEAT_FROM) * heat
+    )[..., :3]
 
 
 def _stretched(image: np.ndarray, side_px: int):
@@ -228,14 +280,15 @@ def _stretched(image: np.ndarray, side_px: int):
 
 
 def _in_color(image: np.ndarray) -> np.ndarray:
-    """An image uint8 [height, width], [height, width, 1] or [height, width, 3] as the last of these."""
+    """An image uint8 [height, width], [height, width, 1] or [height, width, 3] as the last of
+    these."""
     image = image[..., None] if image.ndim == 2 else image
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 
 def _panel(image: np.ndarray, side_px: int) -> np.ndarray:
-    """An image in any of its shapes as uint8 [height, width, 3], its longer side near `side_px`: enlarged by a whole number by
-    nearest neighbour, or shrunk by averaging."""
+    """An image in any of its shapes as uint8 [height, width, 3], its longer side near `side_px`:
+    enlarged by a whole number by nearest neighbour, or shrunk by averaging."""
     image = _in_color(image)
     longest = max(image.shape[:2])
     if longest <= side_px:

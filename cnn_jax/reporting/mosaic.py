@@ -1,6 +1,8 @@
-"""Pictures made of pictures: titled panels laid out pixel by pixel, so that a pixel of a panel is a pixel of the file.
+"""Pictures made of pictures: titled panels laid out pixel by pixel, so that a pixel of a panel is a
+pixel of the file.
 
-Photographs are shrunk to a budget of pixels per picture, so that the pictures of a run can be committed beside its numbers.
+Photographs are shrunk to a budget of pixels per picture, so that the pictures of a run can be
+committed beside its numbers.
 """
 
 import math
@@ -42,9 +44,10 @@ def mosaic(
 ) -> None:
     """Lay out titled cells of panels and save; within `style()`.
 
-    A title of several lines has its first in bold. `headings` stand over the columns of panels, which are the same for every cell
-    (`len(headings) / cells_per_row` each; a cell may have fewer panels). `handles` are the entries of the legend below, `caption`
-    stands over everything, in as many lines as it needs.
+    A title of several lines has its first in bold. `headings` stand over the columns of panels,
+    which are the same for every cell (`len(headings) / cells_per_row` each; a cell may have fewer
+    panels). `handles` are the entries of the legend below, `caption` stands over everything, in as
+    many lines as it needs.
     """
     panels_per_cell = len(headings) // cells_per_row
     widths = [
@@ -60,7 +63,10 @@ def mosaic(
     figure = Figure(figsize=(width_px / DPI, 1), dpi=DPI)
     FigureCanvasAgg(figure)
     legend_px = _fitted_legend(figure, handles, width_px) if handles else 0
-    heights = [max(panel[0].shape[0] for _, panels in line for panel in panels) + title_px + GAP_PX for line in lines]
+    heights = [
+        max(panel[0].shape[0] for _, panels in line for panel in panels) + title_px + GAP_PX
+        for line in lines
+    ]
     captions = textwrap.wrap(caption, int(width_px / _COLUMN_PX))
     caption_px = len(captions) * _CLOSE_LINE_PX + (_LINE_PX - _CLOSE_LINE_PX if caption else 0)
     heading_px = _LINE_PX if any(headings) else 0
@@ -82,15 +88,30 @@ def mosaic(
             left = GAP_PX + index * cell_px
             for number, text in enumerate(title.split("\n")):
                 weight = "bold" if number == 0 and title_lines > 1 else "normal"
-                columns = cell_px // 11 if title_lines == 1 else int((cell_px - GAP_PX) / (9.5 if weight == "bold" else 8.5))
-                write(label(text, columns), left, top + 5 + number * line_px, fontsize=7, fontweight=weight)
+                columns = (
+                    cell_px // 11
+                    if title_lines == 1
+                    else int((cell_px - GAP_PX) / (9.5 if weight == "bold" else 8.5))
+                )
+                write(
+                    label(text, columns),
+                    left,
+                    top + 5 + number * line_px,
+                    fontsize=7,
+                    fontweight=weight,
+                )
             for (picture, annotate), column_px in zip(panels, widths, strict=False):
                 panel_height, panel_width = picture.shape[:2]
                 bottom = height_px - top - title_px - panel_height
                 if annotate is None:  # axes take ten times as long
                     figure.figimage(picture, left, bottom)
                 else:
-                    box = (left / width_px, bottom / height_px, panel_width / width_px, panel_height / height_px)
+                    box = (
+                        left / width_px,
+                        bottom / height_px,
+                        panel_width / width_px,
+                        panel_height / height_px,
+                    )
                     axes = figure.add_axes(box)
                     axes.imshow(picture, interpolation="nearest", aspect="auto")
                     axes.set_axis_off()
@@ -110,9 +131,11 @@ def panel_px(photographs: int, images: Sequence[np.ndarray]) -> int:
 
 
 def fit(image: np.ndarray, *masks: np.ndarray, panel_px: int) -> list[np.ndarray]:
-    """Bring an image and its masks to the size of a panel: `panel_px` wide, or as high where they are higher than wide.
+    """Bring an image and its masks to the size of a panel: `panel_px` wide, or as high where they
+    are higher than wide.
 
-    Small images grow by nearest neighbour, so that their pixels can be seen; masks are never interpolated.
+    Small images grow by nearest neighbour, so that their pixels can be seen; masks are never
+    interpolated.
     """
     height, width = image.shape[:2]
     scale = panel_px / max(height, width)
@@ -126,7 +149,8 @@ def fit(image: np.ndarray, *masks: np.ndarray, panel_px: int) -> list[np.ndarray
 
 
 def _fitted_legend(figure: Figure, handles, width_px: int) -> int:
-    """Put a legend at the foot of the figure in as many columns as fit; returns its height in pixels."""
+    """Put a legend at the foot of the figure in as many columns as fit; returns its height in
+    pixels."""
     for columns in range(len(handles), 0, -1):
         legend = figure.legend(
             handles=handles,

@@ -1,6 +1,8 @@
-"""A comparison as one HTML file that needs nothing else: no network, no fonts, no scripts but its own few lines.
+"""A comparison as one HTML file that needs nothing else: no network, no fonts, no scripts but its
+own few lines.
 
-It opens from disk, on a phone and on paper, light or dark as the reader has it. Whatever comes from a record is escaped.
+It opens from disk, on a phone and on paper, light or dark as the reader has it. Whatever comes from
+a record is escaped.
 """
 
 import base64
@@ -18,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cnn_jax.errors import InputError
+from cnn_jax.records.scene_record import LONGEST_PX
 from cnn_jax.reporting import comparison_figures
 from cnn_jax.reporting.comparison import (
     WORDS,
@@ -29,11 +32,11 @@ from cnn_jax.reporting.comparison import (
     score_rows,
 )
 from cnn_jax.reporting.figures import class_accuracy, class_iou
-from cnn_jax.reporting.scene_record import LONGEST_PX
 from cnn_jax.reporting.style import NOTHING, percent
 
 _PICTURE_BYTES = 750_000
-"""What the photographs and masks may take, before a third is added by their encoding: a page of twelve variants stays below 2 MB."""
+"""What the photographs and masks may take, before a third is added by their encoding: a page of
+twelve variants stays below 2 MB."""
 
 _MOST_CLASSES = 30
 _COSTS = {
@@ -64,14 +67,17 @@ def page(comparison: Comparison) -> str:
     if comparison.differences:
         items = "".join(f"<li>{escape(text)}</li>" for text in comparison.differences)
         mark = (
-            '<aside class="mark" role="note"><strong>Not comparable.</strong> These records were compared by force although they '
-            f"differ in what they must share:<ul>{items}</ul>† marks the variants of the minority.</aside>"
+            '<aside class="mark" role="note"><strong>Not comparable.</strong> These records were'
+            f" compared by force although they differ in what they must share:<ul>{items}</ul>†"
+            " marks the variants of the minority.</aside>"
         )
     body = "\n".join(section for section in sections if section)
     title = escape(comparison.title)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta'
+        f' charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta'
+        ' name="color-scheme" content="light dark">\n'
         f"<style>\n{_STYLE.strip()}\n</style>\n</head>\n<body>\n<header><h1>{title}</h1>\n<p>{escape(comparison.budget)}.</p></header>\n"
         f"<main>\n{mark}\n{body}\n</main>\n<script>\n{_SCRIPT.strip()}\n</script>\n</body>\n</html>\n"
     )
@@ -82,7 +88,11 @@ def page(comparison: Comparison) -> str:
 
 def _section(title: str, *parts: str, name: str = "") -> str:
     content = "\n".join(part for part in parts if part)
-    return f"<section{f' id={name}' if name else ''}>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+    return (
+        f"<section{f' id={name}' if name else ''}>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+        if content
+        else ""
+    )
 
 
 def _note(text: str) -> str:
@@ -103,13 +113,16 @@ def _verdict(comparison: Comparison) -> str:
             opened = " open" if len(others) <= 12 else ""
             count = f"{len(others)} {'difference' if len(others) == 1 else 'differences'}"
             summary = f"{count} not shown to be real, the greatest first"
-            parts.append(f"<details{opened}><summary>{summary}</summary>{_sentences(others)}</details>")
+            parts.append(
+                f"<details{opened}><summary>{summary}</summary>{_sentences(others)}</details>"
+            )
     return _section("What differs", *parts, name="verdict")
 
 
 def _sentences(pairs) -> str:
     items = (
-        f'<li class="{pair.verdict}"><span class="tag">{WORDS[pair.verdict]}</span> {escape(pair.sentence)}</li>'
+        f'<li class="{pair.verdict}"><span class="tag">{WORDS[pair.verdict]}</span>'
+        f" {escape(pair.sentence)}</li>"
         for pair in pairs
     )
     return f'<ul class="pairs">{"".join(items)}</ul>'
@@ -117,10 +130,19 @@ def _sentences(pairs) -> str:
 
 def _tables(comparison: Comparison) -> str:
     # Accuracies over thousands of images differ in the fourth place.
-    scores, costs = score_rows(comparison, ".3f" if comparison.leading == "miou" else ".4f"), cost_rows(comparison)
+    scores, costs = (
+        score_rows(comparison, ".3f" if comparison.leading == "miou" else ".4f"),
+        cost_rows(comparison),
+    )
     return _section(
         "Scores and costs",
-        _table(*scores, caption="Test split: means over seeds ± standard deviation between seeds. Press a heading to sort."),
+        _table(
+            *scores,
+            caption=(
+                "Test split: means over seeds ± standard deviation between seeds. Press a heading"
+                " to sort."
+            ),
+        ),
         _table(*costs, caption="Costs: means over seeds."),
         name="scores",
     )
@@ -129,21 +151,41 @@ def _tables(comparison: Comparison) -> str:
 def _curves(comparison: Comparison) -> str:
     parts = []
     for group in comparison.groups:
-        looks = {name: index for index, name in enumerate(group.variants)}  # so that curves of a chart differ in colour
-        runs = {v.name: [record.metrics for record in v.records] for v in comparison.variants if v.name in group.variants}
+        looks = {
+            name: index for index, name in enumerate(group.variants)
+        }  # so that curves of a chart differ in colour
+        runs = {
+            v.name: [record.metrics for record in v.records]
+            for v in comparison.variants
+            if v.name in group.variants
+        }
         score = f"validation/{comparison.leading}"
         charts = []
-        for key, label, smooth in (("train/loss", "training loss", True), (score, f"validation {comparison.score}", False)):
-            if any(line.get(key) is not None for histories in runs.values() for lines in histories for line in lines):
+        for key, label, smooth in (
+            ("train/loss", "training loss", True),
+            (score, f"validation {comparison.score}", False),
+        ):
+            if any(
+                line.get(key) is not None
+                for histories in runs.values()
+                for lines in histories
+                for line in lines
+            ):
                 svg = comparison_figures.learning_curves(runs, key, looks, label, smooth)
-                charts.append(_chart(svg, f"{label} against the step, a curve a variant: {', '.join(runs)}"))
+                charts.append(
+                    _chart(svg, f"{label} against the step, a curve a variant: {', '.join(runs)}")
+                )
         if charts:
-            parts += [f"<h3>{escape(group.title)}</h3>" if group.title else "", f'<div class="charts">{"".join(charts)}</div>']
+            parts += [
+                f"<h3>{escape(group.title)}</h3>" if group.title else "",
+                f'<div class="charts">{"".join(charts)}</div>',
+            ]
     if not parts:
         return ""
     caption = (
-        "By step, the mean over seeds in a band from the least to the greatest seed; the loss as a running mean over a tenth of the "
-        "records of a run. Legends stand in the order in which the curves end."
+        "By step, the mean over seeds in a band from the least to the greatest seed; the loss as a"
+        " running mean over a tenth of the records of a run. Legends stand in the order in which"
+        " the curves end."
     )
     return _section("Learning curves", _note(caption), *parts, name="curves")
 
@@ -153,22 +195,29 @@ def _costs(comparison: Comparison, looks) -> str:
     for key, (label, unit, more) in _COSTS.items():
         points = {
             v.name: comparison_figures.Point(
-                v.costs[key].mean / unit, v.scores[comparison.leading].mean, v.scores[comparison.leading].deviation
+                v.costs[key].mean / unit,
+                v.scores[comparison.leading].mean,
+                v.scores[comparison.leading].deviation,
             )
             for v in comparison.variants
         }
-        if any(math.isfinite(point.cost) and math.isfinite(point.score) for point in points.values()):
-            svg = comparison_figures.against_cost(points, looks, label, f"test {comparison.score}", more)
+        if any(
+            math.isfinite(point.cost) and math.isfinite(point.score) for point in points.values()
+        ):
+            svg = comparison_figures.against_cost(
+                points, looks, label, f"test {comparison.score}", more
+            )
             charts.append(_chart(svg, f"test {comparison.score} against {label}"))
     if not charts:
         return ""
     caption = (
-        f"Mean {comparison.score} of the test split over seeds, with the standard deviation, against mean costs. The dashed line is the "
-        "Pareto front: filled marks are variants that no other beats at no greater cost. Axes over more than a factor of five are "
-        "logarithmic."
+        f"Mean {comparison.score} of the test split over seeds, with the standard deviation,"
+        " against mean costs. The dashed line is the Pareto front: filled marks are variants that"
+        " no other beats at no greater cost. Axes over more than a factor of five are logarithmic."
     )
     return _section(
-        f"{comparison.score[0].upper() + comparison.score[1:] if comparison.leading != 'miou' else comparison.score} against cost",
+        f"{comparison.score[0].upper() + comparison.score[1:] if comparison.leading != 'miou' else comparison.score}"
+        " against cost",
         _note(caption),
         f'<div class="charts">{"".join(charts)}</div>',
         name="costs",
@@ -181,7 +230,10 @@ def _classes(comparison: Comparison, looks) -> str:
     if not names:
         return ""
     if len(names) > _MOST_CLASSES:
-        return _section(f"{kind} of each class", _note(f"The {len(names)} classes are too many to draw; see comparison.csv."))
+        return _section(
+            f"{kind} of each class",
+            _note(f"The {len(names)} classes are too many to draw; see comparison.csv."),
+        )
     by_class = {
         name: {
             v.name: (v.class_scores[name].mean, v.class_scores[name].deviation)
@@ -191,12 +243,18 @@ def _classes(comparison: Comparison, looks) -> str:
         for name in names
     }
     values = [
-        mean + sign * (sd if math.isfinite(sd) else 0) for of in by_class.values() for mean, sd in of.values() for sign in (-1, 1)
+        mean + sign * (sd if math.isfinite(sd) else 0)
+        for of in by_class.values()
+        for mean, sd in of.values()
+        for sign in (-1, 1)
     ]
     values = [value for value in values if math.isfinite(value)]
     low, high = (min(values), max(values)) if values else (0, 1)
     # From 0 where that doesn't press everything into a corner.
-    limits = (0 if low < 0.6 else math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high) / 10) if high <= 1 else 1.0)
+    limits = (
+        0 if low < 0.6 else math.floor(10 * low) / 10,
+        min(1.0, math.ceil(10 * high) / 10) if high <= 1 else 1.0,
+    )
     colors = dict(zip(*_legend_of(comparison), strict=True)) if _legend_of(comparison) else {}
     charts = []
     for name, of_class in by_class.items():
@@ -204,10 +262,15 @@ def _classes(comparison: Comparison, looks) -> str:
         title = f"<figcaption>{_swatch(colors.get(name))}{escape(name)}</figcaption>"
         charts.append(_chart(svg, f"{kind} of {name} of each variant", title))
     caption = (
-        f"{kind} of each class on the test split: mean over seeds and standard deviation, variants in the order of their "
-        f"{comparison.score}."
+        f"{kind} of each class on the test split: mean over seeds and standard deviation, variants"
+        f" in the order of their {comparison.score}."
     )
-    return _section(f"{kind} of each class", _note(caption), f'<div class="charts small">{"".join(charts)}</div>', name="classes")
+    return _section(
+        f"{kind} of each class",
+        _note(caption),
+        f'<div class="charts small">{"".join(charts)}</div>',
+        name="classes",
+    )
 
 
 def _pairs(comparison: Comparison) -> str:
@@ -221,19 +284,32 @@ def _pairs(comparison: Comparison) -> str:
                     header,
                     rows,
                     text={0, 1, 8},
-                    caption="p values are corrected after Holm for all pairs of the table; intervals are of each pair by itself.",
+                    caption=(
+                        "p values are corrected after Holm for all pairs of the table; intervals"
+                        " are of each pair by itself."
+                    ),
                 ),
             ]
-    return _section("Pairs", *parts, f"<p>{escape(comparison.assumed)}</p>" if parts else "", name="pairs")
+    return _section(
+        "Pairs", *parts, f"<p>{escape(comparison.assumed)}</p>" if parts else "", name="pairs"
+    )
 
 
 def _notes(comparison: Comparison) -> str:
-    return _section("How figures are averaged", *(f"<p>{escape(text)}</p>" for text in comparison.notes), name="notes")
+    return _section(
+        "How figures are averaged",
+        *(f"<p>{escape(text)}</p>" for text in comparison.notes),
+        name="notes",
+    )
 
 
 def _confusions(comparison: Comparison) -> str:
     names = comparison.classes
-    shown = [v for v in comparison.variants if v.confusion is not None and v.confusion.shape == (len(names), len(names))]
+    shown = [
+        v
+        for v in comparison.variants
+        if v.confusion is not None and v.confusion.shape == (len(names), len(names))
+    ]
     if not shown or len(names) > _MOST_CLASSES:
         return ""
     unit = "pixels" if comparison.leading == "miou" else "images"
@@ -243,22 +319,35 @@ def _confusions(comparison: Comparison) -> str:
         matrix = variant.confusion.astype(np.float64)
         totals = matrix.sum(1, keepdims=True)
         shares = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
-        head = "".join(f'<th scope="col" title="predicted {escape(name)}">{index}</th>' for index, name in enumerate(names))
+        head = "".join(
+            f'<th scope="col" title="predicted {escape(name)}">{index}</th>'
+            for index, name in enumerate(names)
+        )
         lines = []
         for index, name in enumerate(names):
             cells = "".join(_shaded(share, total=totals[index, 0]) for share in shares[index])
             value = worth(matrix)[index]
             score = NOTHING if math.isnan(value) else f"{value:.3f}"
-            lines.append(f'<tr><th scope="row">{index} {escape(name)}</th>{cells}<td class="score">{score}</td></tr>')
+            lines.append(
+                f'<tr><th scope="row">{index} {escape(name)}</th>{cells}<td'
+                f' class="score">{score}</td></tr>'
+            )
         parts.append(
-            f'<table class="matrix"><caption>{escape(named(variant))}</caption><thead><tr><th scope="col">truth \\ predicted</th>{head}'
-            f'<th scope="col">{kind}</th></tr></thead><tbody>{"".join(lines)}</tbody></table>'
+            f'<table class="matrix"><caption>{escape(named(variant))}</caption><thead><tr><th'
+            f' scope="col">truth \\ predicted</th>{head}<th'
+            f' scope="col">{kind}</th></tr></thead><tbody>{"".join(lines)}</tbody></table>'
         )
     caption = (
-        f"Test split, {unit} summed over seeds; each cell is the share of its row in percent: of what truly is the row's class, what was "
-        f"predicted. {kind if kind == 'IoU' else kind.capitalize()} beside is of the summed matrix."
+        f"Test split, {unit} summed over seeds; each cell is the share of its row in percent: of"
+        " what truly is the row's class, what was predicted."
+        f" {kind if kind == 'IoU' else kind.capitalize()} beside is of the summed matrix."
     )
-    return _section("Confusion matrices", _note(caption), f'<div class="matrices">{"".join(parts)}</div>', name="confusions")
+    return _section(
+        "Confusion matrices",
+        _note(caption),
+        f'<div class="matrices">{"".join(parts)}</div>',
+        name="confusions",
+    )
 
 
 def _shaded(share: float, total: float) -> str:
@@ -275,16 +364,25 @@ def _calibration(comparison: Comparison) -> str:
             continue
         error = variant.scores["expected_calibration_error"]
         svg = comparison_figures.reliability(**variant.calibration)
-        title = f"<figcaption>{escape(named(variant))}<br><small>ECE {error.text()}</small></figcaption>"
+        title = (
+            f"<figcaption>{escape(named(variant))}<br><small>ECE"
+            f" {error.text()}</small></figcaption>"
+        )
         charts.append(_chart(svg, f"Reliability diagram of {variant.name}", title))
     if not charts:
         return ""
     caption = (
-        "Accuracy against confidence of the predicted class on the test split, in bins of confidence, counts summed over seeds; below "
-        "them each bin's share of the predictions. On the dashed line confidence is what it says, under it the network is too sure. "
-        "ECE is the mean over seeds ± standard deviation."
+        "Accuracy against confidence of the predicted class on the test split, in bins of"
+        " confidence, counts summed over seeds; below them each bin's share of the predictions. On"
+        " the dashed line confidence is what it says, under it the network is too sure. ECE is the"
+        " mean over seeds ± standard deviation."
     )
-    return _section("Calibration", _note(caption), f'<div class="charts tiny">{"".join(charts)}</div>', name="calibration")
+    return _section(
+        "Calibration",
+        _note(caption),
+        f'<div class="charts tiny">{"".join(charts)}</div>',
+        name="calibration",
+    )
 
 
 def _scenes(comparison: Comparison) -> str:
@@ -293,41 +391,77 @@ def _scenes(comparison: Comparison) -> str:
     if not shown or legend is None:
         return ""
     first = shown[0][1]
-    indices = [i for i in range(len(first.names)) if all(_thumbnail(v, i, "prediction").is_file() for v, _ in shown)]
-    indices = [i for i in indices if all(_thumbnail(shown[0][0], i, kind).is_file() for kind in ("image", "truth"))]
+    indices = [
+        i
+        for i in range(len(first.names))
+        if all(_thumbnail(v, i, "prediction").is_file() for v, _ in shown)
+    ]
+    indices = [
+        i
+        for i in indices
+        if all(_thumbnail(shown[0][0], i, kind).is_file() for kind in ("image", "truth"))
+    ]
     if not indices:
         return ""
     means = {i: _finite_mean(scenes.mious[i] for _, scenes in shown) for i in indices}
     order = sorted(indices, key=lambda i: (math.isnan(means[i]), means[i], i))
-    files = {(i, kind): _thumbnail(shown[0][0], i, kind) for i in order for kind in ("image", "truth")}
-    files |= {(i, f"prediction of {variant.name}"): _thumbnail(variant, i, "prediction") for i in order for variant, _ in shown}
+    files = {
+        (i, kind): _thumbnail(shown[0][0], i, kind) for i in order for kind in ("image", "truth")
+    }
+    files |= {
+        (i, f"prediction of {variant.name}"): _thumbnail(variant, i, "prediction")
+        for i in order
+        for variant, _ in shown
+    }
     pictures = _encoded(files)
     parts = []
     for i in order:
         name = first.names[i]
         panels = [
-            _panel(f'<img class="image" src="{pictures[i, "image"]}" alt="photograph of {escape(name)}">', "photograph"),
-            _panel(f'<img class="truth" src="{pictures[i, "truth"]}" alt="true classes of {escape(name)}">', "truth"),
+            _panel(
+                f'<img class="image" src="{pictures[i, "image"]}" alt="photograph of'
+                f' {escape(name)}">',
+                "photograph",
+            ),
+            _panel(
+                f'<img class="truth" src="{pictures[i, "truth"]}" alt="true classes of'
+                f' {escape(name)}">',
+                "truth",
+            ),
         ]
         for variant, scenes in shown:
             value = scenes.mious[i]
             score = NOTHING if math.isnan(value) else f"{value:.3f}"
             source = pictures[i, f"prediction of {variant.name}"]
-            picture = f'<img src="{source}" alt="prediction of {escape(variant.name)} for {escape(name)}">'
-            button = f'<button type="button" class="prediction" aria-pressed="false" title="show errors">{picture}</button>'
+            picture = (
+                f'<img src="{source}" alt="prediction of {escape(variant.name)} for'
+                f' {escape(name)}">'
+            )
+            button = (
+                '<button type="button" class="prediction" aria-pressed="false" title="show'
+                f' errors">{picture}</button>'
+            )
             panels.append(_panel(button, f"{escape(named(variant))} <b>{score}</b>"))
         mean = NOTHING if math.isnan(means[i]) else f"{means[i]:.3f}"
         heading = f"<h3>{escape(name)} <small>mean mIoU {mean}</small></h3>"
-        parts.append(f'<article class="scene">{heading}<div class="panels">{"".join(panels)}</div></article>')
-    swatches = "".join(f"<li>{_swatch(color)}{escape(name)}</li>" for name, color in zip(*legend, strict=True))
+        parts.append(
+            f'<article class="scene">{heading}<div class="panels">{"".join(panels)}</div></article>'
+        )
+    swatches = "".join(
+        f"<li>{_swatch(color)}{escape(name)}</li>" for name, color in zip(*legend, strict=True)
+    )
     seeds = {str(next(iter(v.scenes))) for v, _ in shown}
     seed = f"seed {min(seeds)}" if len(seeds) == 1 else "each variant's first seed"
     caption = (
-        f"Test images through every model, predictions of {seed}, each with its mIoU on that image, the mean over the classes that occur "
-        "in it or are predicted; worst first by the mean over variants. Press a prediction to see its errors: wrong pixels orange "
-        "over the darkened photograph. Ignored pixels are black and never count."
+        f"Test images through every model, predictions of {seed}, each with its mIoU on that image,"
+        " the mean over the classes that occur in it or are predicted; worst first by the mean"
+        " over variants. Press a prediction to see its errors: wrong pixels orange over the"
+        " darkened photograph. Ignored pixels are black and never count."
     )
-    every = '<p class="control"><button type="button" id="errors" aria-pressed="false">Show errors everywhere</button></p>'
+    every = (
+        '<p class="control"><button type="button" id="errors" aria-pressed="false">Show errors'
+        " everywhere</button></p>"
+    )
     return _section(
         "The same images through every model",
         _note(caption),
@@ -345,9 +479,14 @@ def _panel(picture: str, caption: str) -> str:
 
 
 def _pictured(variants: Sequence[Variant]) -> list[tuple[Variant, object]]:
-    """The variants that have scenes, with those of their first seed; only those that agree with the best one on what the scenes are."""
+    """The variants that have scenes, with those of their first seed; only those that agree with the
+    best one on what the scenes are."""
     known = [(v, next(iter(v.scenes.values()))) for v in variants if v.scenes]
-    return [(v, scenes) for v, scenes in known if scenes.names == known[0][1].names and scenes.classes == known[0][1].classes]
+    return [
+        (v, scenes)
+        for v, scenes in known
+        if scenes.names == known[0][1].names and scenes.classes == known[0][1].classes
+    ]
 
 
 def _thumbnail(variant: Variant, index: int, kind: str) -> Path:
@@ -365,11 +504,16 @@ def _legend_of(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]
 
 def _swatch(color: str | None) -> str:
     # Only what is a colour comes into a style.
-    return f'<i class="swatch" style="background:{color}"></i>' if color and re.fullmatch(r"#[0-9A-Fa-f]{6}", color) else ""
+    return (
+        f'<i class="swatch" style="background:{color}"></i>'
+        if color and re.fullmatch(r"#[0-9A-Fa-f]{6}", color)
+        else ""
+    )
 
 
 def _encoded(files: dict) -> dict:
-    """Pictures as data URIs; made smaller, all by the same factor, until they fit what they may take."""
+    """Pictures as data URIs; made smaller, all by the same factor, until they fit what they may
+    take."""
     contents = {key: _checked(path) for key, path in files.items()}
     scale = 1.0
     while sum(map(len, contents.values())) > _PICTURE_BYTES and scale > 0.3:
@@ -383,25 +527,39 @@ def _encoded(files: dict) -> dict:
 
 
 def _checked(path: Path) -> bytes:
-    """A picture's bytes. Raises InputError for what isn't one of the size and kind that a run writes, before it is decoded."""
+    """A picture's bytes. Raises InputError for what isn't one of the size and kind that a run
+    writes, before it is decoded."""
     try:
         with path.open("rb") as stream, _reader(path)(stream) as picture:
             if max(picture.size) > LONGEST_PX:
                 raise ValueError("it is larger")
             picture.load()
         return path.read_bytes()
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
-        raise InputError(f"{path} is no picture that a run wrote: restore it, or remove the folder it lies in.") from error
+    except (
+        Exception
+    ) as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        raise InputError(
+            f"{path} is no picture that a run wrote: restore it, or remove the folder it lies in."
+        ) from error
 
 
 def _shrunk(path: Path, scale: float) -> bytes:
     photograph = path.suffix == ".jpg"
     with path.open("rb") as stream, _reader(path)(stream) as picture:
         size = [max(1, round(scale * side)) for side in picture.size]
-        small = picture.resize(size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST)
+        small = picture.resize(
+            size, Image.Resampling.LANCZOS if photograph else Image.Resampling.NEAREST
+        )
     with small:
         content = io.BytesIO()
-        small.save(content, **({"format": "JPEG", "quality": 80} if photograph else {"format": "PNG", "optimize": True}))
+        small.save(
+            content,
+            **(
+                {"format": "JPEG", "quality": 80}
+                if photograph
+                else {"format": "PNG", "optimize": True}
+            ),
+        )
     return content.getvalue()
 
 
@@ -420,11 +578,19 @@ def _chart(svg: str, alternative: str, caption: str = "") -> str:
     return f'<figure>{caption}<img class="chart" src="{uri}" alt="{escape(alternative)}"></figure>'
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, text: Iterable[int] = (0,)) -> str:
-    """A table that can be sorted by each column: by the first number of a cell, else by its text."""
+def _table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str,
+    text: Iterable[int] = (0,),
+) -> str:
+    """A table that can be sorted by each column: by the first number of a cell, else by its
+    text."""
     text = set(text)
     heads = "".join(
-        f'<th scope="col"{"" if column in text else " class=number"}><button type="button">{escape(name)}</button></th>'
+        f'<th scope="col"{"" if column in text else " class=number"}><button'
+        f' type="button">{escape(name)}</button></th>'
         for column, name in enumerate(header)
     )
     lines = []
@@ -436,7 +602,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str
         )
         lines.append(f"<tr>{first}{''.join(others)}</tr>")
     return (
-        f'{_note(caption)}\n<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="sortable">'
+        f'{_note(caption)}\n<div class="wide" tabindex="0" role="region"'
+        f' aria-label="{escape(caption)}"><table class="sortable">'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

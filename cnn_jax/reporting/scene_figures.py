@@ -1,7 +1,7 @@
 """Pictures of segmented scenes: examples with their errors, and the data itself.
 
-Nothing is said by hue alone. Regions carry the number of their class and an outline; ignored pixels are hatched; errors are bright
-on dark.
+Nothing is said by hue alone. Regions carry the number of their class and an outline; ignored pixels
+are hatched; errors are bright on dark.
 """
 
 import functools
@@ -20,7 +20,8 @@ from cnn_jax.reporting.mosaic import fit, mosaic, panel_px
 from cnn_jax.reporting.style import label, style
 
 ERROR_COLOR = (255, 176, 0)
-"""Wrong pixels: far brighter than the dimmed photograph under them, so they stand out in grey too."""
+"""Wrong pixels: far brighter than the dimmed photograph under them, so they stand out in grey
+too."""
 
 _HATCH_LIGHT, _HATCH_DARK = 225, 120
 _OUTLINE = (20, 20, 20)
@@ -37,10 +38,11 @@ def gallery(
 ) -> None:
     """Draw one example a row: the image, its truth, the prediction, and where the two differ.
 
-    `images` are uint8 [height, width, 3], `truths` and `predictions` uint8 [height, width] with class indices or `IGNORED`, each
-    row of its own size; all are shrunk or enlarged to the same width (masks by nearest neighbour). `colors` are sRGB, 0 to 255,
-    in the order of `class_names`. `titles`, one a row, stand above the rows. The PNG is written to `path`; six rows of
-    photographs stay under 1.5 MB, and more rows are drawn smaller.
+    `images` are uint8 [height, width, 3], `truths` and `predictions` uint8 [height, width] with
+    class indices or `IGNORED`, each row of its own size; all are shrunk or enlarged to the same
+    width (masks by nearest neighbour). `colors` are sRGB, 0 to 255, in the order of `class_names`.
+    `titles`, one a row, stand above the rows. The PNG is written to `path`; six rows of photographs
+    stay under 1.5 MB, and more rows are drawn smaller.
 
     Raises `ValueError` if there is no row, or if lengths, shapes or class indices don't agree.
     """
@@ -64,7 +66,9 @@ def gallery(
     ignored = any((mask == IGNORED).any() for mask in (*truths, *predictions))
     with style():
         handles = [*class_swatches(class_names, colors), *ignored_swatch(ignored)]
-        handles.append(Patch(facecolor=_unit(ERROR_COLOR), edgecolor="black", linewidth=0.6, label="wrong"))
+        handles.append(
+            Patch(facecolor=_unit(ERROR_COLOR), edgecolor="black", linewidth=0.6, label="wrong")
+        )
         mosaic(cells, path, headings=("Image", "Truth", "Prediction", "Errors"), handles=handles)
 
 
@@ -78,9 +82,9 @@ def contact_sheet(
 ) -> None:
     """Draw images in a grid, each beside the same image under its mask.
 
-    `images` are uint8 [height, width, 3], `masks` uint8 [height, width] with class indices or `IGNORED`, in any sizes. `colors`
-    are sRGB, 0 to 255, in the order of `class_names`. `titles` stand above the images. The PNG is written to `path`; the more
-    images, the smaller each.
+    `images` are uint8 [height, width, 3], `masks` uint8 [height, width] with class indices or
+    `IGNORED`, in any sizes. `colors` are sRGB, 0 to 255, in the order of `class_names`. `titles`
+    stand above the images. The PNG is written to `path`; the more images, the smaller each.
 
     Raises `ValueError` if there is no image, or if lengths, shapes or class indices don't agree.
     """
@@ -90,18 +94,24 @@ def contact_sheet(
     for image, mask, title in zip(images, masks, titles, strict=True):
         check(image, mask, class_names, colors)
         image, mask = fit(image, mask, panel_px=width_px)
-        cells.append((title, ((image, None), (_overlay(image, mask, colors), numbers(mask, colors)))))
+        cells.append(
+            (title, ((image, None), (_overlay(image, mask, colors), numbers(mask, colors))))
+        )
     ignored = any((mask == IGNORED).any() for mask in masks)
     pairs = max(1, round(math.sqrt(len(cells) / 2)))
     with style():
         handles = [*class_swatches(class_names, colors), *ignored_swatch(ignored)]
-        mosaic(cells, path, headings=("Image", "Mask") * pairs, cells_per_row=pairs, handles=handles)
+        mosaic(
+            cells, path, headings=("Image", "Mask") * pairs, cells_per_row=pairs, handles=handles
+        )
 
 
 def paint(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Colour a mask: uint8 [height, width] of class indices or `IGNORED` to uint8 [height, width, 3].
+    """Colour a mask: uint8 [height, width] of class indices or `IGNORED` to uint8 [height, width,
+    3].
 
-    Classes get `colors` (sRGB, 0 to 255) with a dark line, one pixel wide, between neighbours; ignored pixels are hatched grey.
+    Classes get `colors` (sRGB, 0 to 255) with a dark line, one pixel wide, between neighbours;
+    ignored pixels are hatched grey.
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
@@ -115,9 +125,11 @@ def paint(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarra
 
 
 def paint_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Show where a prediction is wrong: uint8 [height, width, 3], from an image of that shape and two masks [height, width].
+    """Show where a prediction is wrong: uint8 [height, width, 3], from an image of that shape and
+    two masks [height, width].
 
-    Wrong pixels are `ERROR_COLOR`, pixels that truth ignores are hatched, and the rest is the image in dark grey.
+    Wrong pixels are `ERROR_COLOR`, pixels that truth ignores are hatched, and the rest is the image
+    in dark grey.
     """
     # Steps of four: nobody sees them in so dark a grey, and the file is smaller.
     grey = (luminance(image) * 0.45).astype(np.uint8) & 0xFC
@@ -127,8 +139,11 @@ def paint_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -
     return painted
 
 
-def _overlay(image: np.ndarray, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """The mask's colours over the image, which only lends light and shade, so that dark water keeps the colour of its class."""
+def _overlay(
+    image: np.ndarray, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]
+) -> np.ndarray:
+    """The mask's colours over the image, which only lends light and shade, so that dark water keeps
+    the colour of its class."""
     painted = paint(mask, colors)
     shade = 96 + luminance(image) * (159 / 255)
     blended = (0.65 * painted + 0.35 * shade[..., None]).astype(np.uint8) & 0xFC
@@ -152,7 +167,9 @@ def numbers(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> Callabl
     return functools.partial(_number_regions, mask=mask, colors=colors)
 
 
-def _number_regions(axes: Axes, *, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> None:
+def _number_regions(
+    axes: Axes, *, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]
+) -> None:
     """Write the class index into the largest regions of a mask, where they are widest."""
     halo = [withStroke(linewidth=1.6, foreground="white")]
     for index in range(len(colors)):
@@ -164,33 +181,60 @@ def _number_regions(axes: Axes, *, mask: np.ndarray, colors: Sequence[tuple[int,
             # The frame counts as a border, or numbers would be cut in half by it.
             depth = scipy.ndimage.distance_transform_edt(np.pad(regions == region, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(depth.argmax(), depth.shape)
-            # A class's largest region may be a tight fit; the others must have room, or numbers would hide them.
+            # A class's largest region may be a tight fit; the others must have room, or numbers
+            # would hide them.
             if depth[row, column] >= (4 if rank == 0 else 8):
-                axes.text(column, row, str(index), ha="center", va="center", fontsize=6, fontweight="bold", path_effects=halo)
+                axes.text(
+                    column,
+                    row,
+                    str(index),
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    fontweight="bold",
+                    path_effects=halo,
+                )
 
 
-def class_swatches(class_names: Sequence[str], colors: Sequence[tuple[int, int, int]]) -> list[Patch]:
+def class_swatches(
+    class_names: Sequence[str], colors: Sequence[tuple[int, int, int]]
+) -> list[Patch]:
     return [
-        Patch(facecolor=_unit(color), edgecolor="black", linewidth=0.6, label=f"{index} {label(name, 40)}")
+        Patch(
+            facecolor=_unit(color),
+            edgecolor="black",
+            linewidth=0.6,
+            label=f"{index} {label(name, 40)}",
+        )
         for index, (name, color) in enumerate(zip(class_names, colors, strict=True))
     ]
 
 
 def ignored_swatch(present: bool) -> list[Patch]:
     light, dark = _unit((_HATCH_LIGHT,) * 3), _unit((_HATCH_DARK,) * 3)
-    return [Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")] if present else []
+    return (
+        [Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")]
+        if present
+        else []
+    )
 
 
 def check(image, mask, class_names, colors) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 [height, width, 3], not {image.dtype} {image.shape}")
     if mask.shape != image.shape[:2] or mask.dtype != np.uint8:
-        raise ValueError(f"the mask of an image {image.shape} is uint8 {image.shape[:2]}, not {mask.dtype} {mask.shape}")
+        raise ValueError(
+            f"the mask of an image {image.shape} is uint8 {image.shape[:2]}, not {mask.dtype}"
+            f" {mask.shape}"
+        )
     if len(class_names) != len(colors):
         raise ValueError(f"{len(class_names)} class names need as many colours, not {len(colors)}")
     unknown = np.setdiff1d(np.unique(mask), [*range(len(colors)), IGNORED])
     if unknown.size:
-        raise ValueError(f"mask values {unknown.tolist()} are neither one of {len(colors)} classes nor {IGNORED} (ignored)")
+        raise ValueError(
+            f"mask values {unknown.tolist()} are neither one of {len(colors)} classes nor {IGNORED}"
+            " (ignored)"
+        )
 
 
 def _unit(color: tuple[int, int, int]) -> tuple[float, ...]:

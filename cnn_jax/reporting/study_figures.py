@@ -1,4 +1,5 @@
-"""Pictures that compare several runs: what a choice is worth, and how much of the difference is chance."""
+"""Pictures that compare several runs: what a choice is worth, and how much of the difference is
+chance."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,13 @@ def cross_validation(
     path: str | Path,
     chosen: tuple[str, int] | None = None,
 ) -> None:
-    """Draw the accuracy of k nearest neighbours against k, for each distance: every fold a dot, the mean over folds a line.
+    """Draw the accuracy of k nearest neighbours against k, for each distance: every fold a dot, the
+    mean over folds a line.
 
-    `ks` are the numbers of neighbours, `accuracies` holds for each distance an array [k, fold]. `chosen` is (distance, k); without
-    it the best mean is marked, the smallest k of equals. The folds share most of their training examples, so that no interval is
-    drawn. The PNG is written to `path`.
+    `ks` are the numbers of neighbours, `accuracies` holds for each distance an array [k, fold].
+    `chosen` is (distance, k); without it the best mean is marked, the smallest k of equals. The
+    folds share most of their training examples, so that no interval is drawn. The PNG is written to
+    `path`.
 
     Raises `ValueError` if an array doesn't have one row for each k, or `chosen` isn't among them.
     """
@@ -34,13 +37,21 @@ def cross_validation(
     accuracies = {name: np.asarray(values, np.float64) for name, values in accuracies.items()}
     for name, values in accuracies.items():
         if values.ndim != 2 or len(values) != len(ks):
-            raise ValueError(f"the accuracies of {name} are [k, fold] with {len(ks)} rows, not {values.shape}")
+            raise ValueError(
+                f"the accuracies of {name} are [k, fold] with {len(ks)} rows, not {values.shape}"
+            )
     if chosen is None:
-        candidates = [(-values[row].mean(), ks[row], name) for name, values in accuracies.items() for row in range(len(ks))]
+        candidates = [
+            (-values[row].mean(), ks[row], name)
+            for name, values in accuracies.items()
+            for row in range(len(ks))
+        ]
         _, k, name = min(candidates)
         chosen = name, k
     if chosen[0] not in accuracies or chosen[1] not in ks:
-        raise ValueError(f"{chosen} is none of the distances {list(accuracies)} with one of the k {ks}")
+        raise ValueError(
+            f"{chosen} is none of the distances {list(accuracies)} with one of the k {ks}"
+        )
     with style():
         figure = Figure(figsize=(7, 4), dpi=DPI)
         axes = figure.add_subplot()
@@ -50,14 +61,33 @@ def cross_validation(
             look = curve_style(index)
             # Beside each other, so that dots of different distances don't hide each other.
             places = np.array(ks) * spread ** (index - (len(accuracies) - 1) / 2)
-            axes.plot(np.repeat(places, values.shape[1]), values.ravel(), ".", color=look["color"], alpha=0.45, markersize=4)
-            axes.plot(places, values.mean(1), label=label(name, 30), linewidth=1.5, markersize=5, **look)
+            axes.plot(
+                np.repeat(places, values.shape[1]),
+                values.ravel(),
+                ".",
+                color=look["color"],
+                alpha=0.45,
+                markersize=4,
+            )
+            axes.plot(
+                places, values.mean(1), label=label(name, 30), linewidth=1.5, markersize=5, **look
+            )
             if name == chosen[0]:
                 row = ks.index(chosen[1])
                 best = places[row], values[row].mean()
-                axes.plot(*best, marker="o", markersize=15, markerfacecolor="none", markeredgecolor="black", zorder=5)
+                axes.plot(
+                    *best,
+                    marker="o",
+                    markersize=15,
+                    markerfacecolor="none",
+                    markeredgecolor="black",
+                    zorder=5,
+                )
         folds = max(values.shape[1] for values in accuracies.values())
-        axes.set_title(f"{folds}-fold cross-validation; ringed: {label(chosen[0], 30)}, k = {chosen[1]}, mean {best[1]:.4f}")
+        axes.set_title(
+            f"{folds}-fold cross-validation; ringed: {label(chosen[0], 30)}, k = {chosen[1]}, mean"
+            f" {best[1]:.4f}"
+        )
         axes.set_xlabel("k, neighbours (logarithmic)")
         axes.set_ylabel("accuracy")
         axes.xaxis.set_major_locator(FixedLocator(_apart(ks)))
@@ -83,13 +113,16 @@ def overfitting(
     path: str | Path,
     baseline: str | None = None,
 ) -> None:
-    """Draw accuracy and loss of several runs against the step, a variant a panel, with the baseline in grey behind each.
+    """Draw accuracy and loss of several runs against the step, a variant a panel, with the baseline
+    in grey behind each.
 
-    `runs` holds the rows of each run's metrics.jsonl (`step`, `train/accuracy`, `validation/accuracy`, `train/loss`,
-    `validation/loss`, any of them missing), `final` its accuracy on training and on test images at the end, both without dropout or
-    augmentation: these stand over each panel with their difference. `baseline` names one of the runs. Curves of training are
-    running means over a tenth of the records, as they were recorded: under augmentation, mixup and dropout where the run has them.
-    The PNG is written to `path`.
+    `runs` holds the rows of each run's metrics.jsonl (`step`, `train/accuracy`,
+    `validation/accuracy`, `train/loss`, `validation/loss`, any of them missing), `final` its
+    accuracy on training and on test images at the end, both without dropout or
+    augmentation: these stand over each panel with their difference. `baseline` names one of the
+    runs. Curves of training are
+    running means over a tenth of the records, as they were recorded: under augmentation, mixup and
+    dropout where the run has them. The PNG is written to `path`.
 
     Raises `ValueError` if there is no run, or none is called `baseline`.
     """
@@ -126,41 +159,68 @@ def overfitting(
             all_axes["accuracy"][-1].set_title(label(name, 26), pad=16)
             train, test = final[name]
             text = f"train {train:.3f}, test {test:.3f}, gap {train - test:+.3f}"
-            all_axes["accuracy"][-1].annotate(text, (0, 1), (0, 4), "axes fraction", textcoords="offset points", fontsize=7)
+            all_axes["accuracy"][-1].annotate(
+                text, (0, 1), (0, 4), "axes fraction", textcoords="offset points", fontsize=7
+            )
         for kind, bounds in (("accuracy", (0, 1)), ("loss", (0, math.inf))):
             low, high = _limits([runs[name] for name in runs], kind, bounds)
             for axes in all_axes[kind]:
                 axes.set_ylim(low, high)
-        handles = [Line2D([], [], label="train", **TRAIN), Line2D([], [], label="validation", markersize=3.5, **VALIDATION)]
+        handles = [
+            Line2D([], [], label="train", **TRAIN),
+            Line2D([], [], label="validation", markersize=3.5, **VALIDATION),
+        ]
         if baseline is not None and len(runs) > 1:
-            handles.append(Line2D([], [], color=_GREY, linewidth=1, label=f"the same of {label(baseline, 30)}"))
+            handles.append(
+                Line2D([], [], color=_GREY, linewidth=1, label=f"the same of {label(baseline, 30)}")
+            )
         figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.12, 0.88 + 0.36 / (3.7 * lines)), ncols=3, handlelength=4
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(0.12, 0.88 + 0.36 / (3.7 * lines)),
+            ncols=3,
+            handlelength=4,
         )
         save(figure, path, tight=True)
 
 
-def _smooth(rows: Sequence[Mapping[str, float]], split: str, kind: str) -> tuple[Sequence[float], Sequence[float]]:
+def _smooth(
+    rows: Sequence[Mapping[str, float]], split: str, kind: str
+) -> tuple[Sequence[float], Sequence[float]]:
     """Validation as it is, training as a running mean."""
     points = series(rows, f"{split}/{kind}")
     return running_mean(points)[1] if split == "train" else points
 
 
-def _limits(runs: Sequence[Sequence[Mapping[str, float]]], kind: str, bounds: tuple[float, float]) -> tuple[float, float]:
-    """The range of a kind of value in all runs, but for the steep tenth at the beginning of training, within `bounds`."""
-    values = [value for rows in runs for split in ("train", "validation") for value in series(rows, f"{split}/{kind}")[1]]
+def _limits(
+    runs: Sequence[Sequence[Mapping[str, float]]], kind: str, bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """The range of a kind of value in all runs, but for the steep tenth at the beginning of
+    training, within `bounds`."""
+    values = [
+        value
+        for rows in runs
+        for split in ("train", "validation")
+        for value in series(rows, f"{split}/{kind}")[1]
+    ]
     if not values:
         return 0, 1
-    low, high = (np.quantile(values, 0.1), max(values)) if kind == "accuracy" else (min(values), np.quantile(values, 0.97))
+    low, high = (
+        (np.quantile(values, 0.1), max(values))
+        if kind == "accuracy"
+        else (min(values), np.quantile(values, 0.97))
+    )
     margin = max(0.06 * (high - low), 0.005)
     return max(bounds[0], low - margin), min(bounds[1], high + margin)
 
 
 def seeds(values: Mapping[str, Sequence[float]], path: str | Path, label: str = "accuracy") -> None:
-    """Draw variants below each other, the best on top: each seed a dot, the mean a line, its 95% confidence interval a bar.
+    """Draw variants below each other, the best on top: each seed a dot, the mean a line, its 95%
+    confidence interval a bar.
 
-    `values` holds the results of each variant's seeds, `label` says what they are. Beside stands the mean, the half-width of the
-    interval (Student's t) and the number of seeds; one seed has no interval. The PNG is written to `path`.
+    `values` holds the results of each variant's seeds, `label` says what they are. Beside stands
+    the mean, the half-width of the interval (Student's t) and the number of seeds; one seed has no
+    interval. The PNG is written to `path`.
 
     Raises `ValueError` if there is no variant, or one has no value.
     """
@@ -171,9 +231,23 @@ def seeds(values: Mapping[str, Sequence[float]], path: str | Path, label: str = 
         axes = figure.add_subplot()
         for row, name in enumerate(order):
             mean, half = mean_interval(values[name])
-            axes.plot(values[name], [row] * len(values[name]), "o", color="#0072B2", alpha=0.55, markersize=5, markeredgewidth=0)
+            axes.plot(
+                values[name],
+                [row] * len(values[name]),
+                "o",
+                color="#0072B2",
+                alpha=0.55,
+                markersize=5,
+                markeredgewidth=0,
+            )
             if math.isfinite(half):
-                axes.plot([mean - half, mean + half], [row, row], color="black", linewidth=1.4, solid_capstyle="butt")
+                axes.plot(
+                    [mean - half, mean + half],
+                    [row, row],
+                    color="black",
+                    linewidth=1.4,
+                    solid_capstyle="butt",
+                )
             axes.plot([mean], [row], "|", color="black", markersize=12, markeredgewidth=1.8)
             spread = f" ± {half:.4f}" if math.isfinite(half) else ""
             text = f"{mean:.4f}{spread} ({len(values[name])})"
@@ -188,10 +262,11 @@ def seeds(values: Mapping[str, Sequence[float]], path: str | Path, label: str = 
 
 
 def against_shift(values: Mapping[str, Mapping[int, Sequence[float]]], path: str | Path) -> None:
-    """Draw accuracy against how far the test images are shifted: each seed a dot, the mean a line, its 95% interval a bar.
+    """Draw accuracy against how far the test images are shifted: each seed a dot, the mean a line,
+    its 95% interval a bar.
 
-    `values` holds for each variant, for each shift in pixels, the accuracies of its seeds. One seed has no interval. The PNG is
-    written to `path`.
+    `values` holds for each variant, for each shift in pixels, the accuracies of its seeds. One seed
+    has no interval. The PNG is written to `path`.
 
     Raises `ValueError` if there is no variant, or one has no value.
     """
@@ -207,11 +282,28 @@ def against_shift(values: Mapping[str, Mapping[int, Sequence[float]]], path: str
             look = curve_style(index)
             # Beside each other by a tenth of a step, so that bars don't hide each other.
             aside = 0.1 * nearest * (index - (len(values) - 1) / 2) / max(1, (len(values) - 1) / 2)
-            means, halves = np.array([mean_interval(by_shift[shift]) for shift in sorted(by_shift)]).T
+            means, halves = np.array(
+                [mean_interval(by_shift[shift]) for shift in sorted(by_shift)]
+            ).T
             places = np.array(sorted(by_shift)) + aside
             for place, shift in zip(places, sorted(by_shift), strict=True):
-                axes.plot([place] * len(by_shift[shift]), by_shift[shift], ".", color=look["color"], alpha=0.45, markersize=4)
-            axes.errorbar(places, means, np.nan_to_num(halves), fmt="none", ecolor=look["color"], elinewidth=1.1, capsize=2.5)
+                axes.plot(
+                    [place] * len(by_shift[shift]),
+                    by_shift[shift],
+                    ".",
+                    color=look["color"],
+                    alpha=0.45,
+                    markersize=4,
+                )
+            axes.errorbar(
+                places,
+                means,
+                np.nan_to_num(halves),
+                fmt="none",
+                ecolor=look["color"],
+                elinewidth=1.1,
+                capsize=2.5,
+            )
             axes.plot(places, means, label=_short(name), linewidth=1.5, markersize=4.5, **look)
         axes.set_xticks(shifts)
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -219,7 +311,13 @@ def against_shift(values: Mapping[str, Mapping[int, Sequence[float]]], path: str
         axes.set_ylabel("accuracy")
         axes.set_title("Each seed, mean and 95% interval")
         curves = sorted(axes.get_legend_handles_labels()[0], key=lambda line: -line.get_ydata()[-1])
-        axes.legend(handles=curves, loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=4.5, borderaxespad=0)
+        axes.legend(
+            handles=curves,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            handlelength=4.5,
+            borderaxespad=0,
+        )
         save(figure, path, tight=True)
 
 

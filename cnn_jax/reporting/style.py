@@ -1,7 +1,7 @@
 """The look that all pictures share: colours, lines, labels, and a PNG that never changes by itself.
 
-Nothing is said by hue alone: curves differ in colour (Okabe and Ito, 2008), line style and marker. The same input gives the same
-bytes, whatever the user's own settings.
+Nothing is said by hue alone: curves differ in colour (Okabe and Ito, 2008), line style and marker.
+The same input gives the same bytes, whatever the user's own settings.
 """
 
 import unicodedata
@@ -22,7 +22,8 @@ NOTHING = "\N{EN DASH}"
 TRAIN = {"color": "#0072B2", "linestyle": "-", "marker": ""}
 VALIDATION = {"color": "#D55E00", "linestyle": "--", "marker": "s"}
 
-# Okabe and Ito's colours without black, which the mean keeps, and without yellow, which white paper swallows.
+# Okabe and Ito's colours without black, which the mean keeps, and without yellow, which white paper
+# swallows.
 _CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _CURVE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _CURVE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -48,27 +49,42 @@ _SETTINGS = {
 
 @contextmanager
 def style():
-    """The look of all pictures, independent of the user's own Matplotlib settings; glyphs no font has become boxes, quietly."""
-    own = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(("backend", "interactive"))}
+    """The look of all pictures, independent of the user's own Matplotlib settings; glyphs no font
+    has become boxes, quietly."""
+    own = {
+        key: value
+        for key, value in matplotlib.rcParamsDefault.items()
+        if not key.startswith(("backend", "interactive"))
+    }
     with matplotlib.rc_context(own | _SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
         yield
 
 
 def save(figure: Figure, path: str | Path, *, tight: bool = False) -> None:
-    """Write the PNG, and the folders above it, without anything that varies between two runs of the same code.
+    """Write the PNG, and the folders above it, without anything that varies between two runs of the
+    same code.
 
-    `tight` cuts the picture to what is drawn, so that nothing written outside of the figure is lost.
+    `tight` cuts the picture to what is drawn, so that nothing written outside of the figure is
+    lost.
     """
     FigureCanvasAgg(figure)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     area = {"bbox_inches": "tight", "pad_inches": 0.08} if tight else {}
-    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True}, **area)
+    figure.savefig(
+        path,
+        format="png",
+        dpi=DPI,
+        metadata={"Software": None},
+        pil_kwargs={"optimize": True},
+        **area,
+    )
 
 
 def curve_style(index: int) -> dict:
-    """Colour, line style and marker of curve number `index`: their periods 6, 5 and 7 give 210 curves before one repeats."""
+    """Colour, line style and marker of curve number `index`: their periods 6, 5 and 7 give 210
+    curves before one repeats."""
     return {
         "color": _CURVE_COLORS[index % len(_CURVE_COLORS)],
         "linestyle": _CURVE_STYLES[index % len(_CURVE_STYLES)],
@@ -78,13 +94,25 @@ def curve_style(index: int) -> dict:
 
 def note(axes: Axes, text: str) -> None:
     """Say in the middle of empty axes why they are empty."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#555555", fontstyle="italic")
+    axes.text(
+        0.5,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color="#555555",
+        fontstyle="italic",
+    )
 
 
 def label(text: str, width: int) -> str:
-    """A text as a label: one line, cut to `width` columns (wide characters count two), and never hidden by Matplotlib."""
+    """A text as a label: one line, cut to `width` columns (wide characters count two), and never
+    hidden by Matplotlib."""
     text = " ".join(str(text).split())
-    ends = np.cumsum([2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text])
+    ends = np.cumsum(
+        [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text]
+    )
     if text and ends[-1] > width:
         text = text[: max(1, int((ends < width).sum()))] + "…"
     # Matplotlib hides labels that begin with an underscore.
@@ -103,5 +131,9 @@ def readable(count: float) -> str:
     if count < 9999.5:
         return f"{count:,.0f}"
     # The rounding decides the unit: 999,950 is 1.00 M, not 1000 k.
-    size, unit = next((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= size * 0.9995)
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+        if count >= size * 0.9995
+    )
     return f"{count / size:#.3g}".rstrip(".") + f" {unit}"

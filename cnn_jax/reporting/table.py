@@ -1,6 +1,8 @@
-"""Tables made from records alone: a page for `results/`, a block for a README, and lines for a terminal.
+"""Tables made from records alone: a page for `results/`, a block for a README, and lines for a
+terminal.
 
-A record is a folder with `config.json`, `environment.json` and `summary.json`. What a record doesn't hold shows as a dash.
+A record is a folder with `config.json`, `environment.json` and `summary.json`. What a record
+doesn't hold shows as a dash.
 """
 
 import json
@@ -18,8 +20,8 @@ from urllib.parse import quote
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
-from cnn_jax.reporting.record_checks import check_origin, check_summary
-from cnn_jax.reporting.records import metrics_lines, read_object
+from cnn_jax.records.checks import check_origin, check_summary
+from cnn_jax.records.run_directory import metrics_lines, read_object
 
 RECORD_FILES = ("config.json", "environment.json", "summary.json")
 """What makes a folder a record."""
@@ -37,24 +39,38 @@ HEADLINES = {
     "mean_f1": "mean F1",
     "top5_accuracy": "top-5 accuracy",
 }
-"""The metrics of a split that stand for the whole run, and what they are called; the first that a record has of mIoU (segmentation)
-and accuracy (classification) ranks it."""
+"""The metrics of a split that stand for the whole run, and what they are called; the first that a
+record has of mIoU (segmentation) and accuracy (classification) ranks it."""
 
 AVERAGING = (
-    "Every metric is taken from one confusion matrix over the whole test split: of all pixels that are not ignored where scenes are "
-    "segmented, of all images where images are classified. mIoU, mean Dice and mean F1 are means over the classes that occur in truth "
-    "or prediction, each class counting the same; mean class accuracy is the mean over the classes that occur in truth; "
-    "frequency-weighted IoU weighs each class by its share of the true pixels; accuracy is the share of images that are right. "
-    "Where a row stands for several seeds it gives means, and ± half the width of the 95% Student t interval of the mean."
+    "Every metric is taken from one confusion matrix over the whole test split: of all pixels that"
+    " are not ignored where scenes are segmented, of all images where images are classified. mIoU,"
+    " mean Dice and mean F1 are means over the classes that occur in truth or prediction, each"
+    " class counting the same; mean class accuracy is the mean over the classes that occur in"
+    " truth; frequency-weighted IoU weighs each class by its share of the true pixels; accuracy is"
+    " the share of images that are right. Where a row stands for several seeds it gives means, and"
+    " ± half the width of the 95% Student t interval of the mean."
 )
 
 FURTHER = (
-    "Boundary mIoU counts the pixels near the edges of classes alone, within 2% of the image's diagonal (Cheng et al., 2021); image mIoU "
-    "is the mean of each scene's own mIoU; calibration error is the distance between confidence and accuracy, in 15 bins of "
-    "confidence (Guo et al., 2017)."
+    "Boundary mIoU counts the pixels near the edges of classes alone, within 2% of the image's"
+    " diagonal (Cheng et al., 2021); image mIoU is the mean of each scene's own mIoU; calibration"
+    " error is the distance between confidence and accuracy, in 15 bins of confidence (Guo et al.,"
+    " 2017)."
 )
 
-_BRIEF = ("record", "data", "device", "parameters", "steps", "seed", "mIoU", "pixel accuracy", "accuracy", "training time, s")
+_BRIEF = (
+    "record",
+    "data",
+    "device",
+    "parameters",
+    "steps",
+    "seed",
+    "mIoU",
+    "pixel accuracy",
+    "accuracy",
+    "training time, s",
+)
 _MOVED = "test/shifted_accuracy/"
 _BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
 MOST_CLASSES = 30
@@ -63,7 +79,8 @@ _NOTHING = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run as read from its folder: where that is, also within `results/`, and its three files.
+    """A finished run as read from its folder: where that is, also within `results/`, and its three
+    files.
 
     `location` is a POSIX path relative to the results folder, such as `aerial_unet/dubai-seed0`.
     """
@@ -86,8 +103,11 @@ class Record:
 
     @property
     def variant(self) -> str:
-        """What runs that differ in their seed alone are called: as their configuration says, or by the name without `-seed` and seed."""
-        return str(self.config.get("variant") or self.name.removesuffix(f"-seed{self.config.get('seed')}"))
+        """What runs that differ in their seed alone are called: as their configuration says, or by
+        the name without `-seed` and seed."""
+        return str(
+            self.config.get("variant") or self.name.removesuffix(f"-seed{self.config.get('seed')}")
+        )
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -120,20 +140,34 @@ class Record:
 
 
 def read_records(results: str | Path) -> list[Record]:
-    """Read every record under a results folder, except under `runs/`, in the order of their locations.
+    """Read every record under a results folder, except under `runs/`, in the order of their
+    locations.
 
-    Raises `InputError` if the folder doesn't exist, if a folder holds some of a record's files but not all, or if one of them
-    isn't a JSON object or holds text where a figure belongs.
+    Raises `InputError` if the folder doesn't exist, if a folder holds some of a record's files but
+    not all, or if one of them isn't a JSON object or holds text where a figure belongs.
     """
     results = Path(results)
     if not results.is_dir():
-        raise InputError(f"{results} is no folder: give the folder that holds the records with --results.")
+        raise InputError(
+            f"{results} is no folder: give the folder that holds the records with --results."
+        )
     folders = []
     for experiment in sorted(results.iterdir()):
         # Unfinished and private runs lie in runs/, with checkpoints of thousands of files.
-        if experiment.is_dir() and experiment.name != "runs" and not experiment.name.startswith("."):
-            folders += [experiment, *sorted(path for path in experiment.rglob("*") if path.is_dir())]
-    return [read_record(folder, results) for folder in folders if any((folder / name).is_file() for name in RECORD_FILES)]
+        if (
+            experiment.is_dir()
+            and experiment.name != "runs"
+            and not experiment.name.startswith(".")
+        ):
+            folders += [
+                experiment,
+                *sorted(path for path in experiment.rglob("*") if path.is_dir()),
+            ]
+    return [
+        read_record(folder, results)
+        for folder in folders
+        if any((folder / name).is_file() for name in RECORD_FILES)
+    ]
 
 
 def read_record(folder: Path, results: Path) -> Record:
@@ -146,23 +180,33 @@ def read_record(folder: Path, results: Path) -> Record:
 
 
 def results_page(records: Sequence[Record]) -> str:
-    """The Markdown page of a results folder: for each experiment its records with their headline figures and per-class IoU.
+    """The Markdown page of a results folder: for each experiment its records with their headline
+    figures and per-class IoU.
 
     Records stand by data source, best mIoU first. Links are relative to the results folder.
     """
     parts = [
-        "<!-- Generated from the records by `python -m experiments.table`: do not edit, run the command again. -->",
+        (
+            "<!-- Generated from the records by `python -m cnn_jax.commands.table`: do not edit,"
+            " run the command again. -->"
+        ),
         "# Results",
-        "This page is generated from the records beside it by `python -m experiments.table`. " + AVERAGING,
+        "This page is generated from the records beside it by `python -m cnn_jax.commands.table`. "
+        + AVERAGING,
         FURTHER,
     ]
     if not records:
         parts.append("There are no records yet.")
-    for experiment, group in groupby(sorted(records, key=lambda record: record.experiment), lambda record: record.experiment):
+    for experiment, group in groupby(
+        sorted(records, key=lambda record: record.experiment), lambda record: record.experiment
+    ):
         group = _ranked(group)
         parts += [f"## {escaped(experiment)}"]
         if (group[0].folder.parent / "comparison.md").is_file():
-            parts += [f"Which differences are real: [comparison]({_link('', group[0].experiment)}comparison.md)."]
+            parts += [
+                "Which differences are real:"
+                f" [comparison]({_link('', group[0].experiment)}comparison.md)."
+            ]
         if len(variants(group)) < len(group):
             parts += [headline_table(group, by_variant=True), "### Every run"]
         parts += [headline_table(group)]
@@ -172,12 +216,16 @@ def results_page(records: Sequence[Record]) -> str:
             ):
                 table = class_table(list(records_of_kind))
                 if table:
-                    parts += [f"### {_BY_CLASS[kind]} per class on the test split of {escaped(source)}", table]
+                    parts += [
+                        f"### {_BY_CLASS[kind]} per class on the test split of {escaped(source)}",
+                        table,
+                    ]
     return "\n\n".join(parts) + "\n"
 
 
 def variants(records: Iterable[Record]) -> list[list[Record]]:
-    """Records that differ in their seed alone, together: of one folder and one configuration but for the seed. Best first.
+    """Records that differ in their seed alone, together: of one folder and one configuration but
+    for the seed. Best first.
 
     A seed that was run twice counts once: the second record stands by itself.
     """
@@ -187,46 +235,67 @@ def variants(records: Iterable[Record]) -> list[list[Record]]:
         if isinstance(same.get("data"), Mapping):
             same["data"] = {key: value for key, value in same["data"].items() if key != "directory"}
         key = record.location.rpartition("/")[0], record.variant, json.dumps(same, sort_keys=True)
-        while any(record.config.get("seed") == other.config.get("seed") for other in groups.get(key, ())):
+        while any(
+            record.config.get("seed") == other.config.get("seed") for other in groups.get(key, ())
+        ):
             key = (*key, "again")
         groups.setdefault(key, []).append(record)
 
     def rank(group):
         values = [_leading_value(record) for record in group]
         known = [value for value in values if value is not None]
-        return group[0].experiment, group[0].source, not known, -sum(known) / max(len(known), 1), group[0].location
+        return (
+            group[0].experiment,
+            group[0].source,
+            not known,
+            -sum(known) / max(len(known), 1),
+            group[0].location,
+        )
 
     return sorted(groups.values(), key=rank)
 
 
-def headline_table(records: Iterable[Record], *, link_base: str = "", brief: bool = False, by_variant: bool = False) -> str:
-    """A Markdown table: what was run on what, the headline metrics of the test split, speed and training time.
+def headline_table(
+    records: Iterable[Record], *, link_base: str = "", brief: bool = False, by_variant: bool = False
+) -> str:
+    """A Markdown table: what was run on what, the headline metrics of the test split, speed and
+    training time.
 
-    Rows stand by experiment and data source, best first by mIoU or accuracy. Accuracies on moved test images, and on the training
-    images at the end, have columns where a record has them. `link_base` is the path from the page to the results folder.
-    `by_variant` gives runs that differ in their seed one row. `brief`, for a README, does so too, leaves some columns out, writes
-    the experiment before each name, and makes a table for each kind of record. Training time covers the steps, with their
-    compilation and the validations between them.
+    Rows stand by experiment and data source, best first by mIoU or accuracy. Accuracies on moved
+    test images, and on the training images at the end, have columns where a record has them.
+    `link_base` is the path from the page to the results folder. `by_variant` gives runs that differ
+    in their seed one row. `brief`, for a README, does so too, leaves some columns out, writes the
+    experiment before each name, and makes a table for each kind of record. Training time covers the
+    steps, with their compilation and the validations between them.
     """
     records = list(records)
     if brief and len({record.leading for record in records}) > 1:
-        kinds = [[r for r in records if r.leading == leading] for leading in ("miou", "accuracy", "")]
-        return "\n\n".join(headline_table(kind, link_base=link_base, brief=True) for kind in kinds if kind)
+        kinds = [
+            [r for r in records if r.leading == leading] for leading in ("miou", "accuracy", "")
+        ]
+        return "\n\n".join(
+            headline_table(kind, link_base=link_base, brief=True) for kind in kinds if kind
+        )
     shown = [key for key in HEADLINES if any(f"test/{key}" in record.summary for record in records)]
     moved = {key for record in records for key in record.summary if key.startswith(_MOVED)}
     further = {
-        key: f"moved by {key.removeprefix(_MOVED)} px" for key in sorted(moved, key=lambda key: int(key.removeprefix(_MOVED)))
+        key: f"moved by {key.removeprefix(_MOVED)} px"
+        for key in sorted(moved, key=lambda key: int(key.removeprefix(_MOVED)))
     }
     if any("train/accuracy" in record.summary for record in records):
         further["train/accuracy"] = "on training images"
     rows = []
-    for group in variants(records) if brief or by_variant else [[record] for record in _ranked(records)]:
+    for group in (
+        variants(records) if brief or by_variant else [[record] for record in _ranked(records)]
+    ):
         first = group[0]
         name, location = (first.location if brief else first.name), first.location
         if len(group) > 1:
             location = first.location.rpartition("/")[0]
             name = (f"{first.experiment}/" if brief else "") + first.variant
-        seeds = str(first.config.get("seed", _NOTHING)) if len(group) == 1 else f"{len(group)} seeds"
+        seeds = (
+            str(first.config.get("seed", _NOTHING)) if len(group) == 1 else f"{len(group)} seeds"
+        )
         row = {
             "record": f"[{escaped(name)}]({_link(link_base, location)})",
             "data": escaped(first.source),
@@ -246,15 +315,21 @@ def headline_table(records: Iterable[Record], *, link_base: str = "", brief: boo
 
 
 def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
-    """A Markdown table of the IoU, or of images the recall, of each class on the test split, means over seeds; "" if no record
-    holds any, or there are more than 30 classes."""
-    names = list(dict.fromkeys(name for record in records for name in scored_classes(record.summary, "test")))
+    """A Markdown table of the IoU, or of images the recall, of each class on the test split, means
+    over seeds; "" if no record holds any, or there are more than 30 classes."""
+    names = list(
+        dict.fromkeys(name for record in records for name in scored_classes(record.summary, "test"))
+    )
     if not names or len(names) > MOST_CLASSES:
         return ""
     rows = []
     for group in variants(records):
         first, one = group[0], len(group) == 1
-        name, location = (first.name, first.location) if one else (first.variant, first.location.rpartition("/")[0])
+        name, location = (
+            (first.name, first.location)
+            if one
+            else (first.variant, first.location.rpartition("/")[0])
+        )
         key = class_key(first.summary, "test")
         values = [_mean(group, f"test/{key}/{name}", ".4f", interval=False) for name in names]
         rows.append([f"[{escaped(name)}]({_link(link_base, location)})", *values])
@@ -262,15 +337,18 @@ def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """The metrics of a summary as aligned plain text for a terminal: of each class IoU and Dice, or recall and F1, then the headline
-    figures.
+    """The metrics of a summary as aligned plain text for a terminal: of each class IoU and Dice, or
+    recall and F1, then the headline figures.
 
-    Each split that was scored has its own part; a summary without any gives "". More than 30 classes are left out.
+    Each split that was scored has its own part; a summary without any gives "". More than 30
+    classes are left out.
     """
     parts = []
     for split in SPLITS:
         headlines = [
-            (name, _number(summary[f"{split}/{key}"], ".4f")) for key, name in HEADLINES.items() if f"{split}/{key}" in summary
+            (name, _number(summary[f"{split}/{key}"], ".4f"))
+            for key, name in HEADLINES.items()
+            if f"{split}/{key}" in summary
         ]
         if split == "test":
             headlines += [
@@ -287,10 +365,15 @@ def summary_table(summary: Mapping[str, Any]) -> str:
             continue
         rows = [("class", *titles)] if names else []
         for name in names:
-            rows.append((name, *(_number(summary.get(f"{split}/{key}/{name}"), ".4f") for key in keys)))
+            rows.append(
+                (name, *(_number(summary.get(f"{split}/{key}/{name}"), ".4f") for key in keys))
+            )
         rows += headlines
         first = max(_columns(row[0]) for row in rows)
-        lines = [row[0] + " " * (first - _columns(row[0])) + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows]
+        lines = [
+            row[0] + " " * (first - _columns(row[0])) + "".join(f"{cell:>8}" for cell in row[1:])
+            for row in rows
+        ]
         if names:
             rule = "-" * max(map(_columns, lines))
             lines[1:1] = [rule]
@@ -300,8 +383,17 @@ def summary_table(summary: Mapping[str, Any]) -> str:
 
 
 def variants_table(records: Sequence[Record]) -> str:
-    """The variants of a study as aligned plain text for a terminal, best first: the leading metric, parameters, training time."""
-    rows = [("variant", "seeds", HEADLINES.get(records[0].leading, "score"), "parameters", "training, s")]
+    """The variants of a study as aligned plain text for a terminal, best first: the leading metric,
+    parameters, training time."""
+    rows = [
+        (
+            "variant",
+            "seeds",
+            HEADLINES.get(records[0].leading, "score"),
+            "parameters",
+            "training, s",
+        )
+    ]
     for group in variants(records):
         score = _mean(group, f"test/{group[0].leading}", ".4f")
         cost = _mean(group, "parameters", ",.0f"), _mean(group, "wall_time_s", ",.0f")
@@ -309,29 +401,36 @@ def variants_table(records: Sequence[Record]) -> str:
     widths = [max(_columns(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [" " * (width - _columns(cell)) + cell for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            " " * (width - _columns(cell)) + cell for cell, width in zip(row, widths, strict=True)
+        ]
         lines.append("  ".join([row[0] + " " * (widths[0] - _columns(row[0])), *cells[1:]]))
     return "\n".join(lines)
 
 
 def update_block(readme_path: str | Path, marker: str, text: str) -> bool:
-    """Replace what stands between `<!-- marker -->` and `<!-- /marker -->` in a file by `text`; the rest stays, byte for byte.
+    """Replace what stands between `<!-- marker -->` and `<!-- /marker -->` in a file by `text`; the
+    rest stays, byte for byte.
 
-    Returns whether the file has such a block; without one it is left alone. Raises `InputError` if the file can't be read, or
-    if it has only one of the two comments or has them more than once.
+    Returns whether the file has such a block; without one it is left alone. Raises `InputError` if
+    the file can't be read, or if it has only one of the two comments or has them more than once.
     """
     path = Path(readme_path)
     try:
         page = path.read_bytes().decode()
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): give a file that exists.") from error
+        raise InputError(
+            f"{path} can't be read ({error.strerror}): give a file that exists."
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
     start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
     if start not in page and end not in page:
         return False
     if page.count(start) != 1 or page.count(end) != 1 or page.index(start) > page.index(end):
-        raise InputError(f"{path} must hold {start} once and {end} once after it: mend the two comments.")
+        raise InputError(
+            f"{path} must hold {start} once and {end} once after it: mend the two comments."
+        )
     newline = "\r\n" if "\r\n" in page else "\n"
     before, after = page.index(start) + len(start), page.index(end)
     block = f"\n\n{text.strip()}\n\n".replace("\n", newline)
@@ -340,7 +439,8 @@ def update_block(readme_path: str | Path, marker: str, text: str) -> bool:
 
 
 def relative_link(page: str | Path, folder: str | Path) -> str:
-    """The path from the folder of a page to another folder, with forward slashes, as a link needs it."""
+    """The path from the folder of a page to another folder, with forward slashes, as a link needs
+    it."""
     return Path(os.path.relpath(folder, Path(page).parent)).as_posix()
 
 
@@ -364,7 +464,8 @@ def class_key(summary: Mapping[str, Any], split: str) -> str:
 
 
 def scored_classes(summary: Mapping[str, Any], split: str) -> list[str]:
-    """The classes with an IoU, or of images a recall, in the order of the summary, which is the order of the data."""
+    """The classes with an IoU, or of images a recall, in the order of the summary, which is the
+    order of the data."""
     prefix = f"{split}/{class_key(summary, split)}/"
     return [key.removeprefix(prefix) for key in summary if key.startswith(prefix)]
 
@@ -375,14 +476,18 @@ def _mean(group: Sequence[Record], key: str, form: str, interval: bool = True) -
     if len(group) == 1 or any(value is None for value in values):
         return _number(values[0] if len(group) == 1 else None, form)
     mean, half = mean_interval(values)
-    return _number(mean, form) + (f" ± {half:{form}}" if interval and key.startswith("test/") else "")
+    return _number(mean, form) + (
+        f" ± {half:{form}}" if interval and key.startswith("test/") else ""
+    )
 
 
 def _number(value: float | None, form: str) -> str:
     return _NOTHING if value is None or not math.isfinite(value) else format(value, form)
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: set[int]) -> str:
+def markdown(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: set[int]
+) -> str:
     rule = ["---" if column in text_columns else "---:" for column in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
@@ -397,5 +502,9 @@ def _link(base: str, location: str) -> str:
 
 
 def _columns(text: str) -> int:
-    """How many columns a terminal gives the text: accents of their own none, wide characters two."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    """How many columns a terminal gives the text: accents of their own none, wide characters
+    two."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

@@ -1,4 +1,5 @@
-"""Checkpoints by Orbax: saved in the background, the latest few and the best kept, a half-written one never loaded."""
+"""Checkpoints by Orbax: saved in the background, the latest few and the best kept, a half-written
+one never loaded."""
 
 import functools
 import json
@@ -13,32 +14,41 @@ import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint import checkpoint_managers
 
-from cnn_jax import processes
 from cnn_jax.errors import InputError
+from cnn_jax.runtime import processes
 
-# Orbax tells about every save, and prints the traceback of each of its threads that fails beside the exception that it raises.
+# Orbax tells about every save, and prints the traceback of each of its threads that fails beside
+# the exception that it raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
-# For its log Orbax asks at each save what TensorStore has counted, and TensorStore never frees what it answers: 40 kB a checkpoint.
+# For its log Orbax asks at each save what TensorStore has counted, and TensorStore never frees what
+# it answers: 40 kB a checkpoint.
 tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
 
 
 def _description(spec, of_any, *args, **options):
-    """A key-value store's specification as JSON, which TensorStore never frees either, 256 bytes an array. A mere folder's is known."""
+    """A key-value store's specification as JSON, which TensorStore never frees either, 256 bytes an
+    array. A mere folder's is known."""
     folder = {"driver": "file", "path": spec.path}
     if args or options or spec != tensorstore.KvStore.Spec(folder):
         return of_any(spec, *args, **options)
     return folder
 
 
-tensorstore.KvStore.Spec.to_json = functools.partialmethod(_description, tensorstore.KvStore.Spec.to_json)
+tensorstore.KvStore.Spec.to_json = functools.partialmethod(
+    _description, tensorstore.KvStore.Spec.to_json
+)
 
 
 def _overlook_abandoned(report, unraisable):
-    """Where one read or write fails, Orbax leaves its others alone, each of which would end in a traceback of its own."""
+    """Where one read or write fails, Orbax leaves its others alone, each of which would end in a
+    traceback of its own."""
     code = getattr(unraisable.object, "cr_code", None)
-    abandoned = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+    abandoned = (
+        isinstance(unraisable.exc_value, RuntimeError)
+        and str(unraisable.exc_value) == "Event loop is closed"
+    )
     if not (abandoned or (code is not None and "orbax" in Path(code.co_filename).parts)):
         report(unraisable)
 
@@ -47,12 +57,14 @@ sys.unraisablehook = functools.partial(_overlook_abandoned, sys.unraisablehook)
 
 
 CHECKSUM = "checksum"
-"""Key, beside the metrics of a checkpoint, of a checksum. Orbax has none, and would load a bit that has turned on the disk."""
+"""Key, beside the metrics of a checkpoint, of a checksum. Orbax has none, and would load a bit that
+has turned on the disk."""
 
 
 class _Best:
-    """Preserves the best checkpoint, the earliest of equals. (Orbax's own policy takes the latest, so that a long plateau would
-    change what "best" is; and it keeps one where none was measured.)"""
+    """Preserves the best checkpoint, the earliest of equals. (Orbax's own policy takes the latest,
+    so that a long plateau would change what "best" is; and it keeps one where none was
+    measured.)"""
 
     def __init__(self, value):
         self._value = value
@@ -67,8 +79,8 @@ class _Best:
 class Checkpoints:
     """The checkpoints of one run.
 
-    A checkpoint becomes visible by the renaming of its finished folder, so one that was being written when the process died is not
-    seen again.
+    A checkpoint becomes visible by the renaming of its finished folder, so one that was being
+    written when the process died is not seen again.
 
     Args:
         directory: made if missing.
@@ -80,11 +92,15 @@ class Checkpoints:
         policies = checkpoint_managers.preservation_policy
         self._best = best
         self.directory = Path(directory).absolute()  # Orbax fails late on relative paths
-        self._without_metrics = set(processes.agree(_set_aside(self.directory) if processes.first() else None))
+        self._without_metrics = set(
+            processes.broadcast(_set_aside(self.directory) if processes.is_primary() else None)
+        )
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), _Best(self._value)]),
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(keep), _Best(self._value)]
+                ),
                 best_fn=self._value,  # without it Orbax writes no metrics
                 cleanup_tmp_directories=True,
             ),
@@ -103,12 +119,15 @@ class Checkpoints:
         """Starts saving; training may go on at once. A checkpoint of the same step is replaced.
 
         Raises:
-            InputError: this save or the one before could not be written (a full or read-only disk). Finished ones are untouched.
+            InputError: this save or the one before could not be written (a full or read-only disk).
+                Finished ones are untouched.
         """
         try:
             self.wait()
-            probe = self.directory / ".writable"  # where Orbax can't make a folder, its threads wait minutes for it
-            if processes.first():
+            probe = (
+                self.directory / ".writable"
+            )  # where Orbax can't make a folder, its threads wait minutes for it
+            if processes.is_primary():
                 probe.mkdir(exist_ok=True)
                 probe.rmdir()
             if step in self._manager.all_steps():
@@ -133,19 +152,25 @@ class Checkpoints:
             raise self._unwritable("checkpoint being saved", error) from error
 
     def _unwritable(self, what, error):
-        kept = f"the checkpoint of step {self.steps[-1]} is whole" if self.steps else "none was finished before"
+        kept = (
+            f"the checkpoint of step {self.steps[-1]} is whole"
+            if self.steps
+            else "none was finished before"
+        )
         return InputError(
-            f"the {what} could not be written to {self.directory} ({_first_line(error)}); free the disk or make it "
-            f"writable and run the same command again: {kept}."
+            f"the {what} could not be written to {self.directory} ({_first_line(error)}); free the"
+            f" disk or make it writable and run the same command again: {kept}."
         )
 
     def restore(self, like, step: int | None = None):
         """The state and metrics saved at `step`, by default the latest that can be read.
 
-        Checkpoints after that one are damaged: they are told of and deleted, as their steps will be taken again.
+        Checkpoints after that one are damaged: they are told of and deleted, as their steps will be
+        taken again.
 
         Args:
-            like: a state of the same structure on its devices, or what `jax.eval_shape` gives of it with shardings.
+            like: a state of the same structure on its devices, or what `jax.eval_shape` gives of it
+                with shardings.
             step: which.
 
         Returns:
@@ -157,15 +182,22 @@ class Checkpoints:
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         damaged, reason = [], "there is none"
         for candidate in reversed(self.steps) if step is None else [step]:
-            folder = self.directory / str(candidate) / "default"  # Orbax's name for what is saved alone
+            folder = (
+                self.directory / str(candidate) / "default"
+            )  # Orbax's name for what is saved alone
             try:
                 if candidate in self._without_metrics:
                     raise ValueError("its metrics are no JSON")
                 _check_readable(folder)
-                with ocp.StandardCheckpointer() as reader:  # the manager would remember how it failed
+                with (
+                    ocp.StandardCheckpointer() as reader
+                ):  # the manager would remember how it failed
                     restored = reader.restore(folder, like)
                 metrics = dict(self._manager.metrics(candidate) or {})
-                if metrics.pop(CHECKSUM, None) not in (None, _checksum(candidate, restored, metrics)):
+                if metrics.pop(CHECKSUM, None) not in (
+                    None,
+                    _checksum(candidate, restored, metrics),
+                ):
                     raise ValueError("it is not what was saved")
             except Exception as error:  # Orbax raises whatever its readers of files do
                 if processes.of_another(error):
@@ -174,12 +206,15 @@ class Checkpoints:
                 reason = _first_line(error)
                 continue
             for number in damaged:
-                print(f"the checkpoint of step {number} in {self.directory} can't be read and is deleted")
+                print(
+                    f"the checkpoint of step {number} in {self.directory} can't be read and is"
+                    " deleted"
+                )
                 self._manager.delete(number)
             return restored, metrics, candidate
         raise InputError(
-            f"no checkpoint in {self.directory} can be read (step {', '.join(map(str, damaged))}: {reason}); restore the folder, or "
-            "give another --workdir."
+            f"no checkpoint in {self.directory} can be read (step {', '.join(map(str, damaged))}:"
+            f" {reason}); restore the folder, or give another --workdir."
         )
 
     def best_step(self) -> int | None:
@@ -194,8 +229,11 @@ class Checkpoints:
 
 
 def _check_readable(folder: Path) -> None:
-    """Reads every byte of the arrays. On a damaged file Orbax would leave its other reads to fail one by one, each with a traceback."""
-    arrays = tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}).result()
+    """Reads every byte of the arrays. On a damaged file Orbax would leave its other reads to fail
+    one by one, each with a traceback."""
+    arrays = tensorstore.KvStore.open(
+        {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    ).result()
     for key in arrays.list().result():
         arrays.read(key).result()
 
@@ -209,7 +247,8 @@ def _checksum(step, state, metrics) -> int:
 
 
 def _set_aside(directory) -> list[int]:
-    """Steps whose metrics are damaged: their files are renamed, for Orbax would fail on them when it opens the folder."""
+    """Steps whose metrics are damaged: their files are renamed, for Orbax would fail on them when
+    it opens the folder."""
     steps = []
     for path in directory.glob("*/metrics/metrics"):
         try:

@@ -1,7 +1,8 @@
-"""How many steps are taken, and what happens between them: evaluate, save, next batch, step, in this order.
+"""How many steps are taken, and what happens between them: evaluate, save, next batch, step, in
+this order.
 
-The order never changes: a checkpoint is of a state that was evaluated, and a run that goes on from it takes the batch that the
-interrupted one would have taken.
+The order never changes: a checkpoint is of a state that was evaluated, and a run that goes on from
+it takes the batch that the interrupted one would have taken.
 """
 
 import collections
@@ -13,19 +14,21 @@ from collections.abc import Callable
 import jax
 import tqdm
 
-from cnn_jax import memory
 from cnn_jax.configuration import TrainingConfig
 from cnn_jax.data.pipeline import Timed
 from cnn_jax.errors import InputError
+from cnn_jax.runtime import memory
+from cnn_jax.runtime.preemption import Stopped, StopRequest
 from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.preemption import Stopped, StopRequest
 
 LATE = 2
-"""Metrics are read this many steps after theirs was started, so that looking at them never holds the devices up."""
+"""Metrics are read this many steps after theirs was started, so that looking at them never holds
+the devices up."""
 
 
 class NotFinite(InputError):
-    """A metric became NaN or infinite: the run can't go on. The message names the step and the metric."""
+    """A metric became NaN or infinite: the run can't go on. The message names the step and the
+    metric."""
 
 
 def train(
@@ -52,7 +55,8 @@ def train(
         state: at step `start`; it is used up.
         train_step: `(state, batch) -> (state, metrics)`, compiled.
         batches_from: `step -> iterator of batches`, from that step's on.
-        validate: `(state, check) -> metrics`; calls `check()` between its batches, which may raise Stopped. None: no validation.
+        validate: `(state, check) -> metrics`; calls `check()` between its batches, which may raise
+            Stopped. None: no validation.
         checkpoints: where states are kept.
         log: takes a dict of metrics with its step.
         stop: looked at after each step.
@@ -92,7 +96,9 @@ def train(
                 seconds, taken = time.perf_counter() - interval["time"], newest - interval["step"]
                 if taken:  # else the line before was read together with this one
                     line["train/images_per_second"] = taken * config.batch_size / seconds
-                    line["train/data_wait_fraction"] = (batches.waited_s - interval["waited"]) / seconds
+                    line["train/data_wait_fraction"] = (
+                        batches.waited_s - interval["waited"]
+                    ) / seconds
                 line["elapsed_s"] = time.perf_counter() - begun
                 log(line)
                 shown.trained(line)
@@ -101,7 +107,11 @@ def train(
     step = start
     try:
         while True:
-            if step and not (step == start and validated) and (step % config.validate_every_steps == 0 or step == config.steps):
+            if (
+                step
+                and not (step == start and validated)
+                and (step % config.validate_every_steps == 0 or step == config.steps)
+            ):
                 settle(0)
                 before, metrics = time.perf_counter(), None
                 if validate is not None:
@@ -146,8 +156,8 @@ def _check_finite(metrics, step):
     for name, value in metrics.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise NotFinite(
-                f"{name} is {value} at step {step}: lower optimizer.learning_rate or raise optimizer.warmup_steps, and look at the "
-                "data; earlier checkpoints are kept."
+                f"{name} is {value} at step {step}: lower optimizer.learning_rate or raise"
+                " optimizer.warmup_steps, and look at the data; earlier checkpoints are kept."
             )
 
 
@@ -174,11 +184,17 @@ class _Progress:
             self.speed = f", {line['train/images_per_second']:.1f} images/s"
         if self.bar is not None:
             self.bar.set_postfix_str(f"{self.loss}{self.speed}{self.score}")
-        elif time.perf_counter() - self.said >= 10 or line["step"] == self.steps:  # a log file needs no line a second
+        elif (
+            time.perf_counter() - self.said >= 10 or line["step"] == self.steps
+        ):  # a log file needs no line a second
             self.said = time.perf_counter()
             done = max(line["step"] - self.start, 1)
             left = (self.said - self.began) / done * (self.steps - line["step"])
-            print(f"step {line['step']}/{self.steps}: {self.loss}{self.speed}{self.score}, {left:.0f} s left", flush=True)
+            print(
+                f"step {line['step']}/{self.steps}: {self.loss}{self.speed}{self.score}, {left:.0f}"
+                " s left",
+                flush=True,
+            )
 
     def validated(self, step, metrics, headline):
         value = metrics.get(headline)
@@ -186,7 +202,11 @@ class _Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(f"{self.loss}{self.speed}{self.score}")
         else:
-            print(f"step {step}/{self.steps}: {headline} {'undefined' if value is None else f'{value:.4f}'}", flush=True)
+            print(
+                f"step {step}/{self.steps}: {headline}"
+                f" {'undefined' if value is None else f'{value:.4f}'}",
+                flush=True,
+            )
 
     def close(self):
         if self.bar is not None:

@@ -7,7 +7,8 @@ from cnn_jax.configuration import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """step -> learning rate: a linear warm-up to the peak, then cosine, polynomial or constant until `steps`."""
+    """step -> learning rate: a linear warm-up to the peak, then cosine, polynomial or constant
+    until `steps`."""
     peak, end = config.learning_rate, config.learning_rate * config.end_factor
     rest = max(steps - config.warmup_steps, 1)
     decay = {
@@ -17,16 +18,20 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     }[config.schedule]()
     if not config.warmup_steps:
         return decay
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup_steps), decay], [config.warmup_steps])
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, config.warmup_steps), decay], [config.warmup_steps]
+    )
 
 
 def decayed(params):
-    """Which parameters weight decay acts on: kernels (two axes or more), never norms and biases. A tree of bools."""
+    """Which parameters weight decay acts on: kernels (two axes or more), never norms and biases. A
+    tree of bools."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW (Loshchilov and Hutter, 2019) or SGD with Nesterov momentum and decoupled decay."""
+    """Clipping by global norm, then AdamW (Loshchilov and Hutter, 2019) or SGD with Nesterov
+    momentum and decoupled decay."""
     schedule = learning_rate(config, steps)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.name == "adamw":

@@ -13,10 +13,12 @@ from cnn_jax.tracing_cache import NOT_KEPT
 
 @struct.dataclass
 class TrainState:
-    """The whole of a run between two steps; with the configuration and the data it determines everything that follows.
+    """The whole of a run between two steps; with the configuration and the data it determines
+    everything that follows.
 
-    `step` counts optimiser steps (int32) and is the position in the data. `variables` holds "params" and what else the model
-    keeps (BatchNorm's "batch_stats"); `average` is their moving average, or None.
+    `step` counts optimiser steps (int32) and is the position in the data. `variables` holds
+    "params" and what else the model keeps (BatchNorm's "batch_stats"); `average` is their moving
+    average, or None.
     """
 
     step: jax.Array
@@ -30,17 +32,22 @@ class TrainState:
         return self.variables if self.average is None else self.average
 
 
-def create(model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool) -> TrainState:
-    """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width, channels)`."""
+def create(
+    model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool
+) -> TrainState:
+    """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width,
+    channels)`."""
     return jax.jit(functools.partial(_drawn, model, optimizer, image_shape, averaged))(_key(seed))
 
 
 def _drawn(model, optimizer, image_shape, averaged, key):
-    """All in one program, and the key its argument: of arrays made one by one, each shape would be a program of its own, and another
-    seed would be another program."""
+    """All in one program, and the key its argument: of arrays made one by one, each shape would be
+    a program of its own, and another seed would be another program."""
     variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
     average = jax.tree.map(jnp.copy, variables) if averaged else None
-    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average)
+    return TrainState(
+        jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average
+    )
 
 
 class Initializer:
@@ -54,14 +61,27 @@ class Initializer:
         tracings: where what is traced here is kept.
     """
 
-    def __init__(self, model, optimizer: optax.GradientTransformation, image_shape, *, averaged: bool, tracings=NOT_KEPT):
+    def __init__(
+        self,
+        model,
+        optimizer: optax.GradientTransformation,
+        image_shape,
+        *,
+        averaged: bool,
+        tracings=NOT_KEPT,
+    ):
         self._optimizer = optimizer
 
         def draw(key_data):
             key = jax.random.wrap_key_data(key_data, impl=_GENERATOR)
             state = _drawn(model, optimizer, image_shape, averaged, key)
             leaves = jax.tree.leaves(state.optimizer_state)
-            return {"step": state.step, "variables": state.variables, "optimizer": leaves, "average": state.average}
+            return {
+                "step": state.step,
+                "variables": state.variables,
+                "optimizer": leaves,
+                "average": state.average,
+            }
 
         self._lowered = tracings.lower("state before step 0", draw, jax.random.key_data(_key(0)))
         self._compiled = None
@@ -75,13 +95,20 @@ class Initializer:
         """The state that belongs to a seed."""
         self.compile()
         drawn = self._compiled(jax.random.key_data(_key(seed)))
-        structure = jax.tree.structure(jax.eval_shape(self._optimizer.init, drawn["variables"]["params"]))
-        return TrainState(drawn["step"], drawn["variables"], jax.tree.unflatten(structure, drawn["optimizer"]), drawn["average"])
+        structure = jax.tree.structure(
+            jax.eval_shape(self._optimizer.init, drawn["variables"]["params"])
+        )
+        return TrainState(
+            drawn["step"],
+            drawn["variables"],
+            jax.tree.unflatten(structure, drawn["optimizer"]),
+            drawn["average"],
+        )
 
 
 _GENERATOR = "rbg"
-"""XLA's own: it compiles in a fifth of the time that JAX's default takes layer by layer. The same seed may give other weights on another
-kind of device."""
+"""XLA's own: it compiles in a fifth of the time that JAX's default takes layer by layer. The same
+seed may give other weights on another kind of device."""
 
 
 def _key(seed):

@@ -38,7 +38,9 @@ def test_best_is_the_highest_mean_and_the_first_of_equals():
     assert CrossValidation(("l1", "l2"), (1, 5), accuracies).best == ("l1", 5)
 
 
-@pytest.mark.parametrize(("ks", "folds", "word"), [((1,), 1, "folds is 1"), ((), 2, "ks"), ((9,), 2, "k is 9")])
+@pytest.mark.parametrize(
+    ("ks", "folds", "word"), [((1,), 1, "folds is 1"), ((), 2, "ks"), ((9,), 2, "k is 9")]
+)
 def test_what_can_not_be_divided_is_refused(ks, folds, word):
     with pytest.raises(InputError, match=word):
         cross_validate(np.eye(10), np.arange(10), ks, folds=folds)

@@ -1,4 +1,5 @@
-"""Descriptors of shapes drawn by hand, against hand-worked values, the plane's formulas and scikit-image."""
+"""Descriptors of shapes drawn by hand, against hand-worked values, the plane's formulas and
+scikit-image."""
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ SHAPES = {
     "ring": (drawn("###.", "#.#.", "###."), (1, 1, 1, 1)),
     "eight": (drawn("#####", "#.#.#", "#####"), (1, 1, 2, 2)),
     "diagonal": (drawn("#..", ".#.", "..#"), (3, 1, 0, 0)),
-    # Touching by corners: no hole for the 4-adjacent foreground, whose background leaks between the corners.
+    # Touching by corners: no hole for the 4-adjacent foreground, whose background leaks between the
+    # corners.
     "diamond": (drawn(".#.", "#.#", ".#."), (4, 1, 0, 1)),
     "open ring": (drawn("###", "#.#", "#.#"), (1, 1, 0, 0)),
     "dot in ring": (drawn("#####", "#...#", "#.#.#", "#...#", "#####"), (2, 2, 1, 1)),
@@ -37,7 +39,9 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_topology_of_drawn_shapes(shape):
     binary, (components_4, components_8, holes_4, holes_8) = SHAPES[shape]
-    found = named(TOPOLOGICAL, descriptors.topological(np.stack([~binary, binary]))[1])  # a neighbour in the stack
+    found = named(
+        TOPOLOGICAL, descriptors.topological(np.stack([~binary, binary]))[1]
+    )  # a neighbour in the stack
     assert (found["components_4"], found["components_8"]) == (components_4, components_8)
     assert (found["holes_4"], found["holes_8"]) == (holes_4, holes_8)
     assert (found["euler_4"], found["euler_8"]) == (components_4 - holes_4, components_8 - holes_8)
@@ -75,7 +79,9 @@ def test_geometry_of_a_square():
 def test_geometry_of_a_disc_and_an_ellipse():
     y, x = np.mgrid[-30:31, -50:51]
     disc, ellipse = y**2 + x**2 <= 25**2, (y / 20) ** 2 + (x / 40) ** 2 <= 1
-    round_, long = (named(GEOMETRIC, row) for row in descriptors.geometric(np.stack([disc, ellipse])))
+    round_, long = (
+        named(GEOMETRIC, row) for row in descriptors.geometric(np.stack([disc, ellipse]))
+    )
     assert round_["area_px2"] == pytest.approx(np.pi * 25**2, rel=0.01)
     assert round_["diameter_px"] == pytest.approx(51, abs=0.5)
     assert round_["compactness"] == pytest.approx(4 * np.pi, rel=0.15)
@@ -88,7 +94,9 @@ def test_geometry_is_that_of_scikit_images_largest_region():
     binary = np.random.default_rng(1).random((40, 12, 9)) < 0.45
     found = descriptors.geometric(binary)
     for image, row in zip(binary, found, strict=True):
-        largest = max(regionprops(label(image, connectivity=2)), key=lambda region: region.area)  # the first of those as large
+        largest = max(
+            regionprops(label(image, connectivity=2)), key=lambda region: region.area
+        )  # the first of those as large
         y, x = largest.coords.T
         corners = np.concatenate([np.stack([y + dy, x + dx], 1) for dy in (0, 1) for dx in (0, 1)])
         diameter = np.sqrt(((corners[:, None] - corners) ** 2).sum(-1).max())
@@ -105,7 +113,9 @@ def test_no_foreground_gives_zeros():
 
 def test_statistics_by_hand():
     # 0 twice, 100 once, 200 once: mean 75, deviations -75, -75, 25, 125.
-    found = named(STATISTICAL, descriptors.statistical(np.array([[[0, 100], [200, 0]]], np.uint8))[0])
+    found = named(
+        STATISTICAL, descriptors.statistical(np.array([[[0, 100], [200, 0]]], np.uint8))[0]
+    )
     variance = (2 * 75**2 + 25**2 + 125**2) / 4
     assert found["mean"] == 75
     assert found["standard_deviation"] == pytest.approx(variance**0.5)
@@ -117,7 +127,9 @@ def test_statistics_by_hand():
 
 def test_otsu_is_that_of_scikit_image():
     rng = np.random.default_rng(2)
-    grey = np.clip(rng.normal(60, 20, (20, 16, 16)) + 120 * (rng.random((20, 16, 16)) < 0.3), 0, 255).astype(np.uint8)
+    grey = np.clip(
+        rng.normal(60, 20, (20, 16, 16)) + 120 * (rng.random((20, 16, 16)) < 0.3), 0, 255
+    ).astype(np.uint8)
     np.testing.assert_array_equal(descriptors.otsu(grey), [threshold_otsu(one) for one in grey])
 
 
@@ -184,5 +196,7 @@ def test_what_can_not_be_described_is_refused(images, kinds, word):
 
 def test_absent_libraries_are_named_with_the_mend(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "skimage.measure", None)
-    with pytest.raises(InputError, match=r"needs scikit-image and scikit-learn.*pip install 'cnn_jax\[classic\]'"):
+    with pytest.raises(
+        InputError, match=r"needs scikit-image and scikit-learn.*pip install 'cnn_jax\[classic\]'"
+    ):
         describe(np.zeros((1, 9, 9), np.uint8), ("geometric",))

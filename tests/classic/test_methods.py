@@ -10,7 +10,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 from cnn_jax.classic.descriptors import describe
-from cnn_jax.classic.methods import FEATURES, METHODS, KMeans, KNearestNeighbours, SupportVectorMachine
+from cnn_jax.classic.methods import (
+    FEATURES,
+    METHODS,
+    KMeans,
+    KNearestNeighbours,
+    SupportVectorMachine,
+)
 from cnn_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -26,9 +32,13 @@ LABELS = (2, 5, 9)  # neither from zero nor without gaps
 
 
 def bars_squares_and_rings(count, seed):
-    """Noisy images `[count, 16, 16, 1]` of bars, squares and rings at random places, and their labels."""
+    """Noisy images `[count, 16, 16, 1]` of bars, squares and rings at random places, and their
+    labels."""
     rng = np.random.default_rng(seed)
-    images, labels = rng.integers(0, 60, (count, 16, 16, 1)), rng.choice(LABELS, count).astype(np.int32)
+    images, labels = (
+        rng.integers(0, 60, (count, 16, 16, 1)),
+        rng.choice(LABELS, count).astype(np.int32),
+    )
     for image, label in zip(images, labels, strict=True):
         y, x = rng.integers(0, 3, 2) + 2
         if label == 2:
@@ -62,7 +72,9 @@ def test_what_can_be_told_apart_is_told_apart_and_again_the_same(name):
 
 @pytest.mark.parametrize("name", ["random_forest", "k_means"])
 def test_another_seed_is_another_fit(name):
-    one, other = (METHODS[name](**SMALL[name]).fit(*TRAIN, seed=seed).scores(TEST[0]) for seed in (0, 1))
+    one, other = (
+        METHODS[name](**SMALL[name]).fit(*TRAIN, seed=seed).scores(TEST[0]) for seed in (0, 1)
+    )
     assert (one != other).any()
 
 
@@ -78,24 +90,36 @@ def test_options_are_documented_and_typed(name):
 @pytest.mark.parametrize("features", FEATURES)
 def test_features_serve_a_method_and_are_standardised_by_the_training_images_alone(features):
     fitted = KNearestNeighbours(features=features, k=1).fit(*TRAIN, seed=0)
-    np.testing.assert_array_equal(fitted.predict(TRAIN[0]), TRAIN[1])  # each image is its own neighbour
+    np.testing.assert_array_equal(
+        fitted.predict(TRAIN[0]), TRAIN[1]
+    )  # each image is its own neighbour
     if features != "pixels":
-        values, represented = describe(TRAIN[0], FEATURES[features])[0].astype(float), fitted.represent(TRAIN[0])
+        values, represented = (
+            describe(TRAIN[0], FEATURES[features])[0].astype(float),
+            fitted.represent(TRAIN[0]),
+        )
         varies = values.std(0) > 0
         np.testing.assert_allclose(represented.std(0), varies, atol=1e-3)
         one = fitted.represent(TEST[0][:1])[0]
-        expected = (describe(TEST[0][:1], FEATURES[features])[0][0] - values.mean(0)) / np.where(varies, values.std(0), np.inf)
+        expected = (describe(TEST[0][:1], FEATURES[features])[0][0] - values.mean(0)) / np.where(
+            varies, values.std(0), np.inf
+        )
         np.testing.assert_allclose(one, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_neighbours_of_pixels_are_those_of_scikit_learn():
-    reference = KNeighborsClassifier(5, algorithm="brute", metric="manhattan").fit(TRAIN[0].reshape(150, -1) / 255, TRAIN[1])
+    reference = KNeighborsClassifier(5, algorithm="brute", metric="manhattan").fit(
+        TRAIN[0].reshape(150, -1) / 255, TRAIN[1]
+    )
     expected = reference.predict_proba(TEST[0].reshape(60, -1) / 255)
-    np.testing.assert_allclose(KNearestNeighbours(distance="l1").fit(*TRAIN, seed=0).scores(TEST[0]), expected)
+    np.testing.assert_allclose(
+        KNearestNeighbours(distance="l1").fit(*TRAIN, seed=0).scores(TEST[0]), expected
+    )
 
 
 def test_support_vectors_are_those_of_scikit_learn_on_standardised_features():
-    """Of pixels standardised by hand; the one of two classes has one margin, which is told for both."""
+    """Of pixels standardised by hand; the one of two classes has one margin, which is told for
+    both."""
     train, test = (images.reshape(len(images), -1) / 1.0 for images in (TRAIN[0], TEST[0]))
     mean, deviation = train.mean(0), train.std(0)
     for known in (LABELS, LABELS[:2]):
@@ -107,7 +131,9 @@ def test_support_vectors_are_those_of_scikit_learn_on_standardised_features():
         scores = fitted.scores(TEST[0])
         np.testing.assert_allclose(scores if len(known) == 3 else scores[:, 1], expected, atol=2e-3)
         assert scores.shape == (60, len(known))
-        np.testing.assert_array_equal(fitted.predict(TEST[0]), reference.predict((test - mean) / deviation))
+        np.testing.assert_array_equal(
+            fitted.predict(TEST[0]), reference.predict((test - mean) / deviation)
+        )
 
 
 def test_the_rbf_kernel_bends_what_a_line_can_not():
@@ -116,7 +142,12 @@ def test_the_rbf_kernel_bends_what_a_line_can_not():
     images = np.broadcast_to(grey[:, None, None, None], (300, 8, 8, 1)).astype(np.uint8)
     labels = ((grey > 85) & (grey < 170)).astype(np.int32)  # the middle against both ends
     right = {
-        kernel: (SupportVectorMachine("pixels", kernel).fit(images, labels, 0).predict(images) == labels).mean()
+        kernel: (
+            (
+                SupportVectorMachine("pixels", kernel).fit(images, labels, 0).predict(images)
+                == labels
+            ).mean()
+        )
         for kernel in ("linear", "rbf")
     }
     assert right["linear"] < 0.75
@@ -128,7 +159,9 @@ def test_clusters_have_the_label_of_their_majority():
     images = np.broadcast_to(levels[:, None, None, None], (7, 2, 2, 1))
     fitted = KMeans(features="pixels", clusters=2).fit(images, np.array([4, 4, 7, 7, 7, 7, 4]), 0)
     np.testing.assert_array_equal(fitted.predict(images), [4, 4, 4, 7, 7, 7, 7])
-    np.testing.assert_allclose(fitted.scores(images[[0, 3]]), [[2 / 3, 1 / 3], [1 / 4, 3 / 4]], rtol=1e-6)
+    np.testing.assert_allclose(
+        fitted.scores(images[[0, 3]]), [[2 / 3, 1 / 3], [1 / 4, 3 / 4]], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["svm", "random_forest", "logistic_regression"])
@@ -154,5 +187,7 @@ def test_more_neighbours_than_images_are_refused():
 )
 def test_absent_libraries_are_named_with_the_mend(name, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=r"needs scikit-image and scikit-learn.*pip install 'cnn_jax\[classic\]'"):
+    with pytest.raises(
+        InputError, match=r"needs scikit-image and scikit-learn.*pip install 'cnn_jax\[classic\]'"
+    ):
         METHODS[name](features="pixels").fit(*TRAIN, seed=0)

@@ -19,7 +19,9 @@ def small_tiles(monkeypatch):
 
 
 def brute(train, queries, k, distance):
-    difference = train.astype(np.float64).reshape(1, len(train), -1) - queries.astype(np.float64).reshape(len(queries), 1, -1)
+    difference = train.astype(np.float64).reshape(1, len(train), -1) - queries.astype(
+        np.float64
+    ).reshape(len(queries), 1, -1)
     distances = np.abs(difference).sum(-1) if distance == "l1" else np.sqrt((difference**2).sum(-1))
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(distances, order, 1)
@@ -29,12 +31,16 @@ def examples(count, dtype, seed, values=50):
     rng = np.random.default_rng(seed)
     if dtype == np.uint8:
         return rng.integers(0, 256, (count, values), np.uint8)
-    return (1000 + 100 * rng.normal(size=(count, values))).astype(dtype)  # far from 0, where a careless expansion cancels
+    return (1000 + 100 * rng.normal(size=(count, values))).astype(
+        dtype
+    )  # far from 0, where a careless expansion cancels
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize(("count", "k"), [(101, 5), (96, 40), (7, 7)])  # uneven tiles; k beyond a tile; every example
+@pytest.mark.parametrize(
+    ("count", "k"), [(101, 5), (96, 40), (7, 7)]
+)  # uneven tiles; k beyond a tile; every example
 def test_neighbours_are_those_of_brute_force(small_tiles, distance, dtype, count, k):
     train, queries = examples(count, dtype, 0), examples(70, dtype, 1)
     indices, distances = nearest(train, queries, k, distance)
@@ -47,22 +53,33 @@ def test_neighbours_are_those_of_brute_force(small_tiles, distance, dtype, count
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 def test_ties_go_to_the_smaller_index(small_tiles, distance):
     rng = np.random.default_rng(2)
-    train = rng.integers(0, 2, (150, 4), np.uint8)  # sixteen rows, each about nine times, over five tiles
+    train = rng.integers(
+        0, 2, (150, 4), np.uint8
+    )  # sixteen rows, each about nine times, over five tiles
     queries = rng.integers(0, 2, (70, 4), np.uint8)
-    np.testing.assert_array_equal(nearest(train, queries, 12, distance)[0], brute(train, queries, 12, distance)[0])
+    np.testing.assert_array_equal(
+        nearest(train, queries, 12, distance)[0], brute(train, queries, 12, distance)[0]
+    )
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 def test_identical_rows_of_floats_come_in_order(small_tiles, distance):
     rows = examples(10, np.float32, 6)
-    train, queries = rows[np.random.default_rng(7).permutation(150) % 10], examples(70, np.float32, 8)
-    np.testing.assert_array_equal(nearest(train, queries, 3, distance)[0], brute(train, queries, 3, distance)[0])
+    train, queries = (
+        rows[np.random.default_rng(7).permutation(150) % 10],
+        examples(70, np.float32, 8),
+    )
+    np.testing.assert_array_equal(
+        nearest(train, queries, 3, distance)[0], brute(train, queries, 3, distance)[0]
+    )
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 def test_extreme_bytes_of_many_values_are_exact(distance):
     white, black = np.full((2, 33, 45, 3), 255, np.uint8), np.zeros((1, 33, 45, 3), np.uint8)
-    indices, distances = nearest(np.concatenate([white, black]), np.concatenate([black, white[:1]]), 3, distance)
+    indices, distances = nearest(
+        np.concatenate([white, black]), np.concatenate([black, white[:1]]), 3, distance
+    )
     far = 255 * 33 * 45 * 3 if distance == "l1" else 255 * (33 * 45 * 3) ** 0.5
     np.testing.assert_array_equal(indices, [[2, 0, 1], [0, 1, 2]])
     np.testing.assert_allclose(distances, [[0, far, far], [0, 0, far]], rtol=1e-7)
@@ -72,18 +89,30 @@ def test_extreme_bytes_of_many_values_are_exact(distance):
 def test_classes_are_those_of_scikit_learn(distance, metric):
     rng = np.random.default_rng(3)
     # Floats, since of bytes equally far scikit-learn doesn't say which it takes.
-    train, queries, labels = examples(300, np.float32, 4), examples(90, np.float32, 5), rng.integers(0, 4, 300)
-    reference = KNeighborsClassifier(4, algorithm="brute", metric=metric).fit(train.astype(float), labels)
+    train, queries, labels = (
+        examples(300, np.float32, 4),
+        examples(90, np.float32, 5),
+        rng.integers(0, 4, 300),
+    )
+    reference = KNeighborsClassifier(4, algorithm="brute", metric=metric).fit(
+        train.astype(float), labels
+    )
     indices, _ = nearest(train, queries, 4, distance)
     counts = votes(labels, indices, 4)
-    assert ((counts == counts.max(1, keepdims=True)).sum(1) > 1).sum() > 10  # ties of votes do occur
-    np.testing.assert_array_equal(classify(labels, indices), reference.predict(queries.astype(float)))
+    assert (
+        (counts == counts.max(1, keepdims=True)).sum(1) > 1
+    ).sum() > 10  # ties of votes do occur
+    np.testing.assert_array_equal(
+        classify(labels, indices), reference.predict(queries.astype(float))
+    )
     np.testing.assert_allclose(counts / 4, reference.predict_proba(queries.astype(float)))
 
 
 def test_votes_by_hand():
     labels = np.array([2, 0, 2, 1])
-    np.testing.assert_array_equal(votes(labels, np.array([[0, 1, 2], [3, 1, 0]]), 4), [[1, 0, 2, 0], [1, 1, 1, 0]])
+    np.testing.assert_array_equal(
+        votes(labels, np.array([[0, 1, 2], [3, 1, 0]]), 4), [[1, 0, 2, 0], [1, 1, 1, 0]]
+    )
     np.testing.assert_array_equal(classify(labels, np.array([[0, 1, 2], [3, 1, 0]])), [2, 0])
 
 

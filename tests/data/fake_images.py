@@ -1,4 +1,5 @@
-"""Writers of tiny sets of labelled images, in the layouts of TFDS and of folders on disk. No TensorFlow is needed."""
+"""Writers of tiny sets of labelled images, in the layouts of TFDS and of folders on disk. No
+TensorFlow is needed."""
 
 import io
 import json
@@ -8,8 +9,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 def picture(seed: int, size: tuple[int, ...] = (32, 32, 3)) -> np.ndarray:
@@ -45,7 +68,8 @@ def write_tfds(
         splits: name -> examples, each a dict of feature -> bytes or int.
         supervised: the supervised keys.
         shards: files a split.
-        file_format: what the set claims to be stored as; its records are ArrayRecord whatever it says.
+        file_format: what the set claims to be stored as; its records are ArrayRecord whatever it
+            says.
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -65,7 +89,11 @@ def write_tfds(
                 message = tf_example_pb2.Example()
                 for key, value in examples[index].items():
                     feature = message.features.feature[key]
-                    values = feature.bytes_list.value if isinstance(value, bytes) else feature.int64_list.value
+                    values = (
+                        feature.bytes_list.value
+                        if isinstance(value, bytes)
+                        else feature.int64_list.value
+                    )
                     values.append(value)
                 record = message.SerializeToString()
                 size += len(record)
@@ -73,7 +101,14 @@ def write_tfds(
             writer.close()
             lengths.append(str(len(part)))
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        described.append({"filepathTemplate": template, "name": split, "numBytes": str(size), "shardLengths": lengths})
+        described.append(
+            {
+                "filepathTemplate": template,
+                "name": split,
+                "numBytes": str(size),
+                "shardLengths": lengths,
+            }
+        )
     facts = {
         "description": f"A fake of {base}",
         "fileFormat": file_format,
@@ -90,22 +125,37 @@ def write_tfds(
     return folder
 
 
-def write_mnist(directory: Path, name: str = "mnist", train: int = 100, test: int = 40, **options) -> Path:
-    """MNIST or Fashion-MNIST in few: image i is noise, darker the lower its label, which is i modulo 10."""
+def write_mnist(
+    directory: Path, name: str = "mnist", train: int = 100, test: int = 40, **options
+) -> Path:
+    """MNIST or Fashion-MNIST in few: image i is noise, darker the lower its label, which is i
+    modulo 10."""
     import tensorflow_datasets as tfds
 
     names = CLOTHES if name == "fashion_mnist" else [str(digit) for digit in range(10)]
-    features = {"image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.features.ClassLabel(names=names)}
+    features = {
+        "image": tfds.features.Image(shape=(28, 28, 1)),
+        "label": tfds.features.ClassLabel(names=names),
+    }
 
     def example(i):
-        return {"image": encoded((picture(i, (28, 28)) * ((1 + i % 10) / 10)).astype(np.uint8)), "label": i % 10}
+        return {
+            "image": encoded((picture(i, (28, 28)) * ((1 + i % 10) / 10)).astype(np.uint8)),
+            "label": i % 10,
+        }
 
-    splits = {"train": [example(i) for i in range(train)], "test": [example(1000 + i) for i in range(test)]}
+    splits = {
+        "train": [example(i) for i in range(train)],
+        "test": [example(1000 + i) for i in range(test)],
+    }
     return write_tfds(directory, name, "3.0.1", features, splits, **options)
 
 
-def write_cifar10(directory: Path, version: str = "3.0.2", counts: Mapping[str, int] | None = None, **options) -> Path:
-    """CIFAR-10 in few: image i of train is `picture(i)`, of test `picture(1000 + i)`; its label is i modulo 10."""
+def write_cifar10(
+    directory: Path, version: str = "3.0.2", counts: Mapping[str, int] | None = None, **options
+) -> Path:
+    """CIFAR-10 in few: image i of train is `picture(i)`, of test `picture(1000 + i)`; its label is
+    i modulo 10."""
     import tensorflow_datasets as tfds
 
     features = {
@@ -115,7 +165,11 @@ def write_cifar10(directory: Path, version: str = "3.0.2", counts: Mapping[str, 
     }
     splits = {
         split: [
-            {"id": f"{split}_{i:05d}".encode(), "image": encoded(picture(i + 1000 * (split == "test"))), "label": i % 10}
+            {
+                "id": f"{split}_{i:05d}".encode(),
+                "image": encoded(picture(i + 1000 * (split == "test"))),
+                "label": i % 10,
+            }
             for i in range(count)
         ]
         for split, count in (counts or {"train": 40, "test": 20}).items()
@@ -135,14 +189,18 @@ def write_cifar100(directory: Path, **options) -> Path:
     }
     image = encoded(picture(0))
     splits = {
-        split: [{"id": b"", "image": image, "label": i % 100, "coarse_label": i % 20} for i in range(count)]
+        split: [
+            {"id": b"", "image": image, "label": i % 100, "coarse_label": i % 20}
+            for i in range(count)
+        ]
         for split, count in (("train", 110), ("test", 20))
     }
     return write_tfds(directory, "cifar100", "3.0.2", features, splits, **options)
 
 
 def write_imagenet2012(directory: Path, **options) -> Path:
-    """ImageNet in few: JPEGs of many sizes, one of them grey and one CMYK, in two shards a split; test has labels -1."""
+    """ImageNet in few: JPEGs of many sizes, one of them grey and one CMYK, in two shards a split;
+    test has labels -1."""
     import tensorflow_datasets as tfds
 
     synsets = ("n01440764", "n01443537", "n01484850")
@@ -159,10 +217,15 @@ def write_imagenet2012(directory: Path, **options) -> Path:
             stream = io.BytesIO()
             Image.fromarray(array).convert("CMYK").save(stream, "JPEG")
             image = stream.getvalue()
-        return {"image": image, "label": -1 if split == "test" else i % 3, "file_name": f"{split}_{i}.JPEG".encode()}
+        return {
+            "image": image,
+            "label": -1 if split == "test" else i % 3,
+            "file_name": f"{split}_{i}.JPEG".encode(),
+        }
 
     splits = {
-        split: [example(split, i) for i in range(count)] for split, count in (("train", 20), ("validation", 9), ("test", 6))
+        split: [example(split, i) for i in range(count)]
+        for split, count in (("train", 20), ("validation", 9), ("test", 6))
     }
     return write_tfds(directory, "imagenet2012", "5.1.0", features, splits, shards=2, **options)
 
@@ -177,8 +240,12 @@ def write_folder(directory: Path, files: Mapping[str, np.ndarray], **options) ->
 
 
 def write_fingers(directory: Path, train: int = 24, test: int = 12) -> Path:
-    """The layout of the "fingers" set: grey 128x128 in the original, 16x16 here; fingers shown and hand end each name."""
+    """The layout of the "fingers" set: grey 128x128 in the original, 16x16 here; fingers shown and
+    hand end each name."""
     for split, count in (("train", train), ("test", test)):
-        files = {f"{split}/{i:08x}-3c1a_{i % 6}{'LR'[i % 2]}.png": picture(i, (16, 16)) for i in range(count)}
+        files = {
+            f"{split}/{i:08x}-3c1a_{i % 6}{'LR'[i % 2]}.png": picture(i, (16, 16))
+            for i in range(count)
+        }
         write_folder(directory, files)
     return directory

@@ -17,8 +17,11 @@ def photograph(seed: int = 0, size: tuple[int, int] = (HEIGHT_PX, WIDTH_PX)) -> 
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-def label_map(n_classes: int, seed: int = 0, size: tuple[int, int] = (HEIGHT_PX, WIDTH_PX)) -> np.ndarray:
-    """Class indices, uint8 [height, width]: every class as far as there is room, in an order that depends on the seed."""
+def label_map(
+    n_classes: int, seed: int = 0, size: tuple[int, int] = (HEIGHT_PX, WIDTH_PX)
+) -> np.ndarray:
+    """Class indices, uint8 [height, width]: every class as far as there is room, in an order that
+    depends on the seed."""
     return ((np.arange(size[0] * size[1]).reshape(size) + seed) % n_classes).astype(np.uint8)
 
 
@@ -47,7 +50,13 @@ def write_dubai(folder: Path) -> None:
     for tile in (1, 4, 8, 10):
         for part in (1, 2):
             file = f"image_part_{part:03d}"
-            write_pair(folder, f"Tile {tile}/images/{file}.jpg", f"Tile {tile}/masks/{file}.png", "dubai", tile + part)
+            write_pair(
+                folder,
+                f"Tile {tile}/images/{file}.jpg",
+                f"Tile {tile}/masks/{file}.png",
+                "dubai",
+                tile + part,
+            )
     (folder / "classes.json").write_text("{}")
 
 
@@ -55,7 +64,13 @@ def write_folders(folder: Path, parts=("train", "test"), count: int = 20) -> Non
     """The plain layout, with `count` scenes in each part."""
     for part in parts:
         for number in range(count):
-            write_pair(folder, f"{part}/images/{number}.png", f"{part}/masks/{number}.png", "folders", number)
+            write_pair(
+                folder,
+                f"{part}/images/{number}.png",
+                f"{part}/masks/{number}.png",
+                "folders",
+                number,
+            )
 
 
 def write_aeroscapes(folder: Path) -> None:
@@ -64,7 +79,13 @@ def write_aeroscapes(folder: Path) -> None:
     for sequence in range(1, 5):
         for frame in (1, 2):
             name = f"{sequence:06d}_{frame:03d}"
-            write_pair(folder, f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png", "aeroscapes", frame)
+            write_pair(
+                folder,
+                f"JPEGImages/{name}.jpg",
+                f"SegmentationClass/{name}.png",
+                "aeroscapes",
+                frame,
+            )
             save(photograph(), folder / f"Visualizations/{name}.png")
             lists["val.txt" if sequence == 4 else "trn.txt"].append(name)
     (folder / "ImageSets").mkdir()
@@ -78,14 +99,23 @@ def write_uavid(folder: Path) -> None:
         for sequence in sequences:
             inside = f"uavid_{part}/seq{sequence}"
             for frame in ("000000", "000100"):
-                write_pair(folder, f"{inside}/Images/{frame}.png", f"{inside}/Labels/{frame}.png", "uavid", sequence)
+                write_pair(
+                    folder,
+                    f"{inside}/Images/{frame}.png",
+                    f"{inside}/Labels/{frame}.png",
+                    "uavid",
+                    sequence,
+                )
     save(photograph(), folder / "uavid_test/seq21/Images/000000.png")
 
 
 def write_drone(folder: Path) -> None:
     """Ten of the public scenes, whose numbers have gaps."""
     for number in (0, 1, 2, 3, 4, 5, 6, 8, 9, 11):
-        image, mask = f"training_set/images/{number:03d}.jpg", f"training_set/gt/semantic/label_images/{number:03d}.png"
+        image, mask = (
+            f"training_set/images/{number:03d}.jpg",
+            f"training_set/gt/semantic/label_images/{number:03d}.png",
+        )
         write_pair(folder, image, mask, "drone", number)
     (folder / "training_set/gt/semantic/class_dict.csv").write_text("name, r, g, b\n")
 
@@ -100,13 +130,23 @@ def write_loveda(folder: Path) -> None:
     ):
         for number in numbers:
             inside = f"{part}/{area}"
-            write_pair(folder, f"{inside}/images_png/{number}.png", f"{inside}/masks_png/{number}.png", "loveda", number)
+            write_pair(
+                folder,
+                f"{inside}/images_png/{number}.png",
+                f"{inside}/masks_png/{number}.png",
+                "loveda",
+                number,
+            )
     save(photograph(), folder / "Test/Rural/images_png/10.png")
 
 
 def write_landcover(folder: Path) -> None:
     """Three chips as split.py leaves them (masks are grey RGB), beside the orthophotos."""
-    for split, name in (("train", "M-33-20-D-c-4-2_0"), ("val", "M-33-20-D-c-4-2_1"), ("test", "N-34-106-A-b-3-4_12")):
+    for split, name in (
+        ("train", "M-33-20-D-c-4-2_0"),
+        ("val", "M-33-20-D-c-4-2_1"),
+        ("test", "N-34-106-A-b-3-4_12"),
+    ):
         save(photograph(), folder / f"output/{name}.jpg")
         save(np.repeat(label_map(5)[..., None], 3, axis=2), folder / f"output/{name}_m.png")
         (folder / f"{split}.txt").write_text(name + "\n")
@@ -117,7 +157,10 @@ def write_potsdam(folder: Path) -> None:
     """One training tile, and every tile that the splits name."""
     splits = BUILT_IN["potsdam"].splits
     for tile in ("6_7", *splits.validation, *splits.test):
-        image, mask = f"2_Ortho_RGB/top_potsdam_{tile}_RGB.tif", f"5_Labels_all/top_potsdam_{tile}_label.tif"
+        image, mask = (
+            f"2_Ortho_RGB/top_potsdam_{tile}_RGB.tif",
+            f"5_Labels_all/top_potsdam_{tile}_label.tif",
+        )
         write_pair(folder, image, mask, "potsdam")
         (folder / image).with_suffix(".tfw").write_text("0.05\n")
 
@@ -136,10 +179,18 @@ WRITERS = {
 
 
 def raw_png(width_px: int, height_px: int, bits: int, rows: bytes) -> bytes:
-    """A grey PNG of any bit depth and claimed size, which Pillow doesn't write; `rows` are packed, each behind a zero byte."""
+    """A grey PNG of any bit depth and claimed size, which Pillow doesn't write; `rows` are packed,
+    each behind a zero byte."""
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width_px, height_px, bits, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )

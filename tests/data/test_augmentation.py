@@ -1,4 +1,5 @@
-"""Augmentation against numpy, scipy and colorsys: every operation alone, then all of them together."""
+"""Augmentation against numpy, scipy and colorsys: every operation alone, then all of them
+together."""
 
 import colorsys
 import dataclasses
@@ -21,11 +22,21 @@ from cnn_jax.errors import InputError
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CROP = (24, 40)
-PROBABILITIES = [field.name for field in dataclasses.fields(AugmentationConfig) if field.name.endswith("_probability")]
+PROBABILITIES = [
+    field.name
+    for field in dataclasses.fields(AugmentationConfig)
+    if field.name.endswith("_probability")
+]
 NOTHING = AugmentationConfig(**dict.fromkeys(PROBABILITIES, 0.0))
-COLOURS = [name for name in PROBABILITIES if name.startswith(("brightness", "contrast", "saturation", "hue", "blur", "noise"))]
+COLOURS = [
+    name
+    for name in PROBABILITIES
+    if name.startswith(("brightness", "contrast", "saturation", "hue", "blur", "noise"))
+]
 EVERYTHING = AugmentationConfig(**dict.fromkeys(PROBABILITIES, 1.0))
-TURNED = AugmentationConfig(**(dict.fromkeys(PROBABILITIES, 0.0) | {"rotation_probability": 1.0, "rotation_degrees": 180.0}))
+TURNED = AugmentationConfig(
+    **(dict.fromkeys(PROBABILITIES, 0.0) | {"rotation_probability": 1.0, "rotation_degrees": 180.0})
+)
 
 
 def only(**fields):
@@ -34,21 +45,29 @@ def only(**fields):
 
 
 def regions_of(image, mask, *, centre=None, extent=None, count=1):
-    """The same region `count` times; with `centre`, the cell is that pixel alone, so that the crop's place is known."""
+    """The same region `count` times; with `centre`, the cell is that pixel alone, so that the
+    crop's place is known."""
     rows, columns = mask.shape
     cell = (0, 0, rows, columns) if centre is None else (*centre, centre[0] + 1, centre[1] + 1)
     words = np.dstack([image, mask]).view("<u4")[..., 0]
-    one = {"words": words, "cell_px": np.int32(cell), "extent_px": np.int32(extent or (rows, columns))}
+    one = {
+        "words": words,
+        "cell_px": np.int32(cell),
+        "extent_px": np.int32(extent or (rows, columns)),
+    }
     return {name: jnp.asarray(np.repeat(value[None], count, axis=0)) for name, value in one.items()}
 
 
 def random_scene(rows=96, columns=128, classes=5, seed=0):
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (rows, columns, 3), np.uint8), rng.integers(0, classes, (rows, columns), np.uint8)
+    return rng.integers(0, 256, (rows, columns, 3), np.uint8), rng.integers(
+        0, classes, (rows, columns), np.uint8
+    )
 
 
 def ramp_scene(rows=96, columns=128):
-    """Red tells the row and green the column: a crop of it shows where each of its pixels came from."""
+    """Red tells the row and green the column: a crop of it shows where each of its pixels came
+    from."""
     row, column = np.indices((rows, columns), np.uint8)
     return np.stack([row, column, np.zeros_like(row)], -1), np.zeros((rows, columns), np.uint8)
 
@@ -89,11 +108,17 @@ def test_a_crop_alone_copies_the_source_bit_for_bit(crop_px):
 
 def test_positions_are_uniform_in_the_cell_and_moved_inside_the_extent():
     image, mask = ramp_scene()
-    regions = regions_of(image, mask, count=4000) | {"cell_px": jnp.tile(jnp.int32([30, 40, 34, 45]), (4000, 1))}
+    regions = regions_of(image, mask, count=4000) | {
+        "cell_px": jnp.tile(jnp.int32([30, 40, 34, 45]), (4000, 1))
+    }
     images, labels = augment(regions, NOTHING, crop_px=(8, 8))
     rows, columns = source_of(images[:, 0, 0])
-    places, counts = np.unique(np.round(np.stack([rows + 4, columns + 4])), axis=1, return_counts=True)
-    assert set(map(tuple, places.T)) == {(row, column) for row in range(30, 34) for column in range(40, 45)}
+    places, counts = np.unique(
+        np.round(np.stack([rows + 4, columns + 4])), axis=1, return_counts=True
+    )
+    assert set(map(tuple, places.T)) == {
+        (row, column) for row in range(30, 34) for column in range(40, 45)
+    }
     assert counts.min() > 140  # 200 expected; more than four standard deviations
     assert counts.max() < 260
     images, labels = augment(regions_of(image, mask, extent=(70, 90), count=64), NOTHING)
@@ -103,7 +128,9 @@ def test_positions_are_uniform_in_the_cell_and_moved_inside_the_extent():
     assert (labels == 0).all()
 
 
-@pytest.mark.parametrize(("field", "axis"), [("flip_horizontal_probability", 1), ("flip_vertical_probability", 0)])
+@pytest.mark.parametrize(
+    ("field", "axis"), [("flip_horizontal_probability", 1), ("flip_vertical_probability", 0)]
+)
 def test_flips_are_numpys(field, axis):
     image, mask = random_scene()
     plain = augment(regions_of(image, mask, centre=(40, 60)), NOTHING)
@@ -116,14 +143,19 @@ def test_flips_are_numpys(field, axis):
 def test_quarter_turns_are_numpys_and_equally_likely(crop_px):
     image, mask = random_scene()
     images, labels = augment(
-        regions_of(image, mask, centre=(48, 64), count=300), only(quarter_turn_probability=1.0), crop_px=crop_px
+        regions_of(image, mask, centre=(48, 64), count=300),
+        only(quarter_turn_probability=1.0),
+        crop_px=crop_px,
     )
     height, width = crop_px
     seen = [0, 0, 0]
     for turned, turned_labels in zip(images, labels, strict=True):
         for turn in (1, 2, 3):
             rows, columns = (height, width) if turn == 2 else (width, height)
-            window = np.s_[48 - rows // 2 : 48 - rows // 2 + rows, 64 - columns // 2 : 64 - columns // 2 + columns]
+            window = np.s_[
+                48 - rows // 2 : 48 - rows // 2 + rows,
+                64 - columns // 2 : 64 - columns // 2 + columns,
+            ]
             if np.array_equal(turned, as_float(np.rot90(image[window], turn))):
                 np.testing.assert_array_equal(turned_labels, np.rot90(mask[window], turn))
                 seen[turn - 1] += 1
@@ -134,14 +166,19 @@ def test_quarter_turns_are_numpys_and_equally_likely(crop_px):
 @pytest.mark.parametrize("extent", [None, (70, 100)])
 @pytest.mark.parametrize("config", [TURNED, EVERYTHING], ids=["rotation", "all"])
 def test_the_warp_is_scipys(config, extent):
-    """The matrix is read off a ramp warped with the same key; scipy applies it to a random scene."""
+    """The matrix is read off a ramp warped with the same key; scipy applies it to a random
+    scene."""
     geometry = {
-        name: getattr(config, name) for name in PROBABILITIES if name.startswith(("flip", "quarter", "rotation", "scale"))
+        name: getattr(config, name)
+        for name in PROBABILITIES
+        if name.startswith(("flip", "quarter", "rotation", "scale"))
     }
     config = only(**geometry, rotation_degrees=180.0)
     image, mask = random_scene()
     rows, columns = extent or mask.shape
-    images, labels = augment(regions_of(image, mask, extent=extent, centre=(50, 64), count=6), config)
+    images, labels = augment(
+        regions_of(image, mask, extent=extent, centre=(50, 64), count=6), config
+    )
     ramps, _ = augment(regions_of(*ramp_scene(), extent=extent, centre=(50, 64), count=6), config)
     output = np.indices(CROP).reshape(2, -1).T
     for warped, labelled, ramp in zip(images, labels, ramps, strict=True):
@@ -154,7 +191,12 @@ def test_the_warp_is_scipys(config, extent):
         expected = np.stack(
             [
                 scipy.ndimage.affine_transform(
-                    image[:rows, :columns, channel].astype(np.float64), matrix, offset, CROP, order=1, mode="nearest"
+                    image[:rows, :columns, channel].astype(np.float64),
+                    matrix,
+                    offset,
+                    CROP,
+                    order=1,
+                    mode="nearest",
                 )
                 for channel in range(3)
             ],
@@ -166,7 +208,11 @@ def test_the_warp_is_scipys(config, extent):
         clear = (np.abs(place - np.floor(place) - 0.5) > 1e-3).all(-1)
         nearest = np.round(place).astype(int)
         covered = ((nearest >= 0) & (nearest < [rows, columns])).all(-1)
-        truth = np.where(covered, mask[tuple(np.clip(nearest, 0, [rows - 1, columns - 1]).transpose(2, 0, 1))], IGNORED)
+        truth = np.where(
+            covered,
+            mask[tuple(np.clip(nearest, 0, [rows - 1, columns - 1]).transpose(2, 0, 1))],
+            IGNORED,
+        )
         assert clear.mean() > 0.9
         np.testing.assert_array_equal(labelled[clear], truth[clear])
 
@@ -184,7 +230,9 @@ def test_the_angle_is_counter_clockwise_both_ways_and_bounded():
     images, _ = augment(regions_of(*ramp_scene(), centre=(48, 64), count=200), config)
     rows, columns = source_of(images)
     step = rows[:, 12, 25] - rows[:, 12, 15], columns[:, 12, 25] - columns[:, 12, 15]
-    angle = np.degrees(np.arctan2(-step[0], step[1]))  # the source row that the crop's row shows falls as the angle grows
+    angle = np.degrees(
+        np.arctan2(-step[0], step[1])
+    )  # the source row that the crop's row shows falls as the angle grows
     assert np.abs(angle).max() < 30
     assert angle.min() < -25
     assert angle.max() > 25
@@ -194,7 +242,10 @@ def test_the_angle_is_counter_clockwise_both_ways_and_bounded():
 def test_scale_two_doubles_a_square():
     image, mask = np.zeros((96, 128, 3), np.uint8), np.zeros((96, 128), np.uint8)
     image[44:52, 60:68], mask[44:52, 60:68] = 255, 1
-    images, labels = augment(regions_of(image, mask, centre=(48, 64)), only(scale_probability=1.0, scale_range=(2.0, 2.0)))
+    images, labels = augment(
+        regions_of(image, mask, centre=(48, 64)),
+        only(scale_probability=1.0, scale_range=(2.0, 2.0)),
+    )
     expected = np.zeros(CROP, int)
     expected[4:20, 12:28] = 1
     np.testing.assert_array_equal(labels[0], expected)
@@ -213,7 +264,9 @@ def test_zoom_is_log_uniform():
 
 def test_a_scene_smaller_than_the_crop_is_all_there_and_the_rest_is_ignored():
     image, mask = random_scene()
-    regions = regions_of(image, mask, extent=(10, 20), count=8) | {"cell_px": jnp.tile(jnp.int32([0, 0, 10, 20]), (8, 1))}
+    regions = regions_of(image, mask, extent=(10, 20), count=8) | {
+        "cell_px": jnp.tile(jnp.int32([0, 0, 10, 20]), (8, 1))
+    }
     images, labels = augment(regions, NOTHING)
     places = set()
     for cropped, labelled in zip(images, labels, strict=True):
@@ -223,27 +276,33 @@ def test_a_scene_smaller_than_the_crop_is_all_there_and_the_rest_is_ignored():
         np.testing.assert_array_equal(labelled[top : top + 10, left : left + 20], mask[:10, :20])
         assert (labelled != IGNORED).sum() == 200
         padding = ((top, CROP[0] - 10 - top), (left, CROP[1] - 20 - left), (0, 0))
-        np.testing.assert_array_equal(cropped, as_float(np.pad(image[:10, :20], padding, mode="edge")))
+        np.testing.assert_array_equal(
+            cropped, as_float(np.pad(image[:10, :20], padding, mode="edge"))
+        )
     assert len(places) > 4  # anywhere in the crop, not always in the same corner
 
 
 def test_masks_keep_their_labels_and_images_their_range():
     image, _ = random_scene()
-    mask = np.random.default_rng(1).choice(np.uint8([0, 3, 200]), (96, 128))  # in between lie labels that must not appear
+    mask = np.random.default_rng(1).choice(
+        np.uint8([0, 3, 200]), (96, 128)
+    )  # in between lie labels that must not appear
     images, labels = augment(regions_of(image, mask, count=8), EVERYTHING)
     assert set(np.unique(labels)) == {0, 3, 200, IGNORED}
     assert 0 <= images.min() < images.max() <= 1
 
 
 def test_image_and_mask_move_together():
-    """The image shows its own mask: half-way between two values is where the mask changes, to a fraction of a pixel."""
+    """The image shows its own mask: half-way between two values is where the mask changes, to a
+    fraction of a pixel."""
     blocks = np.random.default_rng(2).integers(0, 2, (12, 16), np.uint8)
     mask = np.kron(blocks, np.ones((8, 8), np.uint8))
     image = np.repeat(mask[..., None] * np.uint8(255), 3, -1)
     config = dataclasses.replace(EVERYTHING, **dict.fromkeys(COLOURS, 0.0))
     images, labels = augment(regions_of(image, mask, centre=(48, 64), count=16), config)
     counted = labels != IGNORED
-    # Bilinear and nearest agree everywhere but at corners, where three of the four neighbours may outvote the nearest.
+    # Bilinear and nearest agree everywhere but at corners, where three of the four neighbours may
+    # outvote the nearest.
     agreement = (images[..., 0] > 0.5) == labels
     assert agreement[counted].mean() > 0.99
     flat = (images[..., 0] == 0) | (images[..., 0] == 1)
@@ -273,30 +332,47 @@ def test_contrast_stretches_about_each_channels_mean():
 def test_saturation_is_colorsys():
     image, mask = random_scene()
     before, _ = augment(regions_of(image, mask, centre=(48, 64)), NOTHING)
-    after, _ = augment(regions_of(image, mask, centre=(48, 64)), only(saturation_probability=1.0, saturation_range=(0.6, 0.6)))
+    after, _ = augment(
+        regions_of(image, mask, centre=(48, 64)),
+        only(saturation_probability=1.0, saturation_range=(0.6, 0.6)),
+    )
     for rgb, changed in zip(before.reshape(-1, 3), after.reshape(-1, 3), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*map(float, rgb))
-        np.testing.assert_allclose(changed, colorsys.hsv_to_rgb(hue, 0.6 * saturation, value), atol=1e-5)
+        np.testing.assert_allclose(
+            changed, colorsys.hsv_to_rgb(hue, 0.6 * saturation, value), atol=1e-5
+        )
 
 
 def test_hue_is_colorsys():
     image, mask = random_scene()
     image[48, 64] = 200, 40, 40  # read the turn off this pixel, the crop's centre
     before, _ = augment(regions_of(image, mask, centre=(48, 64)), NOTHING)
-    after, _ = augment(regions_of(image, mask, centre=(48, 64)), only(hue_probability=1.0, hue_delta=0.1))
-    turn = colorsys.rgb_to_hsv(*map(float, after[0, 12, 20]))[0] - colorsys.rgb_to_hsv(*map(float, before[0, 12, 20]))[0]
+    after, _ = augment(
+        regions_of(image, mask, centre=(48, 64)), only(hue_probability=1.0, hue_delta=0.1)
+    )
+    turn = (
+        colorsys.rgb_to_hsv(*map(float, after[0, 12, 20]))[0]
+        - colorsys.rgb_to_hsv(*map(float, before[0, 12, 20]))[0]
+    )
     turn = (turn + 0.5) % 1 - 0.5
     assert 0 < abs(turn) <= 0.1
     for rgb, changed in zip(before.reshape(-1, 3), after.reshape(-1, 3), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*map(float, rgb))
-        np.testing.assert_allclose(changed, colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), atol=2e-5)
+        np.testing.assert_allclose(
+            changed, colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), atol=2e-5
+        )
 
 
 def test_blur_is_scipys():
     image, mask = random_scene()
     before, _ = augment(regions_of(image, mask, centre=(48, 64)), NOTHING)
-    after, _ = augment(regions_of(image, mask, centre=(48, 64)), only(blur_probability=1.0, blur_sigma_px=(1.2, 1.2)))
-    expected = scipy.ndimage.gaussian_filter(before[0].astype(np.float64), (1.2, 1.2, 0), mode="nearest", radius=(4, 4, 0))
+    after, _ = augment(
+        regions_of(image, mask, centre=(48, 64)),
+        only(blur_probability=1.0, blur_sigma_px=(1.2, 1.2)),
+    )
+    expected = scipy.ndimage.gaussian_filter(
+        before[0].astype(np.float64), (1.2, 1.2, 0), mode="nearest", radius=(4, 4, 0)
+    )
     np.testing.assert_allclose(after[0], expected, atol=1e-6)
 
 
@@ -332,8 +408,13 @@ def test_an_operation_happens_as_often_as_asked(name):
 def test_flips_rotation_and_zoom_happen_as_often_as_asked_and_independently():
     names = ("flip_horizontal", "flip_vertical", "rotation", "scale")
     config = only(**{f"{name}_probability": 0.3 for name in names})
-    rows, columns = source_of(augment(regions_of(*ramp_scene(), centre=(48, 64), count=1000), config, crop_px=(8, 8))[0])
-    down, across = (np.stack([place[:, i, j] - place[:, 2, 2] for place in (rows, columns)]) for i, j in ((5, 2), (2, 5)))
+    rows, columns = source_of(
+        augment(regions_of(*ramp_scene(), centre=(48, 64), count=1000), config, crop_px=(8, 8))[0]
+    )
+    down, across = (
+        np.stack([place[:, i, j] - place[:, 2, 2] for place in (rows, columns)])
+        for i, j in ((5, 2), (2, 5))
+    )
     straight = np.abs(down[1]) < 1e-4
     unscaled = np.abs(np.hypot(*down) - 3) < 1e-4
     happened = np.stack([across[1] < 0, down[0] < 0, ~straight, ~unscaled])
@@ -346,7 +427,12 @@ def test_operations_are_drawn_independently_of_each_other():
     regions = regions_of(image, mask, count=8)
     _, plain = augment(regions, only(flip_horizontal_probability=0.5))
     _, coloured = augment(
-        regions, only(flip_horizontal_probability=0.5, flip_vertical_probability=1e-6, brightness_probability=0.5)
+        regions,
+        only(
+            flip_horizontal_probability=0.5,
+            flip_vertical_probability=1e-6,
+            brightness_probability=0.5,
+        ),
     )
     np.testing.assert_array_equal(plain, coloured)
 
@@ -363,7 +449,9 @@ def test_the_same_key_gives_the_same_bits_wherever_the_example_lies():
     assert not np.array_equal(images, other)
     keys = jax.random.split(jax.random.key(0), 8)[::-1]
     images, labels = augment(regions, TURNED)
-    backwards = jax.jit(lambda keys, regions: augmentation.augment_examples(keys, regions, TURNED, CROP))
+    backwards = jax.jit(
+        lambda keys, regions: augmentation.augment_examples(keys, regions, TURNED, CROP)
+    )
     moved, moved_labels = backwards(keys, regions)
     np.testing.assert_array_equal(moved[::-1], images)
     np.testing.assert_array_equal(moved_labels[::-1], labels)
@@ -399,7 +487,13 @@ np.testing.assert_array_equal(one[1], eight[1])
 def test_eight_devices_give_what_one_gives():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run([sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -408,7 +502,11 @@ def test_a_switched_off_operation_is_not_compiled():
     key = jax.random.key(0)
 
     def operations(config):
-        return str(jax.make_jaxpr(lambda key, regions: augmentation.augment(key, regions, config, CROP))(key, regions)).count("=")
+        return str(
+            jax.make_jaxpr(lambda key, regions: augmentation.augment(key, regions, config, CROP))(
+                key, regions
+            )
+        ).count("=")
 
     least = operations(NOTHING)
     for name in PROBABILITIES:
@@ -417,8 +515,12 @@ def test_a_switched_off_operation_is_not_compiled():
 
 def test_a_region_holds_the_largest_window_at_every_place_in_the_cell():
     assert augmentation.region_px((144, 256), NOTHING) == (288, 512)
-    assert augmentation.region_px((144, 256), only(scale_probability=1.0, scale_range=(0.75, 1.5))) == (336, 598)
-    assert augmentation.region_px((144, 256), only(scale_probability=1.0, scale_range=(1.5, 2.0))) == (288, 512)
+    assert augmentation.region_px(
+        (144, 256), only(scale_probability=1.0, scale_range=(0.75, 1.5))
+    ) == (336, 598)
+    assert augmentation.region_px(
+        (144, 256), only(scale_probability=1.0, scale_range=(1.5, 2.0))
+    ) == (288, 512)
     assert augmentation.region_px((144, 256), only(quarter_turn_probability=0.5)) == (400, 512)
 
     config = only(scale_probability=1.0, scale_range=(0.75, 0.75), quarter_turn_probability=0.5)
@@ -428,8 +530,12 @@ def test_a_region_holds_the_largest_window_at_every_place_in_the_cell():
     regions["cell_px"] = jnp.tile(jnp.int32([top, left, top + CROP[0], left + CROP[1]]), (400, 1))
     images, labels = augment(regions, config)
     assert (labels != IGNORED).all()
-    row, column = (place[:, 11:13, 19:21].mean((1, 2)) + 0.5 for place in source_of(images))  # the crop's centre
-    assert len(np.unique(np.floor(row + 0.01))) == CROP[0]  # not one place of the cell is clamped away
+    row, column = (
+        place[:, 11:13, 19:21].mean((1, 2)) + 0.5 for place in source_of(images)
+    )  # the crop's centre
+    assert (
+        len(np.unique(np.floor(row + 0.01))) == CROP[0]
+    )  # not one place of the cell is clamped away
     assert len(np.unique(np.floor(column + 0.01))) == CROP[1]
 
 
@@ -437,7 +543,9 @@ def test_normalize():
     images = np.random.default_rng(0).random((2, 3, 4, 3), np.float32)
     normalized = augmentation.normalize(images, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     assert normalized.dtype == jnp.float32
-    np.testing.assert_allclose(normalized, (images - [0.4, 0.5, 0.6]) / [0.2, 0.25, 0.3], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        normalized, (images - [0.4, 0.5, 0.6]) / [0.2, 0.25, 0.3], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

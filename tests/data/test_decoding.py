@@ -66,11 +66,15 @@ def test_a_palette_image_with_transparency(tmp_path):
     picture = Image.fromarray(label_map(3)).convert("P")
     picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     picture.save(tmp_path / "image.png", transparency=bytes([0, 128, 255]))
-    assert np.array_equal(read_image(tmp_path / "image.png"), np.array([(10, 20, 30), (40, 50, 60), (70, 80, 90)])[label_map(3)])
+    assert np.array_equal(
+        read_image(tmp_path / "image.png"),
+        np.array([(10, 20, 30), (40, 50, 60), (70, 80, 90)])[label_map(3)],
+    )
 
 
 @pytest.mark.parametrize(
-    ("array", "said"), [(np.ones((4, 4), np.float32), "floating"), (np.full((4, 4), 70000, np.int32), "16 bits")]
+    ("array", "said"),
+    [(np.ones((4, 4), np.float32), "floating"), (np.full((4, 4), 70000, np.int32), "16 bits")],
 )
 def test_images_of_other_numbers_are_refused(array, said, tmp_path):
     with pytest.raises(InputError, match=said):
@@ -101,7 +105,9 @@ def test_unknown_colours_of_every_kind_of_mask(tmp_path, palette_description):
     indexed.putpalette([255, 0, 0, 1, 2, 3])
     indexed.save(tmp_path / "indexed.png")
     assert read_mask(tmp_path / "indexed.png", palette_description)[1] == {"#010203": 48}
-    assert read_mask(save(label_map(2), tmp_path / "grey.png"), palette_description)[1] == {"#010101": 48}
+    assert read_mask(save(label_map(2), tmp_path / "grey.png"), palette_description)[1] == {
+        "#010101": 48
+    }
     labels, unknown = read_mask(save(label_map(2) > 0, tmp_path / "bits.png"), palette_description)
     assert unknown == {"#FFFFFF": 48}
     assert (labels == IGNORED).all()
@@ -134,10 +140,14 @@ def test_index_masks(tmp_path, index_description):
 
 
 def test_index_masks_of_other_numbers(tmp_path, index_description):
-    labels, unknown = read_mask(save(label_map(2).astype(np.uint16) * 40000, tmp_path / "deep.png"), index_description)
+    labels, unknown = read_mask(
+        save(label_map(2).astype(np.uint16) * 40000, tmp_path / "deep.png"), index_description
+    )
     assert set(np.unique(labels)) == {0, 2}
     assert read_mask(save(label_map(2) > 0, tmp_path / "bits.png"), index_description)[0].max() == 1
-    _, unknown = read_mask(save(np.array([[-1, 70000, 65536, 0]], np.int32), tmp_path / "far.tif"), index_description)
+    _, unknown = read_mask(
+        save(np.array([[-1, 70000, 65536, 0]], np.int32), tmp_path / "far.tif"), index_description
+    )
     assert unknown == {"-1": 1, "70000": 1, "65536": 1}
     with pytest.raises(InputError, match="holds colours or fractions"):
         read_mask(save(photograph(), tmp_path / "rgb.png"), index_description)
@@ -149,7 +159,9 @@ def test_a_size_that_pillow_warns_of_is_no_problem(tmp_path):
     assert examine(path).width_px == 20_000
 
 
-def test_files_decoded_in_strips_are_the_same(tmp_path, monkeypatch, palette_description, index_description):
+def test_files_decoded_in_strips_are_the_same(
+    tmp_path, monkeypatch, palette_description, index_description
+):
     """Of every mode, in strips that don't divide the height."""
     colors = np.array([(255, 0, 0), (0, 255, 0), (9, 9, 9), (0, 0, 0)], np.uint8)
     indexed = Image.fromarray(photograph()).convert("P")
@@ -162,12 +174,21 @@ def test_files_decoded_in_strips_are_the_same(tmp_path, monkeypatch, palette_des
     ]
     masks = [
         (save(colors[label_map(4)], tmp_path / "palette.png"), palette_description),
-        (save(np.array([0, 1, 3, 9], np.uint8)[label_map(4)], tmp_path / "index.png"), index_description),
-        (save(np.array([0, 1, 3, 40001], np.uint16)[label_map(4)], tmp_path / "deep_index.png"), index_description),
+        (
+            save(np.array([0, 1, 3, 9], np.uint8)[label_map(4)], tmp_path / "index.png"),
+            index_description,
+        ),
+        (
+            save(np.array([0, 1, 3, 40001], np.uint16)[label_map(4)], tmp_path / "deep_index.png"),
+            index_description,
+        ),
     ]
     whole = [read_image(path) for path in images], [read_mask(*mask) for mask in masks]
     monkeypatch.setattr(decoding, "_STRIP_PX", 3 * WIDTH_PX)
-    assert all(np.array_equal(read_image(path), expected) for path, expected in zip(images, whole[0], strict=True))
+    assert all(
+        np.array_equal(read_image(path), expected)
+        for path, expected in zip(images, whole[0], strict=True)
+    )
     for mask, (labels, unknown) in zip(masks, whole[1], strict=True):
         again = read_mask(*mask)
         assert np.array_equal(again[0], labels)

@@ -44,7 +44,9 @@ def test_fingers(tmp_path):
 
 
 def test_labels_in_names_without_folders(tmp_path):
-    write_folder(tmp_path, {f"{'cat' if i % 2 else 'dog'}.{i}.png": picture(i, (4, 6, 3)) for i in range(20)})
+    write_folder(
+        tmp_path, {f"{'cat' if i % 2 else 'dog'}.{i}.png": picture(i, (4, 6, 3)) for i in range(20)}
+    )
     opened = open_set(tmp_path, label_pattern=r"^(cat|dog)\.")
     assert opened.classes == ("cat", "dog")
     assert sizes(opened) == {"train": 14, "validation": 2, "test": 4}
@@ -61,28 +63,40 @@ def test_a_folder_a_class(tmp_path):
 @pytest.mark.parametrize("validation", ["validation", "val", "Valid"])
 def test_published_splits(tmp_path, validation):
     for split, count in (("Train", 6), (validation, 3), ("test", 2)):
-        write_folder(tmp_path, {f"{split}/{name}/{i}.png": IMAGE for name in "ab" for i in range(count)})
+        write_folder(
+            tmp_path, {f"{split}/{name}/{i}.png": IMAGE for name in "ab" for i in range(count)}
+        )
     assert sizes(open_set(tmp_path)) == {"train": 12, "validation": 6, "test": 4}
 
 
 def test_train_may_be_a_class(tmp_path):
-    write_folder(tmp_path, {f"{name}/{i}.png": IMAGE for name in ("train", "plane", "ship") for i in range(4)})
+    write_folder(
+        tmp_path,
+        {f"{name}/{i}.png": IMAGE for name in ("train", "plane", "ship") for i in range(4)},
+    )
     assert open_set(tmp_path).classes == ("plane", "ship", "train")
 
 
 def test_names_are_compared_as_they_read(tmp_path):
     decomposed, composed = (unicodedata.normalize(form, "niño") for form in ("NFD", "NFC"))
     assert decomposed != composed
-    files = {f"train/{decomposed}/{i}.png": IMAGE for i in range(3)} | {f"train/ave/{i}.png": IMAGE for i in range(3)}
+    files = {f"train/{decomposed}/{i}.png": IMAGE for i in range(3)} | {
+        f"train/ave/{i}.png": IMAGE for i in range(3)
+    }
     write_folder(tmp_path / "one", files | {f"test/{composed}/0.png": IMAGE})
     one = open_set(tmp_path / "one")
     assert one.classes == ("ave", composed)
     assert one.splits["test"][0][1] == 1
     write_folder(
-        tmp_path / "two", {name.replace(decomposed, composed): IMAGE for name in files} | {f"test/{decomposed}/0.png": IMAGE}
+        tmp_path / "two",
+        {name.replace(decomposed, composed): IMAGE for name in files}
+        | {f"test/{decomposed}/0.png": IMAGE},
     )
     assert open_set(tmp_path / "two").fingerprint == one.fingerprint
-    labelled = write_folder(tmp_path / "three", {f"{i} {name}.png": IMAGE for name in ("ave", decomposed) for i in range(4)})
+    labelled = write_folder(
+        tmp_path / "three",
+        {f"{i} {name}.png": IMAGE for name in ("ave", decomposed) for i in range(4)},
+    )
     assert open_set(labelled, label_pattern=f"(ave|{composed})").classes == ("ave", composed)
 
 
@@ -129,11 +143,16 @@ def test_an_empty_class(tmp_path):
 def test_a_class_of_test_that_train_has_not(tmp_path):
     write_folder(tmp_path, {f"train/{name}/{i}.png": IMAGE for name in "ab" for i in range(3)})
     write_folder(tmp_path, {"test/c/0.png": IMAGE})
-    assert f"{tmp_path / 'test'} has the class c, which {tmp_path / 'train'} has not" in refusal(tmp_path)
+    assert f"{tmp_path / 'test'} has the class c, which {tmp_path / 'train'} has not" in refusal(
+        tmp_path
+    )
 
 
 def test_two_folders_of_one_split(tmp_path):
-    write_folder(tmp_path, {f"{split}/{name}/0.png": IMAGE for split in ("train", "val", "valid") for name in "ab"})
+    write_folder(
+        tmp_path,
+        {f"{split}/{name}/0.png": IMAGE for split in ("train", "val", "valid") for name in "ab"},
+    )
     assert "are both folders of validation" in refusal(tmp_path)
 
 
@@ -142,16 +161,24 @@ def test_patterns(tmp_path):
     assert "no regular expression" in refusal(tmp_path, label_pattern="_(")
     assert "has no group" in refusal(tmp_path, label_pattern=r"_\d[LR]")
     write_folder(tmp_path, {"train/odd.png": picture(0, (16, 16))})
-    assert f"{tmp_path / 'train' / 'odd.png'} has no label in its name" in refusal(tmp_path, label_pattern=r"_(\d)[LR]")
+    assert f"{tmp_path / 'train' / 'odd.png'} has no label in its name" in refusal(
+        tmp_path, label_pattern=r"_(\d)[LR]"
+    )
 
 
 def test_unreadable_images_are_named(tmp_path):
-    write_folder(tmp_path, {f"train/{name}/{i}.png": picture(i, (40, 60, 3)) for name in "ab" for i in range(3)})
+    write_folder(
+        tmp_path,
+        {f"train/{name}/{i}.png": picture(i, (40, 60, 3)) for name in "ab" for i in range(3)},
+    )
     path = tmp_path / "train" / "a" / "1.png"
     whole = encoded(picture(1, (40, 60, 3)))
     path.write_bytes(whole[: len(whole) // 2])  # its header is whole
     train = open_set(tmp_path, validation_share=0.0).splits["train"]
-    with pytest.raises(InputError, match=r"train/a/1\.png can't be decoded, being damaged or no image: replace or remove it\."):
+    with pytest.raises(
+        InputError,
+        match=r"train/a/1\.png can't be decoded, being damaged or no image: replace or remove it\.",
+    ):
         train.arrays()
     path.write_text("no image")
     assert f"{path} is no JPEG" in refusal(tmp_path)

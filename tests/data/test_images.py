@@ -1,4 +1,5 @@
-"""Splits, sizes, channels and memory of labelled images; batches made of them. On folders, which need nothing installed."""
+"""Splits, sizes, channels and memory of labelled images; batches made of them. On folders, which
+need nothing installed."""
 
 import threading
 
@@ -44,14 +45,21 @@ def test_splits_share_no_image_and_cover_the_set(two_classes):
 
 
 def test_the_split_seed_alone_chooses_what_is_held_out(two_classes):
-    held = [numbers(open_set(two_classes, split_seed=seed).splits["validation"]) for seed in (0, 0, 1)]
+    held = [
+        numbers(open_set(two_classes, split_seed=seed).splits["validation"]) for seed in (0, 0, 1)
+    ]
     assert held[0] == held[1] != held[2]
     fewer = open_set(two_classes, train_examples=30)
     least = open_set(two_classes, train_examples=10)
     assert numbers(fewer.splits["validation"]) == held[0]
     assert len(fewer.splits["train"]) == 30
-    assert numbers(least.splits["train"]) < numbers(fewer.splits["train"]) < set(range(100)) - held[0]
-    other = [numbers(open_set(two_classes, split_seed=seed, train_examples=30).splits["train"]) for seed in (0, 1)]
+    assert (
+        numbers(least.splits["train"]) < numbers(fewer.splits["train"]) < set(range(100)) - held[0]
+    )
+    other = [
+        numbers(open_set(two_classes, split_seed=seed, train_examples=30).splits["train"])
+        for seed in (0, 1)
+    ]
     assert other[0] != other[1]
 
 
@@ -83,7 +91,11 @@ def test_what_an_element_is(two_classes):
     with pytest.raises(IndexError):
         train[90]
     all_images, all_labels = train.arrays()
-    assert (all_images.shape, all_images.dtype, all_labels.dtype) == ((90, 4, 6, 3), np.uint8, np.int32)
+    assert (all_images.shape, all_images.dtype, all_labels.dtype) == (
+        (90, 4, 6, 3),
+        np.uint8,
+        np.int32,
+    )
     np.testing.assert_array_equal(all_labels, train.labels)
     np.testing.assert_array_equal(all_images, np.stack([image for image, _ in train]))
     some, some_labels = train.arrays([7, 3, 7])
@@ -134,7 +146,9 @@ def test_the_budget_is_shared_among_splits(two_classes):
     for budget, kept in ((0.0, [0, 0, 0]), (half, [45, 5, 5]), (1.0, [90, 10, 10])):
         splits = open_set(two_classes, memory_budget_gib=budget).splits
         assert [len(images._kept) for images in splits.values()] == kept
-    halved, whole = (open_set(two_classes, memory_budget_gib=budget).splits["train"] for budget in (half, 1.0))
+    halved, whole = (
+        open_set(two_classes, memory_budget_gib=budget).splits["train"] for budget in (half, 1.0)
+    )
     for _ in range(2):
         np.testing.assert_array_equal(halved.arrays()[0], whole.arrays()[0])
 
@@ -160,10 +174,21 @@ def test_threads_read_the_same():
 def test_batches_hold_each_image_once_an_epoch(two_classes):
     train = open_set(two_classes).splits["train"]
     batches = training_batches(ImageSource(train), seed=0, batch_size=30)
-    epoch = [batch for _, batch in zip(range(3), read_ahead(batches, 0, lambda batch: batch, 2), strict=False)]
+    epoch = [
+        batch
+        for _, batch in zip(range(3), read_ahead(batches, 0, lambda batch: batch, 2), strict=False)
+    ]
     assert epoch[0]["image"].shape == (30, 4, 6, 3)
-    assert (epoch[0]["image"].dtype, epoch[0]["label"].dtype, epoch[0]["label"].shape) == (np.uint8, np.int32, (30,))
-    seen = {(image.tobytes(), int(label)) for batch in epoch for image, label in zip(batch["image"], batch["label"], strict=True)}
+    assert (epoch[0]["image"].dtype, epoch[0]["label"].dtype, epoch[0]["label"].shape) == (
+        np.uint8,
+        np.int32,
+        (30,),
+    )
+    seen = {
+        (image.tobytes(), int(label))
+        for batch in epoch
+        for image, label in zip(batch["image"], batch["label"], strict=True)
+    }
     assert seen == {(image.tobytes(), label) for image, label in train}
 
 
@@ -188,19 +213,26 @@ def test_an_odd_size_that_no_header_told_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(image_folders, "HEADERS_READ", 2)
     files = {f"train/{'ab'[i // 3]}/{i}.png": picture(i, (4, 6, 3)) for i in range(6)}
     write_folder(tmp_path, {**files, "train/a/2.png": picture(2, (5, 6, 3))})
-    with pytest.raises(InputError, match=r"train/a/2\.png is 5 x 6 px where others are 4 x 6 px: .* data\.image_px"):
+    with pytest.raises(
+        InputError, match=r"train/a/2\.png is 5 x 6 px where others are 4 x 6 px: .* data\.image_px"
+    ):
         open_set(tmp_path, validation_share=0.0).splits["train"].arrays()
 
 
 def resized(tmp_path, array, **options):
     """An image as it comes out of a set."""
-    write_folder(tmp_path, {f"train/{name}/0.png": array for name in "ab"} | {"test/a/0.png": array})
+    write_folder(
+        tmp_path, {f"train/{name}/0.png": array for name in "ab"} | {"test/a/0.png": array}
+    )
     return open_set(tmp_path, validation_share=0.0, **options).splits["test"][0][0]
 
 
 def test_resizing_by_whole_numbers_keeps_areas_apart(tmp_path):
-    # Blocks of 8x8 px, each of one colour: in the middle of a new pixel's area nothing of its neighbours is left but a little.
-    blocks = np.kron(picture(0, (6, 6, 1)).squeeze() // 2, np.ones((64, 64), np.uint8))[..., None].repeat(3, -1)
+    # Blocks of 8x8 px, each of one colour: in the middle of a new pixel's area nothing of its
+    # neighbours is left but a little.
+    blocks = np.kron(picture(0, (6, 6, 1)).squeeze() // 2, np.ones((64, 64), np.uint8))[
+        ..., None
+    ].repeat(3, -1)
     small = resized(tmp_path, blocks, image_px=(48, 48))
     np.testing.assert_array_equal(small[4::8, 4::8], blocks[32::64, 32::64])
 
@@ -209,7 +241,9 @@ def test_resizing_averages_what_it_leaves_out(tmp_path):
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     small = resized(tmp_path, stripes, image_px=(8, 8))
-    assert np.abs(small.astype(int) - 127.5).max() < 10  # taking every eighth pixel would give 0 or 255
+    assert (
+        np.abs(small.astype(int) - 127.5).max() < 10
+    )  # taking every eighth pixel would give 0 or 255
 
 
 @pytest.mark.parametrize(
@@ -223,7 +257,9 @@ def test_resizing_averages_what_it_leaves_out(tmp_path):
 )
 def test_the_crop_is_central(tmp_path, size, image_px, crop_share, window):
     rows, columns = np.mgrid[: size[0], : size[1]]
-    array = np.stack([4 * rows, 4 * columns, 0 * rows], -1).astype(np.uint8)  # red tells the row, green the column
+    array = np.stack([4 * rows, 4 * columns, 0 * rows], -1).astype(
+        np.uint8
+    )  # red tells the row, green the column
     result = resized(tmp_path, array, image_px=image_px, crop_share=crop_share)
     assert result.shape == (*image_px, 3)
     top, left, height, width = window
@@ -233,15 +269,20 @@ def test_the_crop_is_central(tmp_path, size, image_px, crop_share, window):
     ]
     inside = slice(1, -1)  # at a rim, interpolation has one neighbour less
     np.testing.assert_allclose(
-        result[inside, inside, 0], np.broadcast_to(4 * middles[0][inside, None], (image_px[0] - 2, image_px[1] - 2)), atol=1
+        result[inside, inside, 0],
+        np.broadcast_to(4 * middles[0][inside, None], (image_px[0] - 2, image_px[1] - 2)),
+        atol=1,
     )
     np.testing.assert_allclose(
-        result[inside, inside, 1], np.broadcast_to(4 * middles[1][inside], (image_px[0] - 2, image_px[1] - 2)), atol=1
+        result[inside, inside, 1],
+        np.broadcast_to(4 * middles[1][inside], (image_px[0] - 2, image_px[1] - 2)),
+        atol=1,
     )
 
 
 def test_the_usual_imagenet_evaluation(tmp_path):
-    """Against resizing the shorter side to 256 and cutting out 224, as published: the same but for rounding of the sides."""
+    """Against resizing the shorter side to 256 and cutting out 224, as published: the same but for
+    rounding of the sides."""
     smooth = np.kron(picture(3, (6, 10, 3)), np.ones((64, 50, 1))).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(smooth).resize((500, 384), Image.Resampling.BICUBIC))
     ours = resized(tmp_path, smooth, image_px=(224, 224), crop_share=0.875)
@@ -253,11 +294,17 @@ def test_the_usual_imagenet_evaluation(tmp_path):
 
 def test_permuted_images_hold_the_same_pixels_in_one_other_order(two_classes):
     plain, permuted = (open_set(two_classes, permuted=flag) for flag in (False, True))
-    before, after = (images.splits["train"].arrays()[0].reshape(90, 24, 3) for images in (plain, permuted))
-    order = [int(np.flatnonzero((before == after[:, [pixel]]).all(axis=(0, 2)))[0]) for pixel in range(24)]
+    before, after = (
+        images.splits["train"].arrays()[0].reshape(90, 24, 3) for images in (plain, permuted)
+    )
+    order = [
+        int(np.flatnonzero((before == after[:, [pixel]]).all(axis=(0, 2)))[0])
+        for pixel in range(24)
+    ]
     assert sorted(order) == list(range(24)) != order
     np.testing.assert_array_equal(
-        permuted.splits["test"].arrays()[0].reshape(10, 24, 3)[0], plain.splits["test"].arrays()[0].reshape(10, 24, 3)[0][order]
+        permuted.splits["test"].arrays()[0].reshape(10, 24, 3)[0],
+        plain.splits["test"].arrays()[0].reshape(10, 24, 3)[0][order],
     )
 
 
@@ -283,7 +330,10 @@ def test_kinds_of_files_as_colour_and_as_grey(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / "train" / folder).mkdir(parents=True)
         for name, (stored, _) in kinds.items():
-            stored.save(tmp_path / "train" / folder / name, **({"transparency": bytes(range(64))} if "transp" in name else {}))
+            stored.save(
+                tmp_path / "train" / folder / name,
+                **({"transparency": bytes(range(64))} if "transp" in name else {}),
+            )
     opened = open_set(tmp_path, validation_share=0.0)
     assert opened.channels == 3
     train = opened.splits["train"]
@@ -291,7 +341,10 @@ def test_kinds_of_files_as_colour_and_as_grey(tmp_path):
         expected = kinds[train.name(index).split("/")[-1]][1]
         expected = expected if expected.ndim == 3 else expected[..., None].repeat(3, -1)
         np.testing.assert_array_equal(train[index][0], expected, err_msg=train.name(index))
-    only_grey = write_folder(tmp_path / "grey", {f"train/{c}/{i}.png": picture(i, (4, 6)) for c in "ab" for i in range(3)})
+    only_grey = write_folder(
+        tmp_path / "grey",
+        {f"train/{c}/{i}.png": picture(i, (4, 6)) for c in "ab" for i in range(3)},
+    )
     assert open_set(only_grey).channels == 1
     np.testing.assert_array_equal(images_module._with_channels(Image.fromarray(color), 1), luma)
     red_green_blue = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
@@ -303,7 +356,9 @@ def test_cmyk(tmp_path):
     color = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
-        Image.fromarray(color).convert("CMYK").save(tmp_path / "train" / name / "0.jpg", quality=100)
+        Image.fromarray(color).convert("CMYK").save(
+            tmp_path / "train" / name / "0.jpg", quality=100
+        )
     train = open_set(tmp_path, validation_share=0.0).splits["train"]
     np.testing.assert_allclose(train.arrays()[0].mean(axis=(0, 1, 2)), (200, 100, 50), atol=3)
 
@@ -322,10 +377,16 @@ def test_exif_orientation_turns_images_upright(tmp_path, suffix):
 
 
 def test_numbers_that_are_no_picture_are_refused(tmp_path):
-    for name, array in (("float", np.zeros((4, 6), np.float32)), ("deep", np.full((4, 6), 70000, np.int32))):
+    for name, array in (
+        ("float", np.zeros((4, 6), np.float32)),
+        ("deep", np.full((4, 6), 70000, np.int32)),
+    ):
         files = {f"train/{label}/{i}.tiff": array for label in "ab" for i in range(2)}
         train = open_set(write_folder(tmp_path / name, files), validation_share=0.0).splits["train"]
-        with pytest.raises(InputError, match=r"train/[ab]/0\.tiff (holds floating|has numbers beyond 16 bits).*: save it with"):
+        with pytest.raises(
+            InputError,
+            match=r"train/[ab]/0\.tiff (holds floating|has numbers beyond 16 bits).*: save it with",
+        ):
             train[0]
 
 
@@ -337,7 +398,9 @@ def test_fingerprint_follows_content_splits_and_delivery(two_classes, tmp_path):
         return open_set(two_classes, **options).fingerprint
 
     plain = fingerprint()
-    assert fingerprint() == fingerprint(memory_budget_gib=0.0, crop_share=0.5) == plain  # without resizing there is no crop
+    assert (
+        fingerprint() == fingerprint(memory_budget_gib=0.0, crop_share=0.5) == plain
+    )  # without resizing there is no crop
     changed = [
         fingerprint(split_seed=1),
         fingerprint(validation_share=0.2),
@@ -346,7 +409,10 @@ def test_fingerprint_follows_content_splits_and_delivery(two_classes, tmp_path):
         fingerprint(image_px=(4, 4)),
         fingerprint(image_px=(4, 4), crop_share=0.5),
     ]
-    files = {path.relative_to(two_classes): np.asarray(Image.open(path)) for path in two_classes.rglob("*.png")}
+    files = {
+        path.relative_to(two_classes): np.asarray(Image.open(path))
+        for path in two_classes.rglob("*.png")
+    }
     assert open_set(write_folder(tmp_path / "copy", files)).fingerprint == plain
     first = min(files)
     another = {**files, first: 255 - files[first]}

@@ -1,4 +1,5 @@
-"""From scenes to batches: every cell once, the same order however it is read, nothing lost between threads and processes."""
+"""From scenes to batches: every cell once, the same order however it is read, nothing lost between
+threads and processes."""
 
 import itertools
 import threading
@@ -24,15 +25,21 @@ from cnn_jax.data.pipeline import (
 )
 from cnn_jax.data.scenes import IGNORED, Scene
 from cnn_jax.errors import InputError
-from cnn_jax.segmentation import Segmentation
+from cnn_jax.tasks.segmentation import Segmentation
 from experiments import aerial_unet
 
 
 def make_scenes(sizes, budget_bytes=1e9, seed=0):
     """Random scenes of these sizes, and what they hold."""
     rng = np.random.default_rng(seed)
-    held = [(rng.integers(0, 256, (*s, 3), np.uint8), rng.integers(0, 5, s).astype(np.uint8)) for s in sizes]
-    scenes = [Scene(str(i), *mask.shape, lambda pair=(image, mask): pair) for i, (image, mask) in enumerate(held)]
+    held = [
+        (rng.integers(0, 256, (*s, 3), np.uint8), rng.integers(0, 5, s).astype(np.uint8))
+        for s in sizes
+    ]
+    scenes = [
+        Scene(str(i), *mask.shape, lambda pair=(image, mask): pair)
+        for i, (image, mask) in enumerate(held)
+    ]
     return DecodedScenes(scenes, budget_bytes), held
 
 
@@ -67,8 +74,12 @@ def test_regions_are_slices_of_their_scenes_with_the_cell_as_near_the_middle_as_
         assert region["words"].dtype == np.uint32
         np.testing.assert_array_equal(region["image"], image[y : y + 15, x : x + 14])
         np.testing.assert_array_equal(region["mask"], mask[y : y + 15, x : x + 14])
-        # The margins on both sides of the cell differ by one at most, unless the region lies at the scene's edge.
-        for start, length, low, high, scene in ((y, 15, top, bottom, mask.shape[0]), (x, 14, left, right, mask.shape[1])):
+        # The margins on both sides of the cell differ by one at most, unless the region lies at the
+        # scene's edge.
+        for start, length, low, high, scene in (
+            (y, 15, top, bottom, mask.shape[0]),
+            (x, 14, left, right, mask.shape[1]),
+        ):
             assert abs((low - start) - (start + length - high)) <= 1 or start in (0, scene - length)
             assert start <= low < high <= start + length
     for counts in covered:
@@ -87,8 +98,12 @@ def test_a_scene_smaller_than_a_region_is_padded_and_the_padding_ignored():
         assert (mask[: extent[0], : extent[1]] != IGNORED).all()
         assert (mask[extent[0] :] == IGNORED).all()
         assert (mask[:, extent[1] :] == IGNORED).all()
-        np.testing.assert_array_equal(image[extent[0] :], np.repeat(image[extent[0] - 1 : extent[0]], down, 0))
-        np.testing.assert_array_equal(image[:, extent[1] :], np.repeat(image[:, extent[1] - 1 : extent[1]], right, 1))
+        np.testing.assert_array_equal(
+            image[extent[0] :], np.repeat(image[extent[0] - 1 : extent[0]], down, 0)
+        )
+        np.testing.assert_array_equal(
+            image[:, extent[1] :], np.repeat(image[:, extent[1] - 1 : extent[1]], right, 1)
+        )
     y = 30 - 12
     np.testing.assert_array_equal(image_and_mask(padded[0]["words"])[0][:5], held[0][0][:, y:])
     np.testing.assert_array_equal(image_and_mask(padded[1]["words"])[1][:, :7], held[1][1][y:])
@@ -99,12 +114,17 @@ def test_a_batch_of_regions_is_its_elements_stacked():
     source = RegionSource(scenes, (8, 10), (15, 14))
     numbers = [3, 12, 0, 3]
     expected = stacked([source[number] for number in numbers])
-    same_batch(source.batch(numbers), {name: expected[name] for name in ("words", "cell_px", "extent_px")})
+    same_batch(
+        source.batch(numbers), {name: expected[name] for name in ("words", "cell_px", "extent_px")}
+    )
     assert source.batch(numbers)["words"].ctypes.data % 64 == 0  # else a CPU device copies it
 
 
 def test_cut_inside_a_scene_is_a_slice():
-    image, mask = np.arange(90, dtype=np.uint8).reshape(5, 6, 3), np.arange(30, dtype=np.uint8).reshape(5, 6)
+    image, mask = (
+        np.arange(90, dtype=np.uint8).reshape(5, 6, 3),
+        np.arange(30, dtype=np.uint8).reshape(5, 6),
+    )
     part = cut(image, mask, 1, 2, (3, 4))
     np.testing.assert_array_equal(part["image"], image[1:4, 2:6])
     np.testing.assert_array_equal(part["mask"], mask[1:4, 2:6])
@@ -140,7 +160,11 @@ def test_every_epoch_holds_every_example_once_in_another_order():
 
 WINDOWS = {
     "as in training": {},
-    "turned by any angle": {"rotation_probability": 1.0, "rotation_degrees": 180.0, "quarter_turn_probability": 0.0},
+    "turned by any angle": {
+        "rotation_probability": 1.0,
+        "rotation_degrees": 180.0,
+        "quarter_turn_probability": 0.0,
+    },
     "turned a little": {"rotation_probability": 0.5, "scale_probability": 0.0},
     "smaller than life": {"scale_range": (0.3, 0.5)},
     "larger than life": {"scale_range": (1.0, 3.0), "quarter_turn_probability": 0.0},
@@ -160,13 +184,19 @@ def test_a_crop_is_the_same_of_its_window_as_of_its_region(monkeypatch, quick_co
     def full_of_something(shape, dtype):
         return np.full(shape, 0xA5A5A5A5, dtype)
 
-    monkeypatch.setattr(pipeline, "aligned", full_of_something)  # what isn't written must not be seen
+    monkeypatch.setattr(
+        pipeline, "aligned", full_of_something
+    )  # what isn't written must not be seen
     crops = jax.jit(
-        lambda batch: augmentation.augment_examples(augmentation.example_keys(seed, batch["position"]), batch, config, crop_px)
+        lambda batch: augmentation.augment_examples(
+            augmentation.example_keys(seed, batch["position"]), batch, config, crop_px
+        )
     )
     read = 0
     for n in (0, 1, 2, 3, 10**6):
-        theirs, ours = (training_batches(source, seed=1, batch_size=16)[n] for source in (whole, seen))
+        theirs, ours = (
+            training_batches(source, seed=1, batch_size=16)[n] for source in (whole, seen)
+        )
         for one, other in zip(crops(ours), crops(theirs), strict=True):
             np.testing.assert_array_equal(one, other)
         read += np.sum(ours["words"] != 0xA5A5A5A5) / np.prod(theirs["words"].shape) / 5
@@ -176,7 +206,11 @@ def test_a_crop_is_the_same_of_its_window_as_of_its_region(monkeypatch, quick_co
 
 def test_without_a_cpu_device_regions_are_read_whole(monkeypatch):
     config = aerial_unet.smoke()
-    config.data.scene_counts, config.data.scene_px, config.data.crop_px = (2, 1, 1), (64, 96), (32, 48)
+    config.data.scene_counts, config.data.scene_px, config.data.crop_px = (
+        (2, 1, 1),
+        (64, 96),
+        (32, 48),
+    )
     config.model.base_width, config.model.depth = 4, 1
     with_one, without = (Segmentation(config, Segmentation.open(config)) for _ in range(2))
 
@@ -198,7 +232,9 @@ def test_the_order_is_grains(length, seed):
     number_at = shuffled(length, seed)
     for start in (0, 3 * length - 2, 10**9):
         positions = range(max(start, 0), start + 40)
-        assert [number_at(position) for position in positions] == [grains[position] for position in positions]
+        assert [number_at(position) for position in positions] == [
+            grains[position] for position in positions
+        ]
 
 
 def test_every_cell_is_visited_once_an_epoch():
@@ -214,7 +250,9 @@ def test_every_cell_is_visited_once_an_epoch():
 
 
 def test_the_same_seed_gives_the_same_order_and_another_seed_another():
-    one, same, other = (numbers(training_batches(Numbers(), seed=seed, batch_size=4), 20) for seed in (5, 5, 6))
+    one, same, other = (
+        numbers(training_batches(Numbers(), seed=seed, batch_size=4), 20) for seed in (5, 5, 6)
+    )
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
@@ -246,11 +284,16 @@ def test_starting_at_batch_n_gives_batch_n(n):
 def test_processes_share_the_batches_of_one_process(processes):
     whole = training_batches(Numbers(), seed=1, batch_size=6)
     size = 6 // processes
-    parts = [training_batches(Numbers(), seed=1, batch_size=6, share=slice(i * size, (i + 1) * size)) for i in range(processes)]
+    parts = [
+        training_batches(Numbers(), seed=1, batch_size=6, share=slice(i * size, (i + 1) * size))
+        for i in range(processes)
+    ]
     for n in range(8):
         shares = [part[n] for part in parts]
         assert all(len(share["number"]) == 6 // processes for share in shares)
-        same_batch({key: np.concatenate([share[key] for share in shares]) for key in shares[0]}, whole[n])
+        same_batch(
+            {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}, whole[n]
+        )
 
 
 # ---- reading ahead
@@ -260,7 +303,9 @@ def test_processes_share_the_batches_of_one_process(processes):
 @pytest.mark.parametrize("start", [0, 5])
 def test_reading_ahead_from_n_gives_batch_n_whatever_is_prefetched(start, prefetch_batches):
     batches = training_batches(Numbers(), seed=2, batch_size=4)
-    ahead = read_ahead(batches, start, lambda batch: {**batch, "placed": np.True_}, prefetch_batches)
+    ahead = read_ahead(
+        batches, start, lambda batch: {**batch, "placed": np.True_}, prefetch_batches
+    )
     for n, batch in enumerate(itertools.islice(ahead, 6), start=start):
         assert batch.pop("placed")
         same_batch(batch, batches[n])
@@ -281,7 +326,9 @@ class Broken(Numbers):
 
 def test_an_input_error_of_a_thread_reaches_the_user_of_the_batches_as_it_was():
     with pytest.raises(InputError) as caught:
-        for _ in itertools.islice(read_ahead(training_batches(Broken(), seed=0, batch_size=4), 0, dict, 2), 5):
+        for _ in itertools.islice(
+            read_ahead(training_batches(Broken(), seed=0, batch_size=4), 0, dict, 2), 5
+        ):
             pass
     assert type(caught.value) is InputError
     assert str(caught.value) == "tile 3 can't be decoded; fetch it again."
@@ -371,7 +418,8 @@ def test_the_largest_size_is_taken_along_each_axis():
 
 
 def test_many_threads_read_each_scene_once():
-    """All threads start at the same scene, and each read waits long enough for the others to come."""
+    """All threads start at the same scene, and each read waits long enough for the others to
+    come."""
     threads_count = 16
     pause = threading.Event()
     counting = Counting(6, wait=lambda: pause.wait(0.02))
@@ -403,7 +451,9 @@ def test_threads_together_keep_to_the_budget():
         thread.start()
     for thread in threads:
         thread.join()
-    for index in range(8):  # whichever two beyond the budget were read last, now they are the last two
+    for index in range(
+        8
+    ):  # whichever two beyond the budget were read last, now they are the last two
         scenes[index]
     before = list(counting.reads)
     for index in range(8):
@@ -439,7 +489,9 @@ def test_a_source_of_whole_batches_gives_the_same_batches():
         def batch(self, numbers, positions):
             return {"value": np.array(numbers, np.float32)}
 
-    single, whole = (training_batches(source, seed=3, batch_size=4) for source in (Numbers(), Whole()))
+    single, whole = (
+        training_batches(source, seed=3, batch_size=4) for source in (Numbers(), Whole())
+    )
     for number in (0, 1, 7):
         assert single[number].keys() == whole[number].keys() == {"value", "position"}
         for key in ("value", "position"):

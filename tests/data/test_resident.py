@@ -1,4 +1,5 @@
-"""Sets on the devices: the same examples, the same crops and the same run, bit for bit, as read from the host."""
+"""Sets on the devices: the same examples, the same crops and the same run, bit for bit, as read
+from the host."""
 
 import signal
 
@@ -13,8 +14,8 @@ from cnn_jax.data.images import ImageSource, LabelledImages
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource, training_batches
 from cnn_jax.data.scenes import Scene
 from cnn_jax.errors import InputError
-from cnn_jax.reporting.records import Record
-from tests.commands import STEPS, TINY, assert_refused, assert_same_run, saved_steps, when
+from cnn_jax.records.run_directory import Record
+from tests.running import STEPS, TINY, assert_refused, assert_same_run, saved_steps, when
 
 
 def region_source():
@@ -30,7 +31,9 @@ def region_source():
 
 def test_crops_are_those_of_regions_read_from_the_host(quick_compilation):
     source = region_source()
-    config = AugmentationConfig(brightness_probability=0.0, contrast_probability=0.0, saturation_probability=0.0)
+    config = AugmentationConfig(
+        brightness_probability=0.0, contrast_probability=0.0, saturation_probability=0.0
+    )
     ours = training_batches(resident.Numbers(len(source)), seed=4, batch_size=8)
     theirs = training_batches(source, seed=4, batch_size=8)
     augment = jax.jit(lambda keys, regions: augment_examples(keys, regions, config, (16, 24)))
@@ -42,7 +45,9 @@ def test_crops_are_those_of_regions_read_from_the_host(quick_compilation):
         seen |= set(source.scene[ours[n]["number"]].tolist())
         keys = jax.random.split(jax.random.key(n), 8)
         expected = augment(keys, theirs[n])
-        for one, other in zip(augment(keys, resident.regions({**ours[n], **held})), expected, strict=True):
+        for one, other in zip(
+            augment(keys, resident.regions({**ours[n], **held})), expected, strict=True
+        ):
             np.testing.assert_array_equal(one, other)
     assert seen == {0, 1, 2}
 
@@ -55,7 +60,9 @@ class Bytes:
 
 
 def labelled():
-    return LabelledImages(Bytes(), np.arange(50), lambda data: np.full((4, 3, 1), data[0], np.uint8), (4, 3, 1), 50)
+    return LabelledImages(
+        Bytes(), np.arange(50), lambda data: np.full((4, 3, 1), data[0], np.uint8), (4, 3, 1), 50
+    )
 
 
 def test_images_are_those_read_from_the_host():
@@ -72,7 +79,9 @@ def test_images_are_those_read_from_the_host():
 
 def test_what_does_not_fit_is_refused_with_its_size():
     resident.images(labelled(), 600 / 2**30)
-    with pytest.raises(InputError, match=r"data\.on_device .* 600 bytes, .* data\.memory_budget_gib="):
+    with pytest.raises(
+        InputError, match=r"data\.on_device .* 600 bytes, .* data\.memory_budget_gib="
+    ):
         resident.images(labelled(), 599 / 2**30)
     size = 4 * (40 * 61 + 30 * 33 + 64 * 50)
     resident.scenes(region_source(), size / 2**30)
@@ -89,11 +98,15 @@ def test_places_beyond_int32_are_refused(monkeypatch):
 def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host(
     tmp_path, optimized_command, monkeypatch, few_pictures
 ):
-    """Compiled as for users: where a crop's pixels come from is another program, and only then its arithmetic is the same bit for bit."""
+    """Compiled as for users: where a crop's pixels come from is another program, and only then its
+    arithmetic is the same bit for bit."""
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
         when(patch, Record, "log", 4, signal.SIGTERM)
-        assert optimized_command(*TINY, "--config.data.on_device=True", "--workdir", workdir).code == 143
+        assert (
+            optimized_command(*TINY, "--config.data.on_device=True", "--workdir", workdir).code
+            == 143
+        )
     assert 0 < saved_steps(workdir)[-1] < STEPS
     assert optimized_command(*TINY, "--workdir", workdir).code == 0
     assert optimized_command(*TINY, "--workdir", tmp_path / "host").code == 0
@@ -101,5 +114,11 @@ def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host
 
 
 def test_pmap_is_refused(tmp_path, command):
-    refused = command(*TINY, "--config.data.on_device=True", "--config.training.parallelism=pmap", "--workdir", tmp_path / "run")
+    refused = command(
+        *TINY,
+        "--config.data.on_device=True",
+        "--config.training.parallelism=pmap",
+        "--workdir",
+        tmp_path / "run",
+    )
     assert_refused(refused, "data.on_device", "training.parallelism='jit'")

@@ -34,7 +34,10 @@ def test_same_seed_same_bytes():
 
 
 def test_other_seed_other_scene():
-    (image, mask), (other_image, other_mask) = draw_scene((1, 2), 96, 160), draw_scene((1, 3), 96, 160)
+    (image, mask), (other_image, other_mask) = (
+        draw_scene((1, 2), 96, 160),
+        draw_scene((1, 3), 96, 160),
+    )
     assert (image != other_image).mean() > 0.9
     assert (mask != other_mask).mean() > 0.3
 
@@ -62,7 +65,11 @@ def test_impossible_counts_are_refused(counts):
 
 def test_the_set_has_the_scenes_asked_for():
     scenes = generate(DataConfig(scene_px=(48, 80), scene_counts=(3, 0, 2)))
-    assert {split: len(members) for split, members in scenes.splits.items()} == {"train": 3, "validation": 0, "test": 2}
+    assert {split: len(members) for split, members in scenes.splits.items()} == {
+        "train": 3,
+        "validation": 0,
+        "test": 2,
+    }
     assert len({scene.name for members in scenes.splits.values() for scene in members}) == 5
     for scene in scenes.splits["train"]:
         image, mask = scene.read()
@@ -93,7 +100,9 @@ def test_more_scenes_leave_the_first_ones_as_they_were():
     few = generate(DataConfig(scene_px=(40, 40), scene_counts=(1, 1, 1)))
     many = generate(DataConfig(scene_px=(40, 40), scene_counts=(5, 3, 2)))
     for split in few.splits:
-        np.testing.assert_array_equal(few.splits[split][0].read()[0], many.splits[split][0].read()[0])
+        np.testing.assert_array_equal(
+            few.splits[split][0].read()[0], many.splits[split][0].read()[0]
+        )
 
 
 def test_the_fingerprint_changes_with_whatever_changes_the_data(monkeypatch):
@@ -121,12 +130,15 @@ def test_the_probe_follows_a_changed_pixel(monkeypatch):
 
 def test_every_class_is_common_in_every_split(pictures):
     for split, members in pictures.items():
-        counts = np.bincount(np.concatenate([mask.ravel() for _, mask in members]), minlength=len(CLASSES))
+        counts = np.bincount(
+            np.concatenate([mask.ravel() for _, mask in members]), minlength=len(CLASSES)
+        )
         assert counts.min() / counts.sum() > 0.04, (split, counts)
 
 
 def test_colour_alone_does_not_solve_it(pictures):
-    """A pixel belongs to the class that is commonest in training at its colour, in bins of 16 levels: the best of its kind."""
+    """A pixel belongs to the class that is commonest in training at its colour, in bins of 16
+    levels: the best of its kind."""
 
     def cells(image):
         red, green, blue = np.moveaxis(image.astype(int) // 16, -1, 0)
@@ -143,7 +155,8 @@ def test_colour_alone_does_not_solve_it(pictures):
 
 
 def test_edges_of_roofs_lie_where_the_mask_says(pictures):
-    """The image changes more across the border of a building than one pixel inside or outside of it."""
+    """The image changes more across the border of a building than one pixel inside or outside of
+    it."""
     across, beside = [], []
     for image, mask in pictures["test"]:
         steps = np.abs(np.diff(image.astype(float).mean(-1), axis=1))

@@ -5,7 +5,12 @@ import pytest
 from scipy import ndimage
 
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.evaluation.boundaries import boundary, boundary_counts, boundary_iou, default_distance_px
+from cnn_jax.evaluation.boundaries import (
+    boundary,
+    boundary_counts,
+    boundary_iou,
+    default_distance_px,
+)
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +18,8 @@ def example():
     """Two masks [60, 70] of blobs of four classes, the first with ignored pixels."""
     rng = np.random.default_rng(0)
     truth, prediction = (
-        ndimage.gaussian_filter(rng.normal(size=(4, 60, 70)), (0, 4, 4)).argmax(0).astype(np.uint8) for _ in range(2)
+        ndimage.gaussian_filter(rng.normal(size=(4, 60, 70)), (0, 4, 4)).argmax(0).astype(np.uint8)
+        for _ in range(2)
     )
     prediction = np.where(rng.random(truth.shape) < 0.05, prediction, truth)
     truth[20:30, 10:40] = IGNORED
@@ -22,7 +28,8 @@ def example():
 
 
 def test_by_hand():
-    """A column of class 1 at the right of six of class 0: two columns of 0 and the one of 1 are within two pixels."""
+    """A column of class 1 at the right of six of class 0: two columns of 0 and the one of 1 are
+    within two pixels."""
     mask = np.zeros((3, 7), np.uint8)
     mask[:, 6] = 1
     np.testing.assert_array_equal(boundary(mask, 2), [[0, 0, 0, 0, 1, 1, 1]] * 3)
@@ -57,20 +64,24 @@ def test_is_the_distance_transform_of_each_class(example, distance_px):
         expected = np.zeros(mask.shape, bool)
         for k in range(4):
             others = (mask != k) & (mask != IGNORED)
-            expected |= (mask == k) & (ndimage.distance_transform_cdt(~others, "chessboard") <= distance_px)
+            expected |= (mask == k) & (
+                ndimage.distance_transform_cdt(~others, "chessboard") <= distance_px
+            )
         np.testing.assert_array_equal(boundary(mask, distance_px), expected)
 
 
 @pytest.mark.parametrize("distance_px", [1, 4])
 def test_counts_are_those_of_repeated_erosions(example, distance_px):
-    """Without ignored pixels, a class's boundary region is what 3 x 3 erosions take away, as in the paper."""
+    """Without ignored pixels, a class's boundary region is what 3 x 3 erosions take away, as in the
+    paper."""
     truth, prediction = (np.where(mask == IGNORED, 0, mask).astype(np.uint8) for mask in example)
     square = np.ones((3, 3))
     got = boundary_counts(truth, prediction, 5, distance_px)
     assert got.dtype == np.int64
     for k in range(5):
         a, b = (
-            (mask == k) & ~ndimage.binary_erosion(mask == k, square, distance_px, border_value=1) for mask in (truth, prediction)
+            (mask == k) & ~ndimage.binary_erosion(mask == k, square, distance_px, border_value=1)
+            for mask in (truth, prediction)
         )
         np.testing.assert_array_equal(got[k], [(a & b).sum(), (a | b).sum()])
 
@@ -78,7 +89,9 @@ def test_counts_are_those_of_repeated_erosions(example, distance_px):
 def test_what_is_predicted_where_the_truth_is_ignored_makes_no_difference(example):
     truth, prediction = example
     changed = np.where(truth == IGNORED, 3 - prediction, prediction)
-    np.testing.assert_array_equal(boundary_counts(truth, changed, 4, 3), boundary_counts(truth, prediction, 4, 3))
+    np.testing.assert_array_equal(
+        boundary_counts(truth, changed, 4, 3), boundary_counts(truth, prediction, 4, 3)
+    )
 
 
 def test_a_perfect_prediction_and_a_wide_band(example):

@@ -1,4 +1,5 @@
-"""Calibration by hand, against NumPy in float64, and on labels that are drawn from the probabilities themselves."""
+"""Calibration by hand, against NumPy in float64, and on labels that are drawn from the
+probabilities themselves."""
 
 import itertools
 import math
@@ -24,7 +25,8 @@ def example():
 
 
 def test_by_hand():
-    """Confidences 0.9 (right), just below 0.8 (wrong), 0.55 (right) and one that is ignored, in five bins."""
+    """Confidences 0.9 (right), just below 0.8 (wrong), 0.55 (right) and one that is ignored, in
+    five bins."""
     probabilities = np.array([[[[0.9, 0.1], [0.2, 0.8 - 1e-6], [0.55, 0.45], [0.7, 0.3]]]])
     counts = counts_of(np.log(probabilities), np.array([[[0, 0, 0, IGNORED]]]), bins=5)
     np.testing.assert_array_equal(counts["count"], [[0, 0, 1, 1, 1]])
@@ -37,7 +39,11 @@ def test_by_hand():
 def test_is_numpys_in_float64(example):
     logits, labels = example
     counts = counts_of(logits, labels)
-    assert {key: value.dtype for key, value in counts.items()} == {"count": "int32", "confidence": "float32", "correct": "int32"}
+    assert {key: value.dtype for key, value in counts.items()} == {
+        "count": "int32",
+        "confidence": "float32",
+        "correct": "int32",
+    }
     for image in range(2):
         kept = labels[image] != IGNORED
         exact = np.exp(logits[image][kept].astype(np.float64))
@@ -60,7 +66,12 @@ def test_is_numpys_in_float64(example):
 def test_labels_drawn_from_the_probabilities_are_calibrated_and_sharper_logits_are_not(example):
     logits, labels = example
     error = [
-        expected_calibration_error(**{key: np.asarray(value).sum(0) for key, value in counts_of(logits * f, labels).items()})
+        expected_calibration_error(
+            **{
+                key: np.asarray(value).sum(0)
+                for key, value in counts_of(logits * f, labels).items()
+            }
+        )
         for f in (1, 4)
     ]
     assert error[0] < 0.03  # of chance, with 1,900 pixels
@@ -88,7 +99,9 @@ def test_nothing_counted_has_no_error(example):
     logits, labels = example
     counts = counts_of(logits, np.full_like(labels, IGNORED))
     assert not any(np.any(value) for value in counts.values())
-    assert math.isnan(expected_calibration_error(**{key: value[0] for key, value in counts.items()}))
+    assert math.isnan(
+        expected_calibration_error(**{key: value[0] for key, value in counts.items()})
+    )
 
 
 def test_counts_of_a_large_window_are_whole_numbers():

@@ -1,4 +1,5 @@
-"""Whole scenes through windows: every pixel predicted and counted once, whatever the batch and the window."""
+"""Whole scenes through windows: every pixel predicted and counted once, whatever the batch and the
+window."""
 
 import types
 
@@ -34,7 +35,8 @@ class HostDevices:
 
 
 class ReadsRed:
-    """A model whose prediction is the red value modulo the classes; with the red values a counter, it depends on the place."""
+    """A model whose prediction is the red value modulo the classes; with the red values a counter,
+    it depends on the place."""
 
     @staticmethod
     def apply(variables, images, *, train):
@@ -61,11 +63,16 @@ def make_scenes(sizes, ignored=True, seed=0):
         if ignored:
             mask[rng.random(mask.shape) < 0.1] = IGNORED
         held.append((image, mask))
-    scenes = [Scene(str(i), *mask.shape, lambda pair=(image, mask): pair) for i, (image, mask) in enumerate(held)]
+    scenes = [
+        Scene(str(i), *mask.shape, lambda pair=(image, mask): pair)
+        for i, (image, mask) in enumerate(held)
+    ]
     return DecodedScenes(scenes, 1e9), held
 
 
-def evaluator(scenes, window_step, window_px=(8, 10), context_px=2, batch_size=8, devices=HostDevices):
+def evaluator(
+    scenes, window_step, window_px=(8, 10), context_px=2, batch_size=8, devices=HostDevices
+):
     config = EvaluationConfig(window_px=window_px, context_px=context_px, batch_size=batch_size)
     return SceneEvaluator(scenes, window_step, devices, config, CLASSES)
 
@@ -91,9 +98,13 @@ def test_evaluation_counts_every_labelled_pixel_once(window_step, batch_size):
 def test_loss_is_the_mean_over_all_counted_pixels(window_step):
     scenes, held = make_scenes(SIZES)
     result = evaluator(scenes, window_step).evaluate(VARIABLES)
-    right = np.concatenate([((image[..., 0] % CLASSES) == mask)[mask != IGNORED] for image, mask in held])
+    right = np.concatenate(
+        [((image[..., 0] % CLASSES) == mask)[mask != IGNORED] for image, mask in held]
+    )
     normaliser = np.log(np.exp(3) + CLASSES - 1)
-    assert result.loss == pytest.approx(np.where(right, normaliser - 3, normaliser).mean(), rel=1e-5)
+    assert result.loss == pytest.approx(
+        np.where(right, normaliser - 3, normaliser).mean(), rel=1e-5
+    )
 
 
 def test_thirteen_windows_in_batches_of_eight_count_thirteen(window_step):
@@ -108,7 +119,9 @@ def test_thirteen_windows_in_batches_of_eight_count_thirteen(window_step):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize(("window_px", "context_px"), [((8, 10), 2), ((8, 10), 0), ((5, 64), 1), ((64, 64), 20)])
+@pytest.mark.parametrize(
+    ("window_px", "context_px"), [((8, 10), 2), ((8, 10), 0), ((5, 64), 1), ((64, 64), 20)]
+)
 def test_prediction_is_stitched_exactly(window_step, window_px, context_px):
     scenes, held = make_scenes(SIZES)
     measured = evaluator(scenes, window_step, window_px, context_px, batch_size=3)
@@ -119,14 +132,20 @@ def test_prediction_is_stitched_exactly(window_step, window_px, context_px):
 
 
 class SeesItsWindow:
-    """A model that predicts how near a pixel lies to its window's rim, as a network near the edge of its view would go wrong."""
+    """A model that predicts how near a pixel lies to its window's rim, as a network near the edge
+    of its view would go wrong."""
 
     @staticmethod
     def apply(variables, images, *, train):
         _, height, width, _ = images.shape
         rows, columns = jnp.arange(height), jnp.arange(width)
-        rim = jnp.minimum(jnp.minimum(rows, height - 1 - rows)[:, None], jnp.minimum(columns, width - 1 - columns)[None])
-        return jnp.broadcast_to(jax.nn.one_hot(jnp.minimum(rim, CLASSES - 1), CLASSES), (*images.shape[:3], CLASSES))
+        rim = jnp.minimum(
+            jnp.minimum(rows, height - 1 - rows)[:, None],
+            jnp.minimum(columns, width - 1 - columns)[None],
+        )
+        return jnp.broadcast_to(
+            jax.nn.one_hot(jnp.minimum(rim, CLASSES - 1), CLASSES), (*images.shape[:3], CLASSES)
+        )
 
 
 def test_no_pixel_inside_a_scene_is_predicted_from_a_windows_rim():
@@ -144,7 +163,9 @@ def test_evaluation_counts_what_the_pictures_show(window_step):
     for index, (_, mask) in enumerate(held):
         kept = mask != IGNORED
         prediction = measured.predict(VARIABLES, index)
-        np.testing.assert_array_equal(confusion[index], confusion_matrix(mask[kept], prediction[kept], labels=range(CLASSES)))
+        np.testing.assert_array_equal(
+            confusion[index], confusion_matrix(mask[kept], prediction[kept], labels=range(CLASSES))
+        )
 
 
 def test_sums_go_beyond_32_bits():
@@ -155,7 +176,12 @@ def test_sums_go_beyond_32_bits():
     def step(variables, batch):
         size = len(batch["image"])
         bins = dict.fromkeys(("count", "confidence", "correct"), np.ones((size, 15)))
-        return {"confusion": np.stack([big] * size), "loss_sum": np.ones(size), "loss_count": np.ones(size), **bins}
+        return {
+            "confusion": np.stack([big] * size),
+            "loss_sum": np.ones(size),
+            "loss_count": np.ones(size),
+            **bins,
+        }
 
     measured = evaluator(scenes, step, (8, 10), context_px=0, batch_size=2)
     assert len(measured.source) == 5
@@ -164,10 +190,14 @@ def test_sums_go_beyond_32_bits():
 
 def test_batches_are_rounded_up_to_the_devices(window_step):
     scenes, held = make_scenes(SIZES)
-    three = types.SimpleNamespace(count=3, place=lambda batch: batch, share=lambda size: slice(0, size))
+    three = types.SimpleNamespace(
+        count=3, place=lambda batch: batch, share=lambda size: slice(0, size)
+    )
     measured = evaluator(scenes, window_step, batch_size=4, devices=three)
     assert measured.batch_size == 6
-    np.testing.assert_array_equal(measured.evaluate(VARIABLES).total, sum(expected_confusion(*pair) for pair in held))
+    np.testing.assert_array_equal(
+        measured.evaluate(VARIABLES).total, sum(expected_confusion(*pair) for pair in held)
+    )
 
 
 def test_scenes_without_a_label_have_no_loss(window_step):
@@ -221,7 +251,9 @@ def test_calibration_counts_every_labelled_pixel_once(window_step):
     scenes, held = make_scenes(SIZES)
     calibration = evaluator(scenes, window_step, batch_size=3).evaluate(VARIABLES).calibration
     pixels = sum(int((mask != IGNORED).sum()) for _, mask in held)
-    right = sum(int(((image[..., 0] % CLASSES) == mask)[mask != IGNORED].sum()) for image, mask in held)
+    right = sum(
+        int(((image[..., 0] % CLASSES) == mask)[mask != IGNORED].sum()) for image, mask in held
+    )
     confidence = np.exp(3) / (np.exp(3) + CLASSES - 1)
     held_by = int(np.flatnonzero(calibration["count"])[0])
     assert held_by == int(np.ceil(confidence * 15)) - 1
@@ -231,7 +263,8 @@ def test_calibration_counts_every_labelled_pixel_once(window_step):
 
 
 def test_one_logit_predicts_two_classes():
-    """Above zero the second class; loss, confusion and calibration are those of two logits, 0 and it."""
+    """Above zero the second class; loss, confusion and calibration are those of two logits, 0 and
+    it."""
     rng = np.random.default_rng(0)
     logit = rng.normal(0, 2, (2, 5, 6, 1)).astype(np.float32)
     masks = rng.integers(0, 2, (2, 5, 6)).astype(np.uint8)

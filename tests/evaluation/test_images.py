@@ -1,4 +1,5 @@
-"""Evaluation of classifiers: every image once, whatever the batch; moved images; figures against scikit-learn."""
+"""Evaluation of classifiers: every image once, whatever the batch; moved images; figures against
+scikit-learn."""
 
 import jax
 import jax.numpy as jnp
@@ -55,14 +56,20 @@ def test_every_image_counts_once(compiled, count, batch_size):
     images = Images(count)
     found = ImageEvaluator(images, step, devices, batch_size, CLASSES).evaluate(variables)
     assert images.reads.tolist() == [1] * count
-    kernel, bias = (np.asarray(variables["params"]["Dense_0"][name], np.float64) for name in ("kernel", "bias"))
+    kernel, bias = (
+        np.asarray(variables["params"]["Dense_0"][name], np.float64) for name in ("kernel", "bias")
+    )
     logits = images.images.reshape(count, -1) / 255 @ kernel + bias
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_array_equal(found.labels, images.labels)
     np.testing.assert_array_equal(found.predictions, logits.argmax(1))
     np.testing.assert_allclose(found.probabilities, probabilities.max(1), rtol=1e-5)
-    assert found.loss == pytest.approx(-np.log(probabilities[np.arange(count), images.labels]).mean(), rel=1e-5)
-    assert found.within_five == sum(label in row.argsort()[-5:] for label, row in zip(images.labels, logits, strict=True))
+    assert found.loss == pytest.approx(
+        -np.log(probabilities[np.arange(count), images.labels]).mean(), rel=1e-5
+    )
+    assert found.within_five == sum(
+        label in row.argsort()[-5:] for label, row in zip(images.labels, logits, strict=True)
+    )
     assert found.total.sum() == count
 
 
@@ -95,7 +102,9 @@ def test_evaluation_of_moved_images_is_that_of_images_moved_beforehand(compiled)
     devices, step, variables = compiled
     images = Images(9)
     moved = Images(9)
-    moved.images = np.stack([np.asarray(shifted(jnp.asarray(i), jnp.array([1, -2]))) for i in images.images])
+    moved.images = np.stack(
+        [np.asarray(shifted(jnp.asarray(i), jnp.array([1, -2]))) for i in images.images]
+    )
     one = ImageEvaluator(images, step, devices, 4, CLASSES).evaluate(variables, shift_px=(1, -2))
     other = ImageEvaluator(moved, step, devices, 4, CLASSES).evaluate(variables)
     np.testing.assert_array_equal(one.predictions, other.predictions)
@@ -107,9 +116,13 @@ def test_scores_agree_with_scikit_learn():
     labels = rng.integers(0, 5, 200)  # classes 5 and 6 never occur in truth, 6 nowhere
     predictions = np.where(rng.random(200) < 0.6, labels, rng.integers(0, 6, 200))
     matrix = ImageEvaluation(CLASSES, labels, predictions, np.ones(200)).total
-    np.testing.assert_array_equal(matrix, sklearn_metrics.confusion_matrix(labels, predictions, labels=range(CLASSES)))
+    np.testing.assert_array_equal(
+        matrix, sklearn_metrics.confusion_matrix(labels, predictions, labels=range(CLASSES))
+    )
     scores = metrics.image_scores(matrix, "abcdefg", "test")
-    assert scores["test/accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
+    assert scores["test/accuracy"] == pytest.approx(
+        sklearn_metrics.accuracy_score(labels, predictions)
+    )
     recall = sklearn_metrics.recall_score(labels, predictions, labels=range(5), average="macro")
     assert scores["test/mean_class_accuracy"] == pytest.approx(recall)
     f1 = sklearn_metrics.f1_score(labels, predictions, labels=range(6), average="macro")

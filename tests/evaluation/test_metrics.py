@@ -1,8 +1,15 @@
-"""Figures of merit by hand and against scikit-learn: absent classes, ignored pixels, counts beyond 32 bits."""
+"""Figures of merit by hand and against scikit-learn: absent classes, ignored pixels, counts beyond
+32 bits."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, jaccard_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    jaccard_score,
+)
 
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import metrics
@@ -12,10 +19,13 @@ NAMES = ["building", "land", "road", "water"]
 
 @pytest.fixture(scope="module")
 def example():
-    """Labels and predictions [3, 17, 23] of four classes, some ignored; class 1 is never true, class 3 neither true nor guessed."""
+    """Labels and predictions [3, 17, 23] of four classes, some ignored; class 1 is never true,
+    class 3 neither true nor guessed."""
     rng = np.random.default_rng(0)
     labels = rng.choice([0, 2, IGNORED], (3, 17, 23), p=[0.5, 0.3, 0.2])
-    predictions = np.where(rng.random(labels.shape) < 0.6, labels % IGNORED, rng.integers(0, 3, labels.shape))
+    predictions = np.where(
+        rng.random(labels.shape) < 0.6, labels % IGNORED, rng.integers(0, 3, labels.shape)
+    )
     return labels, predictions
 
 
@@ -33,7 +43,9 @@ def test_confusion_of_each_image_is_scikit_learns(example, kind):
     assert got.dtype == np.int32
     for matrix, truth, guess in zip(got, labels, predictions, strict=True):
         kept = truth != IGNORED
-        np.testing.assert_array_equal(matrix, confusion_matrix(truth[kept], guess[kept], labels=range(4)))
+        np.testing.assert_array_equal(
+            matrix, confusion_matrix(truth[kept], guess[kept], labels=range(4))
+        )
 
 
 def test_rows_are_the_truth_and_ignored_pixels_are_not_counted():
@@ -48,7 +60,8 @@ def test_confusion_counts_more_pixels_than_float32_and_int8_hold():
 
 
 def test_figures_by_hand():
-    """Truth 3 + 5 pixels of two classes: 2 and 4 are right, 1 and 1 go wrong; the third class does not occur."""
+    """Truth 3 + 5 pixels of two classes: 2 and 4 are right, 1 and 1 go wrong; the third class does
+    not occur."""
     matrix = np.array([[2, 1, 0], [1, 4, 0], [0, 0, 0]])
     np.testing.assert_allclose(metrics.iou(matrix), [2 / 4, 4 / 6, np.nan])
     np.testing.assert_allclose(metrics.dice(matrix), [4 / 6, 8 / 10, np.nan])
@@ -81,14 +94,22 @@ def test_figures_are_scikit_learns(example, matrix):
     assert values["test/mean_dice"] == pytest.approx(per_class["dice"].mean())
     assert values["test/pixel_accuracy"] == pytest.approx(accuracy_score(labels, predictions))
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
-        assert values["test/mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predictions))
+        assert values["test/mean_class_accuracy"] == pytest.approx(
+            balanced_accuracy_score(labels, predictions)
+        )
     weighted = jaccard_score(labels, predictions, labels=[0, 2], average="weighted")
     assert values["test/frequency_weighted_iou"] == pytest.approx(weighted)
 
 
 def test_scores_are_named_by_split_and_class_and_hold_plain_numbers(matrix):
     values = metrics.scores(matrix, NAMES, "validation")
-    summaries = {"miou", "frequency_weighted_iou", "mean_dice", "pixel_accuracy", "mean_class_accuracy"}
+    summaries = {
+        "miou",
+        "frequency_weighted_iou",
+        "mean_dice",
+        "pixel_accuracy",
+        "mean_class_accuracy",
+    }
     each = {f"{kind}/{name}" for kind in ("iou", "dice", "class_accuracy") for name in NAMES}
     assert set(values) == {f"validation/{key}" for key in summaries | each}
     assert all(value is None or type(value) is float for value in values.values())
@@ -103,4 +124,6 @@ def test_counts_beyond_32_bits_are_exact():
     big = 2**40
     matrix = np.array([[3 * big + 1, big], [0, 1]], np.int64)
     assert metrics.pixel_accuracy(matrix) == pytest.approx((3 * big + 2) / (4 * big + 2), rel=1e-15)
-    np.testing.assert_allclose(metrics.iou(matrix), [(3 * big + 1) / (4 * big + 1), 1 / (big + 1)], rtol=1e-15)
+    np.testing.assert_allclose(
+        metrics.iou(matrix), [(3 * big + 1) / (4 * big + 1), 1 / (big + 1)], rtol=1e-15
+    )

@@ -7,11 +7,18 @@ import pytest
 import scipy.stats
 
 from cnn_jax.evaluation.metrics import miou, pixel_accuracy
-from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, mean_interval, paired_t_test
+from cnn_jax.evaluation.statistics import (
+    blocked_t_test,
+    bootstrap_interval,
+    holm,
+    mean_interval,
+    paired_t_test,
+)
 
 
 def test_worked_example():
-    """Three values 1, 2, 3: mean 2, standard error 1/sqrt(3), t quantile of two degrees of freedom 4.302653."""
+    """Three values 1, 2, 3: mean 2, standard error 1/sqrt(3), t quantile of two degrees of freedom
+    4.302653."""
     mean, half = mean_interval([1, 2, 3])
     assert mean == 2
     assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
@@ -25,19 +32,24 @@ def test_one_value_has_no_interval():
 
 def test_interval_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    held = [abs(mean - 1) <= half for mean, half in (mean_interval(rng.normal(1, 2, 4)) for _ in range(2000))]
+    held = [
+        abs(mean - 1) <= half
+        for mean, half in (mean_interval(rng.normal(1, 2, 4)) for _ in range(2000))
+    ]
     assert 0.93 < np.mean(held) < 0.97
 
 
 def test_bootstrap_of_two_scenes_by_hand():
-    """One scene all right, one all wrong: of two draws the share that is right is 0, 1/2 or 1, at chances 1/4, 1/2, 1/4."""
+    """One scene all right, one all wrong: of two draws the share that is right is 0, 1/2 or 1, at
+    chances 1/4, 1/2, 1/4."""
     matrices = np.array([[[4, 0], [0, 0]], [[0, 4], [0, 0]]])
     assert bootstrap_interval(matrices, pixel_accuracy) == (0, 1)
     assert bootstrap_interval(matrices, pixel_accuracy, confidence=0.4) == (0.5, 0.5)
 
 
 def test_bootstrap_is_scipys():
-    """SciPy draws scenes one by one from the same distribution: the same interval, to what chance leaves of 4,000 draws."""
+    """SciPy draws scenes one by one from the same distribution: the same interval, to what chance
+    leaves of 4,000 draws."""
     rng = np.random.default_rng(0)
     matrices = rng.integers(0, 1000, (12, 3, 3)) + 1500 * np.eye(3, dtype=int)
     expected = scipy.stats.bootstrap(
@@ -65,16 +77,21 @@ def test_bootstrap_of_one_scene_or_of_nothing_counted_has_no_interval():
     assert np.isnan(bootstrap_interval(np.ones((1, 2, 2), int), miou)).all()
     assert np.isnan(bootstrap_interval(np.zeros((0, 2, 2), int), miou)).all()
     assert np.isnan(bootstrap_interval(np.zeros((3, 2, 2), int), miou)).all()
-    assert np.isfinite(bootstrap_interval(np.array([np.zeros((2, 2), int), np.eye(2, dtype=int)]), miou)).all()
+    assert np.isfinite(
+        bootstrap_interval(np.array([np.zeros((2, 2), int), np.eye(2, dtype=int)]), miou)
+    ).all()
 
 
 def test_paired_t_test_by_hand():
-    """Differences 1, 2, 3: t = 2 sqrt(3) with two degrees of freedom, of which p = 1 - t / sqrt(t^2 + 2)."""
+    """Differences 1, 2, 3: t = 2 sqrt(3) with two degrees of freedom, of which p = 1 - t / sqrt(t^2
+    + 2)."""
     mean, p, (low, high) = paired_t_test([11, 22, 33], [10, 20, 30])
     assert mean == 2
     t = 2 * math.sqrt(3)
     assert p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
-    assert (low, high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)), rel=1e-6)
+    assert (low, high) == pytest.approx(
+        (2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)), rel=1e-6
+    )
 
 
 def test_paired_t_test_is_scipys_and_its_interval_leaves_zero_out_where_p_is_small():
@@ -122,11 +139,17 @@ def test_of_two_rows_blocks_are_pairs():
 
 
 def test_blocks_are_an_analysis_of_variance_by_least_squares():
-    """The same contrast from a linear model with a coefficient for each row and each column but the first."""
+    """The same contrast from a linear model with a coefficient for each row and each column but the
+    first."""
     rng = np.random.default_rng(3)
     table = rng.normal(size=(4, 3)) + np.arange(4)[:, None] * 0.7 + 5 * rng.normal(size=3)
     design = np.array(
-        [[*(row == r for r in range(4)), *(column == c for c in (1, 2))] for row in range(4) for column in range(3)], float
+        [
+            [*(row == r for r in range(4)), *(column == c for c in (1, 2))]
+            for row in range(4)
+            for column in range(3)
+        ],
+        float,
     )
     coefficients, squares, *_ = np.linalg.lstsq(design, table.ravel())
     contrast = np.array([-1.0, 0, 0, 1, 0, 0])

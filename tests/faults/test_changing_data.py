@@ -10,15 +10,16 @@ from PIL import Image
 from cnn_jax.configuration import DataConfig
 from cnn_jax.data import synthetic
 from cnn_jax.data.synthetic import CLASSES
-from cnn_jax.reporting.records import Record
-from tests import commands
-from tests.commands import TINY, assert_refused, assert_same_state
+from cnn_jax.records.run_directory import Record
+from tests import running as commands
 from tests.data import fake_sets
+from tests.running import TINY, assert_refused, assert_same_state
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """The scenes of the reference run as files, with their description: training on them takes the same steps."""
+    """The scenes of the reference run as files, with their description: training on them takes the
+    same steps."""
     folder = tmp_path_factory.mktemp("drawn")
     config = DataConfig(source="synthetic", scene_px=(64, 96), scene_counts=(4, 1, 1))
     for split, scenes in synthetic.generate(config).splits.items():
@@ -26,16 +27,24 @@ def drawn(tmp_path_factory):
             image, mask = scene.read()
             fake_sets.save(image, folder / f"data/{split}/images/{number}.png")
             fake_sets.save(mask, folder / f"data/{split}/masks/{number}.png")
-    classes = "".join(f"[[classes]]\nname = '{known.name}'\nvalues = [{i}]\n" for i, known in enumerate(CLASSES))
+    classes = "".join(
+        f"[[classes]]\nname = '{known.name}'\nvalues = [{i}]\n" for i, known in enumerate(CLASSES)
+    )
     (folder / "set.toml").write_text(f"base = 'folders'\n{classes}")
     return folder
 
 
 @pytest.fixture
 def scenes(drawn, tmp_path):
-    """(folder of the scenes, arguments of a run on them which decodes every scene each time it is read)."""
+    """(folder of the scenes, arguments of a run on them which decodes every scene each time it is
+    read)."""
     shutil.copytree(drawn, tmp_path / "set")
-    data = ("--config.data.source", tmp_path / "set/set.toml", "--config.data.directory", tmp_path / "set/data")
+    data = (
+        "--config.data.source",
+        tmp_path / "set/set.toml",
+        "--config.data.directory",
+        tmp_path / "set/data",
+    )
     return tmp_path / "set", (
         *TINY,
         *data,
@@ -47,7 +56,8 @@ def scenes(drawn, tmp_path):
 
 
 def test_images_that_vanish_between_epochs(scenes, reference, tmp_path, command, monkeypatch):
-    """A sentence with the name, and the state kept; with one cut short it isn't resumed; mended, it ends with the same bits."""
+    """A sentence with the name, and the state kept; with one cut short it isn't resumed; mended, it
+    ends with the same bits."""
     folder, arguments = scenes
     files = sorted((folder / "data/train/images").iterdir())
     whole, log = [path.read_bytes() for path in files], Record.log
@@ -69,7 +79,9 @@ def test_images_that_vanish_between_epochs(scenes, reference, tmp_path, command,
     files[1].write_bytes(whole[1])
     resumed = command(*arguments)
     assert resumed.code == 0, resumed.err
-    assert re.search("^resuming after step [48]$", resumed.out, re.MULTILINE)  # as far as batches had been read ahead
+    assert re.search(
+        "^resuming after step [48]$", resumed.out, re.MULTILINE
+    )  # as far as batches had been read ahead
     assert commands.metrics(tmp_path / "run") == commands.metrics(reference[0])
     assert_same_state(tmp_path / "run", reference[0])
 
@@ -106,24 +118,36 @@ def described_otherwise(folder):
     path.write_text(path.read_text().replace("'road'", "'street'"))
 
 
-@pytest.mark.parametrize("change", [one_pixel, added, removed, renamed, moved_to_another_split, described_otherwise])
+@pytest.mark.parametrize(
+    "change", [one_pixel, added, removed, renamed, moved_to_another_split, described_otherwise]
+)
 def test_run_on_changed_data_is_refused(change, scenes, tmp_path, command):
     folder, arguments = scenes
     begin(arguments, tmp_path / "run")
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path: path.read_bytes()
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     change(folder)
     assert_refused(command(*arguments), tmp_path / "run", "data", "fingerprint")
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != ".lock"} == before
+    assert {
+        p: p.read_bytes()
+        for p in (tmp_path / "run").rglob("*")
+        if p.is_file() and p.name != ".lock"
+    } == before
 
 
 def begin(arguments, workdir):
     """A record as a run leaves it that was killed after its first line of metrics."""
     from cnn_jax import configuration
-    from cnn_jax.data.aerial import open_folder
+    from cnn_jax.data.scene_folders import open_folder
     from cnn_jax.run import FLAGS
     from experiments.aerial_unet import CONFIGURATIONS
 
-    config, _ = configuration.parse_command_line([commands.MODULE, *map(str, arguments)], CONFIGURATIONS, FLAGS)
+    config, _ = configuration.parse_command_line(
+        [commands.MODULE, *map(str, arguments)], CONFIGURATIONS, FLAGS
+    )
     with Record(workdir, config) as record:
         record.begin({"data_fingerprint": open_folder(config.data).fingerprint})
         record.log({"step": 2, "train/loss": 1.0, "elapsed_s": 1.0})

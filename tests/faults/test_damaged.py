@@ -1,4 +1,5 @@
-"""Checkpoints that a crash, a disk or a person damaged: the one before is taken, and that is said."""
+"""Checkpoints that a crash, a disk or a person damaged: the one before is taken, and that is
+said."""
 
 import gc
 import os
@@ -14,8 +15,8 @@ import pytest
 
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.state import TrainState
-from tests import commands
-from tests.commands import STEPS, TINY, assert_refused, assert_same_run, saved_steps
+from tests import running as commands
+from tests.running import STEPS, TINY, assert_refused, assert_same_run, saved_steps
 
 
 def deleted(path):
@@ -46,7 +47,10 @@ DAMAGES = (deleted, halved, emptied, overwritten, one_bit_changed)
 
 def state(seed):
     rng = np.random.default_rng(seed)
-    params = {"kernel": jnp.asarray(rng.normal(size=(40, 50)).astype(np.float32)), "bias": jnp.asarray(rng.normal(size=50))}
+    params = {
+        "kernel": jnp.asarray(rng.normal(size=(40, 50)).astype(np.float32)),
+        "bias": jnp.asarray(rng.normal(size=50)),
+    }
     return TrainState(jnp.int32(seed), {"params": params}, optax.adam(1e-3).init(params), None)
 
 
@@ -66,10 +70,18 @@ def two_checkpoints(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "damage",
-    [damage if damage in (halved, one_bit_changed) else pytest.param(damage, marks=pytest.mark.long) for damage in DAMAGES],
+    [
+        (
+            damage
+            if damage in (halved, one_bit_changed)
+            else pytest.param(damage, marks=pytest.mark.long)
+        )
+        for damage in DAMAGES
+    ],
 )
 def test_any_file_of_the_newest_checkpoint(damage, two_checkpoints, tmp_path, capsys):
-    """Each in turn: what comes back is whole, of the checkpoint before if need be, and then that is said. Nothing else is said."""
+    """Each in turn: what comes back is whole, of the checkpoint before if need be, and then that is
+    said. Nothing else is said."""
     newest = two_checkpoints / "8"
     files = sorted(path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
     needed = {
@@ -84,10 +96,17 @@ def test_any_file_of_the_newest_checkpoint(damage, two_checkpoints, tmp_path, ca
         checkpoints = Checkpoints(folder, keep=2, best="score")
         restored, metrics, step = checkpoints.restore(state(0))
         gc.collect()  # where Orbax leaves coroutines that complain when they are collected
-        told = f"the checkpoint of step 8 in {folder} can't be read and is deleted\n" if step == 4 else ""
+        told = (
+            f"the checkpoint of step 8 in {folder} can't be read and is deleted\n"
+            if step == 4
+            else ""
+        )
         assert capsys.readouterr() == (told, ""), file
         assert bits(restored) == bits(state(step)), file
-        assert metrics in ({"score": step / 10}, {}), file  # without metrics a step is validated again
+        assert metrics in (
+            {"score": step / 10},
+            {},
+        ), file  # without metrics a step is validated again
         if step == 4:
             passed_over.add(file)
             assert checkpoints.steps == [4]
@@ -99,7 +118,15 @@ def test_any_file_of_the_newest_checkpoint(damage, two_checkpoints, tmp_path, ca
     assert passed_over & {file for file in files if file.parent.name == "d"}  # where the arrays are
 
 
-ALIENS = ("8 (copy)", "9", "0012", "\N{FULLWIDTH DIGIT EIGHT}", "step_8", "8.orbax-checkpoint-tmp", "notes")
+ALIENS = (
+    "8 (copy)",
+    "9",
+    "0012",
+    "\N{FULLWIDTH DIGIT EIGHT}",
+    "step_8",
+    "8.orbax-checkpoint-tmp",
+    "notes",
+)
 
 
 def test_alien_folders_are_no_checkpoints(two_checkpoints, tmp_path):
@@ -119,14 +146,16 @@ def test_alien_folders_are_no_checkpoints(two_checkpoints, tmp_path):
 
 
 def unfinished(reference, workdir):
-    """A copy of the reference run as it would be if it had been killed after its last checkpoint."""
+    """A copy of the reference run as it would be if it had been killed after its last
+    checkpoint."""
     shutil.copytree(reference[0], workdir)
     (workdir / "summary.json").unlink()
     return workdir
 
 
 def damaged(reference, workdir, damage, pattern):
-    """The first file of that name in the last checkpoint of an unfinished copy of the reference run."""
+    """The first file of that name in the last checkpoint of an unfinished copy of the reference
+    run."""
     unfinished(reference, workdir)
     damage(min((workdir / "checkpoints" / str(STEPS)).glob(pattern)))
     return workdir
@@ -135,26 +164,35 @@ def damaged(reference, workdir, damage, pattern):
 def assert_goes_on_from_the_one_before(workdir, reference, command):
     resumed = command(*TINY, "--workdir", workdir)
     assert resumed.code == 0, resumed.err
-    assert re.search(r"the checkpoint of step 12 .* can't be read and is deleted\nresuming after step 8\n", resumed.out)
+    assert re.search(
+        r"the checkpoint of step 12 .* can't be read and is deleted\nresuming after step 8\n",
+        resumed.out,
+    )
     assert "Traceback" not in resumed.err
     assert_same_run(workdir, reference[0])
 
 
 def test_run_goes_on_from_the_checkpoint_before(reference, tmp_path, command):
-    """With one bit of its arrays changed; and what a killed process left half-written is no checkpoint."""
+    """With one bit of its arrays changed; and what a killed process left half-written is no
+    checkpoint."""
     workdir = damaged(reference, tmp_path / "run", one_bit_changed, "default/d/*")
-    half_written = shutil.copytree(workdir / "checkpoints/8", workdir / "checkpoints/16.orbax-checkpoint-tmp")
+    half_written = shutil.copytree(
+        workdir / "checkpoints/8", workdir / "checkpoints/16.orbax-checkpoint-tmp"
+    )
     assert_goes_on_from_the_one_before(workdir, reference, command)
     assert not half_written.exists()
 
 
 UNHARMED = (("metrics/metrics", deleted), ("default/_METADATA", one_bit_changed))
-"""The state is whole: the step is validated again; the bit may be in a word of Orbax's that says nothing of the arrays."""
+"""The state is whole: the step is validated again; the bit may be in a word of Orbax's that says
+nothing of the arrays."""
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("pattern", ["default/d/*", "default/manifest.ocdbt", "default/_METADATA", "metrics/metrics"])
+@pytest.mark.parametrize(
+    "pattern", ["default/d/*", "default/manifest.ocdbt", "default/_METADATA", "metrics/metrics"]
+)
 def test_run_with_a_damaged_file(pattern, damage, reference, tmp_path, command):
     workdir = damaged(reference, tmp_path / "run", damage, pattern)
     if (pattern, damage) in UNHARMED:

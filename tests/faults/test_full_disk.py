@@ -1,4 +1,5 @@
-"""A disk that fills up, wherever a run is then: a sentence, the earlier checkpoint whole, and the same bits once there is room."""
+"""A disk that fills up, wherever a run is then: a sentence, the earlier checkpoint whole, and the
+same bits once there is room."""
 
 import contextlib
 import os
@@ -8,12 +9,13 @@ import sys
 
 import pytest
 
-from tests.commands import TINY, assert_refused, assert_same_run, finish, saved_steps, start
+from tests.running import TINY, assert_refused, assert_same_run, finish, saved_steps, start
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """Function that mounts a file system of so many KiB, or changes its size, and returns its folder."""
+    """Function that mounts a file system of so many KiB, or changes its size, and returns its
+    folder."""
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if sys.platform != "linux" or mount is None or umount is None:
         pytest.skip("a small file system is made by mount, which this system has not")
@@ -22,7 +24,12 @@ def disk(tmp_path):
 
     def sized(kib):
         options = f"size={kib}k" if not folder.is_mount() else f"remount,size={kib}k"
-        made = subprocess.run([mount, "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            [mount, "-t", "tmpfs", "-o", options, "tmpfs", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if made.returncode:
             pytest.skip(f"a small file system can't be mounted: {made.stderr.strip()}")
         return folder
@@ -36,7 +43,8 @@ def disk(tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_disk_of_any_size(disk, reference, tmp_path):
-    """The disk is a little larger at each attempt of one run, so that it is full at another place each time."""
+    """The disk is a little larger at each attempt of one run, so that it is full at another place
+    each time."""
     whole_kib = sum(path.stat().st_size + 4096 for path in reference[0].rglob("*")) // 1024
     workdir, refused, places = disk(16) / "run", 0, set()
     for kib in range(16, 2 * whole_kib, whole_kib // 16):
@@ -59,7 +67,8 @@ def test_disk_of_any_size(disk, reference, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("free_kib", [0, 4, 64, 200, 400])
 def test_disk_that_others_fill(free_kib, disk, reference, tmp_path):
-    """At the start of a run there is as little room; what is there already is a run with two checkpoints."""
+    """At the start of a run there is as little room; what is there already is a run with two
+    checkpoints."""
     folder = disk(16384)
     workdir = shutil.copytree(reference[0], folder / "run")
     (workdir / "summary.json").unlink()

@@ -1,4 +1,5 @@
-"""A run that is killed or told to stop, at whatever moment, goes on where it was and ends with the bits of one that wasn't."""
+"""A run that is killed or told to stop, at whatever moment, goes on where it was and ends with the
+bits of one that wasn't."""
 
 import os
 import pty
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from cnn_jax.evaluation.evaluate import SceneEvaluator
-from tests.commands import (
+from tests.faults.moments import Moment, drawn, interrupted
+from tests.running import (
     MODULE,
     ROOT,
     TINY,
@@ -28,7 +30,6 @@ from tests.commands import (
     wait_for,
     when,
 )
-from tests.faults.moments import Moment, drawn, interrupted
 
 
 def read_ahead(chance):
@@ -37,7 +38,8 @@ def read_ahead(chance):
 
 
 def assert_stopped(finished, workdir, code):
-    """In order, with the command that resumes; or, if it was still importing, by the signal itself; or finished."""
+    """In order, with the command that resumes; or, if it was still importing, by the signal itself;
+    or finished."""
     assert "Traceback" not in finished.err + finished.out, finished
     if not (workdir / "summary.json").exists():
         told = (finished.code, "to resume:" in finished.out)
@@ -48,13 +50,17 @@ def test_killed_and_told_to_stop(reference, tmp_path, command):
     """SIGKILL while a checkpoint is written, then SIGTERM; what is printed resumes."""
     workdir, chance = tmp_path / "a run", random.Random(5)  # whose name needs quotes
     workdir.mkdir()
-    (workdir / "config.json.partial").write_text('{"experiment": "aeri')  # killed while it was begun
+    (workdir / "config.json.partial").write_text(
+        '{"experiment": "aeri'
+    )  # killed while it was begun
     came, _ = interrupted(workdir, Moment("saving", 0), signal.SIGKILL, chance, read_ahead(chance))
     assert came
-    came, stopped = interrupted(workdir, Moment("further training", 0.02), signal.SIGTERM, chance, read_ahead(chance))
+    came, stopped = interrupted(
+        workdir, Moment("further training", 0.02), signal.SIGTERM, chance, read_ahead(chance)
+    )
     if came:  # else the last steps were over before the signal
         assert_stopped(stopped, workdir, 143)
-        (step, *_) = reversed(saved_steps(workdir))
+        step, *_ = reversed(saved_steps(workdir))
         *_, asked, printed = stopped.out.strip().splitlines()
         assert asked == "stopped; to resume:"
         program, *arguments = shlex.split(printed)
@@ -90,7 +96,9 @@ def test_killed_with_programs_compiled_as_a_users_are(tmp_path, monkeypatch):
     assert undisturbed.code == 0, undisturbed.err
     chance = random.Random(0)
     for stage in ("training", "saving", "further training", "scenes"):
-        came, ended = interrupted(tmp_path / "run", Moment(stage, 0), signal.SIGKILL, chance, read_ahead(chance))
+        came, ended = interrupted(
+            tmp_path / "run", Moment(stage, 0), signal.SIGKILL, chance, read_ahead(chance)
+        )
         assert ended.code in (0, -signal.SIGKILL), (came, ended)
     finished = finish(start(*TINY, "--workdir", tmp_path / "run"))
     assert finished.code == 0, finished.err
@@ -118,7 +126,10 @@ def test_told_to_stop_at_five_moments(seed, reference, tmp_path, record_property
 @pytest.fixture
 def own_handlers():
     """Signals are handled after the test as before it."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     yield
     for number, handler in before.items():
@@ -126,7 +137,9 @@ def own_handlers():
 
 
 @pytest.mark.usefixtures("own_handlers")
-def test_stopped_in_validation_and_in_the_final_evaluation(reference, tmp_path, command, monkeypatch):
+def test_stopped_in_validation_and_in_the_final_evaluation(
+    reference, tmp_path, command, monkeypatch
+):
     workdir = tmp_path / "run"
     for call, number, saved in ((1, signal.SIGHUP, [4]), (5, signal.SIGINT, [4, 8, 12])):
         with monkeypatch.context() as patch:
@@ -140,7 +153,8 @@ def test_stopped_in_validation_and_in_the_final_evaluation(reference, tmp_path, 
 
 @pytest.mark.long
 def test_interrupted_again_and_again(reference, tmp_path, command):
-    """Ctrl-C stops in order, a second one at once, both without a word about our insides. Meanwhile the folder is taken."""
+    """Ctrl-C stops in order, a second one at once, both without a word about our insides. Meanwhile
+    the folder is taken."""
     workdir = tmp_path / "run"
     process = start(*TINY, "--workdir", workdir)
     assert wait_for(logged(workdir, 2), process)
@@ -160,20 +174,31 @@ def test_interrupted_again_and_again(reference, tmp_path, command):
             break
     process.send_signal(signal.SIGINT)
     stopped = finish(process, timeout_s=30)
-    assert stopped.code in (130, -signal.SIGINT)  # the latter if Python had almost ended; to a shell they are the same
+    assert stopped.code in (
+        130,
+        -signal.SIGINT,
+    )  # the latter if Python had almost ended; to a shell they are the same
     assert "Traceback" not in stopped.err
 
 
 def program(text, **options):
     """A small program that uses our parts, run to its end."""
-    options = {"capture_output": True, "text": True, "timeout": 60, "check": False, "env": environment(), "cwd": ROOT, **options}
+    options = {
+        "capture_output": True,
+        "text": True,
+        "timeout": 60,
+        "check": False,
+        "env": environment(),
+        "cwd": ROOT,
+        **options,
+    }
     return subprocess.run([sys.executable, "-c", textwrap.dedent(text)], **options)
 
 
 def test_second_sigint_waits_for_nothing():
     ended = program("""
         import os, signal, time
-        from cnn_jax.training.preemption import StopRequest
+        from cnn_jax.runtime.preemption import StopRequest
         with StopRequest(ends_process=True):
             print("printed before")
             os.kill(os.getpid(), signal.SIGINT)
@@ -191,7 +216,7 @@ def test_sigint_while_python_ends():
     """Libraries take seconds then; a Ctrl-C of an impatient user is no traceback of theirs."""
     ended = program("""
         import atexit, os, signal
-        from cnn_jax.training.preemption import StopRequest
+        from cnn_jax.runtime.preemption import StopRequest
         atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
         with StopRequest(ends_process=True):
             os.kill(os.getpid(), signal.SIGINT)
@@ -204,7 +229,7 @@ def test_hanging_up_may_be_ignored():
     """Under nohup, which leaves the run to go on when its terminal closes."""
     ended = program("""
         import os, signal
-        from cnn_jax.training.preemption import StopRequest
+        from cnn_jax.runtime.preemption import StopRequest
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -216,10 +241,11 @@ def test_hanging_up_may_be_ignored():
 
 
 def test_terminal_that_hangs_up(tmp_path):
-    """The signal asks the run to stop; every word that it prints to the terminal afterwards would be an error."""
+    """The signal asks the run to stop; every word that it prints to the terminal afterwards would
+    be an error."""
     text = """
         import os, pathlib, signal, sys, time
-        from cnn_jax.training.preemption import StopRequest
+        from cnn_jax.runtime.preemption import StopRequest
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         os.close(os.open(os.ttyname(0), os.O_RDWR))  # of the first terminal that it opens, a session's leader hears
         with StopRequest() as stop:
@@ -283,7 +309,8 @@ def test_what_is_printed_fills_a_disk():
 
 
 def test_closed_streams_are_not_mistaken_for_files(tmp_path):
-    """With its standard streams closed a process gives their numbers to the files that it opens, and C++ writes messages there."""
+    """With its standard streams closed a process gives their numbers to the files that it opens,
+    and C++ writes messages there."""
     text = """
         import os, pathlib, sys
         from cnn_jax.run import guarded

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from cnn_jax.reporting.records import Record
+from cnn_jax.records.run_directory import Record
 from cnn_jax.training.checkpoints import Checkpoints
-from tests.commands import TINY, assert_refused, assert_same_run
+from tests.running import TINY, assert_refused, assert_same_run
 
 
 @pytest.mark.long
@@ -21,7 +21,12 @@ from tests.commands import TINY, assert_refused, assert_same_run
 )
 def test_moved(owner, method, call, reference, tmp_path, command, monkeypatch):
     """A sentence; where the folder lies now the run goes on."""
-    workdir, elsewhere, calls, original = tmp_path / "run", tmp_path / "elsewhere", [], getattr(owner, method)
+    workdir, elsewhere, calls, original = (
+        tmp_path / "run",
+        tmp_path / "elsewhere",
+        [],
+        getattr(owner, method),
+    )
 
     def moving(*arguments, **options):
         calls.append(None)
@@ -41,7 +46,10 @@ def test_read_only(reference, tmp_path, command):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
         pytest.skip("mounting a file system is not permitted here")
     try:
         shutil.copytree(reference[0], disk / "run")

@@ -1,4 +1,5 @@
-"""Results and gradients are those of XLA's convolution, also where maps lie on many devices, are batched or recomputed."""
+"""Results and gradients are those of XLA's convolution, also where maps lie on many devices, are
+batched or recomputed."""
 
 import functools
 import re
@@ -45,10 +46,14 @@ def ours(x, kernel, strides, padding):
     ],
 )
 @pytest.mark.parametrize("kernel_px", [1, 3])
-def test_result_and_gradients_are_those_of_the_convolution(channels, features, stride, padding, batch, kernel_px):
+def test_result_and_gradients_are_those_of_the_convolution(
+    channels, features, stride, padding, batch, kernel_px
+):
     arrays = inputs(channels, features, batch=batch, kernel_px=kernel_px)
     computed, expected = (
-        jax.jit(jax.value_and_grad(functools.partial(loss, convolution, stride, padding), (0, 1)))(*arrays)
+        jax.jit(jax.value_and_grad(functools.partial(loss, convolution, stride, padding), (0, 1)))(
+            *arrays
+        )
         for convolution in (ours, PLAIN)
     )
     for mine, its in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
@@ -94,7 +99,8 @@ def test_gradient_in_bands(large, channels, features, stride, padding, batch, si
     """In bands of one to nine rows, or not."""
     arrays = inputs(channels, features, size, batch, kernel_px=3)
     mine, expected = (
-        jax.jit(jax.grad(functools.partial(loss, convolution, stride, padding), (0, 1)))(*arrays) for convolution in (ours, PLAIN)
+        jax.jit(jax.grad(functools.partial(loss, convolution, stride, padding), (0, 1)))(*arrays)
+        for convolution in (ours, PLAIN)
     )
     assert bool(large) == in_bands
     for gradient, its in zip(mine, expected, strict=True):
@@ -103,7 +109,8 @@ def test_gradient_in_bands(large, channels, features, stride, padding, batch, si
 
 @pytest.mark.parametrize(("size", "batch"), [((3, 4), 2), ((1, 2), 1), ((5, 1), 3), ((1, 4), 1)])
 def test_few_places_are_products(size, batch):
-    """The result and both gradients, where there are no more places than features; here about as many."""
+    """The result and both gradients, where there are no more places than features; here about as
+    many."""
     places = batch * size[0] * size[1]
     for features in (places - 1, places, places + 1):
         arrays = inputs(3, features, size, batch, kernel_px=3)
@@ -111,14 +118,20 @@ def test_few_places_are_products(size, batch):
         products = step.lower(*arrays).as_text().count("stablehlo.dot_general")
         assert products == (3 if places <= features else 0)
         expected = jax.value_and_grad(functools.partial(loss, PLAIN, 1, "SAME"), (0, 1))(*arrays)
-        for mine, its in zip(jax.tree.leaves(step(*arrays)), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5 * max(float(jnp.abs(its).max()), 1))
+        for mine, its in zip(
+            jax.tree.leaves(step(*arrays)), jax.tree.leaves(expected), strict=True
+        ):
+            np.testing.assert_allclose(
+                mine, its, rtol=1e-5, atol=1e-5 * max(float(jnp.abs(its).max()), 1)
+            )
 
 
 def test_dilated_kernels_are_left_alone(large):
     x, kernel = inputs(16, 16, kernel_px=3)
     gradients = [
-        jax.grad(lambda kernel, to=to: jnp.sum(to(x, kernel, (1, 1), "SAME", rhs_dilation=(2, 2)) ** 2))(kernel)
+        jax.grad(
+            lambda kernel, to=to: jnp.sum(to(x, kernel, (1, 1), "SAME", rhs_dilation=(2, 2)) ** 2)
+        )(kernel)
         for to in (functools.partial(convolve, dimension_numbers=("NHWC", "HWIO", "NHWC")), PLAIN)
     ]
     np.testing.assert_array_equal(*gradients)
@@ -135,10 +148,15 @@ def test_in_loops_and_over_seeds(large, monkeypatch, in_bands):
     def accumulated(convolution, kernel):
         gradient = jax.grad(jax.checkpoint(functools.partial(loss, convolution, 1, "SAME")), 1)
         return jax.lax.scan(
-            lambda total, x: (total + gradient(x, kernel), None), jnp.zeros_like(kernel), x.reshape(2, 2, 7, 6, 16)
+            lambda total, x: (total + gradient(x, kernel), None),
+            jnp.zeros_like(kernel),
+            x.reshape(2, 2, 7, 6, 16),
         )[0]
 
-    mine, its = (jax.jit(jax.vmap(functools.partial(accumulated, convolution)))(kernels) for convolution in (ours, PLAIN))
+    mine, its = (
+        jax.jit(jax.vmap(functools.partial(accumulated, convolution)))(kernels)
+        for convolution in (ours, PLAIN)
+    )
     np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5 * float(jnp.abs(its).max()))
     assert bool(large) == in_bands
 
@@ -146,7 +164,9 @@ def test_in_loops_and_over_seeds(large, monkeypatch, in_bands):
 @pytest.mark.parametrize(("kernel_px", "stride"), [(1, 1), (1, 2), (3, 1)])
 def test_other_devices_keep_the_convolutions(kernel_px, stride):
     x, kernel = inputs(4, 5, kernel_px=kernel_px)
-    traced = jax.jit(jax.value_and_grad(functools.partial(loss, ours, stride, "SAME"), (0, 1))).trace(x, kernel)
+    traced = jax.jit(
+        jax.value_and_grad(functools.partial(loss, ours, stride, "SAME"), (0, 1))
+    ).trace(x, kernel)
     for platform in ("cuda", "tpu"):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert text.count("stablehlo.convolution") == 3
@@ -156,18 +176,25 @@ def test_other_devices_keep_the_convolutions(kernel_px, stride):
 
 
 def test_gradient_by_hand():
-    """Two places with (1, 2) and (3, 4); the result's gradient is 1 and 10: 1 * 1 + 3 * 10, and 2 * 1 + 4 * 10."""
+    """Two places with (1, 2) and (3, 4); the result's gradient is 1 and 10: 1 * 1 + 3 * 10, and 2 *
+    1 + 4 * 10."""
     x = jnp.array([1.0, 2, 3, 4]).reshape(1, 1, 2, 2)
     weights = jnp.array([1.0, 10]).reshape(1, 1, 2, 1)
-    gradient = jax.grad(lambda kernel: jnp.sum(weights * ours(x, kernel, (1, 1), "SAME")))(jnp.ones((1, 1, 2, 1)))
+    gradient = jax.grad(lambda kernel: jnp.sum(weights * ours(x, kernel, (1, 1), "SAME")))(
+        jnp.ones((1, 1, 2, 1))
+    )
     np.testing.assert_array_equal(gradient, np.array([31.0, 42]).reshape(1, 1, 2, 1))
 
 
-@pytest.mark.parametrize(("channels", "features", "kernel_px"), [(3, 5, 1), (16, 18, 3), (16, 100, 3)])
+@pytest.mark.parametrize(
+    ("channels", "features", "kernel_px"), [(3, 5, 1), (16, 18, 3), (16, 100, 3)]
+)
 def test_bfloat16_stays_bfloat16(large, channels, features, kernel_px):
     arrays = inputs(channels, features, dtype="bfloat16", kernel_px=kernel_px)
     gradients = jax.jit(jax.grad(functools.partial(loss, ours, 1, "SAME"), (0, 1)))(*arrays)
-    exact = jax.grad(functools.partial(loss, PLAIN, 1, "SAME"), (0, 1))(*(array.astype(jnp.float32) for array in arrays))
+    exact = jax.grad(functools.partial(loss, PLAIN, 1, "SAME"), (0, 1))(
+        *(array.astype(jnp.float32) for array in arrays)
+    )
     for gradient, its in zip(gradients, exact, strict=True):
         assert gradient.dtype == jnp.bfloat16
         assert float(jnp.abs(gradient - its).max()) < 0.03 * float(jnp.abs(its).max())
@@ -185,7 +212,9 @@ def test_recomputed_and_batched_over_seeds(features, kernel_px):
     together = jax.jit(jax.vmap(functools.partial(gradient, ours)))(kernels)
     for mine, one in zip(together, kernels, strict=True):
         expected = gradient(PLAIN, one)
-        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-5 * float(jnp.abs(expected).max()))
+        np.testing.assert_allclose(
+            mine, expected, rtol=1e-5, atol=1e-5 * float(jnp.abs(expected).max())
+        )
 
 
 SHARDED = """
@@ -210,7 +239,9 @@ for channels, features, kernel_px in ((5, 3, 1), (5, 9, 1), (5, 4, 3), (16, 16, 
 
 def test_a_batch_on_many_devices_stays_where_it_is():
     """Only the kernel's gradient is summed over devices."""
-    finished = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False
+    )
     assert finished.returncode == 0, finished.stderr
     assert re.search("all-reduce", finished.stdout)
     assert not re.search("all-gather|all-to-all|collective-permute", finished.stdout)

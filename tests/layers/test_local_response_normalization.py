@@ -9,7 +9,8 @@ from cnn_jax.layers.local_response_normalization import local_response_normaliza
 
 
 def by_the_formula(a, k, n, alpha, beta):
-    """Section 3.3 of the paper, with a sum over maps from max(0, i - n/2) to min(N - 1, i + n/2)."""
+    """Section 3.3 of the paper, with a sum over maps from max(0, i - n/2) to min(N - 1, i +
+    n/2)."""
     b, maps = np.empty_like(a), a.shape[-1]
     for i in range(maps):
         neighbours = range(max(0, i - n // 2), min(maps - 1, i + n // 2) + 1)
@@ -28,14 +29,20 @@ def test_against_a_loop(channels):
 def test_other_constants():
     a = np.random.default_rng(1).normal(size=(1, 2, 2, 6))
     expected = by_the_formula(a, k=1, n=3, alpha=0.5, beta=0.5)
-    np.testing.assert_allclose(local_response_normalization(jnp.float32(a), 3, 1.0, 0.5, 0.5), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        local_response_normalization(jnp.float32(a), 3, 1.0, 0.5, 0.5), expected, rtol=1e-5
+    )
 
 
 def test_a_loud_neighbour_is_felt_two_channels_away_and_no_further():
     quiet = jnp.ones((1, 1, 1, 9))
-    change = local_response_normalization(quiet) - local_response_normalization(quiet.at[..., 4].set(1000.0))
+    change = local_response_normalization(quiet) - local_response_normalization(
+        quiet.at[..., 4].set(1000.0)
+    )
     felt = np.asarray(change[0, 0, 0]) > 1e-3
-    np.testing.assert_array_equal(felt[[0, 1, 2, 3, 5, 6, 7, 8]], [False, False, True, True, True, True, False, False])
+    np.testing.assert_array_equal(
+        felt[[0, 1, 2, 3, 5, 6, 7, 8]], [False, False, True, True, True, True, False, False]
+    )
 
 
 def test_bfloat16_stays_bfloat16_and_gradients_at_zero_are_finite():

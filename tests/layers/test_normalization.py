@@ -11,7 +11,9 @@ from cnn_jax.layers.normalization import NORMS, normalization
 
 
 def test_unknown_norm_is_an_input_error_that_names_the_known_ones():
-    with pytest.raises(InputError, match=re.escape("norm is 'layer'; it must be one of batch, group, none.")):
+    with pytest.raises(
+        InputError, match=re.escape("norm is 'layer'; it must be one of batch, group, none.")
+    ):
         normalization("layer", train=True, dtype="float32")
 
 

@@ -24,7 +24,8 @@ CASES = [
 def windows(height, width, window, stride, centred):
     """For each result (i, j) the slices of the input that its window covers.
 
-    What sticks out lies at the end, or, where `centred`, is split between both ends with the odd pixel at the end.
+    What sticks out lies at the end, or, where `centred`, is split between both ends with the odd
+    pixel at the end.
     """
     stride = stride or window
     for i in range(-(-height // stride)):
@@ -38,8 +39,11 @@ def windows(height, width, window, stride, centred):
 
 
 def negative_images(height, width):
-    """All below zero and all different, so that padding with zeros would show, and no two are equal."""
-    values = -1 - np.random.default_rng(0).permutation(2 * height * width * 3).reshape(2, height, width, 3)
+    """All below zero and all different, so that padding with zeros would show, and no two are
+    equal."""
+    values = -1 - np.random.default_rng(0).permutation(2 * height * width * 3).reshape(
+        2, height, width, 3
+    )
     return values.astype(np.float32)
 
 
@@ -72,7 +76,9 @@ def test_average_pool_value_and_gradient(case):
     for i, j, cover in windows(*case, centred=True):
         part = x[:, cover[0], cover[1]]
         expected[:, i, j] = part.mean((1, 2))
-        gradient[:, cover[0], cover[1]] += (weights[:, i, j] / (part.shape[1] * part.shape[2]))[:, None, None]
+        gradient[:, cover[0], cover[1]] += (weights[:, i, j] / (part.shape[1] * part.shape[2]))[
+            :, None, None
+        ]
     np.testing.assert_allclose(y, expected, rtol=1e-6)
     np.testing.assert_allclose(pull(weights)[0], gradient, atol=1e-6)
 
@@ -84,9 +90,13 @@ def test_first_of_equal_largest_values_takes_the_gradient_of_max_pool():
 
 def test_first_of_equal_largest_values_takes_the_gradient_of_overlapping_windows():
     """Windows of 3x3 at every second place: they begin at (0, 0), (0, 2), (2, 0) and (2, 2)."""
-    gradient = jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 5, 5, 1)))[0, :, :, 0]
+    gradient = jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 5, 5, 1)))[
+        0, :, :, 0
+    ]
     np.testing.assert_array_equal(np.argwhere(gradient), [(0, 0), (0, 2), (2, 0), (2, 2)])
-    many = jax.grad(lambda x: max_pool(x, 3, 1, "VALID").sum())(jnp.zeros((1, 4, 4, 1)).at[0, 1, 1].set(1))[0, :, :, 0]
+    many = jax.grad(lambda x: max_pool(x, 3, 1, "VALID").sum())(
+        jnp.zeros((1, 4, 4, 1)).at[0, 1, 1].set(1)
+    )[0, :, :, 0]
     assert many[1, 1] == 4  # it stands in all four windows
 
 
@@ -98,7 +108,16 @@ def test_max_pool_keeps_nan():
 
 
 @pytest.mark.parametrize(
-    "kernel", [(3, 2, 1), (3, 2, "SAME"), (3, 1, "SAME"), (5, 2, 2), (2, 1, "VALID"), (3, 2, "VALID"), (2, 3, 1)]
+    "kernel",
+    [
+        (3, 2, 1),
+        (3, 2, "SAME"),
+        (3, 1, "SAME"),
+        (5, 2, 2),
+        (2, 1, "VALID"),
+        (3, 2, "VALID"),
+        (2, 3, 1),
+    ],
 )
 def test_overlapping_windows_on_a_cpu_are_those_of_other_devices(kernel):
     """With ties, of which the first takes the gradient, and with rows that no window covers."""
@@ -106,7 +125,9 @@ def test_overlapping_windows_on_a_cpu_are_those_of_other_devices(kernel):
     sides = padding if isinstance(padding, str) else ((padding, padding), (padding, padding))
     x = np.random.default_rng(0).integers(-3, 4, (2, 12, 10, 3)).astype(np.float32)
     mine, pull = jax.vjp(lambda x: max_pool(x, window, stride, padding), x)
-    its, pull_its = jax.vjp(lambda x: nn.max_pool(x, (window, window), (stride, stride), padding=sides), x)
+    its, pull_its = jax.vjp(
+        lambda x: nn.max_pool(x, (window, window), (stride, stride), padding=sides), x
+    )
     weights = np.random.default_rng(1).normal(size=mine.shape).astype(np.float32)
     np.testing.assert_array_equal(mine, its)
     np.testing.assert_allclose(pull(weights)[0], pull_its(weights)[0], atol=1e-5)
@@ -122,15 +143,25 @@ def test_overlapping_windows_keep_bfloat16_and_batches_of_batches():
 
 def test_windows_larger_than_the_map_leave_nothing():
     assert max_pool(jnp.zeros((1, 4, 2, 1)), 5, 2, "VALID").shape == (1, 0, 0, 1)
-    assert jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 2, 5, 1))).shape == (1, 2, 5, 1)
+    assert jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 2, 5, 1))).shape == (
+        1,
+        2,
+        5,
+        1,
+    )
 
 
 def test_large_windows_are_left_to_xla():
-    assert "reduce_window" in jax.jit(lambda x: max_pool(x, 6, 4)).lower(jnp.zeros((1, 9, 9, 1))).as_text()
+    assert (
+        "reduce_window"
+        in jax.jit(lambda x: max_pool(x, 6, 4)).lower(jnp.zeros((1, 9, 9, 1))).as_text()
+    )
 
 
 def test_other_devices_keep_the_operations_of_xla():
-    traced = jax.jit(jax.value_and_grad(lambda x: max_pool(x, 3, 2).sum())).trace(jnp.zeros((1, 8, 8, 1)))
+    traced = jax.jit(jax.value_and_grad(lambda x: max_pool(x, 3, 2).sum())).trace(
+        jnp.zeros((1, 8, 8, 1))
+    )
     for platform, its_own in (("cuda", True), ("tpu", True), ("cpu", False)):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert ("select_and_scatter" in text) == its_own
@@ -144,7 +175,9 @@ def test_pools_keep_bfloat16():
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 9)])
-@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, "VALID"), (3, 2, "VALID"), (3, 2, 1), (2, 2, 1)])
+@pytest.mark.parametrize(
+    ("window", "stride", "padding"), [(2, 2, "VALID"), (3, 2, "VALID"), (3, 2, 1), (2, 2, 1)]
+)
 def test_padding_agrees_with_flax(size, window, stride, padding):
     x = jax.random.normal(jax.random.key(2), (2, *size, 3))
     sides = padding if isinstance(padding, str) else ((padding, padding), (padding, padding))

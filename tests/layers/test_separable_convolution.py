@@ -1,4 +1,5 @@
-"""Depthwise convolution: what a CPU computes is the grouped convolution and its gradients; what surrounds it in the block."""
+"""Depthwise convolution: what a CPU computes is the grouped convolution and its gradients; what
+surrounds it in the block."""
 
 import functools
 
@@ -14,7 +15,10 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def inputs(height=7, width=6, kernel_px=3, dtype="float32"):
     rng = np.random.default_rng(0)
-    return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in [(2, height, width, 5), (kernel_px, kernel_px, 1, 5)])
+    return tuple(
+        jnp.asarray(rng.normal(size=shape), dtype)
+        for shape in [(2, height, width, 5), (kernel_px, kernel_px, 1, 5)]
+    )
 
 
 def grouped(x, kernel, stride, dilation):
@@ -40,7 +44,9 @@ def grouped(x, kernel, stride, dilation):
         ((1, 1), 3, 2, 1),
     ],
 )
-def test_result_and_gradients_are_those_of_the_grouped_convolution(size, kernel_px, stride, dilation):
+def test_result_and_gradients_are_those_of_the_grouped_convolution(
+    size, kernel_px, stride, dilation
+):
     x, kernel = inputs(*size, kernel_px)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -49,7 +55,10 @@ def test_result_and_gradients_are_those_of_the_grouped_convolution(size, kernel_
         weights = jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)
         return value, *back(weights)
 
-    ours, theirs = value_and_gradients(depthwise_convolution, x, kernel), value_and_gradients(grouped, x, kernel)
+    ours, theirs = (
+        value_and_gradients(depthwise_convolution, x, kernel),
+        value_and_gradients(grouped, x, kernel),
+    )
     assert ours[0].shape == (2, -(-size[0] // stride), -(-size[1] // stride), 5)
     for mine, its in zip(ours, theirs, strict=True):
         assert float(jnp.abs(its).max()) > 0.1
@@ -57,7 +66,8 @@ def test_result_and_gradients_are_those_of_the_grouped_convolution(size, kernel_
 
 
 def test_a_channel_sees_its_neighbourhood_and_no_other_channel():
-    """By hand: nine ones under a kernel of ones, six at an edge, four in a corner; the other channel has nothing to see."""
+    """By hand: nine ones under a kernel of ones, six at an edge, four in a corner; the other
+    channel has nothing to see."""
     x = jnp.stack([jnp.ones((3, 3)), jnp.zeros((3, 3))], axis=-1)[None]
     y = depthwise_convolution(x, jnp.ones((3, 3, 1, 2)))
     np.testing.assert_array_equal(y[0, :, :, 0], [[4, 6, 4], [6, 9, 6], [4, 6, 4]])
@@ -89,11 +99,15 @@ def test_norm_and_activation_between_are_there_together_or_not_at_all(between):
     assert set(shapes["params"]["pointwise"]["convolution"]) == {"kernel"}
 
     rng = np.random.default_rng(1)
-    variables = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype), shapes)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype), shapes
+    )
     params, statistics = variables["params"], variables["batch_stats"]
 
     def normalised(y, params, statistics):
-        return (y - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5) * params["scale"] + params["bias"]
+        return (y - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5) * params[
+            "scale"
+        ] + params["bias"]
 
     y = np.asarray(grouped(x, params["depthwise_kernel"], 2, 1))
     if between:
@@ -101,4 +115,6 @@ def test_norm_and_activation_between_are_there_together_or_not_at_all(between):
     y = y @ np.asarray(params["pointwise"]["convolution"]["kernel"])[0, 0]
     expected = normalised(y, params["pointwise"]["norm"], statistics["pointwise"]["norm"])
     assert expected.shape == (2, 4, 3, 7)
-    np.testing.assert_allclose(block.apply(variables, x, train=False), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        block.apply(variables, x, train=False), expected, rtol=1e-4, atol=1e-4
+    )

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def example():
     """Maps [2, 3, 5, 4] and random parameters for three features."""
     rng = np.random.default_rng(0)
-    return tuple(rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 5, 4), (2, 2, 4, 3), (3,)))
+    return tuple(
+        rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 5, 4), (2, 2, 4, 3), (3,))
+    )
 
 
 def test_transposed_is_flax_conv_transpose(example):
@@ -40,7 +42,8 @@ def test_transposed_is_flax_conv_transpose(example):
 
 
 def test_transposed_is_numpys(example):
-    """Each value is spread over its own 2x2 block; XLA's convention runs through the kernel backwards."""
+    """Each value is spread over its own 2x2 block; XLA's convention runs through the kernel
+    backwards."""
     x, kernel, bias = example
     expected = np.zeros((2, 6, 10, 3))
     for i in range(2):
@@ -51,18 +54,24 @@ def test_transposed_is_numpys(example):
 
 
 def doubled(x, axis):
-    """Linear interpolation to twice the size along an axis, pixel centres aligned, edges repeated."""
+    """Linear interpolation to twice the size along an axis, pixel centres aligned, edges
+    repeated."""
     length = x.shape[axis]
     position = np.clip((np.arange(2 * length) + 0.5) / 2 - 0.5, 0, length - 1)
     below = np.floor(position).astype(int)
     share = np.expand_dims(position - below, tuple(range(1, x.ndim - axis)))
-    return np.take(x, below, axis) * (1 - share) + np.take(x, np.minimum(below + 1, length - 1), axis) * share
+    return (
+        np.take(x, below, axis) * (1 - share)
+        + np.take(x, np.minimum(below + 1, length - 1), axis) * share
+    )
 
 
 def test_bilinear_is_numpys(example):
     x, kernel, bias = example
     kernel = kernel[:1, :1]
-    got = BilinearUpsampling(3).apply({"params": {"convolution": {"kernel": kernel, "bias": bias}}}, x)
+    got = BilinearUpsampling(3).apply(
+        {"params": {"convolution": {"kernel": kernel, "bias": bias}}}, x
+    )
     expected = doubled(doubled(x.astype(np.float64), 1), 2) @ kernel[0, 0] + bias
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -80,7 +89,9 @@ def test_a_bilinear_transposed_convolution_begins_as_linear_interpolation(factor
         return np.interp(positions, np.arange(len(values)), values)
 
     def enlarged(x):
-        return np.apply_along_axis(interpolated, 2, np.apply_along_axis(interpolated, 1, x.astype(np.float64)))
+        return np.apply_along_axis(
+            interpolated, 2, np.apply_along_axis(interpolated, 1, x.astype(np.float64))
+        )
 
     around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     np.testing.assert_allclose(y, enlarged(around)[:, factor:-factor, factor:-factor], atol=1e-5)
@@ -98,5 +109,8 @@ def test_names_give_modules_that_double_and_keep_float32_parameters(name):
 
 
 def test_unknown_upsampling_is_an_input_error():
-    with pytest.raises(InputError, match=re.escape("upsampling is 'nearest'; it must be one of transposed, bilinear.")):
+    with pytest.raises(
+        InputError,
+        match=re.escape("upsampling is 'nearest'; it must be one of transposed, bilinear."),
+    ):
         upsampling("nearest")

@@ -1,4 +1,5 @@
-"""What tests of malformed input share: how an example is run, what counts as refused, and how many examples there are."""
+"""What tests of malformed input share: how an example is run, what counts as refused, and how many
+examples there are."""
 
 import contextlib
 import functools
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.commands import Finished, assert_refused
+from tests.running import Finished, assert_refused
 
 LONGEST_S = 60
 """No refusal takes longer, however busy the machine; one that does hangs."""
@@ -29,7 +30,8 @@ class Hangs(AssertionError):
 
 @contextlib.contextmanager
 def in_time():
-    """Around what may hang. The alarm is also pytest-timeout's, which gets it back with what is left of its time."""
+    """Around what may hang. The alarm is also pytest-timeout's, which gets it back with what is
+    left of its time."""
 
     def stop(*_):
         raise Hangs(f"not refused within {LONGEST_S} s")
@@ -39,14 +41,19 @@ def in_time():
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 0.001) if left else 0)
+        signal.setitimer(
+            signal.ITIMER_REAL, max(left - (time.monotonic() - started), 0.001) if left else 0
+        )
         signal.signal(signal.SIGALRM, before)
 
 
 def refused(main: Callable[[list[str]], int], *arguments) -> str:
-    """Runs a command in this process, which must refuse its input in one sentence before it trains; returns that."""
+    """Runs a command in this process, which must refuse its input in one sentence before it trains;
+    returns that."""
     out, err = io.StringIO(), io.StringIO()
-    trained = mock.patch("cnn_jax.training.loop.train", side_effect=AssertionError("accepted: the run began"))
+    trained = mock.patch(
+        "cnn_jax.training.loop.train", side_effect=AssertionError("accepted: the run began")
+    )
     with in_time(), trained, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(argument) for argument in arguments])
     assert_refused(Finished(code, out.getvalue(), err.getvalue()))
@@ -54,11 +61,18 @@ def refused(main: Callable[[list[str]], int], *arguments) -> str:
 
 
 def generated(quick: int, many: int, strategy: st.SearchStrategy):
-    """Decorator of a property `case(example, **fixtures)`: a test of few examples, and with the marker `long` of many.
+    """Decorator of a property `case(example, **fixtures)`: a test of few examples, and with the
+    marker `long` of many.
 
-    Fixtures must not be of one test alone. The examples are the same every time: what fails here fails everywhere.
+    Fixtures must not be of one test alone. The examples are the same every time: what fails here
+    fails everywhere.
     """
-    wanted = {"derandomize": True, "database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
+    wanted = {
+        "derandomize": True,
+        "database": None,
+        "deadline": None,
+        "suppress_health_check": list(HealthCheck),
+    }
 
     def decorate(case):
         @pytest.mark.parametrize("examples", [quick, pytest.param(many, marks=pytest.mark.long)])
@@ -85,7 +99,9 @@ def paths(content, prefix=()) -> list[tuple]:
     if not isinstance(content, dict | list):
         return []
     items = content.items() if isinstance(content, dict) else enumerate(content)
-    return [found for key, value in items for found in ((*prefix, key), *paths(value, (*prefix, key)))]
+    return [
+        found for key, value in items for found in ((*prefix, key), *paths(value, (*prefix, key)))
+    ]
 
 
 def changed(content, path: tuple, value):
@@ -103,16 +119,36 @@ def changed(content, path: tuple, value):
 
 @st.composite
 def broken_json(draw, text: str) -> bytes:
-    """What is left of a JSON object in a file that something happened to: never an object that can be read."""
+    """What is left of a JSON object in a file that something happened to: never an object that can
+    be read."""
     whole = text.strip().encode()
-    kind = draw(st.sampled_from(["cut", "bytes", "other", "twice", "deep", "number", "tail", "half"]))
+    kind = draw(
+        st.sampled_from(["cut", "bytes", "other", "twice", "deep", "number", "tail", "half"])
+    )
     if kind == "cut":
         return whole[: int(draw(SHARES) * len(whole))]
     if kind == "bytes":
         at = draw(st.integers(0, len(whole)))
-        return whole[:at] + draw(st.sampled_from([b"\xff", b"\xc3(", b"\xed\xa0\x80", b"\x00"])) + whole[at:]
+        return (
+            whole[:at]
+            + draw(st.sampled_from([b"\xff", b"\xc3(", b"\xed\xa0\x80", b"\x00"]))
+            + whole[at:]
+        )
     if kind == "other":
-        return draw(st.sampled_from([b"", b"[]", b"null", b"3", b'"{}"', b"[{}]", b"{]", whole.decode().encode("utf-16")]))
+        return draw(
+            st.sampled_from(
+                [
+                    b"",
+                    b"[]",
+                    b"null",
+                    b"3",
+                    b'"{}"',
+                    b"[{}]",
+                    b"{]",
+                    whole.decode().encode("utf-16"),
+                ]
+            )
+        )
     name, value = draw(st.sampled_from(sorted(json.loads(whole).items(), key=str)))
     repeated = f"{json.dumps(name)}: {json.dumps(value)}"
     if kind == "twice":
@@ -121,7 +157,19 @@ def broken_json(draw, text: str) -> bytes:
         depth = draw(st.sampled_from([1_000, 20_000]))
         return b'{"deep": ' + draw(st.sampled_from([b"[", b'{"a":'])) * depth
     if kind == "number":
-        number = draw(st.sampled_from([b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 30, b"9" * 5000, b"-" + b"9" * 40]))
+        number = draw(
+            st.sampled_from(
+                [
+                    b"NaN",
+                    b"Infinity",
+                    b"-Infinity",
+                    b"1e999",
+                    b"9" * 30,
+                    b"9" * 5000,
+                    b"-" + b"9" * 40,
+                ]
+            )
+        )
         return b'{"step": ' + number + b", " + whole[1:]
     if kind == "half":
         return b'{"name": "\\ud800", ' + whole[1:]

@@ -20,7 +20,23 @@ FIELDS = [
     if path not in configuration.FIXED
 ]
 
-NO_NUMBER = ["many", "", " ", "nan", "1e999", "0x", "1_", "--", "None", "[]", "1 2", "½", "३x", "'3'", "9" * 400]
+NO_NUMBER = [
+    "many",
+    "",
+    " ",
+    "nan",
+    "1e999",
+    "0x",
+    "1_",
+    "--",
+    "None",
+    "[]",
+    "1 2",
+    "½",
+    "३x",
+    "'3'",
+    "9" * 400,
+]
 
 
 def wrong_texts(option):
@@ -34,13 +50,30 @@ def wrong_texts(option):
     if kind is float:
         below = [] if least is None else [str(least - 0.001), "-1e300"]
         beyond = ["1.001", "-0.1", "7e7"] if option.metadata["unit"] == "0 to 1" else []
-        return [*(text for text in NO_NUMBER if text not in ("1_",)), "inf", "-inf", "1,5", "True x", *below, *beyond]
+        return [
+            *(text for text in NO_NUMBER if text not in ("1_",)),
+            "inf",
+            "-inf",
+            "1,5",
+            "True x",
+            *below,
+            *beyond,
+        ]
     if get_origin(kind) is tuple:
         of, *more = get_args(kind)
         if of is str:
             return ["dise"] if option.metadata["choices"] else []
         length = None if more[-1:] == [Ellipsis] else len(more) + 1
-        wrong = ["(1,", "('a','b')", "(None,)", "{1: 2}", "((1,2),(3,4))", "(nan,nan)", "many", "(1e999,2)"]
+        wrong = [
+            "(1,",
+            "('a','b')",
+            "(None,)",
+            "{1: 2}",
+            "((1,2),(3,4))",
+            "(nan,nan)",
+            "many",
+            "(1e999,2)",
+        ]
         if length:
             wrong += [f"({','.join('1' * n)},)" for n in (1, 2, 3, 4, 7) if n != length] + ["()"]
         return wrong
@@ -50,17 +83,31 @@ def wrong_texts(option):
 @st.composite
 def command_lines(draw):
     """(experiment, arguments): one thing is wrong with each."""
-    kind = draw(st.sampled_from(["value", "value", "value", "value", "field", "flag", "name", "word"]))
+    kind = draw(
+        st.sampled_from(["value", "value", "value", "value", "field", "flag", "name", "word"])
+    )
     name, path, option = draw(st.sampled_from([field for field in FIELDS if wrong_texts(field[2])]))
     if kind == "value":
         return name, [f"--config.{path}={draw(st.sampled_from(wrong_texts(option)))}"]
-    text = draw(st.text(st.characters(min_codepoint=33, exclude_categories=["Cs", "Zs", "Cc"]), min_size=1, max_size=9))
+    text = draw(
+        st.text(
+            st.characters(min_codepoint=33, exclude_categories=["Cs", "Zs", "Cc"]),
+            min_size=1,
+            max_size=9,
+        )
+    )
     if kind == "field":
         return name, [f"--config.{path}{re.sub('[=.]', '', text) or 'x'}x=1"]
     if kind == "flag":
         return name, [f"--{re.sub('=', '', text)}zz"]
     if kind == "name":
-        return name, [draw(st.sampled_from([f"--config={text}zz", f"--config.model.name={text}zz", f"--config={text}.json"]))]
+        return name, [
+            draw(
+                st.sampled_from(
+                    [f"--config={text}zz", f"--config.model.name={text}zz", f"--config={text}.json"]
+                )
+            )
+        ]
     return name, [f"{text.lstrip('-')}zz"]
 
 
@@ -86,11 +133,17 @@ def wrong_values(option):
         return [*never, [], 3, 0.5, *(["nonesuch"] if option.metadata["choices"] else [])]
     if kind in (int, float):
         wrong = [*never, [], "3", "", *([0.5, 10**11, -(10**11)] if kind is int else [])]
-        return wrong + ([] if least is None else [least - 1]) + ([1.5, -0.5] if unit == "0 to 1" else [])
+        return (
+            wrong
+            + ([] if least is None else [least - 1])
+            + ([1.5, -0.5] if unit == "0 to 1" else [])
+        )
     of, *more = get_args(kind)
     wrong = [None, {}, True, 3, "text", [None], [{}], [[]]]
     return (
-        wrong + ([] if more[-1:] == [Ellipsis] else [[], [1] * (len(more) + 2), [1] * len(more)]) + ([] if of is str else [["a"]])
+        wrong
+        + ([] if more[-1:] == [Ellipsis] else [[], [1] * (len(more) + 2), [1] * len(more)])
+        + ([] if of is str else [["a"]])
     )
 
 
@@ -107,20 +160,39 @@ def recorded_configurations(draw):
     config = CONFIGS[name]
     text = configuration.to_json(config)
     record = json.loads(text)
-    kind = draw(st.sampled_from(["value", "value", "value", "missing", "unknown", "broken", "broken"]))
+    kind = draw(
+        st.sampled_from(["value", "value", "value", "missing", "unknown", "broken", "broken"])
+    )
     if kind == "broken":
         return name, draw(broken_json(text))
     options = {tuple(path.split(".")): option for path, option, _ in configuration.leaves(config)}
     if kind == "value":
         path = draw(st.sampled_from(sorted(options)))
-        return name, json.dumps(changed(record, path, draw(st.sampled_from(wrong_values(options[path]))))).encode()
+        return (
+            name,
+            json.dumps(
+                changed(record, path, draw(st.sampled_from(wrong_values(options[path]))))
+            ).encode(),
+        )
     every = [path for path in paths(record) if isinstance(path[-1], str)]
     if kind == "missing":
-        needed = [p for p in every if p not in options or options[p].metadata["absent"] is configuration.dataclasses.MISSING]
+        needed = [
+            p
+            for p in every
+            if p not in options
+            or options[p].metadata["absent"] is configuration.dataclasses.MISSING
+        ]
         return name, json.dumps(changed(record, draw(st.sampled_from(needed)), ...)).encode()
-    section = draw(st.sampled_from([(), *(path for path in every if isinstance(held(record, path), dict))]))
+    section = draw(
+        st.sampled_from([(), *(path for path in every if isinstance(held(record, path), dict))])
+    )
     future = draw(st.text(max_size=8)) + "9"
-    return name, json.dumps(changed(record, (*section, future), draw(st.sampled_from([1, None, {}, "x"])))).encode()
+    return (
+        name,
+        json.dumps(
+            changed(record, (*section, future), draw(st.sampled_from([1, None, {}, "x"])))
+        ).encode(),
+    )
 
 
 @pytest.fixture(scope="module")

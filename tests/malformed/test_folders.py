@@ -11,9 +11,9 @@ from PIL import Image
 
 from cnn_jax import run
 from cnn_jax.configuration import DataConfig
-from cnn_jax.data.aerial import open_scenes
 from cnn_jax.data.decoding import LARGEST_IMAGE_PX
 from cnn_jax.data.descriptions import load_description
+from cnn_jax.data.scene_folders import open_scenes
 from experiments import aerial_unet
 from tests.data import fake_sets
 from tests.malformed.refusals import SHARES, changed, generated, refused
@@ -35,7 +35,12 @@ def command(argv):
 def refused_set(source, directory):
     never = directory.parent / "never"
     said = refused(
-        command, *SMALLEST, f"--config.data.source={source}", f"--config.data.directory={directory}", "--workdir", never
+        command,
+        *SMALLEST,
+        f"--config.data.source={source}",
+        f"--config.data.directory={directory}",
+        "--workdir",
+        never,
     )
     assert not never.exists()
     return said
@@ -43,10 +48,13 @@ def refused_set(source, directory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A set that can be used, in the layout of dubai: an image and a mask in each of three tiles."""
+    """A set that can be used, in the layout of dubai: an image and a mask in each of three
+    tiles."""
     folder = tmp_path_factory.mktemp("sets") / "whole"
     for tile in (1, 4, 8):
-        fake_sets.write_pair(folder, f"Tile {tile}/images/part.jpg", f"Tile {tile}/masks/part.png", "dubai", tile)
+        fake_sets.write_pair(
+            folder, f"Tile {tile}/images/part.jpg", f"Tile {tile}/masks/part.png", "dubai", tile
+        )
     return folder
 
 
@@ -81,7 +89,9 @@ OF_FILES = {
     "pnm": lambda path: saved(PHOTOGRAPH, path, format="PPM"),
     "fractions": lambda path: saved(np.zeros((8, 12), np.float32), path, format="TIFF"),
     "beyond 16 bits": lambda path: saved(np.full((8, 12), 70000, np.int32), path, format="TIFF"),
-    "same name twice": lambda path: shutil.copy(path, path.with_suffix(".PNG" if path.suffix == ".png" else ".JPG")),
+    "same name twice": lambda path: shutil.copy(
+        path, path.with_suffix(".PNG" if path.suffix == ".png" else ".JPG")
+    ),
 }
 OF_MASKS = {
     "unknown colour": lambda path: saved(np.full((8, 12, 3), (1, 2, 3), np.uint8), path),
@@ -107,7 +117,11 @@ def damages(draw):
     kind = draw(st.sampled_from(["file", "file", "mask", "cut", "name", "tile"]))
     if kind == "cut":
         share = draw(SHARES.map(lambda share: 0.7 * share))
-        return f"{kind} at {share:.3f}", file, lambda path: os.truncate(path, int(share * path.stat().st_size))
+        return (
+            f"{kind} at {share:.3f}",
+            file,
+            lambda path: os.truncate(path, int(share * path.stat().st_size)),
+        )
     if kind == "name":
         name = draw(st.sampled_from(ODD_NAMES))
         return (
@@ -129,7 +143,11 @@ def damages(draw):
         return f"tile {what}", f"Tile {draw(st.sampled_from([4, 8]))}", of[what]
     name = draw(st.sampled_from(sorted(OF_FILES)))
     wrong = {"same name twice", "fractions", "beyond 16 bits"}
-    return name, file if name not in wrong or not mask else f"Tile {tile}/images/part.jpg", OF_FILES[name]
+    return (
+        name,
+        file if name not in wrong or not mask else f"Tile {tile}/images/part.jpg",
+        OF_FILES[name],
+    )
 
 
 @generated(60, 1000, damages())
@@ -160,13 +178,26 @@ DESCRIPTION = {
     "ignored": [255],
     "group": "{tile}",
     "about": "a set",
-    "classes": [{"name": "land", "values": [0], "color": "#C2A878"}, {"name": "sea", "values": [1, 2], "color": "#4C8C2B"}],
+    "classes": [
+        {"name": "land", "values": [0], "color": "#C2A878"},
+        {"name": "sea", "values": [1, 2], "color": "#4C8C2B"},
+    ],
     "splits": {"by": "group", "test": ["8"], "validation": ["4"], "test_share": 0.1},
 }
 NO_TEXT = [3, 0.5, True, [], {}, ["a"], [[]]]
 TEMPLATES = [
     *NO_TEXT,
-    *("", "/", "a.png", "/etc/{name}.png", "../{name}.png", "a/../{name}.png", "./{name}.png", "a//{name}.png", "C:/{name}.png"),
+    *(
+        "",
+        "/",
+        "a.png",
+        "/etc/{name}.png",
+        "../{name}.png",
+        "a/../{name}.png",
+        "./{name}.png",
+        "a//{name}.png",
+        "C:/{name}.png",
+    ),
     *(
         "a\\{name}.png",
         "{name",
@@ -195,9 +226,33 @@ WRONG = {
     ("ignored",): [3, "a", {}, [0], [0.5], [-1], [70000], [True], [[]], ["#000000"], [255, 255]],
     ("group",): [*NO_TEXT, "{area}", "{tile}/{nome}"],
     ("about",): NO_TEXT,
-    ("classes",): [3, "a", {}, [], [3], [{}], [{"name": "land", "values": [0]}], [DESCRIPTION["classes"][0]] * 2],
+    ("classes",): [
+        3,
+        "a",
+        {},
+        [],
+        [3],
+        [{}],
+        [{"name": "land", "values": [0]}],
+        [DESCRIPTION["classes"][0]] * 2,
+    ],
     ("classes", 0, "name"): [*NO_TEXT, "", " ", "sea", "a\nb", "a\x1b[2J", "\u2029"],
-    ("classes", 1, "values"): [3, "a", {}, [], [0], [255], [1, 1], [-1], [65536], [0.5], [True], [[]], ["#0000FF"], [None]],
+    ("classes", 1, "values"): [
+        3,
+        "a",
+        {},
+        [],
+        [0],
+        [255],
+        [1, 1],
+        [-1],
+        [65536],
+        [0.5],
+        [True],
+        [[]],
+        ["#0000FF"],
+        [None],
+    ],
     ("classes", 1, "color"): [*NO_TEXT, "red", "#12345", "#GGGGGG", "#4C8C2B;x", "url(x)"],
     ("classes", 0, "colour"): ["#000000"],
     ("splits",): [3, "a", [], {"by": 3}],
@@ -215,10 +270,20 @@ WRONG = {
 def toml(value) -> str:
     """A value as TOML writes it."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {toml(entry)}" for key, entry in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(key)} = {toml(entry)}" for key, entry in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(toml, value)) + "]"
-    return "nan" if value is None else "inf" if value == float("inf") else json.dumps(value, ensure_ascii=True)
+    return (
+        "nan"
+        if value is None
+        else "inf"
+        if value == float("inf")
+        else json.dumps(value, ensure_ascii=True)
+    )
 
 
 @st.composite

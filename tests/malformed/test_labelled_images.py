@@ -22,7 +22,15 @@ def command(argv):
 def refused_set(source, directory, *arguments):
     never = directory.parent / "never"
     data = f"--config.data.source={source}", f"--config.data.directory={directory}"
-    said = refused(command, "--config=smoke", "--config.model.widths=(1,)", *data, *arguments, "--workdir", never)
+    said = refused(
+        command,
+        "--config=smoke",
+        "--config.model.widths=(1,)",
+        *data,
+        *arguments,
+        "--workdir",
+        never,
+    )
     assert not never.exists()
     return said
 
@@ -30,7 +38,12 @@ def refused_set(source, directory, *arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two classes of grey images, in train and test."""
-    names = [f"{split}/{label}/{number}.png" for split in ("train", "test") for label in "ab" for number in range(3)]
+    names = [
+        f"{split}/{label}/{number}.png"
+        for split in ("train", "test")
+        for label in "ab"
+        for number in range(3)
+    ]
     files = {name: fake_images.picture(i, (8, 8)) for i, name in enumerate(names)}
     return fake_images.write_folder(tmp_path_factory.mktemp("images") / "whole", files)
 
@@ -49,15 +62,34 @@ OF_FILES = {
     "link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
     "link to nothing": lambda path: (path.unlink(), path.symlink_to("nowhere")),
     "circle": lambda path: (path.parent / "more").symlink_to(".."),
-    "two circles": lambda path: [(path.parent / name).symlink_to(path.parent) for name in ("x", "y", "z")],
+    "two circles": lambda path: [
+        (path.parent / name).symlink_to(path.parent) for name in ("x", "y", "z")
+    ],
     "a class alone": lambda path: [shutil.rmtree(folder) for folder in path.parents[2].glob("*/b")],
     "an empty class": lambda path: (path.parents[1] / "c").mkdir(),
-    "an unknown class": lambda path: shutil.copytree(path.parents[2] / "train" / "a", path.parents[2] / "test" / "c"),
+    "an unknown class": lambda path: shutil.copytree(
+        path.parents[2] / "train" / "a", path.parents[2] / "test" / "c"
+    ),
     "no train": lambda path: shutil.rmtree(path.parents[2] / "train"),
-    "two trains": lambda path: shutil.copytree(path.parents[2] / "train", path.parents[2] / "TRAIN"),
+    "two trains": lambda path: shutil.copytree(
+        path.parents[2] / "train", path.parents[2] / "TRAIN"
+    ),
     "a file": lambda path: (shutil.rmtree(path.parents[1]), path.parents[1].write_text("")),
 }
-PATTERNS = ["(", "[", "*", "(?P<>a)", "a{99999999999}(b)", r"\d", "(z)", "()", "(?z)", "(" * 5000, r"(\d", "(?<=a+)(b)"]
+PATTERNS = [
+    "(",
+    "[",
+    "*",
+    "(?P<>a)",
+    "a{99999999999}(b)",
+    r"\d",
+    "(z)",
+    "()",
+    "(?z)",
+    "(" * 5000,
+    r"(\d",
+    "(?<=a+)(b)",
+]
 
 
 @st.composite
@@ -69,7 +101,9 @@ def damages(draw):
     if kind == "pattern":
         return None, file, [f"--config.data.label_pattern={draw(st.sampled_from(PATTERNS))}"]
     if kind == "cut":
-        share = draw(SHARES.map(lambda share: 0.3 * share))  # within the header: pixels are decoded when they are needed
+        share = draw(
+            SHARES.map(lambda share: 0.3 * share)
+        )  # within the header: pixels are decoded when they are needed
         return (lambda path: os.truncate(path, int(share * 60))), file, further
     if kind == "name":
         name = draw(st.sampled_from(["a\nb.png", "\udcff.png", "\x1b[2J.png"]))
@@ -98,7 +132,9 @@ def test_folders(damage, folder):
 @pytest.fixture(scope="module")
 def tfds_set(tmp_path_factory):
     """A tiny MNIST as TFDS leaves it: the folder of its version."""
-    pytest.importorskip("tensorflow_datasets", reason="TFDS is not installed: pip install 'cnn_jax[tfds]'")
+    pytest.importorskip(
+        "tensorflow_datasets", reason="TFDS is not installed: pip install 'cnn_jax[tfds]'"
+    )
     return fake_images.write_mnist(tmp_path_factory.mktemp("tfds") / "whole", train=20, test=10)
 
 
@@ -108,21 +144,55 @@ OF_INFO = {
     ("fileFormat",): ["tfrecord", "x", 3, "parquet"],
     ("splits",): [3, {}, [], [{}], "x", ...],
     ("splits", 0, "name"): ["", "../x", "all", 3, {}, "trainx"],
-    ("splits", 0, "shardLengths"): [["x"], ["-5"], [], ["99999999999"], ["21"], {}, "3", ["1", "2", "3"], [None]],
+    ("splits", 0, "shardLengths"): [
+        ["x"],
+        ["-5"],
+        [],
+        ["99999999999"],
+        ["21"],
+        {},
+        "3",
+        ["1", "2", "3"],
+        [None],
+    ],
     ("splits", 0, "numBytes"): ["x", {}, "9" * 30],
-    ("splits", 0, "filepathTemplate"): [3, "../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "/etc/passwd", "{X}", {}],
+    ("splits", 0, "filepathTemplate"): [
+        3,
+        "../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "/etc/passwd",
+        "{X}",
+        {},
+    ],
     ("unknown",): [{"a": 1}],
 }
 IMAGE, LABEL = (("featuresDict", "features", name) for name in ("image", "label"))
 OF_FEATURES = {
-    ("pythonClassName",): ["os.system", "antigravity.X", "x", "", 3, {}, "tensorflow_datasets.core.features.none.None"],
+    ("pythonClassName",): [
+        "os.system",
+        "antigravity.X",
+        "x",
+        "",
+        3,
+        {},
+        "tensorflow_datasets.core.features.none.None",
+    ],
     ("featuresDict",): [3, {}, [], ...],
     (*IMAGE, "pythonClassName"): ["this.that.Image", "subprocess.Popen", "a.b.c", ".x", "Image"],
-    (*LABEL, "pythonClassName"): ["this.that.Label", "tensorflow_datasets.core.features.text_feature.Text"],
+    (*LABEL, "pythonClassName"): [
+        "this.that.Label",
+        "tensorflow_datasets.core.features.text_feature.Text",
+    ],
     IMAGE: [3, {}, "x", [], ...],
     LABEL: [3, {}, "x", [], ...],
     (*IMAGE, "image", "dtype"): ["float32", "x", 3, {}],
-    (*IMAGE, "image", "shape", "dimensions"): [["x"], ["28"], ["28", "29", "1"], ["-1", "28", "1"], ["28", "28", "1", "1"], "x"],
+    (*IMAGE, "image", "shape", "dimensions"): [
+        ["x"],
+        ["28"],
+        ["28", "29", "1"],
+        ["-1", "28", "1"],
+        ["28", "28", "1", "1"],
+        "x",
+    ],
     (*LABEL, "classLabel", "numClasses"): ["0", "x", "-3", "5", "999999999999999999999"],
 }
 
@@ -132,13 +202,21 @@ def tfds_damages(draw):
     """(file of a TFDS set, its content, None where it is cut short)."""
     kind = draw(st.sampled_from(["info", "info", "features", "features", "broken", "shard"]))
     if kind == "shard":
-        return f"mnist-{draw(st.sampled_from(['train', 'test']))}.array_record-00000-of-00001", draw(SHARES)
-    file = draw(st.sampled_from(["dataset_info.json", "features.json"])) if kind == "broken" else None
+        return (
+            f"mnist-{draw(st.sampled_from(['train', 'test']))}.array_record-00000-of-00001",
+            draw(SHARES),
+        )
+    file = (
+        draw(st.sampled_from(["dataset_info.json", "features.json"])) if kind == "broken" else None
+    )
     if file:
         return file, draw(broken_json('{"name": "mnist", "version": "3.0.1"}'))
     wrong = OF_INFO if kind == "info" else OF_FEATURES
     path = draw(st.sampled_from(sorted(wrong, key=str)))
-    return {"info": "dataset_info.json", "features": "features.json"}[kind], (path, draw(st.sampled_from(wrong[path])))
+    return {"info": "dataset_info.json", "features": "features.json"}[kind], (
+        path,
+        draw(st.sampled_from(wrong[path])),
+    )
 
 
 @generated(30, 500, tfds_damages())
@@ -160,4 +238,6 @@ def test_tfds(damage, tfds_set):
 def test_what_is_not_damaged_is_not_refused(folder, tfds_set):
     """Or the tests here would show nothing."""
     for source, directory in (("folders", folder), ("mnist", tfds_set.parents[1])):
-        assert len(open_images(ImageDataConfig(source=source, directory=str(directory))).classes) in (2, 10)
+        assert len(
+            open_images(ImageDataConfig(source=source, directory=str(directory))).classes
+        ) in (2, 10)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnn_jax import configuration
+from cnn_jax.commands import compare, evaluate, inspect_run, table
 from cnn_jax.reporting import comparison
 from cnn_jax.reporting.table import read_record
-from experiments import aerial_unet, compare, evaluate, inspect_run, table
+from experiments import aerial_unet
 from tests.data import fake_sets
 from tests.malformed.refusals import SHARES, broken_json, changed, generated, paths, refused
 from tests.reporting import fake_records
@@ -21,20 +22,50 @@ NO_WHOLE = ["3", "", 0.5, True, [], {}, -1, [1]]
 NO_SHARE = ["0.5", "", True, [], {}, -0.001, 1.001, 7, [0.5]]
 NO_TEXT = [3, 0.5, True, [], {}, ["a"]]
 NO_OBJECT = [3, "a", True, [], [{}]]
-NO_TABLE = [3, "a", True, {}, [1], [[1, 2]], [[1], [2]], [["1"]], [[0.5]], [[-1]], [[None]], [[True]], [[[1]]]]
+NO_TABLE = [
+    3,
+    "a",
+    True,
+    {},
+    [1],
+    [[1, 2]],
+    [[1], [2]],
+    [["1"]],
+    [[0.5]],
+    [[-1]],
+    [[None]],
+    [[True]],
+    [[[1]]],
+]
 
 
 def wrong_values(file, path):
     """What can't stand at a path of a file of a record, or None where anything may."""
     key = path[0]
     if file == "config.json":
-        fields = {"seed": NO_WHOLE, "variant": NO_TEXT, "experiment": NO_TEXT, "task": NO_TEXT, "configuration": NO_TEXT}
+        fields = {
+            "seed": NO_WHOLE,
+            "variant": NO_TEXT,
+            "experiment": NO_TEXT,
+            "task": NO_TEXT,
+            "configuration": NO_TEXT,
+        }
         fields |= dict.fromkeys(("data", "training", "evaluation", "model"), NO_OBJECT)
-        deep = {("data", "source"): NO_TEXT, ("training", "steps"): [*NO_WHOLE, 0], ("training", "batch_size"): [*NO_WHOLE, 0]}
-        deep |= {("data", "crop_px"): [3, "a", [], [1], [1, 2, 3], [0, 1], [1.5, 2], ["1", "2"], {}]}
+        deep = {
+            ("data", "source"): NO_TEXT,
+            ("training", "steps"): [*NO_WHOLE, 0],
+            ("training", "batch_size"): [*NO_WHOLE, 0],
+        }
+        deep |= {
+            ("data", "crop_px"): [3, "a", [], [1], [1, 2, 3], [0, 1], [1.5, 2], ["1", "2"], {}]
+        }
         return fields.get(key) if len(path) == 1 else deep.get(path)
     if file == "environment.json":
-        return {"device_kind": NO_TEXT, "device_count": [*NO_WHOLE, 0], "data_fingerprint": NO_TEXT}.get(key)
+        return {
+            "device_kind": NO_TEXT,
+            "device_count": [*NO_WHOLE, 0],
+            "data_fingerprint": NO_TEXT,
+        }.get(key)
     if file == "summary.json":
         if key == "test/confusion":
             return NO_TABLE if len(path) == 1 else None
@@ -55,7 +86,10 @@ def wrong_values(file, path):
         return [value for value in NO_SHARE if not key.endswith("/loss") or value not in (1.001, 7)]
     # scenes.json
     if len(path) == 1:
-        return {"classes": [3, "a", {}, [], ["a"], [3] * 5, ["a"] * 5], "scenes": [3, "a", {}, [], [3]]}.get(key) or (
+        return {
+            "classes": [3, "a", {}, [], ["a"], [3] * 5, ["a"] * 5],
+            "scenes": [3, "a", {}, [], [3]],
+        }.get(key) or (
             [3, "a", {}, [], ["#000000"], ["red"] * 5, ["url(x)"] * 5] if key == "colors" else None
         )
     if path[-1] == "confusion":
@@ -65,7 +99,8 @@ def wrong_values(file, path):
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
-    """A run that never was, whole: its folder, within an experiment's, within that of the results."""
+    """A run that never was, whole: its folder, within an experiment's, within that of the
+    results."""
     folder = tmp_path_factory.mktemp("records") / "results" / "study"
     fake_records.write_study(folder, {"unet": 0.3}, seeds=(0,), scenes=2)
     return folder / "unet-seed0"
@@ -82,18 +117,35 @@ PICTURES = {
     "bomb": lambda path: path.write_bytes(BOMB),
     "large": lambda path: Image.new("L", (1000, 1000)).save(path),
     "gif": lambda path: Image.new("L", (9, 9)).save(path, format="GIF"),
-    "other format": lambda path: Image.new("L", (9, 9)).save(path, format="PNG" if path.suffix == ".jpg" else "JPEG"),
+    "other format": (
+        lambda path: Image.new("L", (9, 9)).save(
+            path, format="PNG" if path.suffix == ".jpg" else "JPEG"
+        )
+    ),
 }
 
 
 @st.composite
 def damages(draw):
-    """(file of a record, what happens to it: bytes that replace it, or (path, value) or a picture's damage, or a share that stays)."""
-    kind = draw(st.sampled_from(["value", "value", "value", "value", "broken", "lines", "picture", "gone"]))
+    """(file of a record, what happens to it: bytes that replace it, or (path, value) or a picture's
+    damage, or a share that stays)."""
+    kind = draw(
+        st.sampled_from(["value", "value", "value", "value", "broken", "lines", "picture", "gone"])
+    )
     if kind == "value":
-        return draw(st.sampled_from(FILES[:4])), kind, draw(st.integers(0, 2**30)), draw(st.integers(0, 2**30))
+        return (
+            draw(st.sampled_from(FILES[:4])),
+            kind,
+            draw(st.integers(0, 2**30)),
+            draw(st.integers(0, 2**30)),
+        )
     if kind == "broken":
-        return draw(st.sampled_from(FILES[:4])), kind, draw(broken_json('{"seed": 0, "more": [1]}')), None
+        return (
+            draw(st.sampled_from(FILES[:4])),
+            kind,
+            draw(broken_json('{"seed": 0, "more": [1]}')),
+            None,
+        )
     if kind == "lines":
         line = draw(
             st.sampled_from(
@@ -109,7 +161,11 @@ def damages(draw):
                         b"\xff\n",
                         b'"step"\n',
                     ),
-                    *(b'{"step": -1, "elapsed_s": 1}\n', b'{"step": 1, "elapsed_s": -1}\n', b'{"step": "1", "elapsed_s": 1}\n'),
+                    *(
+                        b'{"step": -1, "elapsed_s": 1}\n',
+                        b'{"step": 1, "elapsed_s": -1}\n',
+                        b'{"step": "1", "elapsed_s": 1}\n',
+                    ),
                     *(
                         b'{"step": 1, "elapsed_s": NaN}\n',
                         b'{"step": true, "elapsed_s": 1}\n',
@@ -119,7 +175,10 @@ def damages(draw):
                         b'{"step": 1, "elapsed_s": 1, "validation/miou": "x"}\n',
                         b'{"step": 1, "elapsed_s": 1, "train/loss": []}\n',
                     ),
-                    *(b'{"step": 1, "elapsed_s": 1, "train/loss": 1e999}\n', b'{"step": 1, "step": 2, "elapsed_s": 1}\n'),
+                    *(
+                        b'{"step": 1, "elapsed_s": 1, "train/loss": 1e999}\n',
+                        b'{"step": 1, "step": 2, "elapsed_s": 1}\n',
+                    ),
                 ]
             )
         )
@@ -127,7 +186,12 @@ def damages(draw):
     if kind == "gone":
         return draw(st.sampled_from(FILES[:3])), kind, None, None
     name = draw(st.sampled_from(["000-image.jpg", "001-truth.png", "000-prediction.png"]))
-    return f"scenes/{name}", kind, draw(st.sampled_from([*sorted(PICTURES), "cut"])), draw(SHARES.map(lambda share: 0.7 * share))
+    return (
+        f"scenes/{name}",
+        kind,
+        draw(st.sampled_from([*sorted(PICTURES), "cut"])),
+        draw(SHARES.map(lambda share: 0.7 * share)),
+    )
 
 
 @generated(90, 2000, damages())
@@ -169,13 +233,18 @@ def test_tables_and_comparisons(damage, record):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """What evaluate and inspect_run look at before they touch data: a run's record, and a folder of checkpoints."""
+    """What evaluate and inspect_run look at before they touch data: a run's record, and a folder of
+    checkpoints."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     (folder / "checkpoints").mkdir(parents=True)
     config = aerial_unet.CONFIGURATIONS["smoke"]()
     (folder / "config.json").write_text(configuration.to_json(config))
-    (folder / "environment.json").write_text(pretty({"digest": configuration.digest(config), "data_fingerprint": "0"}))
-    (folder / "summary.json").write_text(pretty({"evaluated_step": 40, "test/miou": 0.5, "test/confusion": [[1, 2], [3, 4]]}))
+    (folder / "environment.json").write_text(
+        pretty({"digest": configuration.digest(config), "data_fingerprint": "0"})
+    )
+    (folder / "summary.json").write_text(
+        pretty({"evaluated_step": 40, "test/miou": 0.5, "test/confusion": [[1, 2], [3, 4]]})
+    )
     return folder
 
 
@@ -188,15 +257,31 @@ def of_runs(draw):
         return file, draw(broken_json('{"task": "segmentation", "seed": 0}'))
     if file == "config.json":
         other = draw(
-            st.sampled_from([("seed", 1), ("training", None), ("loss", {}), ("future", 3), ("model", {"name": "unetx"})])
+            st.sampled_from(
+                [
+                    ("seed", 1),
+                    ("training", None),
+                    ("loss", {}),
+                    ("future", 3),
+                    ("model", {"name": "unetx"}),
+                ]
+            )
         )
         record = json.loads(configuration.to_json(config)) | dict([other])
         return file, pretty(record).encode()
     if file == "environment.json":
         digest = draw(st.sampled_from([3, None, [], "", "0" * 16, {}]))
         return file, pretty({"digest": digest, "data_fingerprint": "0"}).encode()
-    key = draw(st.sampled_from(["evaluated_step", "test/miou", "test/confusion", "test/iou/ñ", "test/miou_interval"]))
-    wrong = {"evaluated_step": NO_WHOLE, "test/confusion": NO_TABLE, "test/miou_interval": [3, "a", [], [1], ["a", "b"]]}
+    key = draw(
+        st.sampled_from(
+            ["evaluated_step", "test/miou", "test/confusion", "test/iou/ñ", "test/miou_interval"]
+        )
+    )
+    wrong = {
+        "evaluated_step": NO_WHOLE,
+        "test/confusion": NO_TABLE,
+        "test/miou_interval": [3, "a", [], [1], ["a", "b"]],
+    }
     return file, pretty({key: draw(st.sampled_from(wrong.get(key, NO_SHARE)))}).encode()
 
 
@@ -213,7 +298,10 @@ def test_runs_that_are_opened_again(damage, run):
 
 
 def test_what_is_not_damaged_is_not_refused(record, run):
-    """Or the tests above would show nothing: the record is compared; of the run only the data are others."""
-    assert comparison.compare([read_record(record, record.parent.parent)]).variants[0].name == "unet"
+    """Or the tests above would show nothing: the record is compared; of the run only the data are
+    others."""
+    assert (
+        comparison.compare([read_record(record, record.parent.parent)]).variants[0].name == "unet"
+    )
     for main in (evaluate.main, inspect_run.main):
         assert "are not those of the run" in refused(main, "--run", run)

@@ -1,4 +1,5 @@
-"""What comes from elsewhere is data: it is not run, not followed out of its folder, not believed about its size, not shown as markup."""
+"""What comes from elsewhere is data: it is not run, not followed out of its folder, not believed
+about its size, not shown as markup."""
 
 import ast
 import io
@@ -14,10 +15,10 @@ import pytest
 
 from cnn_jax.configuration import DataConfig, ImageDataConfig
 from cnn_jax.data import image_folders
-from cnn_jax.data.aerial import open_scenes
 from cnn_jax.data.decoding import LARGEST_IMAGE_PX, examine, read_image, small_image
 from cnn_jax.data.descriptions import patterns
 from cnn_jax.data.images import open_images
+from cnn_jax.data.scene_folders import open_scenes
 from cnn_jax.errors import InputError
 from cnn_jax.reporting import comparison, page, table
 from tests.data import fake_images, fake_sets
@@ -27,13 +28,29 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_no_code_here_unpickles_or_evaluates_text():
-    """Neither by name nor by NumPy's loader, and no module is imported whose name isn't written here."""
-    forbidden = {"eval", "exec", "compile", "__import__", "import_module", "literal_eval", "load_module", "unpickle", "full_load"}
+    """Neither by name nor by NumPy's loader, and no module is imported whose name isn't written
+    here."""
+    forbidden = {
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "import_module",
+        "literal_eval",
+        "load_module",
+        "unpickle",
+        "full_load",
+    }
     for path in [*ROOT.glob("cnn_jax/**/*.py"), *ROOT.glob("experiments/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = {alias.name.partition(".")[0] for alias in node.names} | {getattr(node, "module", None) or ""}
-                assert not names & {"pickle", "dill", "cloudpickle", "marshal", "shelve", "yaml"}, (path, names)
+                names = {alias.name.partition(".")[0] for alias in node.names} | {
+                    getattr(node, "module", None) or ""
+                }
+                assert not names & {"pickle", "dill", "cloudpickle", "marshal", "shelve", "yaml"}, (
+                    path,
+                    names,
+                )
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in forbidden, (path, node.lineno)
             if isinstance(node, ast.keyword):
@@ -41,13 +58,20 @@ def test_no_code_here_unpickles_or_evaluates_text():
 
 
 def test_a_class_that_features_json_names_is_not_imported(tmp_path, monkeypatch):
-    pytest.importorskip("tensorflow_datasets", reason="TFDS is not installed: pip install 'cnn_jax[tfds]'")
+    pytest.importorskip(
+        "tensorflow_datasets", reason="TFDS is not installed: pip install 'cnn_jax[tfds]'"
+    )
     (tmp_path / "stranger.py").write_text("raise SystemExit('was run')")
     monkeypatch.syspath_prepend(tmp_path)
     folder = fake_images.write_mnist(tmp_path / "sets", train=4, test=2)
     text = (folder / "features.json").read_text()
-    (folder / "features.json").write_text(text.replace("tensorflow_datasets.core.features.image_feature.Image", "stranger.Image"))
-    with pytest.raises(InputError, match=r"features\.json names the class 'stranger\.Image', which is not TFDS's own"):
+    (folder / "features.json").write_text(
+        text.replace("tensorflow_datasets.core.features.image_feature.Image", "stranger.Image")
+    )
+    with pytest.raises(
+        InputError,
+        match=r"features\.json names the class 'stranger\.Image', which is not TFDS's own",
+    ):
         open_images(ImageDataConfig(source="mnist", directory=str(tmp_path / "sets")))
     assert "stranger" not in sys.modules
 
@@ -63,9 +87,13 @@ def test_a_template_is_matched_in_no_time_whatever_the_name():
 
 def test_a_label_pattern_that_never_ends_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(image_folders, "SEARCH_S", 1)
-    fake_images.write_folder(tmp_path, {f"{'a' * 60}{number}.png": fake_images.picture(0, (8, 8)) for number in range(2)})
+    fake_images.write_folder(
+        tmp_path, {f"{'a' * 60}{number}.png": fake_images.picture(0, (8, 8)) for number in range(2)}
+    )
     with pytest.raises(InputError, match=r"data\.label_pattern .* took more than 1 s over 2 names"):
-        open_images(ImageDataConfig(source="folders", directory=str(tmp_path), label_pattern=r"((a+)+)$"))
+        open_images(
+            ImageDataConfig(source="folders", directory=str(tmp_path), label_pattern=r"((a+)+)$")
+        )
 
 
 @pytest.mark.parametrize("claimed", [(65535, 65535), (LARGEST_IMAGE_PX, 2), (23_171, 23_171)])
@@ -74,8 +102,15 @@ def test_a_size_beyond_the_limit_takes_no_memory(claimed, tmp_path):
     path.write_bytes(fake_sets.raw_png(*claimed, 8, b""))
     tracemalloc.start()
     try:
-        for read in (examine, read_image, lambda path: small_image(path, io.BytesIO(path.read_bytes()))):
-            with pytest.raises(InputError, match=f"{claimed[0]} x {claimed[1]} px, over the limit of 536,870,912 pixels"):
+        for read in (
+            examine,
+            read_image,
+            lambda path: small_image(path, io.BytesIO(path.read_bytes())),
+        ):
+            with pytest.raises(
+                InputError,
+                match=f"{claimed[0]} x {claimed[1]} px, over the limit of 536,870,912 pixels",
+            ):
                 read(path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
@@ -109,10 +144,15 @@ class _Tags(HTMLParser):
 
 def test_names_in_a_record_are_no_markup(tmp_path):
     """Of variants, scenes and classes, in the page and in the tables."""
-    evil = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>|\n# [a](javascript:alert(3)) `b"
+    evil = (
+        "\"><script>alert(1)</script><img src=x onerror='alert(2)'>|\n# [a](javascript:alert(3)) `b"
+    )
     [plain] = fake_records.write_study(tmp_path / "study", {"unet": 0.3}, seeds=(0,), scenes=2)
     folder = plain.folder
-    config, summary, scenes = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "summary", "scenes"))
+    config, summary, scenes = (
+        json.loads((folder / f"{name}.json").read_text())
+        for name in ("config", "summary", "scenes")
+    )
     config["variant"], config["data"]["source"] = evil, f"a|{evil}"
     summary = {key.replace("building", evil): value for key, value in summary.items()}
     scenes["classes"][0] = scenes["scenes"][0]["name"] = evil
@@ -122,11 +162,18 @@ def test_names_in_a_record_are_no_markup(tmp_path):
     tags = _Tags()
     tags.feed(page.page(compared))
     assert [attributes for tag, attributes in tags.seen if tag == "script"] == [{}]
-    assert not [attributes for tag, attributes in tags.seen if {"onerror", "onclick", "onload"} & attributes.keys()]
+    assert not [
+        attributes
+        for tag, attributes in tags.seen
+        if {"onerror", "onclick", "onload"} & attributes.keys()
+    ]
     sources = [attributes["src"] for tag, attributes in tags.seen if tag == "img"]
     assert sources
     assert all(source.startswith("data:image/") for source in sources)
-    for markdown in (comparison.as_markdown(compared), table.results_page([table.read_record(folder, tmp_path)])):
+    for markdown in (
+        comparison.as_markdown(compared),
+        table.results_page([table.read_record(folder, tmp_path)]),
+    ):
         assert "script" in markdown
         assert not re.search(r"(?<!\\)<(script|img)|(?<!\\)\]\(javascript", markdown)
         rows = [line for line in markdown.splitlines() if line.startswith("|")]

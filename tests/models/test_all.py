@@ -1,7 +1,7 @@
 """What every segmenter must pass: sizes, gradients, skips, devices, dtypes, dropout.
 
-Each architecture in `SEGMENTERS` needs an entry in `SMALL`, which makes it small enough to be compiled in seconds, on a `shallow`
-trunk. Where maps join, `WAYS` says what each of them meets.
+Each architecture in `SEGMENTERS` needs an entry in `SMALL`, which makes it small enough to be
+compiled in seconds, on a `shallow` backbone. Where maps join, `WAYS` says what each of them meets.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from cnn_jax.models import SEGMENTERS
-from tests.commands import devices
 from tests.models.shapes import shallow
+from tests.running import devices
 
 NARROW_FCN = {"width": 0.0625, "dense_width": 8}
 NARROW_RESNET = {"encoder": "resnet18", "encoder_width": 0.125}
@@ -53,11 +53,17 @@ WAYS = {
         "skip 1": ("decoder_1_convolution_1", slice(4)),
     },
     "fcn16s": {"bottom": ("score_32", slice(None)), "skip 16": ("score_16", slice(None))},
-    "fcn8s": {f"skip {stride}" if stride < 32 else "bottom": (f"score_{stride}", slice(None)) for stride in (32, 16, 8)},
-    "deeplabv3plus": {"bottom": ("decoder_convolution_1", slice(8)), "skip 4": ("decoder_convolution_1", slice(8, None))},
+    "fcn8s": {
+        f"skip {stride}" if stride < 32 else "bottom": (f"score_{stride}", slice(None))
+        for stride in (32, 16, 8)
+    },
+    "deeplabv3plus": {
+        "bottom": ("decoder_convolution_1", slice(8)),
+        "skip 4": ("decoder_convolution_1", slice(8, None)),
+    },
 }
-"""Of architectures that join maps: the ways from image to logits, each with the layer by which it comes in and the channels that the
-layer takes from it. The sizes follow from `SMALL`."""
+"""Of architectures that join maps: the ways from image to logits, each with the layer by which it
+comes in and the channels that the layer takes from it. The sizes follow from `SMALL`."""
 
 CLASSES, BATCH, SIZE = 3, 8, (37, 29)
 
@@ -73,12 +79,16 @@ def has(name, option):
 
 
 def small(name, **options):
-    """The architecture made small, with those of `options` that it has. To be called, and applied, while `shallow`."""
-    return SEGMENTERS[name](num_classes=CLASSES, **SMALL[name] | {k: v for k, v in options.items() if has(name, k)})
+    """The architecture made small, with those of `options` that it has. To be called, and applied,
+    while `shallow`."""
+    return SEGMENTERS[name](
+        num_classes=CLASSES, **SMALL[name] | {k: v for k, v in options.items() if has(name, k)}
+    )
 
 
 def filled(model, x, seed=0):
-    """Variables with He-like kernels and no zero anywhere. (A model's own initialisation takes ten times as long to compile.)"""
+    """Variables with He-like kernels and no zero anywhere. (A model's own initialisation takes ten
+    times as long to compile.)"""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -96,7 +106,8 @@ def filled(model, x, seed=0):
 
 
 def inputs(batch=BATCH, size=SIZE):
-    """Images of uneven contrast, float32, and what each logit weighs in the sum that stands for a loss."""
+    """Images of uneven contrast, float32, and what each logit weighs in the sum that stands for a
+    loss."""
     rng = np.random.default_rng(5)
     images = rng.normal(size=(batch, *size, 3)) * np.linspace(0.5, 2, batch)[:, None, None, None]
     return images.astype(np.float32), rng.normal(size=(batch, *size, CLASSES)).astype(np.float32)
@@ -105,7 +116,8 @@ def inputs(batch=BATCH, size=SIZE):
 def training(name):
     """(a training step without an optimiser, compiled when it is called, and its variables).
 
-    `(variables, images, weights, dropout key) -> (logits, gradient, statistics)`; the loss of an auxiliary head is in the gradient.
+    `(variables, images, weights, dropout key) -> (logits, gradient, statistics)`; the loss of an
+    auxiliary head is in the gradient.
     """
     model = small(name, dropout=0.25)
     variables = filled(model, inputs()[0])
@@ -115,9 +127,16 @@ def training(name):
     def train(variables, images, weights, key):
         def value(params):
             logits, new = model.apply(
-                variables | {"params": params}, images, train=True, mutable=[*statistics, "auxiliary"], rngs={"dropout": key}
+                variables | {"params": params},
+                images,
+                train=True,
+                mutable=[*statistics, "auxiliary"],
+                rngs={"dropout": key},
             )
-            total = sum((made * weights).sum() for made in [logits, *jax.tree.leaves(new.get("auxiliary", {}))])
+            total = sum(
+                (made * weights).sum()
+                for made in [logits, *jax.tree.leaves(new.get("auxiliary", {}))]
+            )
             return total, (logits, {collection: new[collection] for collection in statistics})
 
         gradient, (logits, new) = jax.grad(value, has_aux=True)(variables["params"])
@@ -130,8 +149,9 @@ def training(name):
 class Outcome:
     """What a small architecture computed of the same images.
 
-    `trained` are (logits, gradient, statistics) of training with the dropout keys 1, 2 and 1; `predict` is the compiled function
-    from variables to the logits in float32 and in bfloat16, and these are `logits` and `half`.
+    `trained` are (logits, gradient, statistics) of training with the dropout keys 1, 2 and 1;
+    `predict` is the compiled function from variables to the logits in float32 and in bfloat16, and
+    these are `logits` and `half`.
     """
 
     variables: Any
@@ -147,9 +167,14 @@ def outcome(name):
     with shallow():
         train, variables = training(name)
         images, weights = inputs()
-        trained = [jax.device_get(train(variables, images, weights, jax.random.key(key))) for key in (1, 2, 1)]
+        trained = [
+            jax.device_get(train(variables, images, weights, jax.random.key(key)))
+            for key in (1, 2, 1)
+        ]
         models = [small(name, dtype=dtype, dropout=0.25) for dtype in ("float32", "bfloat16")]
-        predict = jax.jit(lambda variables: [model.apply(variables, images, train=False) for model in models])
+        predict = jax.jit(
+            lambda variables: [model.apply(variables, images, train=False) for model in models]
+        )
         return Outcome(variables, trained, predict, *jax.device_get(predict(variables)))
 
 
@@ -166,13 +191,17 @@ def test_logits_have_any_images_size_at_every_dtype(name):
     with shallow():
         x = jax.ShapeDtypeStruct((2, 5, 4, 3), jnp.float32)
         rough = small(name, dtype="bfloat16")
-        logits, variables = jax.eval_shape(lambda x: rough.init_with_output(jax.random.key(0), x, train=False), x)
+        logits, variables = jax.eval_shape(
+            lambda x: rough.init_with_output(jax.random.key(0), x, train=False), x
+        )
         assert (logits.shape, logits.dtype) == ((2, 5, 4, CLASSES), jnp.float32)
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
         model = small(name)
         for size in [(1, 1), (2, 3), (37, 53), (65, 31)]:
             x = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-            logits = jax.eval_shape(lambda variables, x: model.apply(variables, x, train=False), variables, x)
+            logits = jax.eval_shape(
+                lambda variables, x: model.apply(variables, x, train=False), variables, x
+            )
             assert (logits.shape, logits.dtype) == ((2, *size, CLASSES), jnp.float32)
 
 
@@ -195,7 +224,9 @@ def test_logits_are_finite_and_depend_on_image_and_place(name):
 @each_model
 def test_every_parameter_gets_a_gradient(name):
     gradient = outcome(name).trained[0][1]
-    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, outcome(name).variables["params"])
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(
+        jnp.shape, outcome(name).variables["params"]
+    )
     for path, leaf in jax.tree.leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
         assert np.abs(leaf).max() > 1e-5, jax.tree_util.keystr(path)
@@ -206,7 +237,9 @@ def test_every_parameter_of_a_u_net_gets_a_gradient_with_biases_and_bilinear_ups
     model = small("unet", norm="none", upsampling="bilinear")
     images, weights = inputs(2)
     variables = filled(model, images)
-    gradient = jax.jit(jax.grad(lambda variables: (model.apply(variables, images, train=True) * weights[:2]).sum()))(variables)
+    gradient = jax.jit(
+        jax.grad(lambda variables: (model.apply(variables, images, train=True) * weights[:2]).sum())
+    )(variables)
     for path, leaf in jax.tree.leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
         assert np.abs(leaf).max() > 1e-5, jax.tree_util.keystr(path)
@@ -216,9 +249,12 @@ def test_every_parameter_of_a_u_net_gets_a_gradient_with_biases_and_bilinear_ups
 @each_model
 def test_training_moves_every_moving_statistic(name):
     made = outcome(name)
-    before = {collection: tree for collection, tree in made.variables.items() if collection != "params"}
+    before = {
+        collection: tree for collection, tree in made.variables.items() if collection != "params"
+    }
     moved = jax.tree.map(lambda old, new: np.abs(new - old).min(), before, made.trained[0][2])
-    # Auxiliary heads are computed in training too; without its collection they would have stood still.
+    # Auxiliary heads are computed in training too; without its collection they would have stood
+    # still.
     assert bool(jax.tree.leaves(moved)) == (not name.startswith("fcn"))
     for path, least in jax.tree.leaves_with_path(moved):
         assert least > 0, jax.tree_util.keystr(path)
@@ -242,7 +278,9 @@ def test_dropout_acts_in_training_alone(name):
     statistics = [collection for collection in variables if collection != "params"]
     with shallow():  # nor does training need one without dropout
         model = small(name, dropout=0.0)
-        jax.eval_shape(lambda x: model.apply(variables, x, train=True, mutable=statistics), inputs(2)[0])
+        jax.eval_shape(
+            lambda x: model.apply(variables, x, train=True, mutable=statistics), inputs(2)[0]
+        )
 
 
 @computed
@@ -266,7 +304,13 @@ def shut(variables, ways):
         kernel = np.array(tree["kernel"])
         kernel[:, :, channels] = 0
         mended = tree | {"kernel": kernel}
-        params = params | {layer: params[layer] | {"convolution": mended} if "convolution" in params[layer] else mended}
+        params = params | {
+            layer: (
+                params[layer] | {"convolution": mended}
+                if "convolution" in params[layer]
+                else mended
+            )
+        }
     return variables | {"params": params}
 
 
@@ -298,7 +342,10 @@ def test_without_skips_the_image_reaches_the_logits_by_the_bottom_alone(name):
         model, images = small(name, skips=False, dropout=0.0), inputs(2)[0]
         variables = filled(model, images)
         predict = jax.jit(lambda variables: model.apply(variables, images, train=False))
-        whole, cut = predict(variables), predict(shut(variables, [(WAYS[name]["bottom"][0], slice(None))]))
+        whole, cut = (
+            predict(variables),
+            predict(shut(variables, [(WAYS[name]["bottom"][0], slice(None))])),
+        )
     assert differ(whole)
     assert not differ(cut)
 
@@ -310,7 +357,8 @@ EIGHT = ("asymmetric_unet", "fcn8s")
 
 
 def on_all_devices(names, folder):
-    """Trains each architecture, the batch spread over the devices of this process, and saves the outcome in the folder."""
+    """Trains each architecture, the batch spread over the devices of this process, and saves the
+    outcome in the folder."""
     from cnn_jax.training.devices import Devices
 
     devices = Devices("jit")
@@ -320,29 +368,44 @@ def on_all_devices(names, folder):
             train, variables = training(name)
             batch = devices.place(dict(zip(("images", "weights"), inputs(), strict=True)))
             assert len(batch["images"].addressable_shards) == 8
-            made = train(devices.replicate(variables), batch["images"], batch["weights"], jax.random.key(1))
+            made = train(
+                devices.replicate(variables), batch["images"], batch["weights"], jax.random.key(1)
+            )
         np.savez(Path(folder, f"{name}.npz"), *jax.tree.leaves(jax.device_get(made)))
 
 
 def check_on_eight_devices(names, folder):
-    """Logits, gradient and statistics of one device and of eight pieces of the CPU, in a process of their own, are the same."""
+    """Logits, gradient and statistics of one device and of eight pieces of the CPU, in a process of
+    their own, are the same."""
     environment = os.environ | {
         **devices(8),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    script = f"from tests.models.test_all import on_all_devices; on_all_devices({json.dumps(names)}, {json.dumps(str(folder))})"
+    script = (
+        f"from tests.models.test_all import on_all_devices; on_all_devices({json.dumps(names)},"
+        f" {json.dumps(str(folder))})"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for name in names:
         leaves, structure = jax.tree.flatten(outcome(name).trained[0])
         with np.load(folder / f"{name}.npz") as saved:
             eight = structure.unflatten([saved[f"arr_{number}"] for number in range(len(leaves))])
-        for (path, one), many in zip(jax.tree.leaves_with_path(outcome(name).trained[0]), jax.tree.leaves(eight), strict=True):
+        for (path, one), many in zip(
+            jax.tree.leaves_with_path(outcome(name).trained[0]), jax.tree.leaves(eight), strict=True
+        ):
             where = name + jax.tree_util.keystr(path)
-            np.testing.assert_allclose(many, one, rtol=0, atol=1e-4 * np.abs(one).max(), err_msg=where)
+            np.testing.assert_allclose(
+                many, one, rtol=0, atol=1e-4 * np.abs(one).max(), err_msg=where
+            )
 
 
 @computed

@@ -1,7 +1,9 @@
-"""What every classifier must pass: logits, gradients, moving statistics, dtypes, dropout, feature maps, sizes.
+"""What every classifier must pass: logits, gradients, moving statistics, dtypes, dropout, feature
+maps, sizes.
 
-Each family in `CLASSIFIERS` needs a member in `SMALL`, with options that make it small enough to be compiled in seconds. Where
-options can't, the table of the paper that the module is built from is shortened here: every kind of block stays.
+Each family in `CLASSIFIERS` needs a member in `SMALL`, with options that make it small enough to be
+compiled in seconds. Where options can't, the table of the paper that the module is built from is
+shortened here: every kind of block stays.
 """
 
 import dataclasses
@@ -18,7 +20,17 @@ from flax import linen as nn
 
 from cnn_jax import configuration
 from cnn_jax.errors import InputError
-from cnn_jax.models import CLASSIFIERS, densenet, googlenet, inception_v3, mobilenet, mobilenet_v2, resnet, vgg, xception
+from cnn_jax.models import (
+    CLASSIFIERS,
+    densenet,
+    googlenet,
+    inception_v3,
+    mobilenet,
+    mobilenet_v2,
+    resnet,
+    vgg,
+    xception,
+)
 from tests.models.test_all import filled
 
 SMALL = {
@@ -43,7 +55,10 @@ def narrow(rows):
     """Rows of Inception v3's table with a sixteenth of the channels."""
     return tuple(
         (
-            tuple(tuple((features // 16, *kernels) for features, *kernels in branch) for branch in branches),
+            tuple(
+                tuple((features // 16, *kernels) for features, *kernels in branch)
+                for branch in branches
+            ),
             stride,
             projection and projection // 16,
         )
@@ -53,27 +68,41 @@ def narrow(rows):
 
 SHORTER = {
     "vgg11": [(vgg, "WIDTHS", (4, 6, 8, 8, 8))],
-    "googlenet": [(googlenet, "INCEPTIONS", dict.fromkeys(("3a", "4a", "4d", "5a"), (4, 3, 6, 2, 4, 4)))],
-    "inception_v3": [(inception_v3, "MODULES", narrow(inception_v3.MODULES[number] for number in (3, 4, 8, 9)))],
+    "googlenet": [
+        (googlenet, "INCEPTIONS", dict.fromkeys(("3a", "4a", "4d", "5a"), (4, 3, 6, 2, 4, 4)))
+    ],
+    "inception_v3": [
+        (inception_v3, "MODULES", narrow(inception_v3.MODULES[number] for number in (3, 4, 8, 9)))
+    ],
     "xception": [(xception, "BLOCKS", (((8,), 2), ((12,), 2), ((14,), 2), ((14,), 1), ((16,), 2)))],
     "mobilenet": [(mobilenet, "BLOCKS", ((64, 1), (64, 2), (128, 2), (128, 2), (256, 2)))],
-    "mobilenet_v2": [(mobilenet_v2, "BOTTLENECKS", ((1, 16, 1, 1), (2, 24, 1, 2), (2, 32, 2, 2), (2, 64, 1, 2), (2, 64, 1, 2)))],
+    "mobilenet_v2": [
+        (
+            mobilenet_v2,
+            "BOTTLENECKS",
+            ((1, 16, 1, 1), (2, 24, 1, 2), (2, 32, 2, 2), (2, 64, 1, 2), (2, 64, 1, 2)),
+        )
+    ],
     "se_resnet50": [(resnet, "BLOCKS", {50: (2, 1, 1, 1)})],
     "densenet121": [(densenet, "LAYERS", {121: (2, 1, 1, 1)})],
 }
 
 WITHOUT_MAPS = ("softmax_regression", "mlp")
 NOT_PADDED = ("lenet5", "alexnet")
-"""Whose maps are smaller than the image / stride even with the options above, as their docstrings say."""
+"""Whose maps are smaller than the image / stride even with the options above, as their docstrings
+say."""
 
 WITHOUT_GRADIENT = {"mobilenet_v2": "['pointwise']['norm']['bias']"}
-"""A linear bottleneck's offset: the 1x1 convolution and BatchNorm that follow, with nothing between, take it away again."""
+"""A linear bottleneck's offset: the 1x1 convolution and BatchNorm that follow, with nothing
+between, take it away again."""
 
 CLASSES, SIZE = 3, (32, 28)
 
 each_name = pytest.mark.parametrize("name", CLASSIFIERS)
 each_family = pytest.mark.parametrize("name", SMALL)
-each_with_maps = pytest.mark.parametrize("name", [name for name in SMALL if name not in WITHOUT_MAPS])
+each_with_maps = pytest.mark.parametrize(
+    "name", [name for name in SMALL if name not in WITHOUT_MAPS]
+)
 
 
 def family(name):
@@ -85,7 +114,11 @@ def has(name, option):
     return option in {field.name for field in dataclasses.fields(configuration.model_config(name))}
 
 
-STEMS = [(name, stem) for name in SMALL for stem in (("imagenet", "small") if has(name, "stem") else ("",))]
+STEMS = [
+    (name, stem)
+    for name in SMALL
+    for stem in (("imagenet", "small") if has(name, "stem") else ("",))
+]
 
 
 def shortened(name):
@@ -97,8 +130,11 @@ def shortened(name):
 
 
 def small(name, **options):
-    """The family made small, with those of `options` that it has. To be called, and applied, while `shortened`."""
-    return CLASSIFIERS[name](num_classes=CLASSES, **SMALL[name] | {k: v for k, v in options.items() if has(name, k)})
+    """The family made small, with those of `options` that it has. To be called, and applied, while
+    `shortened`."""
+    return CLASSIFIERS[name](
+        num_classes=CLASSES, **SMALL[name] | {k: v for k, v in options.items() if has(name, k)}
+    )
 
 
 def described(*size):
@@ -107,12 +143,15 @@ def described(*size):
 
 def shapes(model, x, **options):
     """Shapes of (result, variables)."""
-    return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False, **options), x)
+    return jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False, **options), x
+    )
 
 
 @functools.cache
 def of_the_least_image(name, stem):
-    """Shapes of (logits, variables) for images of the least size, and which modules' results are empty."""
+    """Shapes of (logits, variables) for images of the least size, and which modules' results are
+    empty."""
     empty = []
 
     def note(call, args, kwargs, context):
@@ -130,8 +169,8 @@ def of_the_least_image(name, stem):
 class Outcome:
     """What a family's small member computed of the same images.
 
-    `trained` are (logits, gradient, statistics) of training with the dropout keys 1, 2 and 1; `logits` and `half` of predicting
-    in float32 and in bfloat16; `maps` the feature maps.
+    `trained` are (logits, gradient, statistics) of training with the dropout keys 1, 2 and 1;
+    `logits` and `half` of predicting in float32 and in bfloat16; `maps` the feature maps.
     """
 
     variables: Any
@@ -155,9 +194,16 @@ def outcome(name):
         def train(variables, key):
             def value(params):
                 logits, new = model.apply(
-                    variables | {"params": params}, x, train=True, mutable=[*statistics, "auxiliary"], rngs={"dropout": key}
+                    variables | {"params": params},
+                    x,
+                    train=True,
+                    mutable=[*statistics, "auxiliary"],
+                    rngs={"dropout": key},
                 )
-                total = sum((made * weights).sum() for made in [logits, *jax.tree.leaves(new.get("auxiliary", {}))])
+                total = sum(
+                    (made * weights).sum()
+                    for made in [logits, *jax.tree.leaves(new.get("auxiliary", {}))]
+                )
                 return total, (logits, {collection: new[collection] for collection in statistics})
 
             gradient, (logits, new) = jax.grad(value, has_aux=True)(variables["params"])
@@ -166,7 +212,15 @@ def outcome(name):
         @jax.jit
         def predict(variables):
             logits, half = (one.apply(variables, x, train=False) for one in (model, halved))
-            return logits, half, {} if name in WITHOUT_MAPS else model.apply(variables, x, train=False, feature_maps=True)
+            return (
+                logits,
+                half,
+                (
+                    {}
+                    if name in WITHOUT_MAPS
+                    else model.apply(variables, x, train=False, feature_maps=True)
+                ),
+            )
 
         trained = [train(variables, jax.random.key(key)) for key in (1, 2, 1)]
         return Outcome(variables, trained, *jax.tree.map(np.asarray, predict(variables)))
@@ -230,7 +284,9 @@ def test_every_parameter_gets_a_gradient(name):
 def test_training_moves_every_moving_statistic(name):
     made = outcome(name)
     before = {key: value for key, value in made.variables.items() if key != "params"}
-    moved = jax.tree.map(lambda old, new: float(np.abs(new - old).min()), before, made.trained[0][2])
+    moved = jax.tree.map(
+        lambda old, new: float(np.abs(new - old).min()), before, made.trained[0][2]
+    )
     if has(name, "norm") and SMALL[name].get("norm", "batch") == "batch":
         assert jax.tree.leaves(before)
     for path, least in jax.tree.leaves_with_path(moved):
@@ -256,7 +312,9 @@ def test_dropout_acts_in_training_alone(name):
     statistics = [collection for collection in variables if collection != "params"]
     with shortened(name):
         model = small(name, dropout=0.0)
-        jax.eval_shape(lambda x: model.apply(variables, x, train=True, mutable=statistics), described(*SIZE, 3))
+        jax.eval_shape(
+            lambda x: model.apply(variables, x, train=True, mutable=statistics), described(*SIZE, 3)
+        )
 
 
 # ---- feature maps
@@ -265,12 +323,15 @@ def test_dropout_acts_in_training_alone(name):
 @computed
 @each_with_maps
 def test_feature_maps_are_what_the_classifier_computes(name):
-    """By the classifier's program, of which that of the maps is the beginning; and its head on the deepest map makes the logits."""
+    """By the classifier's program, of which that of the maps is the beginning; and its head on the
+    deepest map makes the logits."""
     with shortened(name):
         model, x = small(name), described(*SIZE, 3)
         variables = outcome(name).variables
         whole, maps = (
-            jax.make_jaxpr(functools.partial(model.apply, train=False, feature_maps=maps))(variables, x).jaxpr.eqns
+            jax.make_jaxpr(functools.partial(model.apply, train=False, feature_maps=maps))(
+                variables, x
+            ).jaxpr.eqns
             for maps in (False, True)
         )
     assert 0 < len(maps) < len(whole)
@@ -280,7 +341,9 @@ def test_feature_maps_are_what_the_classifier_computes(name):
 
     made = outcome(name)
     deepest = made.maps[max(made.maps)]
-    dense = next(equation for equation in whole[len(maps) :] if equation.primitive.name == "dot_general")
+    dense = next(
+        equation for equation in whole[len(maps) :] if equation.primitive.name == "dot_general"
+    )
     taken = dense.invars[0].aval.shape[-1]
     if taken != deepest.shape[-1] or deepest.shape[1:3] == (1, 1):
         assert taken == deepest[0].size  # flattened, to hidden layers
@@ -290,24 +353,35 @@ def test_feature_maps_are_what_the_classifier_computes(name):
         np.testing.assert_allclose(made.logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "stem"), [(name, stem) for name, stem in STEMS if name not in WITHOUT_MAPS])
+@pytest.mark.parametrize(
+    ("name", "stem"), [(name, stem) for name, stem in STEMS if name not in WITHOUT_MAPS]
+)
 def test_feature_maps_have_their_strides_and_no_head(name, stem):
     height, width = size = SIZE if stem == "small" else (128, 100)
     with shortened(name):
         model = small(name, stem=stem)
         maps, variables = shapes(model, described(*size, 3), feature_maps=True)
         larger = jax.eval_shape(
-            lambda v, x: model.apply(v, x, train=False, feature_maps=True), variables, described(height + 64, width + 32, 3)
+            lambda v, x: model.apply(v, x, train=False, feature_maps=True),
+            variables,
+            described(height + 64, width + 32, 3),
         )
     parameters = of_the_least_image(name, stem)[1]["params"]
     assert list(maps) == sorted(maps)
     assert set(maps) <= {1, 2, 4, 8, 16, 32}
-    padded = name not in NOT_PADDED and (stem == "small" or name not in ("inception_v3", "xception"))
+    padded = name not in NOT_PADDED and (
+        stem == "small" or name not in ("inception_v3", "xception")
+    )
     for stride, made in maps.items():
         rounded_up = (4, -(-height // stride), -(-width // stride))
         assert made.shape[:3] == rounded_up if padded else made.shape[:3] <= rounded_up
         # Whatever is lost at the edges, 64 px more make 64 / stride places more.
-        assert larger[stride].shape == (4, made.shape[1] + 64 // stride, made.shape[2] + 32 // stride, made.shape[3])
+        assert larger[stride].shape == (
+            4,
+            made.shape[1] + 64 // stride,
+            made.shape[2] + 32 // stride,
+            made.shape[3],
+        )
     if stem == "small":
         assert min(maps[max(maps)].shape[1:3]) >= 3
     assert "head" in parameters

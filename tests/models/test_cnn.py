@@ -1,4 +1,5 @@
-"""The plain convolutional network: the course's counts, the small default, Keras's outputs, sizes."""
+"""The plain convolutional network: the course's counts, the small default, Keras's outputs,
+sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,18 @@ from cnn_jax.training.state import parameter_count
 
 
 def shapes(model, image_px=CNN.paper_px):
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_px)), train=False))
+    return jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, *image_px)), train=False)
+    )
 
 
 def maps(model, *sides, channels=1):
-    """{stride: (height, width, channels)} of the feature maps of an image, and the parameters they need."""
+    """{stride: (height, width, channels)} of the feature maps of an image, and the parameters they
+    need."""
     x = jnp.zeros((1, *sides, channels))
-    made, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), x, train=False, feature_maps=True))
+    made, variables = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), x, train=False, feature_maps=True)
+    )
     return {stride: values.shape[1:] for stride, values in made.items()}, variables["params"]
 
 
@@ -37,11 +43,17 @@ def test_parameter_counts_of_the_course(name, count):
 
 def test_trainable_parameters_of_the_default():
     convolutions = 9 * (1 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
-    norms = 2 * (32 + 32 + 64 + 64)  # scale and bias of BatchNorm; its moving statistics are not trained
+    norms = 2 * (
+        32 + 32 + 64 + 64
+    )  # scale and bias of BatchNorm; its moving statistics are not trained
     dense = 4 * 4 * 64 * 128 + 128  # 28 -> 26 -> 24 -> 12 -> 10 -> 8 -> 4
     assert parameter_count(shapes(CNN(10))) == convolutions + norms + dense + 1290 == 197_674
     averaged = 64 * 128 + 128
-    assert parameter_count(shapes(CNN(10, global_average=True))) == convolutions + norms + averaged + 1290 == 74_794
+    assert (
+        parameter_count(shapes(CNN(10, global_average=True)))
+        == convolutions + norms + averaged + 1290
+        == 74_794
+    )
 
 
 @pytest.mark.parametrize("name", ["course_cnn", "course_cnn_dense", "course_cnn_pool"])
@@ -55,13 +67,19 @@ def test_the_courses_networks_compute_what_keras_computes(name, quick_compilatio
             layers.Conv2D(64, 3, activation="relu", name="convolution_1"),
             *([layers.MaxPooling2D(2)] if name == "course_cnn_pool" else []),
             layers.Flatten(),
-            *([layers.Dense(15, activation="tanh", name="dense_1")] if name != "course_cnn" else []),
+            *(
+                [layers.Dense(15, activation="tanh", name="dense_1")]
+                if name != "course_cnn"
+                else []
+            ),
             layers.Dense(10, name="head"),
         ]
     )
     images = jax.random.normal(jax.random.key(0), (4, 28, 28, 1))
     expected = keras_weights.random_logits(theirs, images)
-    params = {layer.name: keras_weights.kernel_and_bias(layer) for layer in theirs.layers if layer.weights}
+    params = {
+        layer.name: keras_weights.kernel_and_bias(layer) for layer in theirs.layers if layer.weights
+    }
     params["convolution_1"] = {"convolution": params["convolution_1"]}
     keras_weights.assert_same_logits(CLASSIFIERS[name](10), {"params": params}, images, expected)
 
@@ -74,12 +92,22 @@ def test_maps_of_the_default_and_of_same_padding():
 
 def test_an_encoder_has_no_head_and_the_classifiers_other_names():
     model = CNN(10, dense=(20, 20))
-    assert set(shapes(model)["params"]) - set(maps(model, 28, 28)[1]) == {"dense_1", "dense_2", "head"}
+    assert set(shapes(model)["params"]) - set(maps(model, 28, 28)[1]) == {
+        "dense_1",
+        "dense_2",
+        "head",
+    }
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"kernel_px": 5}, {"padding": "SAME"}, {"widths": (4, 4), "pool_after": (1,)}, {"widths": (4, 4), "pool_after": ()}],
+    [
+        {},
+        {"kernel_px": 5},
+        {"padding": "SAME"},
+        {"widths": (4, 4), "pool_after": (1,)},
+        {"widths": (4, 4), "pool_after": ()},
+    ],
 )
 def test_the_least_image_leaves_one_place_and_a_smaller_one_none(options):
     model = CNN(10, **options)
@@ -91,7 +119,8 @@ def test_the_least_image_leaves_one_place_and_a_smaller_one_none(options):
 
 
 def test_a_global_average_does_not_see_where_things_are():
-    """Without padding or pooling, a pattern moved over an empty image makes the same maps elsewhere, so the same means."""
+    """Without padding or pooling, a pattern moved over an empty image makes the same maps
+    elsewhere, so the same means."""
     rng = np.random.default_rng(2)
     image = np.zeros((12, 12, 1), np.float32)
     image[3:6, 3:6] = rng.normal(size=(3, 3, 1))
@@ -99,7 +128,10 @@ def test_a_global_average_does_not_see_where_things_are():
 
     def difference(**options):
         model = CNN(5, widths=(4,), pool_after=(), norm="none", dense=(), **options)
-        params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes(model, (12, 12, 1))["params"])
+        params = jax.tree.map(
+            lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+            shapes(model, (12, 12, 1))["params"],
+        )
         logits = model.apply({"params": params}, both, train=False)
         return np.abs(logits[0] - logits[1]).max()
 

@@ -1,4 +1,5 @@
-"""DenseNet: published parameter counts, the paper's sizes, Keras's outputs, and layers that only add channels."""
+"""DenseNet: published parameter counts, the paper's sizes, Keras's outputs, and layers that only
+add channels."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ def shapes(model, px=32):
 
 
 @pytest.mark.parametrize(
-    ("name", "total"), [("densenet121", 8_062_504), ("densenet169", 14_307_880), ("densenet201", 20_242_984)]
+    ("name", "total"),
+    [("densenet121", 8_062_504), ("densenet169", 14_307_880), ("densenet201", 20_242_984)],
 )
 def test_all_parameters_are_kerass(name, total):
     """With moving statistics; like ours, Keras's convolutions have no biases."""
@@ -28,7 +30,8 @@ def test_trainable_parameters_are_torchvisions():
 
 
 def test_stages_have_the_papers_sizes():
-    """The channels of a block: half of the one before, and 32 for each of its 6, 12, 24, 16 layers."""
+    """The channels of a block: half of the one before, and 32 for each of its 6, 12, 24, 16
+    layers."""
     assert maps(DenseNet(5), 224, 224)[0] == {
         2: (112, 112, 64),
         4: (56, 56, 64 + 6 * 32),
@@ -40,7 +43,12 @@ def test_stages_have_the_papers_sizes():
 
 def test_the_small_stem_keeps_a_map_of_4_for_32_px():
     made = maps(DenseNet(5, growth=12, stem="small"), 32, 32)[0]
-    assert made == {1: (32, 32, 24 + 72), 2: (16, 16, 48 + 144), 4: (8, 8, 96 + 288), 8: (4, 4, 192 + 192)}
+    assert made == {
+        1: (32, 32, 24 + 72),
+        2: (16, 16, 48 + 144),
+        4: (8, 8, 96 + 288),
+        8: (4, 4, 192 + 192),
+    }
 
 
 @pytest.mark.parametrize(("stem", "height", "width"), [("imagenet", 33, 47), ("small", 1, 1)])
@@ -56,13 +64,19 @@ def test_maps_have_the_images_size_divided_and_rounded_up(stem, height, width):
 
 
 def test_every_layer_sees_all_channels_made_before_it_in_its_block():
-    """The first kernel of layer l takes the block's input and the l - 1 times 32 channels that were added to it."""
+    """The first kernel of layer l takes the block's input and the l - 1 times 32 channels that were
+    added to it."""
     params = shapes(DenseNet(5))["params"]
     for block, (layers, entering) in enumerate([(6, 64), (12, 128), (24, 256), (16, 512)], start=1):
         for layer in range(1, layers + 1):
             bottleneck = params[f"block_{block}_layer_{layer}_convolution_1"]["kernel"]
             assert bottleneck.shape == (1, 1, entering + (layer - 1) * 32, 128)
-            assert params[f"block_{block}_layer_{layer}_convolution_2"]["kernel"].shape == (3, 3, 128, 32)
+            assert params[f"block_{block}_layer_{layer}_convolution_2"]["kernel"].shape == (
+                3,
+                3,
+                128,
+                32,
+            )
 
 
 @pytest.mark.long
@@ -94,4 +108,6 @@ def test_densenet121_computes_what_kerass_does():
         if block < 4:
             carry_convolution(f"transition_{block}_convolution", f"pool{block + 1}_conv")
     carry_convolution("head", "predictions")
-    keras_weights.assert_same_logits(DenseNet(5), {"params": params, "batch_stats": statistics}, images, expected)
+    keras_weights.assert_same_logits(
+        DenseNet(5), {"params": params, "batch_stats": statistics}, images, expected
+    )

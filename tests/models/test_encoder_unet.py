@@ -1,4 +1,4 @@
-"""U-Net's decoder on every trunk: sizes, skips, widths, and what configurations refuse."""
+"""U-Net's decoder on every backbone: sizes, skips, widths, and what configurations refuse."""
 
 import jax
 import pytest
@@ -10,20 +10,31 @@ from cnn_jax.models.encoders import ENCODERS, encoder
 from tests.models.shapes import KEY, count, maps, shallow, shapes
 
 
-@pytest.mark.parametrize("name", [name for name in ENCODERS if name not in ("resnet32", "resnet44", "resnet56", "resnet110")])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in ENCODERS if name not in ("resnet32", "resnet44", "resnet56", "resnet110")],
+)
 def test_every_trunk_gives_logits_of_the_images_size_and_a_skip_a_map(name):
-    """For odd sides; a decoder stage's first kernel takes the skip and what comes from below. (CIFAR's deeper ones repeat blocks.)"""
+    """For odd sides; a decoder stage's first kernel takes the skip and what comes from below.
+    (CIFAR's deeper ones repeat blocks.)"""
     with shallow():
-        logits, variables = shapes(EncoderUNet(3, encoder=name, decoder_widths=(24, 12, 6)), 37, 53, 3)
-        trunk = encoder(name, norm="batch", dtype="float32", axis_name=None)
-        made, alone = maps(trunk, max(37, trunk.least_px), max(53, trunk.least_px))
+        logits, variables = shapes(
+            EncoderUNet(3, encoder=name, decoder_widths=(24, 12, 6)), 37, 53, 3
+        )
+        backbone = encoder(name, norm="batch", dtype="float32", axis_name=None)
+        made, alone = maps(backbone, max(37, backbone.least_px), max(53, backbone.least_px))
     assert (logits.shape, logits.dtype) == ((1, 37, 53, 3), "float32")
     params = variables["params"]
     assert params["encoder"] == alone["params"]
     deepest, *skips = sorted(made, reverse=True)
     below = made[deepest][2]
-    for stride, width in zip([*skips, *([1] if 1 not in made else [])], (24, 12, 6, 6, 6), strict=False):
-        kernels = [params[f"decoder_{stride}_convolution_{number}"]["convolution"]["kernel"].shape for number in (1, 2)]
+    for stride, width in zip(
+        [*skips, *([1] if 1 not in made else [])], (24, 12, 6, 6, 6), strict=False
+    ):
+        kernels = [
+            params[f"decoder_{stride}_convolution_{number}"]["convolution"]["kernel"].shape
+            for number in (1, 2)
+        ]
         skip = made[stride][2] if stride in made else 0
         assert kernels == [(3, 3, skip + below, width), (3, 3, width, width)]
         below = width
@@ -37,23 +48,35 @@ def test_images_may_be_smaller_than_the_trunk_takes(name):
 
 
 def test_parameters_are_those_of_segmentation_models_pytorch_but_for_its_3x3_head():
-    """Its Unet("resnet34", classes=1) has 24,436,369 trainable ones; its head takes 16 channels, 3x3 where ours is 1x1."""
+    """Its Unet("resnet34", classes=1) has 24,436,369 trainable ones; its head takes 16 channels,
+    3x3 where ours is 1x1."""
     assert count(shapes(EncoderUNet(1), 64, 64, 3)[1]["params"]) == 24_436_369 - (9 - 1) * 16
 
 
 def test_without_skips_the_decoder_takes_what_comes_from_below_alone():
     params = shapes(EncoderUNet(3, encoder="resnet18", skips=False), 33, 33, 3)[1]["params"]
-    taken = [params[f"decoder_{stride}_convolution_1"]["convolution"]["kernel"].shape[2] for stride in (16, 8, 4, 2, 1)]
+    taken = [
+        params[f"decoder_{stride}_convolution_1"]["convolution"]["kernel"].shape[2]
+        for stride in (16, 8, 4, 2, 1)
+    ]
     assert taken == [512, 256, 128, 64, 32]
 
 
 def test_a_misspelt_trunk_and_an_option_out_of_range_are_sentences():
-    config = configuration.SegmentationConfig(model=configuration.model_config("encoder_unet", encoder="resnet5O"))
+    config = configuration.SegmentationConfig(
+        model=configuration.model_config("encoder_unet", encoder="resnet5O")
+    )
     with pytest.raises(InputError, match=r"model\.encoder is 'resnet5O': did you mean .*resnet50"):
         configuration.check(config)
-    config = configuration.SegmentationConfig(model=configuration.model_config("encoder_unet", decoder_widths=(8, 0)))
-    with pytest.raises(InputError, match=r"^model.decoder_widths is \(8, 0\); it must be at least 1"):
+    config = configuration.SegmentationConfig(
+        model=configuration.model_config("encoder_unet", decoder_widths=(8, 0))
+    )
+    with pytest.raises(
+        InputError, match=r"^model.decoder_widths is \(8, 0\); it must be at least 1"
+    ):
         configuration.check(config)
     model = EncoderUNet(3, encoder="googlenet", encoder_width=0.5)
-    with pytest.raises(InputError, match=r"^model.encoder_width is 0.5, but googlenet has one width"):
+    with pytest.raises(
+        InputError, match=r"^model.encoder_width is 0.5, but googlenet has one width"
+    ):
         jax.eval_shape(lambda: model.init(KEY, jax.numpy.zeros((1, 33, 33, 3)), train=False))

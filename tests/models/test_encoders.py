@@ -1,4 +1,5 @@
-"""Trunks of segmenters: maps of every image, at the output stride asked for, and what can't be had."""
+"""Trunks of segmenters: maps of every image, at the output stride asked for, and what can't be
+had."""
 
 import re
 
@@ -14,10 +15,21 @@ OPTIONS = {"norm": "batch", "dtype": "float32", "axis_name": None}
 
 
 def test_the_trunks_are_those_that_halve_stage_by_stage():
-    assert {"vgg16", "googlenet", "inception_v3", "xception", "mobilenet", "resnet50", "resnet20", "densenet121"} <= {*ENCODERS}
+    assert {
+        "vgg16",
+        "googlenet",
+        "inception_v3",
+        "xception",
+        "mobilenet",
+        "resnet50",
+        "resnet20",
+        "densenet121",
+    } <= {*ENCODERS}
     assert not {"mlp", "lenet5", "alexnet", "course_cnn"} & {*ENCODERS}
     assert set(DILATED_ENCODERS) == {
-        name for name in ENCODERS if re.match(r"mobilenet|xception|(se_)?resnet(18|34|50|1..)$", name)
+        name
+        for name in ENCODERS
+        if re.match(r"mobilenet|xception|(se_)?resnet(18|34|50|1..)$", name)
     } - {
         "resnet110"  # CIFAR's, whose output stride is 4
     }
@@ -28,7 +40,10 @@ def test_the_deepest_map_has_the_output_stride_and_keys_and_parameters_stay(name
     """Sides of 65 and 50 px: at stride 8 they are 9 and 7, at 16 they are 5 and 4, rounded up."""
     with shallow():
         whole, variables = maps(encoder(name, **OPTIONS), 65, 50)
-        dilated = {stride: maps(encoder(name, output_stride=stride, **OPTIONS), 65, 50) for stride in (8, 16)}
+        dilated = {
+            stride: maps(encoder(name, output_stride=stride, **OPTIONS), 65, 50)
+            for stride in (8, 16)
+        }
     for stride, size in ((8, (9, 7)), (16, (5, 4))):
         made, same = dilated[stride]
         assert list(made) == list(whole)
@@ -41,13 +56,27 @@ def test_the_deepest_map_has_the_output_stride_and_keys_and_parameters_stay(name
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("vgg16", {"output_stride": 8}, "model.encoder vgg16 can't have output stride 8; it must be one of xception, mobilenet,"),
+        (
+            "vgg16",
+            {"output_stride": 8},
+            (
+                "model.encoder vgg16 can't have output stride 8; it must be one of xception,"
+                " mobilenet,"
+            ),
+        ),
         ("alexnet", {}, "model.encoder alexnet is no encoder; it must be one of vgg11,"),
-        ("alexnet", {"output_stride": 8}, "model.encoder alexnet is no encoder; it must be one of xception,"),
+        (
+            "alexnet",
+            {"output_stride": 8},
+            "model.encoder alexnet is no encoder; it must be one of xception,",
+        ),
         (
             "densenet121",
             {"width": 0.5},
-            "model.encoder_width is 0.5, but densenet121 has one width: set it to 1, or take one of vgg11,",
+            (
+                "model.encoder_width is 0.5, but densenet121 has one width: set it to 1, or take"
+                " one of vgg11,"
+            ),
         ),
     ],
 )
@@ -63,11 +92,16 @@ def test_small_images_get_zeros_below_and_on_the_right():
     assert enlarged(x, 2) is x
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "mobilenet", "mobilenet_v2", "xception"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "vgg11", "mobilenet", "mobilenet_v2", "xception"]
+)
 def test_half_the_width_halves_the_channels_of_every_map(name):
-    """But for MobileNetV2's, which are rounded to multiples of 8, the last never fewer than 1280; by hand."""
+    """But for MobileNetV2's, which are rounded to multiples of 8, the last never fewer than 1280;
+    by hand."""
     with shallow():
-        whole, half = (maps(encoder(name, width=width, **OPTIONS), 33, 33)[0] for width in (1.0, 0.5))
+        whole, half = (
+            maps(encoder(name, width=width, **OPTIONS), 33, 33)[0] for width in (1.0, 0.5)
+        )
     expected = [shape[2] // 2 for shape in whole.values()]
     if name == "mobilenet_v2":
         expected = [8, 16, 16, 48, 1280]

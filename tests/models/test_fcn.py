@@ -16,20 +16,24 @@ from tests.models.shapes import count, shapes
         ("fcn8s", {32, 16, 8}, {"upsampling_32": 4, "upsampling_16": 4, "upsampling": 16}),
     ],
 )
-def test_each_variant_scores_its_maps_and_enlarges_by_twos_and_then_by_its_stride(name, scores, kernels):
-    """A transposed convolution that enlarges by a factor has a kernel of twice that. Channels are those of pool3, pool4 and fc7."""
+def test_each_variant_scores_its_maps_and_enlarges_by_twos_and_then_by_its_stride(
+    name, scores, kernels
+):
+    """A transposed convolution that enlarges by a factor has a kernel of twice that. Channels are
+    those of pool3, pool4 and fc7."""
     params = shapes(SEGMENTERS[name](num_classes=21), 64, 64, 3)[1]["params"]
     channels = {8: 256, 16: 512, 32: 4096}
     assert {key: params[key]["kernel"].shape for key in params if "score" in key} == {
         f"score_{stride}": (1, 1, channels[stride], 21) for stride in scores
     }
-    assert {key: params[key]["convolution"]["kernel"].shape for key in params if "upsampling" in key} == {
-        key: (size, size, 21, 21) for key, size in kernels.items()
-    }
+    assert {
+        key: params[key]["convolution"]["kernel"].shape for key in params if "upsampling" in key
+    } == {key: (size, size, 21, 21) for key, size in kernels.items()}
 
 
 def test_parameters_of_fcn8s():
-    """VGG-16's but for its head, 138,357,544 - 4,097,000; scores; two 4x4 enlargements and one of 16x16, without biases."""
+    """VGG-16's but for its head, 138,357,544 - 4,097,000; scores; two 4x4 enlargements and one of
+    16x16, without biases."""
     scores = 21 * (4096 + 512 + 256 + 3)
     enlargements = 21 * 21 * (2 * 4 * 4 + 16 * 16)
     assert 138_357_544 - 4_097_000 + scores + enlargements == 134_489_759
@@ -37,7 +41,8 @@ def test_parameters_of_fcn8s():
 
 
 def test_trainable_parameters_of_the_dilated_fcn_are_torchvisions():
-    """Of them 2,360,853 are the auxiliary head's, by hand: 3x3 from 1024 to 256 channels, BatchNorm, and scores."""
+    """Of them 2,360,853 are the auxiliary head's, by hand: 3x3 from 1024 to 256 channels,
+    BatchNorm, and scores."""
     params = shapes(DilatedFCN(21), 33, 33, 3)[1]["params"]
     assert count(params) == 35_322_218
     assert count(params["auxiliary"]) == 9 * 1024 * 256 + 2 * 256 + 21 * 256 + 21
@@ -51,7 +56,9 @@ def test_auxiliary_logits_have_the_images_size_and_are_made_in_training_alone():
 
     def sown(train, *collections):
         def apply(variables, x):
-            return model.apply(variables, x, train=train, mutable=collections, rngs={"dropout": jax.random.key(1)})[1]
+            return model.apply(
+                variables, x, train=train, mutable=collections, rngs={"dropout": jax.random.key(1)}
+            )[1]
 
         return jax.eval_shape(apply, variables, x)
 

@@ -1,4 +1,5 @@
-"""GoogLeNet: the paper's table and published parameter counts, and auxiliary heads that leave when they are asked for."""
+"""GoogLeNet: the paper's table and published parameter counts, and auxiliary heads that leave when
+they are asked for."""
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +25,26 @@ def papers():
 
 
 def test_each_module_takes_the_channels_that_table_1_gives_the_one_before(papers):
-    taken = {"3a": 192, "3b": 256, "4a": 480, "4b": 512, "4c": 512, "4d": 512, "4e": 528, "5a": 832, "5b": 832}
-    assert {name: papers[f"inception_{name}"]["1x1"]["convolution"]["kernel"].shape[2] for name in taken} == taken
+    taken = {
+        "3a": 192,
+        "3b": 256,
+        "4a": 480,
+        "4b": 512,
+        "4c": 512,
+        "4d": 512,
+        "4e": 528,
+        "5a": 832,
+        "5b": 832,
+    }
+    assert {
+        name: papers[f"inception_{name}"]["1x1"]["convolution"]["kernel"].shape[2] for name in taken
+    } == taken
     assert papers["head"]["kernel"].shape == (1024, 1000)
 
 
 def test_parameters_by_arithmetic(papers):
-    """A head: 1x1 convolution, 4x4x128 places to 1024, 1024 to 1000 classes, each with biases; 4a has 512 channels, 4d 528.
+    """A head: 1x1 convolution, 4x4x128 places to 1024, 1024 to 1000 classes, each with biases; 4a
+    has 512 channels, 4d 528.
 
     The totals are those of Caffe's bvlc_googlenet, in training and in use.
     """
@@ -38,13 +52,20 @@ def test_parameters_by_arithmetic(papers):
         expected = (channels * 128 + 128) + (4 * 4 * 128 * 1024 + 1024) + (1024 * 1000 + 1000)
         assert count(papers[f"auxiliary_{name}"]) == expected
     assert count(papers) == 13_378_280
-    assert count({name: tree for name, tree in papers.items() if "auxiliary" not in name}) == 6_998_552
+    assert (
+        count({name: tree for name, tree in papers.items() if "auxiliary" not in name}) == 6_998_552
+    )
 
 
 def test_trainable_parameters_are_torchvisions_but_for_its_5x5_branches(with_batch_norm):
-    """Without auxiliary heads. torchvision's kernels of the 5x5 branches have 3x3 places, as in the first TensorFlow code."""
+    """Without auxiliary heads. torchvision's kernels of the 5x5 branches have 3x3 places, as in the
+    first TensorFlow code."""
     params = with_batch_norm[1]["params"]
-    five = sum(leaf["5x5"]["convolution"]["kernel"].size for name, leaf in params.items() if name.startswith("inception"))
+    five = sum(
+        leaf["5x5"]["convolution"]["kernel"].size
+        for name, leaf in params.items()
+        if name.startswith("inception")
+    )
     assert five == 25 * 23_808
     trainable = count(params) + 1024 * 1000 + 1000
     assert trainable == 7_005_832
@@ -59,7 +80,9 @@ def test_sizes_are_table_1s(with_batch_norm):
         16: (14, 14, 832),
         32: (7, 7, 1024),
     }
-    assert not {name for name in with_batch_norm[1]["params"] if "auxiliary" in name or name == "head"}
+    assert not {
+        name for name in with_batch_norm[1]["params"] if "auxiliary" in name or name == "head"
+    }
 
 
 def test_the_small_stem_keeps_a_map_of_4_for_32_px():
@@ -89,24 +112,31 @@ def test_auxiliary_logits_are_sown_in_training_where_they_are_asked_for():
     assert set(made) == {"params", "batch_stats"}
 
     def changed(variables, train, *collections):
-        return model.apply(variables, images, train=train, mutable=collections, rngs={"dropout": KEY})[1]
+        return model.apply(
+            variables, images, train=train, mutable=collections, rngs={"dropout": KEY}
+        )[1]
 
-    assert set(jax.eval_shape(lambda variables: changed(variables, True, "batch_stats"), made)) == {"batch_stats"}
+    assert set(jax.eval_shape(lambda variables: changed(variables, True, "batch_stats"), made)) == {
+        "batch_stats"
+    }
     assert not jax.eval_shape(lambda variables: changed(variables, False, "auxiliary"), made)
 
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), made)
     variables["params"]["auxiliary_4a"]["head"]["bias"] += jnp.array([1.0, 2.0, 3.0])
     variables["params"]["auxiliary_4d"]["head"]["bias"] += jnp.array([4.0, 5.0, 6.0])
-    first, second = jax.jit(lambda variables: changed(variables, True, "auxiliary", "batch_stats")["auxiliary"]["logits"])(
-        variables
-    )
+    first, second = jax.jit(
+        lambda variables: changed(variables, True, "auxiliary", "batch_stats")["auxiliary"][
+            "logits"
+        ]
+    )(variables)
     assert first.dtype == second.dtype == jnp.float32
     np.testing.assert_array_equal(first, [[1, 2, 3]] * 2)
     np.testing.assert_array_equal(second, [[4, 5, 6]] * 2)
 
 
 def test_branches_stand_in_the_papers_order_and_see_what_their_names_say():
-    """A single bright pixel, kernels of ones: each branch spreads it as far as its kernel; the pool projection as far as 3x3."""
+    """A single bright pixel, kernels of ones: each branch spreads it as far as its kernel; the pool
+    projection as far as 3x3."""
     from cnn_jax.layers.convolution import ConvolutionNormActivation
 
     def convolution(features, kernel_px, name):
@@ -116,5 +146,18 @@ def test_branches_stand_in_the_papers_order_and_see_what_their_names_say():
     image = jnp.zeros((1, 7, 7, 1)).at[0, 3, 3].set(1)
     made = jax.eval_shape(lambda: module.init(KEY, image, train=False))
     variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, float(leaf.ndim > 1)), made)
-    y = np.asarray(jax.jit(lambda variables: module.apply(variables, image, train=False))(variables))
-    assert [int((y[0, :, :, channel] > 0).sum()) for channel in range(10)] == [1, 9, 9, 25, 25, 25, 9, 9, 9, 9]
+    y = np.asarray(
+        jax.jit(lambda variables: module.apply(variables, image, train=False))(variables)
+    )
+    assert [int((y[0, :, :, channel] > 0).sum()) for channel in range(10)] == [
+        1,
+        9,
+        9,
+        25,
+        25,
+        25,
+        9,
+        9,
+        9,
+        9,
+    ]

@@ -1,4 +1,5 @@
-"""Inception v3: Keras's and torchvision's parameter counts, Keras's outputs, the paper's sizes, and its factorised kernels."""
+"""Inception v3: Keras's and torchvision's parameter counts, Keras's outputs, the paper's sizes, and
+its factorised kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,14 @@ def paper():
 
 
 def test_all_parameters_are_kerass(paper):
-    """With moving statistics; BatchNorm has no scale, neither ours nor Keras's, and no convolution a bias."""
+    """With moving statistics; BatchNorm has no scale, neither ours nor Keras's, and no convolution
+    a bias."""
     assert count(paper[1]) + 2048 * 1000 + 1000 == 23_851_784
 
 
 def test_sizes_are_table_1s(paper):
-    """The table's rows before each change of size; its 73x73x80 was made 71x71x192 by the next convolution."""
+    """The table's rows before each change of size; its 73x73x80 was made 71x71x192 by the next
+    convolution."""
     maps, variables = paper
     assert {stride: leaf.shape[1:] for stride, leaf in maps.items()} == {
         2: (147, 147, 64),
@@ -36,25 +39,33 @@ def test_sizes_are_table_1s(paper):
 
 
 def test_seven_by_seven_is_a_row_and_a_column_with_two_sevenths_of_the_weights(paper):
-    """Section 3.2: an n x 1 after a 1 x n convolution sees n x n places; 14 instead of 49 weights for each pair of channels."""
+    """Section 3.2: an n x 1 after a 1 x n convolution sees n x n places; 14 instead of 49 weights
+    for each pair of channels."""
     module = paper[1]["params"]["mixed_7"]
-    once = [module[f"branch_2_convolution_{number}"]["convolution"]["kernel"].shape for number in (2, 3)]
+    once = [
+        module[f"branch_2_convolution_{number}"]["convolution"]["kernel"].shape for number in (2, 3)
+    ]
     assert once == [(1, 7, 192, 192), (7, 1, 192, 192)]
     assert sum(np.prod(shape) for shape in once) == 49 * 192 * 192 * 2 / 7
 
 
 def test_with_its_auxiliary_head_trainable_parameters_are_torchvisions_but_for_scales():
-    """torchvision's 27,161,264 have a scale for each channel of BatchNorm, where we have a bias alone."""
+    """torchvision's 27,161,264 have a scale for each channel of BatchNorm, where we have a bias
+    alone."""
     model = InceptionV3(1000, auxiliary=True)
     params = shapes(model, *InceptionV3.paper_px)[1]["params"]
     assert params["auxiliary_convolution_2"]["convolution"]["kernel"].shape == (5, 5, 128, 768)
-    biases = sum(leaf.size for path, leaf in jax.tree.leaves_with_path(params) if path[-2].key == "norm")
+    biases = sum(
+        leaf.size for path, leaf in jax.tree.leaves_with_path(params) if path[-2].key == "norm"
+    )
     assert count(params) + biases == 27_161_264
 
 
 def test_least_px_leaves_one_place_and_the_small_stem_keeps_4x4_of_32_px():
     model, small = InceptionV3(7), InceptionV3(7, stem="small")
-    assert shapes(model, model.least_px, model.least_px, 3, feature_maps=True)[0][32].shape[1:3] == (1, 1)
+    assert shapes(model, model.least_px, model.least_px, 3, feature_maps=True)[0][32].shape[
+        1:3
+    ] == (1, 1)
     less = shapes(model, model.least_px - 1, model.least_px - 1, 3, feature_maps=True)[0]
     assert less[32].shape[1:3] == (0, 0)
     maps = shapes(small, 32, 32, 1, feature_maps=True)[0]
@@ -81,7 +92,9 @@ def test_auxiliary_logits_are_sown_in_training_where_they_are_asked_for():
 
     def changed(train, *collections):
         def apply(variables, images):
-            return model.apply(variables, images, train=train, mutable=collections, rngs={"dropout": KEY})[1]
+            return model.apply(
+                variables, images, train=train, mutable=collections, rngs={"dropout": KEY}
+            )[1]
 
         return jax.eval_shape(apply, made, images)
 
@@ -99,7 +112,8 @@ def test_it_computes_what_kerass_does():
     images = jax.random.normal(KEY, (2, 75, 75, 3))
     expected = keras_weights.random_logits(theirs, images)
 
-    # Keras numbers these layers as they are made, which is our order too: branch by branch, the pool projection last.
+    # Keras numbers these layers as they are made, which is our order too: branch by branch, the
+    # pool projection last.
     def numbered(kind):
         return sorted(
             (one for one in theirs.layers if type(one) is kind),
@@ -111,7 +125,11 @@ def test_it_computes_what_kerass_does():
     model = InceptionV3(5)
     ours = shapes(model, 75, 75, 3)[1]["params"]
     names = [(f"stem_convolution_{number}",) for number in range(1, 6)]
-    names += [(f"mixed_{number}", name) for number in range(11) for name in sorted(ours[f"mixed_{number}"])]
+    names += [
+        (f"mixed_{number}", name)
+        for number in range(11)
+        for name in sorted(ours[f"mixed_{number}"])
+    ]
     params, statistics = {}, {}
     for (*module, name), convolution, norm in zip(names, convolutions, norms, strict=True):
         carried = keras_weights.convolution_and_norm(convolution, norm)
@@ -120,4 +138,6 @@ def test_it_computes_what_kerass_does():
                 tree = tree.setdefault(outer, {})
             tree[name] = values
     params["head"] = keras_weights.kernel_and_bias(theirs.get_layer("predictions"))
-    keras_weights.assert_same_logits(model, {"params": params, "batch_stats": statistics}, images, expected)
+    keras_weights.assert_same_logits(
+        model, {"params": params, "batch_stats": statistics}, images, expected
+    )

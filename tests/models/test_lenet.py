@@ -11,19 +11,26 @@ from cnn_jax.training.state import parameter_count
 
 def shapes(*image_px, **options):
     x = jnp.zeros((1, *image_px))
-    return jax.eval_shape(lambda: LeNet5(10).init_with_output(jax.random.key(0), x, train=False, **options))
+    return jax.eval_shape(
+        lambda: LeNet5(10).init_with_output(jax.random.key(0), x, train=False, **options)
+    )
 
 
 @pytest.mark.parametrize("side", [32, 28])
 def test_parameter_count_of_each_layer(side):
     params = shapes(side, side, 1)[1]["params"]
-    assert {name: parameter_count({"params": layer}) for name, layer in params.items()} == {
-        "c1": 156,  # as in the paper
-        "c3": 2416,  # 1,516 in the paper, whose table connects 60 of the 96 pairs of maps: (60 - 96) * 25 fewer
-        "c5": 48_120,  # as in the paper
-        "f6": 10_164,  # as in the paper
-        "head": 850,  # the paper's RBF units are not trained
-    }
+    assert (
+        {name: parameter_count({"params": layer}) for name, layer in params.items()}
+        == {
+            "c1": 156,  # as in the paper
+            "c3": (
+                2416
+            ),  # 1,516 in the paper, whose table connects 60 of the 96 pairs of maps: (60 - 96) * 25 fewer
+            "c5": 48_120,  # as in the paper
+            "f6": 10_164,  # as in the paper
+            "head": 850,  # the paper's RBF units are not trained
+        }
+    )
     assert parameter_count({"params": params}) == 61_706
 
 
@@ -44,7 +51,10 @@ def test_the_squashing_function_is_the_papers():
 
 def test_logits_against_numpy():
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes(32, 32, 1)[1]["params"])
+    params = jax.tree.map(
+        lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32),
+        shapes(32, 32, 1)[1]["params"],
+    )
     images = rng.normal(size=(2, 32, 32, 1)).astype(np.float32)
 
     def convolution(x, layer):
@@ -64,17 +74,25 @@ def test_logits_against_numpy():
     x = activation(x @ params["f6"]["kernel"] + params["f6"]["bias"])
     expected = x @ params["head"]["kernel"] + params["head"]["bias"]
     assert expected.std() > 0.5
-    np.testing.assert_allclose(LeNet5(10).apply({"params": params}, images, train=False), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        LeNet5(10).apply({"params": params}, images, train=False), expected, atol=1e-4
+    )
 
 
 def test_a_small_image_is_its_own_background():
-    """28 px and the same with two more on every side are one picture, whatever the value of the background."""
+    """28 px and the same with two more on every side are one picture, whatever the value of the
+    background."""
     rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes(32, 32, 1)[1]["params"])
+    params = jax.tree.map(
+        lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32),
+        shapes(32, 32, 1)[1]["params"],
+    )
     padded = np.full((2, 32, 32, 1), -0.4, np.float32)
     padded[:, 6:26, 6:26] = rng.normal(size=(2, 20, 20, 1))
     wanted = LeNet5(10).apply({"params": params}, padded, train=False)
     assert wanted.std() > 0.5
-    np.testing.assert_allclose(LeNet5(10).apply({"params": params}, padded[:, 2:30, 2:30], train=False), wanted, atol=1e-5)
+    np.testing.assert_allclose(
+        LeNet5(10).apply({"params": params}, padded[:, 2:30, 2:30], train=False), wanted, atol=1e-5
+    )
     off_centre = LeNet5(10).apply({"params": params}, padded[:, 3:31, 3:31], train=False)
     assert np.abs(off_centre - wanted).max() > 1e-2

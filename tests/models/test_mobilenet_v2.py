@@ -1,4 +1,5 @@
-"""MobileNetV2: Keras's parameter counts and outputs, the paper's sizes, and bottlenecks that are linear."""
+"""MobileNetV2: Keras's parameter counts and outputs, the paper's sizes, and bottlenecks that are
+linear."""
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +43,25 @@ def test_the_small_stem_keeps_a_map_of_4_for_32_px_and_has_the_same_parameters()
 
 @pytest.mark.parametrize(
     ("channels", "rounded"),
-    [(32 * 0.35, 16), (24 * 0.35, 8), (16 * 0.35, 8), (96 * 0.35, 32), (24 * 0.75, 24), (1280 * 1.4, 1792), (40, 40)],
+    [
+        (32 * 0.35, 16),
+        (24 * 0.35, 8),
+        (16 * 0.35, 8),
+        (96 * 0.35, 32),
+        (24 * 0.75, 24),
+        (1280 * 1.4, 1792),
+        (40, 40),
+    ],
 )
 def test_channels_are_multiples_of_8_that_lose_less_than_a_tenth(channels, rounded):
-    """By hand: 11.2 is nearest to 8, less than 10.08, so 16; 18 is nearer to 16, less than 16.2, so 24."""
+    """By hand: 11.2 is nearest to 8, less than 10.08, so 16; 18 is nearer to 16, less than 16.2, so
+    24."""
     assert divisible_by_8(channels) == rounded
 
 
 def test_a_bottleneck_is_linear_and_its_shortcut_adds_the_input():
-    """With a kernel of zeros in the projection only its BatchNorm's bias is left: negative, as no ReLU would let it be."""
+    """With a kernel of zeros in the projection only its BatchNorm's bias is left: negative, as no
+    ReLU would let it be."""
     block = InvertedResidual(8, expansion=6, stride=1, dilation=1, options={"norm": "batch"})
     x = jax.random.normal(KEY, (2, 4, 5, 8))
     shapes_ = jax.eval_shape(lambda: block.init(KEY, x, train=False))
@@ -64,14 +75,18 @@ def test_a_bottleneck_is_linear_and_its_shortcut_adds_the_input():
 
 
 def test_dilated_blocks_compute_what_strided_ones_do_and_the_values_between():
-    """Padded "SAME", a kernel of 3 with stride 2 stands on the odd positions of a map of even size, and on the even ones of an odd
+    """Padded "SAME", a kernel of 3 with stride 2 stands on the odd positions of a map of even size,
+    and on the even ones of an odd
     one: 64 px are halved to 2, 65 px to 33, 17, 9, 5 and 3."""
     x = jax.random.normal(KEY, (1, 64, 65, 3))
     with shallow():
         networks = [MobileNetV2(5, width=0.25, output_stride=stride) for stride in (32, 16, 8)]
         variables = filled(networks[0], x)
         at_32, at_16, at_8 = jax.jit(
-            lambda variables: [network.apply(variables, x, train=False, feature_maps=True)[32] for network in networks]
+            lambda variables: [
+                network.apply(variables, x, train=False, feature_maps=True)[32]
+                for network in networks
+            ]
         )(variables)
     assert (at_32.shape[1:3], at_16.shape[1:3], at_8.shape[1:3]) == ((2, 3), (4, 5), (8, 9))
     tolerance = 1e-4 * float(at_32.std())
@@ -93,16 +108,28 @@ def test_it_computes_what_kerass_does():
     def block(name, expanded):
         depthwise = keras_weights.kernel_and_bias(layer(f"{name}_depthwise"))["kernel"]
         norm, moving = keras_weights.scale_and_statistics(layer(f"{name}_depthwise_BN"))
-        pointwise = keras_weights.convolution_and_norm(layer(f"{name}_project"), layer(f"{name}_project_BN"))
-        params = {"convolution": {"depthwise_kernel": depthwise, "depthwise_norm": norm, "pointwise": pointwise[0]}}
+        pointwise = keras_weights.convolution_and_norm(
+            layer(f"{name}_project"), layer(f"{name}_project_BN")
+        )
+        params = {
+            "convolution": {
+                "depthwise_kernel": depthwise,
+                "depthwise_norm": norm,
+                "pointwise": pointwise[0],
+            }
+        }
         statistics = {"convolution": {"depthwise_norm": moving, "pointwise": pointwise[1]}}
         if expanded:
-            expansion = keras_weights.convolution_and_norm(layer(f"{name}_expand"), layer(f"{name}_expand_BN"))
+            expansion = keras_weights.convolution_and_norm(
+                layer(f"{name}_expand"), layer(f"{name}_expand_BN")
+            )
             params["expansion"], statistics["expansion"] = expansion
         return params, statistics
 
     params, statistics = {}, {}
-    params["stem"], statistics["stem"] = keras_weights.convolution_and_norm(layer("Conv1"), layer("bn_Conv1"))
+    params["stem"], statistics["stem"] = keras_weights.convolution_and_norm(
+        layer("Conv1"), layer("bn_Conv1")
+    )
     total = 0
     for stage, (expansion, _, blocks, _) in enumerate(BOTTLENECKS, start=1):
         for number in range(1, blocks + 1):
@@ -110,6 +137,10 @@ def test_it_computes_what_kerass_does():
             ours = f"stage_{stage}_block_{number}"
             params[ours], statistics[ours] = block(name, expansion > 1)
             total += 1
-    params["last"], statistics["last"] = keras_weights.convolution_and_norm(layer("Conv_1"), layer("Conv_1_bn"))
+    params["last"], statistics["last"] = keras_weights.convolution_and_norm(
+        layer("Conv_1"), layer("Conv_1_bn")
+    )
     params["head"] = keras_weights.kernel_and_bias(layer("predictions"))
-    keras_weights.assert_same_logits(MobileNetV2(5, width=0.5), {"params": params, "batch_stats": statistics}, images, expected)
+    keras_weights.assert_same_logits(
+        MobileNetV2(5, width=0.5), {"params": params, "batch_stats": statistics}, images, expected
+    )

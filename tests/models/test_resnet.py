@@ -1,4 +1,5 @@
-"""ResNet: published parameter counts, the paper's sizes, Keras's outputs, and dilation that computes the same values."""
+"""ResNet: published parameter counts, the paper's sizes, Keras's outputs, and dilation that
+computes the same values."""
 
 import functools
 
@@ -45,7 +46,8 @@ def filled(variables, seed=0):
     ],
 )
 def test_trainable_parameters_are_torchvisions_and_all_are_kerass(name, trainable, total):
-    """Keras counts moving statistics, a mean and a variance a channel, and has a bias before every norm."""
+    """Keras counts moving statistics, a mean and a variance a channel, and has a bias before every
+    norm."""
     variables = shapes(CLASSIFIERS[name](num_classes=1000))
     assert count(variables["params"]) == trainable
     if total:
@@ -55,16 +57,29 @@ def test_trainable_parameters_are_torchvisions_and_all_are_kerass(name, trainabl
 
 def test_squeeze_and_excitation_adds_two_dense_layers_a_block():
     """Trainable; 2 c^2 / 16 weights and c / 16 + c biases for a block of c channels."""
-    added = sum(blocks * (2 * c * c // 16 + c // 16 + c) for blocks, c in [(3, 256), (4, 512), (6, 1024), (3, 2048)])
+    added = sum(
+        blocks * (2 * c * c // 16 + c // 16 + c)
+        for blocks, c in [(3, 256), (4, 512), (6, 1024), (3, 2048)]
+    )
     assert added == 2_530_992
-    assert count(shapes(CLASSIFIERS["se_resnet50"](num_classes=1000))["params"]) == 25_557_032 + added
+    assert (
+        count(shapes(CLASSIFIERS["se_resnet50"](num_classes=1000))["params"]) == 25_557_032 + added
+    )
 
 
-@pytest.mark.parametrize(("depth", "millions"), [(20, "0.27"), (32, "0.46"), (44, "0.66"), (56, "0.85"), (110, "1.7")])
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(20, "0.27"), (32, "0.46"), (44, "0.66"), (56, "0.85"), (110, "1.7")]
+)
 def test_cifar_parameters_are_the_papers(depth, millions):
-    """Trainable, with the norms' scales and biases. Shortcuts have none, so only convolutions, norms and the head count."""
+    """Trainable, with the norms' scales and biases. Shortcuts have none, so only convolutions,
+    norms and the head count."""
     n = (depth - 2) // 6
-    kernels = 3 * 16 + 2 * n * 16 * 16 + (16 * 32 + (2 * n - 1) * 32 * 32) + (32 * 64 + (2 * n - 1) * 64 * 64)
+    kernels = (
+        3 * 16
+        + 2 * n * 16 * 16
+        + (16 * 32 + (2 * n - 1) * 32 * 32)
+        + (32 * 64 + (2 * n - 1) * 64 * 64)
+    )
     norms = 2 * (16 + 2 * n * (16 + 32 + 64))
     trainable = count(shapes(CLASSIFIERS[f"resnet{depth}"](num_classes=10))["params"])
     assert trainable == 9 * kernels + norms + (64 * 10 + 10)
@@ -72,7 +87,9 @@ def test_cifar_parameters_are_the_papers(depth, millions):
 
 
 def test_resnet20_has_269722_trainable_parameters():
-    assert count(shapes(CifarResNet(10, depth=20))["params"]) == 269_722  # 272,474 with projections for its two shortcuts
+    assert (
+        count(shapes(CifarResNet(10, depth=20))["params"]) == 269_722
+    )  # 272,474 with projections for its two shortcuts
 
 
 # ---- sizes
@@ -94,10 +111,19 @@ def test_cifar_stages_have_the_papers_sizes():
 
 
 def test_the_small_stem_keeps_a_map_of_4_for_32_px():
-    assert maps(ResNet(5, stem="small"), 32, 32)[0] == {1: (32, 32, 256), 2: (16, 16, 512), 4: (8, 8, 1024), 8: (4, 4, 2048)}
+    assert maps(ResNet(5, stem="small"), 32, 32)[0] == {
+        1: (32, 32, 256),
+        2: (16, 16, 512),
+        4: (8, 8, 1024),
+        8: (4, 4, 2048),
+    }
 
 
-@pytest.mark.parametrize("model", [ResNet(5), ResNet(5, stem="small"), CifarResNet(5)], ids=["imagenet", "small", "cifar"])
+@pytest.mark.parametrize(
+    "model",
+    [ResNet(5), ResNet(5, stem="small"), CifarResNet(5)],
+    ids=["imagenet", "small", "cifar"],
+)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 47)])
 def test_maps_have_the_images_size_divided_and_rounded_up(model, height, width):
     made, variables = maps(model, height, width)
@@ -124,9 +150,12 @@ def test_output_stride_ends_the_halving_and_keeps_keys_and_parameters(output_str
     assert made == {key: (side, side, channels[key]) for key, side in sides.items()}
 
 
-@pytest.mark.parametrize("options", [{"depth": 18}, {"depth": 50}, {"depth": 50, "downsample_in": "1x1"}])
+@pytest.mark.parametrize(
+    "options", [{"depth": 18}, {"depth": 50}, {"depth": 50, "downsample_in": "1x1"}]
+)
 def test_dilated_stages_compute_what_strided_ones_do_and_the_values_between(options):
-    """With the same weights, every 16 / 32nd and 8 / 32nd position of the dilated networks' maps is the strided network's."""
+    """With the same weights, every 16 / 32nd and 8 / 32nd position of the dilated networks' maps is
+    the strided network's."""
     x = jax.random.normal(KEY, (1, 64, 97, 3))  # maps of even and of odd sizes
     options |= {"width": 0.25}
 
@@ -136,7 +165,10 @@ def test_dilated_stages_compute_what_strided_ones_do_and_the_values_between(opti
         @jax.jit
         def last_maps(variables):
             networks = [ResNet(5, **options, output_stride=stride) for stride in (32, 16, 8)]
-            return [network.apply(variables, x, train=False, feature_maps=True)[32] for network in networks]
+            return [
+                network.apply(variables, x, train=False, feature_maps=True)[32]
+                for network in networks
+            ]
 
         at_32, at_16, at_8 = last_maps(variables)
     assert (at_32.shape[1:3], at_16.shape[1:3], at_8.shape[1:3]) == ((2, 4), (4, 7), (8, 13))
@@ -150,7 +182,8 @@ def test_dilated_stages_compute_what_strided_ones_do_and_the_values_between(opti
 
 
 def test_a_block_whose_branch_is_zero_passes_its_input_on():
-    """What the paper is about: the identity costs a block nothing. Option A then subsamples and adds empty channels."""
+    """What the paper is about: the identity costs a block nothing. Option A then subsamples and
+    adds empty channels."""
 
     class Zero:
         def __init__(self, features, kernel_px, stride, dilation, **_):
@@ -185,10 +218,15 @@ def test_resnet50_computes_what_kerass_does():
     theirs = keras_weights.untrained("ResNet50", px=64, classes=5)
     images = jax.random.normal(KEY, (2, 64, 64, 3))
     expected = keras_weights.random_logits(theirs, images)
-    params, statistics = {"head": keras_weights.kernel_and_bias(theirs.get_layer("predictions"))}, {}
+    params, statistics = (
+        {"head": keras_weights.kernel_and_bias(theirs.get_layer("predictions"))},
+        {},
+    )
 
     def carry(name):
-        return keras_weights.convolution_and_norm(theirs.get_layer(f"{name}_conv"), theirs.get_layer(f"{name}_bn"))
+        return keras_weights.convolution_and_norm(
+            theirs.get_layer(f"{name}_conv"), theirs.get_layer(f"{name}_bn")
+        )
 
     params["stem"], statistics["stem"] = carry("conv1")
     parts = {"shortcut": 0, "convolution_1": 1, "convolution_2": 2, "convolution_3": 3}
@@ -203,4 +241,6 @@ def test_resnet50_computes_what_kerass_does():
             params[name] = {part: value for part, (value, _) in carried.items()}
             statistics[name] = {part: value for part, (_, value) in carried.items()}
     ours = ResNet(5, downsample_in="1x1")
-    keras_weights.assert_same_logits(ours, {"params": params, "batch_stats": statistics}, images, expected)
+    keras_weights.assert_same_logits(
+        ours, {"params": params, "batch_stats": statistics}, images, expected
+    )

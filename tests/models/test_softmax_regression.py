@@ -12,17 +12,25 @@ from cnn_jax.training.state import parameter_count
 
 def test_parameter_count():
     variables = jax.eval_shape(
-        lambda: SoftmaxRegression(10).init(jax.random.key(0), jnp.zeros((1, *SoftmaxRegression.paper_px)), train=False)
+        lambda: SoftmaxRegression(10).init(
+            jax.random.key(0), jnp.zeros((1, *SoftmaxRegression.paper_px)), train=False
+        )
     )
     assert parameter_count(variables) == 28 * 28 * 10 + 10 == 7850
 
 
 def test_a_logit_is_the_inner_product_of_image_and_template():
     rng = np.random.default_rng(0)
-    images, template, bias = rng.normal(size=(4, 3, 5, 2)), rng.normal(size=(3, 5, 2, 6)), rng.normal(size=6)
+    images, template, bias = (
+        rng.normal(size=(4, 3, 5, 2)),
+        rng.normal(size=(3, 5, 2, 6)),
+        rng.normal(size=6),
+    )
     params = {"head": {"kernel": template.reshape(30, 6), "bias": bias}}
     params = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params)
-    logits = SoftmaxRegression(6).apply({"params": params}, jnp.asarray(images, jnp.float32), train=False)
+    logits = SoftmaxRegression(6).apply(
+        {"params": params}, jnp.asarray(images, jnp.float32), train=False
+    )
     expected = np.einsum("bhwc,hwck->bk", images, template) + bias
     assert expected.std() > 1
     np.testing.assert_allclose(logits, expected, atol=1e-5)

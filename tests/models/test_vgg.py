@@ -21,7 +21,12 @@ def made(model, *image_px, feature_maps=False):
 
 @pytest.mark.parametrize(
     ("depth", "count", "millions_in_the_paper"),
-    [(11, 132_863_336, 133), (13, 133_047_848, 133), (16, 138_357_544, 138), (19, 143_667_240, 144)],
+    [
+        (11, 132_863_336, 133),
+        (13, 133_047_848, 133),
+        (16, 138_357_544, 138),
+        (19, 143_667_240, 144),
+    ],
 )
 def test_parameter_count(depth, count, millions_in_the_paper):
     """Keras's and torchvision's; without normalisation all are trainable."""
@@ -33,7 +38,8 @@ def test_parameter_count(depth, count, millions_in_the_paper):
 
 
 def test_batch_norm_replaces_each_convolutions_bias_by_a_scale_and_a_bias():
-    """torchvision's vgg16_bn, 138,365,992 trainable, keeps the biases: one more for each of the 4,224 filters."""
+    """torchvision's vgg16_bn, 138,365,992 trainable, keeps the biases: one more for each of the
+    4,224 filters."""
     filters = 2 * 64 + 2 * 128 + 3 * 256 + 6 * 512
     params = made(CLASSIFIERS["vgg16"](num_classes=1000, norm="batch"), 224, 224, 3)[1]
     assert parameter_count({"params": params}) == 138_357_544 + filters == 138_365_992 - filters
@@ -64,7 +70,8 @@ def test_pooling_rounds_up_so_that_any_image_reaches_the_head(height, width):
 
 
 def test_two_convolutions_of_three_pixels_see_five(quick_compilation):
-    """The paper's idea: a stack of 3x3 convolutions sees as far as one larger kernel, here the two of VGG16's first block."""
+    """The paper's idea: a stack of 3x3 convolutions sees as far as one larger kernel, here the two
+    of VGG16's first block."""
     model = VGG(10)
     params = made(model, 9, 9, 1, feature_maps=True)[1]
     params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, np.float32), params)
@@ -72,7 +79,9 @@ def test_two_convolutions_of_three_pixels_see_five(quick_compilation):
     @jax.jit  # leaves out what the first map doesn't need
     def gradient(image):
         def centre(image):
-            return model.apply({"params": params}, image, train=False, feature_maps=True)[1][0, 4, 4].sum()
+            return model.apply({"params": params}, image, train=False, feature_maps=True)[1][
+                0, 4, 4
+            ].sum()
 
         return jax.grad(centre)(image)
 
@@ -92,7 +101,11 @@ def test_same_outputs_as_keras(quick_compilation):
     for layer in theirs.layers:
         if layer.name.startswith("block") and layer.weights:  # block1_conv2
             block, number = layer.name.removeprefix("block").split("_conv")
-            params[f"block_{block}_convolution_{number}"] = {"convolution": keras_weights.kernel_and_bias(layer)}
+            params[f"block_{block}_convolution_{number}"] = {
+                "convolution": keras_weights.kernel_and_bias(layer)
+            }
         elif layer.weights:
-            params[{"fc1": "dense_1", "fc2": "dense_2", "predictions": "head"}[layer.name]] = keras_weights.kernel_and_bias(layer)
+            params[{"fc1": "dense_1", "fc2": "dense_2", "predictions": "head"}[layer.name]] = (
+                keras_weights.kernel_and_bias(layer)
+            )
     keras_weights.assert_same_logits(VGG(10), {"params": params}, images, expected)

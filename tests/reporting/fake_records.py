@@ -1,4 +1,5 @@
-"""Records of runs that never ran: scenes are made of smooth noise, and a variant sees them through noise of its own."""
+"""Records of runs that never ran: scenes are made of smooth noise, and a variant sees them through
+noise of its own."""
 
 import json
 from pathlib import Path
@@ -31,14 +32,31 @@ CONFIG = {
 ENVIRONMENT = {"data_fingerprint": "089b95", "device_kind": "cpu", "device_count": 1}
 
 
-def write_run(folder: Path, variant: str | None, seed: int, summary: dict, *, lines=(), config=None, environment=None) -> Record:
+def write_run(
+    folder: Path,
+    variant: str | None,
+    seed: int,
+    summary: dict,
+    *,
+    lines=(),
+    config=None,
+    environment=None,
+) -> Record:
     """A record of a run with these figures; `config` changes whole sections."""
     folder.mkdir(parents=True)
-    config = CONFIG | {"seed": seed} | ({} if variant is None else {"variant": variant}) | (config or {})
+    config = (
+        CONFIG | {"seed": seed} | ({} if variant is None else {"variant": variant}) | (config or {})
+    )
     summary = {"seed": seed, "variant": variant, "steps": 1500} | summary
-    for name, content in (("config", config), ("environment", ENVIRONMENT | (environment or {})), ("summary", summary)):
+    for name, content in (
+        ("config", config),
+        ("environment", ENVIRONMENT | (environment or {})),
+        ("summary", summary),
+    ):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
     return read_record(folder, folder.parent.parent)
 
 
@@ -59,11 +77,17 @@ def write_scenes(folder: Path, confusions, *, names=None, classes=CLASSES, color
     (folder / "scenes.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def write_study(folder: Path, variants: dict[str, float], *, seeds=(0, 1, 2), scenes=9, size_px=(27, 36)) -> list[Record]:
-    """Runs of variants that see with so much noise (0 is perfect), with scenes and their pictures."""
+def write_study(
+    folder: Path, variants: dict[str, float], *, seeds=(0, 1, 2), scenes=9, size_px=(27, 36)
+) -> list[Record]:
+    """Runs of variants that see with so much noise (0 is perfect), with scenes and their
+    pictures."""
     rng = np.random.default_rng(0)
     smooth = size_px[1] / 14
-    fields = [_fields(rng, size_px, smooth) + np.linspace(0.4, -0.4, 5)[:, None, None] for _ in range(scenes)]
+    fields = [
+        _fields(rng, size_px, smooth) + np.linspace(0.4, -0.4, 5)[:, None, None]
+        for _ in range(scenes)
+    ]
     truths = [field.argmax(0).astype(np.uint8) for field in fields]
     for truth in truths:
         truth[: size_px[0] // 12, : size_px[1] // 8] = 255
@@ -76,7 +100,9 @@ def write_study(folder: Path, variants: dict[str, float], *, seeds=(0, 1, 2), sc
                 (field + own * hard * _fields(rng, size_px, smooth / 3)).argmax(0).astype(np.uint8)
                 for field, hard in zip(fields, hardness, strict=True)
             ]
-            confusions = np.stack([_confusion(t, p) for t, p in zip(truths, predictions, strict=True)])
+            confusions = np.stack(
+                [_confusion(t, p) for t, p in zip(truths, predictions, strict=True)]
+            )
             total = confusions.sum(0)
             summary = {
                 "parameters": 400_000 * (number + 1) ** 2,
@@ -94,7 +120,9 @@ def write_study(folder: Path, variants: dict[str, float], *, seeds=(0, 1, 2), sc
             lines = [
                 {
                     "step": s,
-                    "train/loss": 0.4 + own * 0.2 + 1.3 * np.exp(-s / 300) + 0.05 * rng.standard_normal(),
+                    "train/loss": (
+                        0.4 + own * 0.2 + 1.3 * np.exp(-s / 300) + 0.05 * rng.standard_normal()
+                    ),
                     "elapsed_s": s / 3,
                 }
                 for s in range(10, 1501, 10)
@@ -108,7 +136,11 @@ def write_study(folder: Path, variants: dict[str, float], *, seeds=(0, 1, 2), sc
                 for s in range(250, 1501, 250)
             ]
             run = folder / f"{variant}-seed{seed}".replace("/", "_")
-            records.append(write_run(run, variant, seed, summary, lines=sorted(lines, key=lambda line: line["step"])))
+            records.append(
+                write_run(
+                    run, variant, seed, summary, lines=sorted(lines, key=lambda line: line["step"])
+                )
+            )
             write_scenes(run, confusions)
             _write_pictures(run / "scenes", truths, predictions, fields)
     return records
@@ -129,17 +161,26 @@ def _calibration(rng, sureness):
     centers = (np.arange(15) + 0.5) / 15
     right = (count * np.clip(centers / sureness + 0.02 * rng.standard_normal(15), 0, 1)).astype(int)
     error = float(np.abs(right - count * centers).sum() / count.sum())
-    calibration = {"count": count.tolist(), "confidence": (count * centers).tolist(), "correct": right.tolist()}
+    calibration = {
+        "count": count.tolist(),
+        "confidence": (count * centers).tolist(),
+        "correct": right.tolist(),
+    }
     return {"test/expected_calibration_error": error, "test/calibration": calibration}
 
 
 def _write_pictures(folder, truths, predictions, fields):
     folder.mkdir()
     palette = [int(color[i : i + 2], 16) for color in COLORS for i in (1, 3, 5)]
-    for index, (truth, prediction, field) in enumerate(zip(truths, predictions, fields, strict=True)):
+    for index, (truth, prediction, field) in enumerate(
+        zip(truths, predictions, fields, strict=True)
+    ):
         light = np.clip(120 + 40 * field[:3] + 25 * field[3], 0, 255).astype(np.uint8)
         Image.fromarray(np.moveaxis(light, 0, -1)).save(folder / f"{index:03d}-image.jpg")
-        for kind, mask in (("truth", truth), ("prediction", np.where(truth == 255, truth, prediction))):
+        for kind, mask in (
+            ("truth", truth),
+            ("prediction", np.where(truth == 255, truth, prediction)),
+        ):
             picture = Image.fromarray(mask, "P")
             picture.putpalette(palette + [0] * (768 - len(palette)))
             picture.save(folder / f"{index:03d}-{kind}.png")

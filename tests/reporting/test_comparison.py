@@ -21,14 +21,21 @@ SCORES = {"a": (0.61, 0.64, 0.62), "b": (0.50, 0.54, 0.51), "c": (0.55, 0.50, 0.
 def write_scores(folder, scores=SCORES, **options):
     """A run for each variant and seed that has this test mIoU."""
     return [
-        write_run(folder / "study" / f"{name}-seed{seed}", name, seed, {"test/miou": value}, **options)
+        write_run(
+            folder / "study" / f"{name}-seed{seed}", name, seed, {"test/miou": value}, **options
+        )
         for name, values in scores.items()
         for seed, value in enumerate(values)
     ]
 
 
 def pair_of(comparison, *names):
-    (pair,) = [pair for group in comparison.groups for pair in group.pairs if {pair.better, pair.worse} == set(names)]
+    (pair,) = [
+        pair
+        for group in comparison.groups
+        for pair in group.pairs
+        if {pair.better, pair.worse} == set(names)
+    ]
     return pair
 
 
@@ -45,27 +52,38 @@ def test_means_deviations_and_intervals_over_seeds_are_scipys(tmp_path):
 def test_a_value_that_is_null_is_left_out_and_told(tmp_path):
     spread = compare(write_scores(tmp_path, {"a": (0.4, None, 0.6)})).variants[0].scores["miou"]
     assert spread.text(".2f") == "0.50 ± 0.14 (2 of 3)"
-    assert compare(write_scores(tmp_path / "none", {"a": (None,)})).variants[0].scores["miou"].text() == "\N{EN DASH}"
+    assert (
+        compare(write_scores(tmp_path / "none", {"a": (None,)})).variants[0].scores["miou"].text()
+        == "\N{EN DASH}"
+    )
 
 
 def test_pairs_are_tested_across_seeds_and_corrected_after_holm(tmp_path):
-    """The error is what an analysis of variance leaves: 9 values, less 3 means of variants and 2 of seeds, leave 4 degrees."""
+    """The error is what an analysis of variance leaves: 9 values, less 3 means of variants and 2 of
+    seeds, leave 4 degrees."""
     compared = compare(write_scores(tmp_path))
     table = np.array([SCORES[name] for name in "abc"])
     squares = table.var() * 9 - 3 * 3 * (table.mean(1).var() + table.mean(0).var())
     error = np.sqrt(squares / 4 * 2 / 3)
     raw = {
-        frozenset(pair): 2 * stats.t.sf(abs(np.mean(SCORES[pair[0]]) - np.mean(SCORES[pair[1]])) / error, 4)
+        frozenset(pair): (
+            2 * stats.t.sf(abs(np.mean(SCORES[pair[0]]) - np.mean(SCORES[pair[1]])) / error, 4)
+        )
         for pair in itertools.combinations("abc", 2)
     }
     for pair in compared.groups[0].pairs:
         assert pair.seeds.p == pytest.approx(raw[frozenset((pair.better, pair.worse))])
         assert pair.images is None
-        assert pair.difference == pytest.approx(np.mean(SCORES[pair.better]) - np.mean(SCORES[pair.worse]))
-    # Holm by hand: the least of three p times 3, the next times 2, the last as it is, none less than one before it.
+        assert pair.difference == pytest.approx(
+            np.mean(SCORES[pair.better]) - np.mean(SCORES[pair.worse])
+        )
+    # Holm by hand: the least of three p times 3, the next times 2, the last as it is, none less
+    # than one before it.
     least, middle, greatest = sorted(raw.values())
     by_hand = [3 * least, max(3 * least, 2 * middle), max(3 * least, 2 * middle, greatest)]
-    assert sorted(pair.seeds.corrected for pair in compared.groups[0].pairs) == pytest.approx(np.minimum(by_hand, 1))
+    assert sorted(pair.seeds.corrected for pair in compared.groups[0].pairs) == pytest.approx(
+        np.minimum(by_hand, 1)
+    )
     assert [pair.difference for pair in compared.groups[0].pairs] == sorted(
         (pair.difference for pair in compared.groups[0].pairs), reverse=True
     )
@@ -102,12 +120,17 @@ def test_one_shared_seed_is_no_test(tmp_path):
     compared = compare(write_scores(tmp_path, {"a": (0.6,), "b": (0.5,)}))
     pair = pair_of(compared, "a", "b")
     assert pair.verdict == "untested"
-    assert pair.sentence == "a is ahead of b by 0.100 mIoU: not tested across seeds, for they share one seed and it takes two."
+    assert (
+        pair.sentence
+        == "a is ahead of b by 0.100 mIoU: not tested across seeds, for they share one seed and it"
+        " takes two."
+    )
     assert "No difference was tested" in compared.groups[0].verdict
 
 
 def scenes_of(rng, noise, scenes=7, classes=3):
-    """Confusion matrices of one truth, in which a class is right more often, the less noise there is; scene 0 has no class 2."""
+    """Confusion matrices of one truth, in which a class is right more often, the less noise there
+    is; scene 0 has no class 2."""
     shares = np.eye(classes) * (1 - 0.125 * noise * classes) + 0.125 * noise
     matrices = np.array([[rng.multinomial(300, share) for share in shares] for _ in range(scenes)])
     matrices[0, 2] = 0
@@ -125,8 +148,12 @@ def with_scenes(tmp_path):
         for seed in (0, 1):
             matrices = confusions[name, seed] = scenes_of(rng, noise)
             folder = tmp_path / "study" / f"{name}-seed{seed}"
-            records.append(write_run(folder, name, seed, {"test/miou": metrics.miou(matrices.sum(0))}))
-            write_scenes(folder, matrices, classes=("x", "y", "z"), colors=("#000000", "#111111", "#222222"))
+            records.append(
+                write_run(folder, name, seed, {"test/miou": metrics.miou(matrices.sum(0))})
+            )
+            write_scenes(
+                folder, matrices, classes=("x", "y", "z"), colors=("#000000", "#111111", "#222222")
+            )
     return records, confusions
 
 
@@ -142,7 +169,12 @@ def miou_by_hand(matrix):
 def test_pairs_are_tested_across_images_after_averaging_over_seeds(with_scenes):
     records, confusions = with_scenes
     pair = pair_of(compare(records), "a", "b")
-    images = {name: np.mean([[miou_by_hand(m) for m in confusions[name, seed]] for seed in (0, 1)], axis=0) for name in "ab"}
+    images = {
+        name: np.mean(
+            [[miou_by_hand(m) for m in confusions[name, seed]] for seed in (0, 1)], axis=0
+        )
+        for name in "ab"
+    }
     expected = stats.ttest_rel(images["a"], images["b"])
     assert pair.images.pairs == 7
     assert pair.images.p == pytest.approx(expected.pvalue)
@@ -157,7 +189,10 @@ def test_bootstrap_draws_the_same_scenes_for_both_variants(with_scenes):
     differences = []
     for _ in range(1500):
         drawn = rng.integers(0, 7, 7)
-        a, b = (np.mean([miou_by_hand(confusions[name, seed][drawn].sum(0)) for seed in (0, 1)]) for name in "ab")
+        a, b = (
+            np.mean([miou_by_hand(confusions[name, seed][drawn].sum(0)) for seed in (0, 1)])
+            for name in "ab"
+        )
         differences.append(a - b)
     assert pair.bootstrap == pytest.approx(np.quantile(differences, (0.025, 0.975)), abs=0.004)
 
@@ -165,7 +200,13 @@ def test_bootstrap_draws_the_same_scenes_for_both_variants(with_scenes):
 def test_images_are_not_tested_where_scenes_differ_or_are_missing(with_scenes):
     records, confusions = with_scenes
     for record in records[2:]:
-        write_scenes(record.folder, confusions["b", 0], names=list("gfedcba"), classes=("x", "y", "z"), colors=("#000000",) * 3)
+        write_scenes(
+            record.folder,
+            confusions["b", 0],
+            names=list("gfedcba"),
+            classes=("x", "y", "z"),
+            colors=("#000000",) * 3,
+        )
     pair = pair_of(compare(records), "a", "b")
     assert pair.images is None
     assert "not tested across images" in pair.sentence
@@ -192,13 +233,19 @@ PAIR = Pair("unet", "fcn8s", "mIoU", 0.043, 3, None, None, (0.0, 0.1))
             paired(0.012),
             paired(0.0004, pairs=9),
             "real",
-            "unet is better than fcn8s by 0.043 mIoU: real (p = 0.012 across 3 seeds, p < 0.001 across 9 test images).",
+            (
+                "unet is better than fcn8s by 0.043 mIoU: real (p = 0.012 across 3 seeds, p < 0.001"
+                " across 9 test images)."
+            ),
         ),
         (
             paired(0.0496),
             paired(0.0504),
             "seeds",
-            "survives the choice of seeds (p = 0.0496 across 3 seeds) but not that of test images (p = 0.0504",
+            (
+                "survives the choice of seeds (p = 0.0496 across 3 seeds) but not that of test"
+                " images (p = 0.0504"
+            ),
         ),
         (
             paired(0.2),
@@ -208,7 +255,12 @@ PAIR = Pair("unet", "fcn8s", "mIoU", 0.043, 3, None, None, (0.0, 0.1))
         ),
         (paired(0.2), paired(0.3), "chance", "not distinguishable from chance"),
         (paired(0.01), paired(0.001, -0.02), "seeds", "the mean points the other way"),
-        (paired(0.01), None, "seeds", "survives the choice of seeds (p = 0.01 across 3 seeds); not tested across images"),
+        (
+            paired(0.01),
+            None,
+            "seeds",
+            "survives the choice of seeds (p = 0.01 across 3 seeds); not tested across images",
+        ),
         (paired(0.05), paired(0.01), "images", "but not that of seeds"),
         (None, paired(0.001), "untested", "not tested"),
     ],
@@ -232,9 +284,18 @@ def test_real_takes_both_sources_of_chance(seeds, images, verdict, sentence):
             "training.steps is 1500 in study/a-seed0, 3000 in study/b-seed0",
         ),
         ({"config": {"training": {"steps": 1500, "batch_size": 4}}}, "training.batch_size is 8"),
-        ({"config": {"data": DATA | {"crop_px": [64, 64]}}}, "data.crop_px is [144, 256] in study/a-seed0, [64, 64]"),
-        ({"config": {"evaluation": {"window_px": [256, 256], "context_px": 64}}}, "evaluation.window_px is"),
-        ({"config": {"evaluation": {"window_px": [512, 512], "context_px": 0}}}, "evaluation.context_px is 64"),
+        (
+            {"config": {"data": DATA | {"crop_px": [64, 64]}}},
+            "data.crop_px is [144, 256] in study/a-seed0, [64, 64]",
+        ),
+        (
+            {"config": {"evaluation": {"window_px": [256, 256], "context_px": 64}}},
+            "evaluation.window_px is",
+        ),
+        (
+            {"config": {"evaluation": {"window_px": [512, 512], "context_px": 0}}},
+            "evaluation.context_px is 64",
+        ),
         ({"config": {"task": "classification"}}, 'task is "segmentation"'),
     ],
 )
@@ -245,7 +306,7 @@ def test_what_cannot_be_compared_is_refused_and_marked_when_forced(tmp_path, cha
         compare(records)
     text = str(caught.value)
     assert says.replace("study/a-seed0,", "study/a-seed0 and study/a-seed1,") in text
-    assert text.endswith("; use --force of experiments.compare to compare them nevertheless.")
+    assert text.endswith("; use --force of cnn_jax.commands.compare to compare them nevertheless.")
     compared = compare(records, force=True)
     assert [variant.odd for variant in compared.variants] == [False, True]
     page = as_markdown(compared)
@@ -257,11 +318,19 @@ def test_what_cannot_be_compared_is_refused_and_marked_when_forced(tmp_path, cha
 
 def test_where_data_lie_and_how_they_are_held_may_differ(tmp_path):
     records = write_scores(tmp_path, {"a": (0.5,)})
-    config = {"data": DATA | {"directory": "elsewhere", "memory_budget_gib": 1.0, "prefetch_batches": 1}}
-    records.append(write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.4}, config=config))
+    config = {
+        "data": DATA | {"directory": "elsewhere", "memory_budget_gib": 1.0, "prefetch_batches": 1}
+    }
+    records.append(
+        write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.4}, config=config)
+    )
     old = {key: value for key, value in CONFIG.items() if key != "task"}  # records of old have none
     folder = tmp_path / "study" / "c-seed0"
-    records.append(replace(write_run(folder, "c", 0, {"test/miou": 0.3}), config=old | {"variant": "c", "seed": 0}))
+    records.append(
+        replace(
+            write_run(folder, "c", 0, {"test/miou": 0.3}), config=old | {"variant": "c", "seed": 0}
+        )
+    )
     assert compare(records).differences == ()
 
 
@@ -277,17 +346,27 @@ def test_runs_of_one_variant_share_their_model(tmp_path):
     from cnn_jax.reporting.table import read_record
 
     records = [read_record(tmp_path / "study" / f"a{seed}", tmp_path) for seed in (0, 1)]
-    with pytest.raises(InputError, match=r"model\.base_width of a is 16 in study/a0, 32 in study/a1"):
+    with pytest.raises(
+        InputError, match=r"model\.base_width of a is 16 in study/a0, 32 in study/a1"
+    ):
         compare(records)
 
 
-@pytest.mark.parametrize(("section", "key", "value"), [("evaluation", "weights", "best"), ("training", "patience", 3)])
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [("evaluation", "weights", "best"), ("training", "patience", 3)]
+)
 def test_runs_of_one_variant_are_ended_and_evaluated_alike(tmp_path, section, key, value):
     records = write_scores(tmp_path, {"a": (0.5,)})
     changed = {section: CONFIG[section] | {key: value}}
-    records.append(write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.4}, config=changed))
-    assert compare(records).differences == (), "of two variants they may differ: that is what is compared"
-    records.append(write_run(tmp_path / "study" / "a-seed1", "a", 1, {"test/miou": 0.4}, config=changed))
+    records.append(
+        write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.4}, config=changed)
+    )
+    assert compare(records).differences == (), (
+        "of two variants they may differ: that is what is compared"
+    )
+    records.append(
+        write_run(tmp_path / "study" / "a-seed1", "a", 1, {"test/miou": 0.4}, config=changed)
+    )
     with pytest.raises(InputError, match=rf"{section}\.{key} of a is"):
         compare(records)
 
@@ -311,9 +390,14 @@ def test_a_damaged_summary_is_named(tmp_path, damage):
 def test_the_budgets_of_what_was_forced_are_all_told(tmp_path):
     records = write_scores(tmp_path, {"a": (0.5,)})
     config = {"training": {"steps": 3000, "batch_size": 8}}
-    records.append(write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.6}, config=config))
+    records.append(
+        write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.6}, config=config)
+    )
     budget = compare(records, force=True).budget
-    assert budget == "3,000 steps or 1,500 steps, 8 crops of 144x256 px a step, 1 seed a variant, on CPU"
+    assert (
+        budget
+        == "3,000 steps or 1,500 steps, 8 crops of 144x256 px a step, 1 seed a variant, on CPU"
+    )
 
 
 def test_records_without_a_test_split_have_nothing_to_compare(tmp_path):
@@ -331,7 +415,9 @@ def test_a_seed_twice_and_no_record_are_refused(tmp_path):
 
 
 def test_records_without_variant_are_called_by_their_name(tmp_path):
-    records = [write_run(tmp_path / "study" / name, None, 0, {"test/miou": 0.5}) for name in ("one", "two")]
+    records = [
+        write_run(tmp_path / "study" / name, None, 0, {"test/miou": 0.5}) for name in ("one", "two")
+    ]
     compared = compare(records)
     assert [variant.name for variant in compared.variants] == ["one", "two"]
     assert "one and two have the same mIoU" in compared.groups[0].pairs[0].sentence
@@ -339,12 +425,33 @@ def test_records_without_variant_are_called_by_their_name(tmp_path):
 
 def test_time_to_the_target_is_that_of_the_first_validation_with_it(tmp_path):
     def lines(*values):
-        return [{"step": 10 * n, "validation/miou": value, "elapsed_s": 100.0 * n} for n, value in enumerate(values, 1)]
+        return [
+            {"step": 10 * n, "validation/miou": value, "elapsed_s": 100.0 * n}
+            for n, value in enumerate(values, 1)
+        ]
 
     records = [
-        write_run(tmp_path / "study" / "a0", "a", 0, {"test/miou": 0.6}, lines=lines(0.30, 0.55, 0.50, 0.62)),
-        write_run(tmp_path / "study" / "a1", "a", 1, {"test/miou": 0.6}, lines=lines(0.30, None, 0.60, 0.60)),
-        write_run(tmp_path / "study" / "b0", "b", 0, {"test/miou": 0.5}, lines=lines(0.10, 0.20, 0.30, 0.40)),
+        write_run(
+            tmp_path / "study" / "a0",
+            "a",
+            0,
+            {"test/miou": 0.6},
+            lines=lines(0.30, 0.55, 0.50, 0.62),
+        ),
+        write_run(
+            tmp_path / "study" / "a1",
+            "a",
+            1,
+            {"test/miou": 0.6},
+            lines=lines(0.30, None, 0.60, 0.60),
+        ),
+        write_run(
+            tmp_path / "study" / "b0",
+            "b",
+            0,
+            {"test/miou": 0.5},
+            lines=lines(0.10, 0.20, 0.30, 0.40),
+        ),
     ]
     compared = compare(records)
     assert compared.target == 0.54, "90% of the mean of 0.62 and 0.60, rounded down"
@@ -355,23 +462,40 @@ def test_time_to_the_target_is_that_of_the_first_validation_with_it(tmp_path):
     assert a.time_to_target_s.values == (400.0,)
     assert "| 400 (1 of 2) |" in as_markdown(compare(records, target=0.61))
     assert "not reached (0 of 1)" in as_markdown(compared)
-    assert compare(records[:1], target=0.55).variants[0].time_to_target_s.mean == 200.0, "at the target is at least the target"
+    assert compare(records[:1], target=0.55).variants[0].time_to_target_s.mean == 200.0, (
+        "at the target is at least the target"
+    )
 
 
 def test_classification_is_ranked_by_accuracy_and_tested_across_seeds(tmp_path):
     accuracies = {"cnn": (0.92, 0.93, 0.92), "mlp": (0.88, 0.89, 0.881)}
     for name, values in accuracies.items():
         for seed, value in enumerate(values):
-            summary = {"test/accuracy": value, "test/mean_f1": value, "test/class_accuracy/shoe": value, "test/confusion": [[1]]}
-            write_run(tmp_path / "study" / f"{name}{seed}", name, seed, summary, config={"task": "classification"})
+            summary = {
+                "test/accuracy": value,
+                "test/mean_f1": value,
+                "test/class_accuracy/shoe": value,
+                "test/confusion": [[1]],
+            }
+            write_run(
+                tmp_path / "study" / f"{name}{seed}",
+                name,
+                seed,
+                summary,
+                config={"task": "classification"},
+            )
     from cnn_jax.reporting.table import read_record
 
-    compared = compare([read_record(folder, tmp_path) for folder in sorted((tmp_path / "study").iterdir())])
+    compared = compare(
+        [read_record(folder, tmp_path) for folder in sorted((tmp_path / "study").iterdir())]
+    )
     pair = compared.groups[0].pairs[0]
     assert (compared.leading, pair.better) == ("accuracy", "cnn")
     assert pair.seeds.corrected == pytest.approx(stats.ttest_rel(*accuracies.values()).pvalue)
     assert "survives the choice of seeds" in pair.sentence
-    ending = "Of 1 tested difference 1 survives the choice of seeds; none was tested across test images."
+    ending = (
+        "Of 1 tested difference 1 survives the choice of seeds; none was tested across test images."
+    )
     assert compared.groups[0].verdict.endswith(ending)
     assert "## Recall of each class" in as_markdown(compared)
     write(compared, tmp_path / "out")
@@ -382,7 +506,13 @@ def test_csv_holds_the_figures_of_the_records(tmp_path):
     rows = {row["variant"]: row for row in csv.DictReader(io.StringIO(as_csv(compare(records))))}
     for name, row in rows.items():
         of_variant = [record.summary for record in records if record.config["variant"] == name]
-        for key in ("test/miou", "test/iou/road", "test/expected_calibration_error", "parameters", "wall_time_s"):
+        for key in (
+            "test/miou",
+            "test/iou/road",
+            "test/expected_calibration_error",
+            "parameters",
+            "wall_time_s",
+        ):
             values = [summary[key] for summary in of_variant]
             assert float(row[f"{key} mean"]) == pytest.approx(np.mean(values))
             assert float(row[f"{key} sd"]) == pytest.approx(np.std(values, ddof=1))
@@ -393,8 +523,12 @@ def test_csv_holds_the_figures_of_the_records(tmp_path):
 def test_sums_over_seeds(tmp_path):
     records = write_study(tmp_path / "study", {"a": 0.5}, seeds=(0, 1), scenes=2)
     (variant,) = compare(records).variants
-    assert np.array_equal(variant.confusion, sum(np.array(record.summary["test/confusion"]) for record in records))
-    assert np.array_equal(variant.calibration["count"], 2 * np.array(records[0].summary["test/calibration"]["count"]))
+    assert np.array_equal(
+        variant.confusion, sum(np.array(record.summary["test/confusion"]) for record in records)
+    )
+    assert np.array_equal(
+        variant.calibration["count"], 2 * np.array(records[0].summary["test/calibration"]["count"])
+    )
     assert math.isclose(variant.scenes[1].mious[1], miou_by_hand(variant.scenes[1].confusions[1]))
 
 

@@ -1,4 +1,5 @@
-"""Pictures of classification show the images, weights and places that they claim to, for awkward input too."""
+"""Pictures of classification show the images, weights and places that they claim to, for awkward
+input too."""
 
 import matplotlib
 import numpy as np
@@ -26,7 +27,8 @@ def drawn(monkeypatch):
 
 
 def panels(figure) -> list[np.ndarray]:
-    """The panels of a mosaic from the top left on: those with something drawn over them are axes, the others images."""
+    """The panels of a mosaic from the top left on: those with something drawn over them are axes,
+    the others images."""
     _, height_px = figure.get_size_inches() * figure.dpi
     placed = [(image.oy + len(image.get_array()), image.ox, image) for image in figure.images]
     for axes in figure.axes:
@@ -48,11 +50,21 @@ def test_misclassified_shows_the_surest_errors_enlarged_pixel_by_pixel(drawn):
     images = small_images(7, channels=1)
     truths, predictions = [0, 1, 2, 0, 1, 2, 0], [0, 2, 2, 1, 0, 2, 2]
     probabilities = [0.99, 0.5, 0.8, 0.9, 0.9996, 0.7, 0.4]
-    figure = drawn(image_figures.misclassified, images, truths, predictions, probabilities, list("abc"), count=3)
+    figure = drawn(
+        image_figures.misclassified,
+        images,
+        truths,
+        predictions,
+        probabilities,
+        list("abc"),
+        count=3,
+    )
     for panel, index in zip(panels(figure), (4, 3, 1), strict=True):
         factor = len(panel) // 28
         assert factor > 3
-        np.testing.assert_array_equal(panel, np.kron(images[index], np.ones((factor, factor, 3), np.uint8)))
+        np.testing.assert_array_equal(
+            panel, np.kron(images[index], np.ones((factor, factor, 3), np.uint8))
+        )
     found = texts(figure)
     assert found[0].startswith("The most confident of 4 errors among 7 examples")
     assert found[-9:] == ["b", "→ a", ">0.999", "a", "→ b", "0.900", "b", "→ c", "0.500"]
@@ -71,14 +83,23 @@ def test_misclassified_fetches_only_what_it_draws(drawn):
 
     images, predictions = Images(), np.zeros(1000, int)
     predictions[::5] = 1
-    figure = drawn(image_figures.misclassified, images, np.zeros(1000, int), predictions, np.arange(1000) / 1000, NAMES)
+    figure = drawn(
+        image_figures.misclassified,
+        images,
+        np.zeros(1000, int),
+        predictions,
+        np.arange(1000) / 1000,
+        NAMES,
+    )
     assert images.fetched == tuple(range(995, 895, -5))
     assert all(max(panel.shape) <= 168 for panel in panels(figure))
 
 
 def test_misclassified_says_that_nothing_is_wrong_and_refuses_what_does_not_agree(drawn):
     images = small_images(2)
-    assert texts(drawn(image_figures.misclassified, images, [0, 1], [0, 1], [0.5, 0.6], NAMES)) == ["none of 2 examples is wrong"]
+    assert texts(drawn(image_figures.misclassified, images, [0, 1], [0, 1], [0.5, 0.6], NAMES)) == [
+        "none of 2 examples is wrong"
+    ]
     for arguments in ((images, [0, 1], [0], [0.5, 0.6]), (images[:0], [], [], [])):
         with pytest.raises(ValueError, match="as many of each"):
             image_figures.misclassified(*arguments, NAMES, "unused.png")
@@ -89,7 +110,9 @@ def test_filters_are_symmetric_about_mid_grey_on_one_scale(drawn):
     kernel[..., 0, 0] = [[1, -1, 0], [0.5, 0, 0]]
     kernel[..., 0, 1] = [[0.25, 0, 0], [0, 0, 0]]
     figure = drawn(image_figures.filters, kernel)
-    first, second = (panel[:: len(panel) // 2, :: panel.shape[1] // 3, 0] for panel in panels(figure))
+    first, second = (
+        panel[:: len(panel) // 2, :: panel.shape[1] // 3, 0] for panel in panels(figure)
+    )
     np.testing.assert_array_equal(first, [[255, 0, 128], [191, 128, 128]])
     np.testing.assert_array_equal(second, [[159, 128, 128], [128, 128, 128]])
     assert {"-1 or less", "0", "+1 or more"} <= set(texts(figure))
@@ -99,10 +122,14 @@ def test_filters_of_three_channels_are_colours_and_of_others_their_mean(drawn):
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 5))
     colours = panels(drawn(image_figures.filters, kernel))
     assert len(colours) == 5
-    assert (np.sign(colours[2][::21, ::21].astype(int) - 127.5) == np.sign(kernel[..., 2])).mean() > 0.95
+    assert (
+        np.sign(colours[2][::21, ::21].astype(int) - 127.5) == np.sign(kernel[..., 2])
+    ).mean() > 0.95
     many = np.repeat(kernel[:, :, :1], 6, axis=2) + np.array([-1, 1, 2, -2, 0.5, -0.5])[:, None]
     figure = drawn(image_figures.filters, many)
-    for found, expected in zip(panels(figure), panels(drawn(image_figures.filters, kernel[:, :, :1])), strict=True):
+    for found, expected in zip(
+        panels(figure), panels(drawn(image_figures.filters, kernel[:, :, :1])), strict=True
+    ):
         np.testing.assert_array_equal(found, expected)
     assert "mean over channels" in " ".join(texts(figure))
 
@@ -122,7 +149,10 @@ def test_weights_of_a_dense_layer_become_images_again(drawn):
 
 def test_feature_maps_show_the_strongest_channels_of_evenly_spaced_layers(drawn):
     rng = np.random.default_rng(0)
-    maps = {f"layer_{n}": rng.normal(size=(4, 4, 9)) * 3.0 ** np.array([2, 9, 7, -9, 8, 6, 5, 4, 3]) for n in range(21)}
+    maps = {
+        f"layer_{n}": rng.normal(size=(4, 4, 9)) * 3.0 ** np.array([2, 9, 7, -9, 8, 6, 5, 4, 3])
+        for n in range(21)
+    }
     figure = drawn(image_figures.feature_maps, small_images(1)[0], maps)
     names = [text for text in texts(figure) if text.startswith("layer_")]
     assert names == [f"layer_{n}" for n in (0, 3, 6, 9, 11, 14, 17, 20)]
@@ -132,14 +162,29 @@ def test_feature_maps_show_the_strongest_channels_of_evenly_spaced_layers(drawn)
     shade = (strongest - strongest.min()) / (strongest.max() - strongest.min()) * 255
     for channel, panel in enumerate(panels(figure)[1:9]):
         step = len(panel) // 4
-        np.testing.assert_allclose(panel[step // 2 :: step, step // 2 :: step, 0], shade[..., channel], atol=4)  # six bits
+        np.testing.assert_allclose(
+            panel[step // 2 :: step, step // 2 :: step, 0], shade[..., channel], atol=4
+        )  # six bits
 
 
 def test_feature_maps_of_nothing_and_of_flat_or_broken_maps(drawn):
     image = small_images(1)[0]
-    assert texts(drawn(image_figures.feature_maps, image, {})) == ["the network has no feature maps"]
+    assert texts(drawn(image_figures.feature_maps, image, {})) == [
+        "the network has no feature maps"
+    ]
     broken = np.full((5, 7, 2), np.nan)
-    assert len(panels(drawn(image_figures.feature_maps, image, {"flat": np.ones((5, 7, 12)), "broken": broken}))) == 1 + 8 + 2
+    assert (
+        len(
+            panels(
+                drawn(
+                    image_figures.feature_maps,
+                    image,
+                    {"flat": np.ones((5, 7, 12)), "broken": broken},
+                )
+            )
+        )
+        == 1 + 8 + 2
+    )
 
 
 def luminance(picture: np.ndarray) -> np.ndarray:
@@ -151,7 +196,16 @@ def test_grad_cam_brightens_what_speaks_for_a_class_even_in_grey_over_white(draw
     heat = np.zeros((28, 28), np.float32)
     heat[:, 14:] = np.linspace(0, 1, 14)
     other = heat[:, ::-1]
-    figure = drawn(image_figures.grad_cam, images, [heat, heat], [heat, other], [0, 1], [0, 2], [0.75, 0.5], NAMES)
+    figure = drawn(
+        image_figures.grad_cam,
+        images,
+        [heat, heat],
+        [heat, other],
+        [0, 1],
+        [0, 2],
+        [0.75, 0.5],
+        NAMES,
+    )
     right, prediction, same, wrong, of_prediction, of_truth = panels(figure)
     assert (right == 255).all()
     assert (wrong == 0).all()
@@ -174,7 +228,9 @@ def test_pictures_have_the_same_bytes_each_time(tmp_path):
         image_figures.misclassified(images, [0, 1], [1, 2], [0.5, 0.6], NAMES, folder / "m.png")
         image_figures.filters(np.random.default_rng(2).normal(size=(3, 3, 3, 4)), folder / "f.png")
         image_figures.feature_maps(images[0], {"a": heats.transpose(1, 2, 0)}, folder / "maps.png")
-        image_figures.grad_cam(images, heats, heats[::-1], [0, 1], [0, 2], [0.5, 0.6], NAMES, folder / "g.png")
+        image_figures.grad_cam(
+            images, heats, heats[::-1], [0, 1], [0, 2], [0.5, 0.6], NAMES, folder / "g.png"
+        )
         return [path.read_bytes() for path in sorted(folder.glob("*.png"))]
 
     first = draw(tmp_path / "one")
@@ -185,6 +241,10 @@ def test_pictures_have_the_same_bytes_each_time(tmp_path):
 
 def test_a_full_page_of_photographs_is_a_small_file(tmp_path):
     photograph = load_sample_image("china.jpg")  # 427 x 640
-    images = [photograph[row : row + 224, column : column + 224] for row in (0, 60, 120, 200) for column in range(0, 400, 80)]
+    images = [
+        photograph[row : row + 224, column : column + 224]
+        for row in (0, 60, 120, 200)
+        for column in range(0, 400, 80)
+    ]
     image_figures.misclassified(images, [0] * 20, [1] * 20, [0.5] * 20, NAMES, tmp_path / "m.png")
     assert 200_000 < (tmp_path / "m.png").stat().st_size < 1_500_000

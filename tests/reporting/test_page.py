@@ -23,7 +23,8 @@ VOID = {"meta", "img", "br", "input"}
 
 
 class Reader(HTMLParser):
-    """Elements in order with their attributes, text by element; refuses tags that don't nest, and ids that stand twice."""
+    """Elements in order with their attributes, text by element; refuses tags that don't nest, and
+    ids that stand twice."""
 
     def __init__(self, text):
         super().__init__()
@@ -51,7 +52,12 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("page") / "study", {"unet": 0.5, 'a<b> & "c"\'d': 0.9}, seeds=(0, 1), scenes=3)
+    return write_study(
+        tmp_path_factory.mktemp("page") / "study",
+        {"unet": 0.5, 'a<b> & "c"\'d': 0.9},
+        seeds=(0, 1),
+        scenes=3,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,9 @@ def test_nothing_is_fetched(made):
     assert "url(" not in style
     assert "@import" not in style
     assert not any(
-        attribute in element for _, element in reader.elements for attribute in ("href", "srcset", "onclick", "action")
+        attribute in element
+        for _, element in reader.elements
+        for attribute in ("href", "srcset", "onclick", "action")
     )
 
 
@@ -84,8 +92,12 @@ def test_names_are_escaped_and_all_images_are_described(made):
 
 
 def test_charts_are_sound_svg(made):
-    charts = [image["src"] for image in made[1].all("img") if image["src"].startswith("data:image/svg")]
-    assert len(charts) == 2 + 4 + len(CLASSES) + 2  # curves, costs, classes, reliability of each variant
+    charts = [
+        image["src"] for image in made[1].all("img") if image["src"].startswith("data:image/svg")
+    ]
+    assert (
+        len(charts) == 2 + 4 + len(CLASSES) + 2
+    )  # curves, costs, classes, reliability of each variant
     for chart in charts:
         root = ElementTree.fromstring(unquote(chart.partition(",")[2]))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -112,15 +124,26 @@ def test_scenes_stand_worst_first_with_the_first_seeds_scores(made, study):
     assert shown == [(str(i + 1), f"{means[i]:.3f}") for i in np.argsort(means)]
     worst = text[text.index('class="scene"') :]
     worst = worst[: worst.index("</article>")]
-    assert re.findall(r"<b>([\d.]+)</b>", worst) == [f"{scores[name][means.argmin()]:.3f}" for name in ("unet", 'a<b> & "c"\'d')]
+    assert re.findall(r"<b>([\d.]+)</b>", worst) == [
+        f"{scores[name][means.argmin()]:.3f}" for name in ("unet", 'a<b> & "c"\'d')
+    ]
     pictures = re.findall(r'src="data:image/(png|jpeg);base64,([^"]+)"', worst)
     assert [kind for kind, _ in pictures] == ["jpeg", "png", "png", "png"]
     shown = np.array(Image.open(io.BytesIO(base64.b64decode(pictures[2][1]))))
-    assert np.array_equal(shown, np.array(Image.open(first["unet"].folder / "scenes" / f"{means.argmin():03d}-prediction.png")))
+    assert np.array_equal(
+        shown,
+        np.array(
+            Image.open(first["unet"].folder / "scenes" / f"{means.argmin():03d}-prediction.png")
+        ),
+    )
 
 
 def test_confusions_are_shares_of_truth(made, study):
-    matrix = sum(np.array(record.summary["test/confusion"]) for record in study if record.config["variant"] == "unet")
+    matrix = sum(
+        np.array(record.summary["test/confusion"])
+        for record in study
+        if record.config["variant"] == "unet"
+    )
     share = 100 * matrix[2, 2] / matrix[2].sum()
     assert f'style="--share:{share:.0f}%">{share:.1f}</td>' in made[0]
 
@@ -138,8 +161,14 @@ def test_tables_sort_by_keyboard_and_number(made):
 def test_pictures_shrink_until_they_fit(study, made, monkeypatch):
     monkeypatch.setattr(page, "_PICTURE_BYTES", 1500)
     reader = Reader(page._scenes(compare(study)))
-    pictures = [image["src"] for image in reader.all("img") if not image["src"].startswith("data:image/svg")]
-    whole = [image["src"] for image in made[1].all("img") if not image["src"].startswith("data:image/svg")]
+    pictures = [
+        image["src"] for image in reader.all("img") if not image["src"].startswith("data:image/svg")
+    ]
+    whole = [
+        image["src"]
+        for image in made[1].all("img")
+        if not image["src"].startswith("data:image/svg")
+    ]
     assert len(pictures) == len(whole)
     size = Image.open(io.BytesIO(base64.b64decode(pictures[1].partition(",")[2]))).size
     assert max(size) < 36
@@ -147,7 +176,13 @@ def test_pictures_shrink_until_they_fit(study, made, monkeypatch):
 
 def test_what_was_forced_is_marked(tmp_path):
     one = write_run(tmp_path / "study" / "one", "one", 0, {"test/miou": 0.2})
-    odd = write_run(tmp_path / "study" / "odd", "odd", 0, {"test/miou": 0.1}, environment={"data_fingerprint": "<other>"})
+    odd = write_run(
+        tmp_path / "study" / "odd",
+        "odd",
+        0,
+        {"test/miou": 0.1},
+        environment={"data_fingerprint": "<other>"},
+    )
     text = page_of(compare([one, odd], force=True))
     mark = text[text.index('class="mark"') : text.index("</aside>")]
     assert "Not comparable" in mark
@@ -157,7 +192,10 @@ def test_what_was_forced_is_marked(tmp_path):
 
 
 def test_old_records_without_scenes_calibration_or_lines_make_a_page(tmp_path):
-    records = [write_run(tmp_path / "study" / f"a{seed}", "a", seed, {"test/miou": 0.5 + 0.01 * seed}) for seed in (0, 1)]
+    records = [
+        write_run(tmp_path / "study" / f"a{seed}", "a", seed, {"test/miou": 0.5 + 0.01 * seed})
+        for seed in (0, 1)
+    ]
     text = page_of(compare(records))
     Reader(text)
     assert "Calibration" not in text

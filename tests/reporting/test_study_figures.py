@@ -29,7 +29,10 @@ def lines(axes) -> dict:
 
 
 KS = [1, 5, 100]
-ACCURACIES = {"L1": [[0.2, 0.4], [0.5, 0.5], [0.3, 0.1]], "L2": [[0.5, 0.5], [0.4, 0.2], [0.1, 0.1]]}
+ACCURACIES = {
+    "L1": [[0.2, 0.4], [0.5, 0.5], [0.3, 0.1]],
+    "L2": [[0.5, 0.5], [0.4, 0.2], [0.1, 0.1]],
+}
 
 
 def test_cross_validation_draws_means_folds_and_the_best_of_the_smallest_k(drawn):
@@ -61,19 +64,37 @@ def test_cross_validation_refuses_what_does_not_agree(arguments, says):
 def rows(final: float, validation: float) -> list[dict]:
     """A hundred records of training that end in the mean `final`, and two of validation."""
     train = [
-        {"step": 10 * n, "train/accuracy": final * min(1, n / 50) + 0.01 * (-1) ** n, "train/loss": 1 / n} for n in range(1, 101)
+        {
+            "step": 10 * n,
+            "train/accuracy": final * min(1, n / 50) + 0.01 * (-1) ** n,
+            "train/loss": 1 / n,
+        }
+        for n in range(1, 101)
     ]
-    return [*train, {"step": 500, "validation/accuracy": 0.1}, {"step": 1000, "validation/accuracy": validation}]
+    return [
+        *train,
+        {"step": 500, "validation/accuracy": 0.1},
+        {"step": 1000, "validation/accuracy": validation},
+    ]
 
 
 def test_overfitting_draws_each_run_over_the_baseline_and_says_the_gap(drawn):
-    runs = {"baseline": rows(0.9, 0.7), "dropout": rows(0.8, 0.75), "empty": [], "five": rows(0.5, 0.5), "six": rows(0.5, 0.5)}
+    runs = {
+        "baseline": rows(0.9, 0.7),
+        "dropout": rows(0.8, 0.75),
+        "empty": [],
+        "five": rows(0.5, 0.5),
+        "six": rows(0.5, 0.5),
+    }
     final = dict.fromkeys(runs, (0.91, 0.7)) | {"dropout": (0.7, 0.75)}
     figure = drawn(study_figures.overfitting, runs, final, baseline="baseline")
     accuracy, loss = figure.axes[::2], figure.axes[1::2]
     assert [axes.get_title(loc="left") for axes in accuracy] == list(runs)
     said = [text for text in texts(figure) if text.startswith("train 0")]
-    assert said[:2] == ["train 0.910, test 0.700, gap +0.210", "train 0.700, test 0.750, gap -0.050"]
+    assert said[:2] == [
+        "train 0.910, test 0.700, gap +0.210",
+        "train 0.700, test 0.750, gap -0.050",
+    ]
     assert len(said) == 5
     grey, own = accuracy[1].lines[:2], accuracy[1].lines[2:]
     assert {line.get_color() for line in grey} == {"#A6A6A6"}
@@ -81,7 +102,9 @@ def test_overfitting_draws_each_run_over_the_baseline_and_says_the_gap(drawn):
         np.testing.assert_array_equal(line.get_xydata(), expected.get_xydata())
     np.testing.assert_array_equal(own[1].get_xydata(), [[500, 0.1], [1000, 0.75]])
     assert abs(own[0].get_ydata()[-1] - 0.8) < 1e-3, "the running mean takes the scatter away"
-    assert len({axes.get_ylim() for axes in accuracy}) == len({axes.get_ylim() for axes in loss}) == 1
+    assert (
+        len({axes.get_ylim() for axes in accuracy}) == len({axes.get_ylim() for axes in loss}) == 1
+    )
     assert len(loss[2].lines) == 1, "the baseline alone, which records no loss of validation"
 
 
@@ -92,14 +115,20 @@ def test_overfitting_refuses_an_unknown_baseline_and_no_run():
 
 
 def test_seeds_are_sorted_with_students_interval(drawn):
-    values = {"worse": [0.5, 0.7], "a name of a variant that is longer than any line": [0.9], "道路": [0.8, 0.9, 0.7]}
+    values = {
+        "worse": [0.5, 0.7],
+        "a name of a variant that is longer than any line": [0.9],
+        "道路": [0.8, 0.9, 0.7],
+    }
     (axes,) = drawn(study_figures.seeds, values, label="test accuracy").axes
     assert [text.get_text()[:5] for text in axes.get_yticklabels()] == ["worse", "道路", "a nam"]
     # Student's t at 97.5% is 12.706 with one degree of freedom and 4.303 with two (printed tables).
     halves = [12.706 * 0.1, 4.303 * 0.1 / 3**0.5]
     bars = [line.get_xdata() for line in axes.lines if line.get_marker() == "None"]
     np.testing.assert_allclose(
-        bars, [[mean - half, mean + half] for mean, half in zip((0.6, 0.8), halves, strict=True)], atol=1e-3
+        bars,
+        [[mean - half, mean + half] for mean, half in zip((0.6, 0.8), halves, strict=True)],
+        atol=1e-3,
     )
     found = [text.get_text() for text in axes.texts]
     assert found == [f"0.6000 ± {halves[0]:.4f} (2)", f"0.8000 ± {halves[1]:.4f} (3)", "0.9000 (1)"]
@@ -118,7 +147,9 @@ def test_against_shift_draws_means_over_seeds_in_the_order_of_shifts(drawn):
     assert list(axes.get_xticks()) == [0, 2, 4]
     half = 12.706 * 0.1
     bars = np.array(axes.collections[0].get_segments())[:, :, 1]
-    np.testing.assert_allclose(bars, [[0.8 - half, 0.8 + half], [0.2 - half, 0.2 + half]], atol=1e-3)
+    np.testing.assert_allclose(
+        bars, [[0.8 - half, 0.8 + half], [0.2 - half, 0.2 + half]], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("values", [{}, {"a": {}}, {"a": {0: []}}])
@@ -130,7 +161,12 @@ def test_nothing_to_draw_is_refused(values):
 def test_pictures_have_the_same_bytes_each_time(tmp_path):
     def draw(folder):
         study_figures.cross_validation(KS, ACCURACIES, folder / "k.png")
-        study_figures.overfitting({"a": rows(0.9, 0.7), "b": []}, dict.fromkeys("ab", (0.9, 0.8)), folder / "o.png", baseline="a")
+        study_figures.overfitting(
+            {"a": rows(0.9, 0.7), "b": []},
+            dict.fromkeys("ab", (0.9, 0.8)),
+            folder / "o.png",
+            baseline="a",
+        )
         study_figures.seeds({"one": [0.5], "two": [0.5, 0.6]}, folder / "s.png")
         study_figures.against_shift({"one": {0: [0.5]}}, folder / "a.png")
         return [path.read_bytes() for path in sorted(folder.glob("*.png"))]

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from cnn_jax.commands.table import main
 from cnn_jax.errors import InputError
-from cnn_jax.reporting.table import headline_table, read_records, results_page, summary_table, update_block
-from experiments.table import main
+from cnn_jax.reporting.table import (
+    headline_table,
+    read_records,
+    results_page,
+    summary_table,
+    update_block,
+)
 
 SUMMARY = {
     "experiment": "aerial_unet",
@@ -32,12 +38,29 @@ SUMMARY = {
 }
 
 
-def write_record(folder: Path, *, source: str = "dubai", seed: int = 0, environment: dict | None = None, **changes) -> Path:
+def write_record(
+    folder: Path,
+    *,
+    source: str = "dubai",
+    seed: int = 0,
+    environment: dict | None = None,
+    **changes,
+) -> Path:
     """A record on disk in the true layout; a change to None takes the key away."""
     folder.mkdir(parents=True)
     summary = {key: value for key, value in (SUMMARY | changes).items() if value is not None}
-    config = {"experiment": "aerial_unet", "configuration": "dubai", "seed": seed, "data": {"source": source}}
-    environment = environment or {"devices": ["TFRT_CPU_0"], "platform": "cpu", "device_kind": "cpu", "device_count": 1}
+    config = {
+        "experiment": "aerial_unet",
+        "configuration": "dubai",
+        "seed": seed,
+        "data": {"source": source},
+    }
+    environment = environment or {
+        "devices": ["TFRT_CPU_0"],
+        "platform": "cpu",
+        "device_kind": "cpu",
+        "device_count": 1,
+    }
     for name, content in (("config", config), ("environment", environment), ("summary", summary)):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -45,7 +68,9 @@ def write_record(folder: Path, *, source: str = "dubai", seed: int = 0, environm
 
 def cells(table: str) -> list[dict[str, str]]:
     """The rows of a Markdown table by their column's heading."""
-    header, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines())
+    header, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()
+    )
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
@@ -70,15 +95,25 @@ def test_headline_table_holds_the_figures_of_the_record(tmp_path):
 
 
 def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
-    values = {"test/miou": None, "test/iou/building": None, "test/iou/vegetación": None, "test/class_accuracy/a": 0.5}
+    values = {
+        "test/miou": None,
+        "test/iou/building": None,
+        "test/iou/vegetación": None,
+        "test/class_accuracy/a": 0.5,
+    }
     for name, seed, accuracy in [
         ("cnn-seed0", 0, 0.91),
         ("cnn-seed1", 1, 0.93),
         ("mlp-seed0", 0, 0.8),
         ("cnn-seed1-again", 1, 0.5),
     ]:
-        folder = write_record(tmp_path / "study" / name, seed=seed, **values, **{"test/accuracy": accuracy})
-        moved = {"test/shifted_accuracy/10": accuracy - 0.2, "test/shifted_accuracy/2": accuracy - 0.1}
+        folder = write_record(
+            tmp_path / "study" / name, seed=seed, **values, **{"test/accuracy": accuracy}
+        )
+        moved = {
+            "test/shifted_accuracy/10": accuracy - 0.2,
+            "test/shifted_accuracy/2": accuracy - 0.1,
+        }
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         (folder / "summary.json").write_text(json.dumps(summary | moved), encoding="utf-8")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -94,7 +129,10 @@ def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
     assert list(both)[-4:-2] == ["moved by 2 px", "moved by 10 px"]
     assert both["moved by 10 px"] == "0.7200 ± 0.1271"
     assert (mlp["accuracy"], mlp["seed"]) == ("0.8000", "0")
-    assert (again["record"], again["accuracy"]) == ("[cnn-seed1-again](study/cnn-seed1-again/)", "0.5000"), "a seed counts once"
+    assert (again["record"], again["accuracy"]) == (
+        "[cnn-seed1-again](study/cnn-seed1-again/)",
+        "0.5000",
+    ), "a seed counts once"
     brief = headline_table(records, brief=True, link_base="results")
     assert "[study/cnn](results/study/)" in brief
     page = results_page(records)
@@ -103,46 +141,81 @@ def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
 
 
 def test_runs_without_a_variant_are_called_by_their_name_without_the_seed(tmp_path):
-    for name, seed, miou in [("wide", 0, 0.6), ("wide-seed1", 1, 0.7), ("wide-seed12", 12, 0.8), ("narrow-seed3", 4, 0.2)]:
+    for name, seed, miou in [
+        ("wide", 0, 0.6),
+        ("wide-seed1", 1, 0.7),
+        ("wide-seed12", 12, 0.8),
+        ("narrow-seed3", 4, 0.2),
+    ]:
         write_record(tmp_path / "study" / name, seed=seed, **{"test/miou": miou})
     wide, narrow = cells(headline_table(read_records(tmp_path), by_variant=True))
-    assert (wide["record"], wide["seed"], wide["mIoU"][:6]) == ("[wide](study/)", "3 seeds", "0.7000")
+    assert (wide["record"], wide["seed"], wide["mIoU"][:6]) == (
+        "[wide](study/)",
+        "3 seeds",
+        "0.7000",
+    )
     assert (narrow["record"], narrow["seed"]) == ("[narrow-seed3](study/narrow-seed3/)", "4")
 
 
 def test_links_lead_to_the_records(tmp_path):
     folder = write_record(tmp_path / "results" / "aerial_unet" / "año 1")
     records = read_records(tmp_path / "results")
-    assert "](results/aerial_unet/a%C3%B1o%201/)" in headline_table(records, link_base="results", brief=True)
+    assert "](results/aerial_unet/a%C3%B1o%201/)" in headline_table(
+        records, link_base="results", brief=True
+    )
     assert (tmp_path / "results" / records[0].location) == folder
 
 
 def test_records_stand_by_source_then_best_first_and_without_score_last(tmp_path):
-    for name, source, miou in [("a", "dubai", 0.4), ("b", "dubai", None), ("c", "dubai", 0.6), ("d", "camvid", 0.1)]:
+    for name, source, miou in [
+        ("a", "dubai", 0.4),
+        ("b", "dubai", None),
+        ("c", "dubai", 0.6),
+        ("d", "camvid", 0.1),
+    ]:
         write_record(tmp_path / "aerial_unet" / name, source=source, **{"test/miou": miou})
     write_record(tmp_path / "aerial_unet" / "e", source="dubai", **{"test/miou": None})
     rows = cells(headline_table(read_records(tmp_path)))
     assert [row["record"][1] for row in rows] == ["d", "c", "a", "b", "e"]
-    assert [row["mIoU"] for row in rows] == ["0.1000", "0.6000", "0.4000", "\N{EN DASH}", "\N{EN DASH}"]
+    assert [row["mIoU"] for row in rows] == [
+        "0.1000",
+        "0.6000",
+        "0.4000",
+        "\N{EN DASH}",
+        "\N{EN DASH}",
+    ]
 
 
 def test_device_names_kind_and_count_and_source_hides_folders(tmp_path):
     environment = {"platform": "gpu", "device_kind": "NVIDIA H200", "device_count": 4}
-    write_record(tmp_path / "x" / "many", environment=environment, source="/home/me/sets/ciudad.toml")
+    write_record(
+        tmp_path / "x" / "many", environment=environment, source="/home/me/sets/ciudad.toml"
+    )
     write_record(tmp_path / "x" / "none", environment={"versions": {}}, source="")
     rows = cells(headline_table(read_records(tmp_path)))
-    assert {(row["device"], row["data"]) for row in rows} == {("4 x NVIDIA H200", "ciudad"), ("\N{EN DASH}", "\N{EN DASH}")}
+    assert {(row["device"], row["data"]) for row in rows} == {
+        ("4 x NVIDIA H200", "ciudad"),
+        ("\N{EN DASH}", "\N{EN DASH}"),
+    }
 
 
 def test_page_has_a_section_an_experiment_and_classes_by_source(tmp_path):
     write_record(tmp_path / "aerial_unet" / "one")
-    write_record(tmp_path / "aerial_unet" / "two", source="streets", **{"test/iou/building": None, "test/iou/a|b": 0.25})
+    write_record(
+        tmp_path / "aerial_unet" / "two",
+        source="streets",
+        **{"test/iou/building": None, "test/iou/a|b": 0.25},
+    )
     write_record(tmp_path / "deeplab" / "one")
     page = results_page(read_records(tmp_path))
     assert page.startswith("<!-- Generated")
-    assert "python -m experiments.table" in page.splitlines()[0]
+    assert "python -m cnn_jax.commands.table" in page.splitlines()[0]
     assert "means over the classes that occur in truth or prediction" in page
-    assert page.index("## aerial_unet") < page.index("IoU per class on the test split of streets") < page.index("## deeplab")
+    assert (
+        page.index("## aerial_unet")
+        < page.index("IoU per class on the test split of streets")
+        < page.index("## deeplab")
+    )
     streets = page[page.index("split of streets") :].split("\n\n")[1]
     assert streets.splitlines()[0] == r"| record | vegetación | a\|b |"
     assert streets.splitlines()[2] == "| [two](aerial_unet/two/) | 0.5725 | 0.2500 |"
@@ -181,8 +254,18 @@ def test_a_bad_record_is_named_and_nothing_is_written(tmp_path, capsys, file, co
 def test_command_writes_the_page_and_the_block_and_repeats_itself(tmp_path):
     results, readme = tmp_path / "results", tmp_path / "README.md"
     write_record(results / "aerial_unet" / "one")
-    readme.write_text("# Project\n\n<!-- results -->\nold\n<!-- /results -->\n\nThe end.\n", encoding="utf-8")
-    command = [sys.executable, "-m", "experiments.table", "--results", str(results), "--readme", str(readme)]
+    readme.write_text(
+        "# Project\n\n<!-- results -->\nold\n<!-- /results -->\n\nThe end.\n", encoding="utf-8"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "cnn_jax.commands.table",
+        "--results",
+        str(results),
+        "--readme",
+        str(readme),
+    ]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True)
     page, first = (results / "README.md").read_bytes(), readme.read_text(encoding="utf-8")
     assert "[aerial_unet/one](results/aerial_unet/one/)" in first
@@ -204,7 +287,10 @@ def test_update_block_keeps_the_rest_byte_for_byte(tmp_path):
     page = tmp_path / "page.md"
     page.write_bytes("año\r\n<!-- a -->x<!-- /a -->\r\n<!-- b -->y<!-- /b -->".encode())
     assert update_block(page, "a", r"new \1 text")
-    assert page.read_bytes() == "año\r\n<!-- a -->\r\n\r\nnew \\1 text\r\n\r\n<!-- /a -->\r\n<!-- b -->y<!-- /b -->".encode()
+    assert (
+        page.read_bytes()
+        == "año\r\n<!-- a -->\r\n\r\nnew \\1 text\r\n\r\n<!-- /a -->\r\n<!-- b -->y<!-- /b -->".encode()
+    )
 
 
 def test_update_block_without_block_changes_nothing(tmp_path):
@@ -214,7 +300,10 @@ def test_update_block_without_block_changes_nothing(tmp_path):
     assert page.read_text() == "no block"
 
 
-@pytest.mark.parametrize("text", ["<!-- a --> open", "<!-- /a --> <!-- a -->", "<!-- a --><!-- /a --><!-- a --><!-- /a -->"])
+@pytest.mark.parametrize(
+    "text",
+    ["<!-- a --> open", "<!-- /a --> <!-- a -->", "<!-- a --><!-- /a --><!-- a --><!-- /a -->"],
+)
 def test_update_block_refuses_a_broken_block(tmp_path, text):
     page = tmp_path / "page.md"
     page.write_text(text)
@@ -249,6 +338,8 @@ def test_summary_table_is_aligned_and_complete():
 def test_summary_table_shows_each_split_that_was_scored():
     text = summary_table({"validation/miou": 0.5, "test/iou/road": 0.25, "steps": 10})
     assert (
-        text == "validation\nmIoU  0.5000\n\ntest\nclass     IoU    Dice\n---------------------\nroad   0.2500       \N{EN DASH}"
+        text
+        == "validation\nmIoU  0.5000\n\ntest\nclass     IoU    Dice\n---------------------\nroad  "
+        " 0.2500       \N{EN DASH}"
     )
     assert summary_table({"steps": 10}) == ""

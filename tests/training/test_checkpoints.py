@@ -1,4 +1,5 @@
-"""Checkpoints: what is kept, what comes back bit for bit, and what happens when the disk refuses."""
+"""Checkpoints: what is kept, what comes back bit for bit, and what happens when the disk
+refuses."""
 
 import gc
 import os
@@ -103,7 +104,12 @@ def test_the_description_of_a_store_is_tensorstores(store):
 
 
 def test_metrics_come_back_as_they_were(checkpoints):
-    metrics = {SCORE: 0.1 + 0.2, "validation/loss": 1e-30, "validation/iou/water": None, "validation/ü": 3}
+    metrics = {
+        SCORE: 0.1 + 0.2,
+        "validation/loss": 1e-30,
+        "validation/iou/water": None,
+        "validation/ü": 3,
+    }
     checkpoints.save(1, make_state(1), metrics)
     checkpoints.save(2, make_state(2))
     checkpoints.wait()
@@ -174,7 +180,8 @@ def test_a_half_written_checkpoint_is_not_loaded(checkpoints, suffix):
 
 
 def test_a_save_that_fails_is_an_input_error_and_the_last_one_survives(checkpoints):
-    """A file in the place of the folder, which stops even the superuser, for whom nothing is read-only."""
+    """A file in the place of the folder, which stops even the superuser, for whom nothing is
+    read-only."""
     checkpoints.save(1, make_state(1), {SCORE: 0.5})
     checkpoints.wait()
     aside = checkpoints.directory.rename(checkpoints.directory.with_name("aside"))
@@ -186,10 +193,16 @@ def test_a_save_that_fails_is_an_input_error_and_the_last_one_survives(checkpoin
 
     threads = threading.active_count()
     with pytest.raises(
-        InputError, match=r"checkpoint.*could not be written to .*checkpoints \(.+\); .*checkpoint of step 1 is whole"
+        InputError,
+        match=(
+            r"checkpoint.*could not be written to .*checkpoints \(.+\); .*checkpoint of step 1 is"
+            r" whole"
+        ),
     ):
         save()
-    assert threading.active_count() <= threads, "a thread that waits for the folder would keep the command from ending"
+    assert threading.active_count() <= threads, (
+        "a thread that waits for the folder would keep the command from ending"
+    )
     checkpoints.directory.unlink()
     aside.rename(checkpoints.directory)
     other = reopened(checkpoints)
@@ -204,7 +217,10 @@ def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
         pytest.skip("mounting a small file system is not permitted here")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -225,7 +241,9 @@ def test_on_a_full_disk_the_error_says_so_and_the_run_can_go_on_later(small_disk
         checkpoints.save(2, noise(2), {SCORE: 0.6})
         checkpoints.wait()
 
-    with pytest.raises(InputError, match="free the disk or make it writable and run the same command again"):
+    with pytest.raises(
+        InputError, match="free the disk or make it writable and run the same command again"
+    ):
         save()
     (small_disk / "filler").unlink()
     other = Checkpoints(small_disk / "checkpoints", keep=1, best=SCORE)
@@ -239,10 +257,13 @@ def test_on_a_full_disk_the_error_says_so_and_the_run_can_go_on_later(small_disk
 
 
 def test_training_on_while_saving_does_not_change_what_is_saved(checkpoints):
-    """The state is donated to the next step, which writes over its memory while the checkpoint is still being written."""
+    """The state is donated to the next step, which writes over its memory while the checkpoint is
+    still being written."""
 
     begin = jax.jit(lambda: {"x": jnp.linspace(0, 1, 2_000_000), "step": jnp.int32(0)})
-    step = jax.jit(lambda state: {"x": state["x"] * 0.5 + 1, "step": state["step"] + 1}, donate_argnums=0)
+    step = jax.jit(
+        lambda state: {"x": state["x"] * 0.5 + 1, "step": state["step"] + 1}, donate_argnums=0
+    )
     state, expected = begin(), {}
     for number in range(1, 13):
         used, state = state, step(state)

@@ -1,6 +1,7 @@
 """One device against eight: a mesh under `jit` and replicas under `pmap` give one device's numbers.
 
-The eight devices are pieces of the CPU, which have to be asked for before JAX starts: so they live in a process of their own.
+The eight devices are pieces of the CPU, which have to be asked for before JAX starts: so they live
+in a process of their own.
 """
 
 import subprocess
@@ -13,10 +14,9 @@ import pytest
 
 from cnn_jax.errors import InputError
 from cnn_jax.training.devices import Devices, accelerator_notice
-from tests import commands
+from tests import running as commands
 
-SCRIPT = textwrap.dedent(
-    """
+SCRIPT = textwrap.dedent("""
     import functools, json, sys
     import jax, jax.numpy as jnp, numpy as np, optax
     from cnn_jax.configuration import EvaluationConfig
@@ -126,8 +126,7 @@ SCRIPT = textwrap.dedent(
             report[parallelism]["refused"] = str(error)
         devices.check_batch("training.batch_size", 24)
     print(json.dumps(report))
-    """
-)
+    """)
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +138,12 @@ def eight(made_once):
             **commands.devices(8), PYTHONPATH=str(commands.ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS="0"
         )
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=280, check=False
+            [sys.executable, "-c", SCRIPT],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         (folder / "report.json").write_text(done.stdout.splitlines()[-1], encoding="utf-8")
@@ -161,12 +165,15 @@ def test_metrics_of_each_step_are_those_of_one_device(eight, parallelism):
     for one, many in zip(eight["one"], eight[parallelism]["metrics"], strict=True):
         assert one["accuracy"] > 0.1
         for name, value in one.items():
-            assert many[name] == pytest.approx(value, rel=1e-4 if name == "gradient_norm" else 1e-5), name
+            assert many[name] == pytest.approx(
+                value, rel=1e-4 if name == "gradient_norm" else 1e-5
+            ), name
 
 
 @each_way
 def test_the_state_is_that_of_one_device(eight, parallelism):
-    """Weights, momentum, running statistics and moving averages; some hundred times closer than one step moves them."""
+    """Weights, momentum, running statistics and moving averages; some hundred times closer than one
+    step moves them."""
     assert eight[parallelism]["distance"] < 2e-4
     assert eight[parallelism]["distance"] < eight["moved"] / 100
 
@@ -207,7 +214,11 @@ def test_any_multiple_of_the_devices_is_accepted(here):
 def test_the_error_names_whichever_field_is_asked_for(here, monkeypatch):
     monkeypatch.setattr(here, "count", 5)
     with pytest.raises(
-        InputError, match=r"^evaluation.batch_size is 7, which 5 devices do not divide; make it a multiple of 5\.$"
+        InputError,
+        match=(
+            r"^evaluation.batch_size is 7, which 5 devices do not divide; make it a multiple of"
+            r" 5\.$"
+        ),
     ):
         here.check_batch("evaluation.batch_size", 7)
 

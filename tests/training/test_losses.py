@@ -1,4 +1,5 @@
-"""Losses against hand-worked sums, scikit-learn, optax and plain NumPy in float64; class weights against scikit-learn."""
+"""Losses against hand-worked sums, scikit-learn, optax and plain NumPy in float64; class weights
+against scikit-learn."""
 
 import functools
 import inspect
@@ -32,8 +33,11 @@ def example():
 
 
 def test_by_hand_with_an_ignored_pixel():
-    """Probabilities 1/2 1/4 1/4 with truth 0, then 1/10 1/10 8/10 with truth 1, then a pixel that is ignored."""
-    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.2, 0.2, 0.6]])) + jnp.array([[5.0], [-3.0], [0.0]])
+    """Probabilities 1/2 1/4 1/4 with truth 0, then 1/10 1/10 8/10 with truth 1, then a pixel that
+    is ignored."""
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.2, 0.2, 0.6]])) + jnp.array(
+        [[5.0], [-3.0], [0.0]]
+    )
     total, count = cross_entropy(logits, jnp.array([0, 1, IGNORED]))
     assert float(total) == pytest.approx(math.log(2) + math.log(10), rel=1e-5)
     assert float(count) == 2
@@ -41,7 +45,9 @@ def test_by_hand_with_an_ignored_pixel():
 
 def test_weights_by_hand():
     logits = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]]))
-    total, count = cross_entropy(logits, jnp.array([0, 1, IGNORED]), class_weights=np.array([3.0, 0.5]))
+    total, count = cross_entropy(
+        logits, jnp.array([0, 1, IGNORED]), class_weights=np.array([3.0, 0.5])
+    )
     assert float(total) == pytest.approx(3 * math.log(2) + 0.5 * math.log(4 / 3), rel=1e-5)
     assert float(count) == 3.5
 
@@ -49,7 +55,9 @@ def test_weights_by_hand():
 def test_smoothing_by_hand_weighs_the_whole_pixel_by_its_class():
     """Truth 0, smoothing 0.2, two classes: the target is 0.9 and 0.1."""
     logits = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]]))
-    total, count = cross_entropy(logits, jnp.array([0, 0]), class_weights=np.array([2.0, 5.0]), label_smoothing=0.2)
+    total, count = cross_entropy(
+        logits, jnp.array([0, 0]), class_weights=np.array([2.0, 5.0]), label_smoothing=0.2
+    )
     by_hand = math.log(2) + 0.9 * math.log(4) + 0.1 * math.log(4 / 3)
     assert float(total) == pytest.approx(2 * by_hand, rel=1e-5)
     assert float(count) == 4
@@ -77,7 +85,9 @@ def test_is_optax_integer_and_smoothed_cross_entropy(example):
     np.testing.assert_allclose([total, count], [expected, labels.size], rtol=1e-5)
     total, _ = cross_entropy(logits, labels, label_smoothing=0.3)
     smoothed = optax.smooth_labels(jax.nn.one_hot(labels, 4), 0.3)
-    np.testing.assert_allclose(total, optax.softmax_cross_entropy(logits, smoothed).sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        total, optax.softmax_cross_entropy(logits, smoothed).sum(), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -97,7 +107,9 @@ def test_gradient_is_probability_minus_target(example):
     logits, labels = example
     labels = np.where(labels == IGNORED, 2, labels)
     gradient = jax.grad(lambda x: cross_entropy(x, labels)[0])(logits)
-    np.testing.assert_allclose(gradient, np.asarray(jax.nn.softmax(logits)) - np.eye(4)[labels], atol=1e-5)
+    np.testing.assert_allclose(
+        gradient, np.asarray(jax.nn.softmax(logits)) - np.eye(4)[labels], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("weights", [None, np.array([0.5, 1, 2, 4], np.float32)])
@@ -116,7 +128,8 @@ def test_one_hot_probabilities_are_integers(example, smoothing, weights):
 
 
 def test_blended_labels_by_hand():
-    """Half and half of classes 0 and 1: each part's loss by its share, and of the weights 2 and 4 their mean."""
+    """Half and half of classes 0 and 1: each part's loss by its share, and of the weights 2 and 4
+    their mean."""
     logits, labels = jnp.log(jnp.array([[0.5, 0.25, 0.25]])), jnp.array([[0.5, 0.5, 0.0]])
     total, count = cross_entropy(logits, labels, class_weights=np.array([2.0, 4.0, 9.0]))
     assert float(total) == pytest.approx(3 * (0.5 * math.log(2) + 0.5 * math.log(4)), rel=1e-5)
@@ -153,15 +166,20 @@ def test_median_weights_by_hand():
 
 
 def test_an_absent_class_weighs_nothing_in_inverse_weights():
-    np.testing.assert_allclose(class_weights(np.array([30, 0, 10]), "inverse"), [40 / 90, 0, 40 / 30], rtol=1e-6)
+    np.testing.assert_allclose(
+        class_weights(np.array([30, 0, 10]), "inverse"), [40 / 90, 0, 40 / 30], rtol=1e-6
+    )
 
 
 def test_no_weights_are_none_and_counts_may_be_large():
     assert class_weights(np.array([1, 2]), "none") is None
-    np.testing.assert_allclose(class_weights(np.array([2**40, 2**41], np.int64), "inverse"), [1.5, 0.75])
+    np.testing.assert_allclose(
+        class_weights(np.array([2**40, 2**41], np.int64), "inverse"), [1.5, 0.75]
+    )
 
 
-# Losses beside cross-entropy. Of each, the loss of one image in float64, from the pixels that are counted and in another form.
+# Losses beside cross-entropy. Of each, the loss of one image in float64, from the pixels that are
+# counted and in another form.
 
 REGIONS = ("dice", "jaccard", "tversky", "lovasz_softmax")
 WEIGHTS = np.array([0.5, 1, 2, 4], np.float32)
@@ -172,7 +190,11 @@ def near_by_numpy(labels, distance_px):
     near = np.zeros(labels.shape, bool)
     for k in set(np.unique(labels)) - {IGNORED}:
         others = (labels != k) & (labels != IGNORED)
-        near |= (labels == k) & (ndimage.distance_transform_cdt(~others, "chessboard") <= distance_px) & others.any()
+        near |= (
+            (labels == k)
+            & (ndimage.distance_transform_cdt(~others, "chessboard") <= distance_px)
+            & others.any()
+        )
     return near
 
 
@@ -195,7 +217,9 @@ def by_numpy(name, logits, labels, weights):
     if name == "focal":
         return np.average(-np.log(right) * (1 - right) ** 2, weights=of_pixel)
     if name == "boundary":
-        return np.average(-np.log(right), weights=of_pixel * np.where(near_by_numpy(labels, 3)[kept], 5, 1))
+        return np.average(
+            -np.log(right), weights=of_pixel * np.where(near_by_numpy(labels, 3)[kept], 5, 1)
+        )
     values, shares = [], []
     for k in np.unique(truth):
         p, t = probabilities[:, k], truth == k
@@ -215,12 +239,16 @@ def by_numpy(name, logits, labels, weights):
 def sum_by_numpy(name, logits, labels, weights):
     """Over images: each enters as often as it has counted pixels, or with their weights."""
     counts = [weights[truth[truth != IGNORED]].sum(dtype=float) for truth in labels]
-    return sum(n * by_numpy(name, x, truth, weights) for n, x, truth in zip(counts, logits, labels, strict=True)), sum(counts)
+    return sum(
+        n * by_numpy(name, x, truth, weights)
+        for n, x, truth in zip(counts, logits, labels, strict=True)
+    ), sum(counts)
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Logits [2, 9, 16, 4], labels in patches with some ignored; the first image lacks class 3, which is predicted all the same."""
+    """Logits [2, 9, 16, 4], labels in patches with some ignored; the first image lacks class 3,
+    which is predicted all the same."""
     rng = np.random.default_rng(1)
     labels = rng.choice(4, (2, 3, 4)).repeat(3, 1).repeat(4, 2).astype(np.int32)
     labels[0][labels[0] == 3] = 1
@@ -231,7 +259,12 @@ def scenes():
 @functools.cache
 def compiled(name, weighted=False):
     """(logits, labels) -> ((sum, count), gradient)."""
-    return jax.jit(jax.value_and_grad(functools.partial(LOSSES[name], class_weights=WEIGHTS if weighted else None), has_aux=True))
+    return jax.jit(
+        jax.value_and_grad(
+            functools.partial(LOSSES[name], class_weights=WEIGHTS if weighted else None),
+            has_aux=True,
+        )
+    )
 
 
 def value(name, logits, labels, **options):
@@ -247,11 +280,16 @@ def test_values_and_slopes_are_numpys(scenes, name, weighted):
     weights = WEIGHTS if weighted else np.ones(4)
     (total, count), gradient = compiled(name, weighted)(logits, labels)
     assert total.dtype == count.dtype == gradient.dtype == jnp.float32
-    np.testing.assert_allclose([total, count], sum_by_numpy(name, logits, labels, weights), rtol=2e-5)
+    np.testing.assert_allclose(
+        [total, count], sum_by_numpy(name, logits, labels, weights), rtol=2e-5
+    )
     for place in [(0, 1, 2, 0), (0, 4, 4, 3), (1, 5, 9, 1), (1, 8, 13, 2), (1, 0, 0, 3)]:
         step = np.zeros(logits.shape)
         step[place] = 1e-5
-        high, low = (sum_by_numpy(name, logits.astype(float) + sign * step, labels, weights)[0] for sign in (1, -1))
+        high, low = (
+            sum_by_numpy(name, logits.astype(float) + sign * step, labels, weights)[0]
+            for sign in (1, -1)
+        )
         assert gradient[place] == pytest.approx((high - low) / 2e-5, rel=1e-3, abs=1e-5)
 
 
@@ -278,13 +316,16 @@ def test_sums_over_parts_are_those_of_the_whole(scenes, name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_nothing_counted_and_certainty_are_finite(scenes, name):
-    """All ignored: zero of zero. Logits of a thousand, right everywhere: no loss. Wrong everywhere: a loss. Slopes are numbers."""
+    """All ignored: zero of zero. Logits of a thousand, right everywhere: no loss. Wrong everywhere:
+    a loss. Slopes are numbers."""
     logits, labels = scenes
     (total, count), gradient = compiled(name)(logits, np.full_like(labels, IGNORED))
     assert float(total) == float(count) == np.abs(gradient).max() == 0
     target = labels[..., None] == np.arange(4)
     for sign, worst in ((1, 0), (-1, 1)):
-        (total, count), gradient = compiled(name)(np.where(target, 1e3 * sign, -1e3 * sign).astype(np.float32), labels)
+        (total, count), gradient = compiled(name)(
+            np.where(target, 1e3 * sign, -1e3 * sign).astype(np.float32), labels
+        )
         assert np.isfinite(gradient).all()
         mean = float(total) / float(count)
         assert mean == 0 if worst == 0 else mean >= 0.99
@@ -295,10 +336,14 @@ def test_bfloat16_logits_are_computed_in_float32(scenes, name):
     logits, labels = jnp.asarray(scenes[0], jnp.bfloat16), scenes[1]
     values = value(name, logits, labels)
     assert {x.dtype for x in values} == {jnp.dtype("float32")}
-    np.testing.assert_allclose(values, compiled(name)(logits.astype(jnp.float32), labels)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        values, compiled(name)(logits.astype(jnp.float32), labels)[0], rtol=1e-5
+    )
 
 
-@pytest.mark.parametrize(("name", "expected"), [("dice", 0.5), ("jaccard", 2 / 3), ("tversky", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("dice", 0.5), ("jaccard", 2 / 3), ("tversky", 0.5)]
+)
 def test_overlap_by_hand(name, expected):
     """Two pixels, one of each class, both undecided: TP, FP and FN of each class are 1/2."""
     total, count = value(name, np.zeros((1, 2, 2)), np.array([[0, 1]]))
@@ -307,7 +352,8 @@ def test_overlap_by_hand(name, expected):
 
 
 def test_lovasz_by_hand():
-    """Class 0 alone is present, of two pixels, with errors 0.8 and 0.4: 0.8 (1 - 1/2) + 0.4 (1 - 0 - 1/2) = 0.6."""
+    """Class 0 alone is present, of two pixels, with errors 0.8 and 0.4: 0.8 (1 - 1/2) + 0.4 (1 - 0
+    - 1/2) = 0.6."""
     probabilities = np.array([[[0.2, 0.8], [0.6, 0.4]]])
     total, count = value("lovasz_softmax", np.log(probabilities), np.array([[0, 0]]))
     assert float(total) / float(count) == pytest.approx(0.6, rel=1e-5)
@@ -317,8 +363,12 @@ def test_lovasz_by_hand():
 def test_of_certain_predictions_is_scikit_learns(scenes, name):
     """1 - F1 or 1 - IoU, the mean over the classes present in an image's truth."""
     logits, labels = scenes
-    guess = np.where(np.random.default_rng(2).random(labels.shape) < 0.7, labels % IGNORED, logits.argmax(-1))
-    (total, _), _ = compiled(name)(np.where(guess[..., None] == np.arange(4), 100, 0).astype(np.float32), labels)
+    guess = np.where(
+        np.random.default_rng(2).random(labels.shape) < 0.7, labels % IGNORED, logits.argmax(-1)
+    )
+    (total, _), _ = compiled(name)(
+        np.where(guess[..., None] == np.arange(4), 100, 0).astype(np.float32), labels
+    )
     score = f1_score if name == "dice" else jaccard_score
     expected = 0
     for truth, prediction in zip(labels, guess, strict=True):
@@ -336,7 +386,8 @@ def test_lovasz_of_a_large_image_is_the_papers_in_float64():
     (total, count), gradient = compiled("lovasz_softmax")(logits, labels)
     expected, _ = sum_by_numpy("lovasz_softmax", logits, labels, np.ones(2))
     assert float(total) == pytest.approx(expected, rel=1e-5)
-    # Errors' slopes are those of the Jaccard loss, so the mean's gradient follows from the order alone.
+    # Errors' slopes are those of the Jaccard loss, so the mean's gradient follows from the order
+    # alone.
     kept, p = labels != IGNORED, special.softmax(logits.astype(np.float64), -1)
     slope = np.zeros(labels.shape)
     for k in (0, 1):
@@ -344,17 +395,24 @@ def test_lovasz_of_a_large_image_is_the_papers_in_float64():
         errors = np.abs(truth - p[kept][:, k])
         order = np.argsort(-errors)
         sorted_truth = truth[order].astype(float)
-        loss = 1 - (truth.sum() - sorted_truth.cumsum()) / (truth.sum() + (1 - sorted_truth).cumsum())
+        loss = 1 - (truth.sum() - sorted_truth.cumsum()) / (
+            truth.sum() + (1 - sorted_truth).cumsum()
+        )
         of_pixel = np.empty(len(order))
         of_pixel[order] = np.diff(loss, prepend=0)
-        slope[kept] += np.where(truth, -1, 1) * of_pixel * (1 if k else -1) / 2  # by the probability of class 1
+        slope[kept] += (
+            np.where(truth, -1, 1) * of_pixel * (1 if k else -1) / 2
+        )  # by the probability of class 1
     np.testing.assert_allclose(gradient[..., 1] / count, slope * p[..., 0] * p[..., 1], atol=2e-9)
 
 
 def test_focal_by_hand():
-    """Probability 1/4 of the truth, gamma 2: (3/4)^2 log 4. The weight of its class multiplies loss and count."""
+    """Probability 1/4 of the truth, gamma 2: (3/4)^2 log 4. The weight of its class multiplies loss
+    and count."""
     logits = np.log([[0.25, 0.75], [0.5, 0.5]])
-    total, count = value("focal", logits, np.array([0, IGNORED]), class_weights=np.array([3.0, 1.0]))
+    total, count = value(
+        "focal", logits, np.array([0, IGNORED]), class_weights=np.array([3.0, 1.0])
+    )
     assert float(total) == pytest.approx(3 * 0.75**2 * math.log(4), rel=1e-5)
     assert float(count) == 3
 
@@ -364,7 +422,10 @@ def test_focal_of_gamma_zero_is_cross_entropy(example):
     logits, labels = example
     for given in (labels, np.asarray(labels[..., None] == np.arange(4), np.float32)):
         options = {"label_smoothing": 0.2, "class_weights": WEIGHTS}
-        got, expected = value("focal", logits, given, gamma=0.0, **options), value("cross_entropy", logits, given, **options)
+        got, expected = (
+            value("focal", logits, given, gamma=0.0, **options),
+            value("cross_entropy", logits, given, **options),
+        )
         np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
@@ -375,12 +436,15 @@ def test_focal_of_a_spread_target_by_hand():
 
 
 def test_focal_of_a_root_has_a_slope_at_certainty():
-    gradient = jax.jit(jax.grad(lambda x: focal(x, jnp.array([0]), gamma=0.5)[0]))(np.array([[100.0, -100.0]]))
+    gradient = jax.jit(jax.grad(lambda x: focal(x, jnp.array([0]), gamma=0.5)[0]))(
+        np.array([[100.0, -100.0]])
+    )
     np.testing.assert_array_equal(gradient, 0)
 
 
 def test_boundary_by_hand():
-    """A row of classes 0 0 0 0 1: the last two are within a pixel of the other class, so weights are 1 1 1 3 3, of mean 9/5."""
+    """A row of classes 0 0 0 0 1: the last two are within a pixel of the other class, so weights
+    are 1 1 1 3 3, of mean 9/5."""
     p = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
     logits = np.log([[[q, 1 - q] for q in p]])
     total, count = value("boundary", logits, np.array([[0, 0, 0, 0, 1]]), distance_px=1, weight=3.0)
@@ -421,29 +485,40 @@ def test_one_logit_is_two_in_losses_of_pixels(foreground, name):
     logits, labels = foreground
     two = np.concatenate([np.zeros_like(logits), logits], -1)
     loss = functools.partial(LOSSES[name], class_weights=np.array([1, 3.0]), label_smoothing=0.1)
-    (got, gradient), (expected, of_two) = (jax.jit(jax.value_and_grad(loss, has_aux=True))(x, labels) for x in (logits, two))
+    (got, gradient), (expected, of_two) = (
+        jax.jit(jax.value_and_grad(loss, has_aux=True))(x, labels) for x in (logits, two)
+    )
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     np.testing.assert_allclose(gradient, of_two[..., 1:], rtol=1e-6)
     if name == "cross_entropy":
         kept = labels != IGNORED
         binary = optax.sigmoid_binary_cross_entropy(logits[kept][:, 0], labels[kept])
         np.testing.assert_allclose(value(name, logits, labels)[0], binary.sum(), rtol=1e-5)
-        assert [float(x) for x in hits(logits, labels)] == [((logits[..., 0] > 0) == labels).sum(), kept.sum()]
+        assert [float(x) for x in hits(logits, labels)] == [
+            ((logits[..., 0] > 0) == labels).sum(),
+            kept.sum(),
+        ]
 
 
 @pytest.mark.parametrize("name", REGIONS)
 def test_of_one_logit_regions_look_at_the_foreground_alone(foreground, name):
-    """As two logits with no weight on the background; the count is that of all pixels, each by its class."""
+    """As two logits with no weight on the background; the count is that of all pixels, each by its
+    class."""
     logits, labels = foreground
     two = np.concatenate([np.zeros_like(logits), logits], -1)
     expected, _ = sum_by_numpy(name, two, labels, np.array([1e-12, 1]))
-    share = sum(by_numpy(name, x, t, np.array([1e-12, 1])) * (t != IGNORED).sum() for x, t in zip(two, labels, strict=True))
+    share = sum(
+        by_numpy(name, x, t, np.array([1e-12, 1])) * (t != IGNORED).sum()
+        for x, t in zip(two, labels, strict=True)
+    )
     (total, count), gradient = compiled(name)(logits, labels)
     np.testing.assert_allclose([total, count], [share, (labels != IGNORED).sum()], rtol=1e-5)
     np.testing.assert_array_equal(gradient[labels == IGNORED], 0)
     if name == "dice":
         weighted, count = value(name, logits, labels, class_weights=np.array([0.0, 2.0]))
-        np.testing.assert_allclose([weighted, count], [2 * expected, 2 * (labels == 1).sum()], rtol=1e-5)
+        np.testing.assert_allclose(
+            [weighted, count], [2 * expected, 2 * (labels == 1).sum()], rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", REGIONS)
@@ -465,16 +540,30 @@ def test_without_foreground_the_loss_is_its_mean_probability(foreground, name):
 
 
 def test_names_are_those_that_a_configuration_may_give():
-    assert tuple(LOSSES) == ("cross_entropy", "focal", "dice", "jaccard", "tversky", "lovasz_softmax", "boundary")
+    assert tuple(LOSSES) == (
+        "cross_entropy",
+        "focal",
+        "dice",
+        "jaccard",
+        "tversky",
+        "lovasz_softmax",
+        "boundary",
+    )
     assert set(LOSSES) == set(configuration.LOSSES)
 
 
 def test_a_sum_of_losses_adds_weighted_sums_and_keeps_the_count(scenes):
     config = LossConfig(name="cross_entropy", further=("dice", "boundary"), weights=(0.5, 2.0, 0.0))
     total, count = jax.jit(losses.of(config, WEIGHTS))(*scenes)
-    (first, expected_count), (second, _) = (compiled(name, True)(*scenes)[0] for name in ("cross_entropy", "dice"))
-    np.testing.assert_allclose([total, count], [0.5 * first + 2 * second, expected_count], rtol=1e-5)
-    total, _ = jax.jit(losses.of(LossConfig(name="dice", further=("cross_entropy",)), WEIGHTS))(*scenes)
+    (first, expected_count), (second, _) = (
+        compiled(name, True)(*scenes)[0] for name in ("cross_entropy", "dice")
+    )
+    np.testing.assert_allclose(
+        [total, count], [0.5 * first + 2 * second, expected_count], rtol=1e-5
+    )
+    total, _ = jax.jit(losses.of(LossConfig(name="dice", further=("cross_entropy",)), WEIGHTS))(
+        *scenes
+    )
     assert float(total) == pytest.approx(float(first + second), rel=1e-5)
 
 
@@ -482,7 +571,11 @@ def test_a_sum_of_losses_adds_weighted_sums_and_keeps_the_count(scenes):
     ("name", "fields", "options"),
     [
         ("cross_entropy", {"label_smoothing": 0.3}, {"label_smoothing": 0.3}),
-        ("focal", {"label_smoothing": 0.3, "focal_gamma": 1.5}, {"label_smoothing": 0.3, "gamma": 1.5}),
+        (
+            "focal",
+            {"label_smoothing": 0.3, "focal_gamma": 1.5},
+            {"label_smoothing": 0.3, "gamma": 1.5},
+        ),
         ("tversky", {"tversky_alpha": 0.9, "tversky_beta": 0.2}, {"alpha": 0.9, "beta": 0.2}),
         (
             "boundary",
@@ -493,7 +586,9 @@ def test_a_sum_of_losses_adds_weighted_sums_and_keeps_the_count(scenes):
 )
 def test_options_of_a_configuration_reach_the_loss(monkeypatch, name, fields, options):
     given = {}
-    monkeypatch.setitem(LOSSES, name, lambda logits, labels, **options: (given.update(options) or 0.0, 1.0))
+    monkeypatch.setitem(
+        LOSSES, name, lambda logits, labels, **options: (given.update(options) or 0.0, 1.0)
+    )
     losses.of(LossConfig(name=name, **fields), WEIGHTS)(None, None)
     assert given.pop("class_weights") is WEIGHTS
     assert given == options
@@ -501,6 +596,12 @@ def test_options_of_a_configuration_reach_the_loss(monkeypatch, name, fields, op
 
 
 def test_cross_entropy_alone_is_itself_to_the_bit(scenes):
-    configured = jax.jit(jax.value_and_grad(losses.of(LossConfig(), WEIGHTS), has_aux=True))(*scenes)
-    for got, expected in zip(jax.tree.leaves(configured), jax.tree.leaves(compiled("cross_entropy", True)(*scenes)), strict=True):
+    configured = jax.jit(jax.value_and_grad(losses.of(LossConfig(), WEIGHTS), has_aux=True))(
+        *scenes
+    )
+    for got, expected in zip(
+        jax.tree.leaves(configured),
+        jax.tree.leaves(compiled("cross_entropy", True)(*scenes)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(got, expected)

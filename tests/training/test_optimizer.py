@@ -16,7 +16,9 @@ STEPS, WARMUP, PEAK, END = 110, 10, 0.5, 0.02
 
 
 def rate(schedule, step, **options):
-    config = OptimizerConfig(schedule=schedule, learning_rate=PEAK, warmup_steps=WARMUP, end_factor=END, **options)
+    config = OptimizerConfig(
+        schedule=schedule, learning_rate=PEAK, warmup_steps=WARMUP, end_factor=END, **options
+    )
     return float(learning_rate(config, STEPS)(step))
 
 
@@ -28,12 +30,19 @@ def test_warm_up_is_a_line_from_zero_to_the_peak(schedule):
 
 
 def test_schedules_by_their_formulas():
-    """The middle lies 50 of 100 steps after the warm-up; the last step taken is the one before `steps`."""
+    """The middle lies 50 of 100 steps after the warm-up; the last step taken is the one before
+    `steps`."""
     assert rate("cosine", 60) == pytest.approx(PEAK * (END + (1 - END) / 2))
-    assert rate("cosine", 109) == pytest.approx(PEAK * (END + (1 - END) * (1 + math.cos(math.pi * 0.99)) / 2), rel=1e-4)
+    assert rate("cosine", 109) == pytest.approx(
+        PEAK * (END + (1 - END) * (1 + math.cos(math.pi * 0.99)) / 2), rel=1e-4
+    )
     assert rate("cosine", STEPS) == pytest.approx(PEAK * END)
-    assert rate("polynomial", 60, polynomial_power=2.0) == pytest.approx(PEAK * (END + (1 - END) * 0.25))
-    assert rate("polynomial", 109, polynomial_power=0.9) == pytest.approx(PEAK * (END + (1 - END) * 0.01**0.9), rel=1e-4)
+    assert rate("polynomial", 60, polynomial_power=2.0) == pytest.approx(
+        PEAK * (END + (1 - END) * 0.25)
+    )
+    assert rate("polynomial", 109, polynomial_power=0.9) == pytest.approx(
+        PEAK * (END + (1 - END) * 0.01**0.9), rel=1e-4
+    )
     assert rate("polynomial", STEPS) == pytest.approx(PEAK * END)
     assert [rate("constant", step) for step in (60, 109, STEPS, 1000)] == [PEAK] * 4
 
@@ -58,15 +67,25 @@ def test_one_step_is_a_schedule_too():
 def tree(seed=0):
     """A convolution with its norm and bias, and gradients for three steps."""
     rng = np.random.default_rng(seed)
-    shapes = {"convolution": {"kernel": (3, 3, 2, 4), "bias": (4,)}, "norm": {"scale": (4,), "bias": (4,)}}
-    trees = [jax.tree.map(lambda shape: rng.normal(size=shape), shapes, is_leaf=lambda x: isinstance(x, tuple)) for _ in range(4)]
+    shapes = {
+        "convolution": {"kernel": (3, 3, 2, 4), "bias": (4,)},
+        "norm": {"scale": (4,), "bias": (4,)},
+    }
+    trees = [
+        jax.tree.map(
+            lambda shape: rng.normal(size=shape), shapes, is_leaf=lambda x: isinstance(x, tuple)
+        )
+        for _ in range(4)
+    ]
     return trees[0], trees[1:]
 
 
 def run(config, params, gradients):
     """The parameters after each of the given gradients."""
     optimizer = make_optimizer(config, steps=100)
-    params, *gradients = (jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree) for tree in (params, *gradients))
+    params, *gradients = (
+        jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree) for tree in (params, *gradients)
+    )
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
     trail = []
@@ -79,20 +98,30 @@ def run(config, params, gradients):
 
 def assert_same(trees, expected):
     for got, wanted in zip(trees, expected, strict=True):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, wanted)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, wanted
+        )
 
 
 def test_weight_decay_acts_on_kernels_alone():
     params, _ = tree()
-    assert decayed(params) == {"convolution": {"kernel": True, "bias": False}, "norm": {"scale": False, "bias": False}}
+    assert decayed(params) == {
+        "convolution": {"kernel": True, "bias": False},
+        "norm": {"scale": False, "bias": False},
+    }
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_zero_gradient_leaves_all_but_the_kernels(name):
     params, _ = tree()
-    config = OptimizerConfig(name=name, learning_rate=0.1, schedule="constant", warmup_steps=0, weight_decay=0.5)
+    config = OptimizerConfig(
+        name=name, learning_rate=0.1, schedule="constant", warmup_steps=0, weight_decay=0.5
+    )
     (after,) = run(config, params, [jax.tree.map(np.zeros_like, params)])
-    expected = {**params, "convolution": {**params["convolution"], "kernel": 0.95 * params["convolution"]["kernel"]}}
+    expected = {
+        **params,
+        "convolution": {**params["convolution"], "kernel": 0.95 * params["convolution"]["kernel"]},
+    }
     assert_same([after], [expected])
 
 
@@ -105,7 +134,13 @@ def clipped(gradient, limit):
 def test_sgd_is_nesterov_momentum_with_decoupled_decay(clip_norm):
     params, gradients = tree()
     config = OptimizerConfig(
-        name="sgd", learning_rate=0.1, schedule="constant", warmup_steps=0, momentum=0.8, weight_decay=0.01, clip_norm=clip_norm
+        name="sgd",
+        learning_rate=0.1,
+        schedule="constant",
+        warmup_steps=0,
+        momentum=0.8,
+        weight_decay=0.01,
+        clip_norm=clip_norm,
     )
     expected, velocity, p = [], jax.tree.map(np.zeros_like, params), params
     decay = {"convolution": {"kernel": 0.01, "bias": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}}
@@ -119,10 +154,17 @@ def test_sgd_is_nesterov_momentum_with_decoupled_decay(clip_norm):
 
 @pytest.mark.parametrize("clip_norm", [0.0, 2.0])
 def test_adamw_follows_its_paper(clip_norm):
-    """Loshchilov and Hutter (2019), algorithm 2, with a schedule that warms up over two steps; betas 0.9 and 0.999, epsilon 1e-8."""
+    """Loshchilov and Hutter (2019), algorithm 2, with a schedule that warms up over two steps;
+    betas 0.9 and 0.999, epsilon 1e-8."""
     params, gradients = tree()
     gradients[1] = jax.tree.map(lambda g: 10 * g, gradients[1])
-    config = OptimizerConfig(learning_rate=0.1, schedule="constant", warmup_steps=2, weight_decay=0.2, clip_norm=clip_norm)
+    config = OptimizerConfig(
+        learning_rate=0.1,
+        schedule="constant",
+        warmup_steps=2,
+        weight_decay=0.2,
+        clip_norm=clip_norm,
+    )
     zero = jax.tree.map(np.zeros_like, params)
     expected, first, second, p = [], zero, zero, params
     decay = {"convolution": {"kernel": 0.2, "bias": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}}
@@ -133,7 +175,9 @@ def test_adamw_follows_its_paper(clip_norm):
         second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, second, g)
 
         def step(p, m, v, d, rate=rate, number=number):
-            return p - rate * (m / (1 - 0.9**number) / (np.sqrt(v / (1 - 0.999**number)) + 1e-8) + d * p)
+            return p - rate * (
+                m / (1 - 0.9**number) / (np.sqrt(v / (1 - 0.999**number)) + 1e-8) + d * p
+            )
 
         p = jax.tree.map(step, p, first, second, decay)
         expected.append(p)

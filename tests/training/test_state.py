@@ -18,7 +18,10 @@ class Small(nn.Module):
         return BatchNorm(train)(x)
 
 
-@pytest.fixture(scope="module", params=["create", "Initializer", "Initializer that keeps", "Initializer that finds"])
+@pytest.fixture(
+    scope="module",
+    params=["create", "Initializer", "Initializer that keeps", "Initializer that finds"],
+)
 def created(request, tmp_path_factory):
     """States of seeds 3, 3 and 4, with moving averages."""
     arguments, averaged = (Small(), optax.adam(1e-3)), {"averaged": True}
@@ -27,11 +30,15 @@ def created(request, tmp_path_factory):
     folder = None if request.param == "Initializer" else tmp_path_factory.mktemp("kept") / "traced"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracing_cache, "_code", lambda: "the code")
-        draw = states.Initializer(*arguments, (2, 2, 5), **averaged, tracings=tracing_cache.Tracings("known", folder))
+        draw = states.Initializer(
+            *arguments, (2, 2, 5), **averaged, tracings=tracing_cache.Tracings("known", folder)
+        )
         assert folder is None or len(list(folder.iterdir())) == 1
         if "finds" in request.param:
             patch.setattr(states, "_drawn", None)  # nothing is traced
-            draw = states.Initializer(*arguments, (2, 2, 5), **averaged, tracings=tracing_cache.Tracings("known", folder))
+            draw = states.Initializer(
+                *arguments, (2, 2, 5), **averaged, tracings=tracing_cache.Tracings("known", folder)
+            )
         return [draw(seed) for seed in (3, 3, 4)]
 
 
@@ -48,9 +55,13 @@ def test_the_state_starts_at_step_0_with_the_average_at_the_weights(created):
     assert state.step.dtype == "int32"
     assert int(state.step) == 0
     jax.tree.map(np.testing.assert_array_equal, state.variables, state.average)
-    for variable, average in zip(jax.tree.leaves(state.variables), jax.tree.leaves(state.average), strict=True):
+    for variable, average in zip(
+        jax.tree.leaves(state.variables), jax.tree.leaves(state.average), strict=True
+    ):
         assert variable is not average
-        assert variable.unsafe_buffer_pointer() != average.unsafe_buffer_pointer(), "both would be donated"
+        assert variable.unsafe_buffer_pointer() != average.unsafe_buffer_pointer(), (
+            "both would be donated"
+        )
 
 
 def test_weights_come_from_the_seed(created):

@@ -1,4 +1,5 @@
-"""One training step: gradients and sums of the whole batch, moving averages, keys that follow the examples."""
+"""One training step: gradients and sums of the whole batch, moving averages, keys that follow the
+examples."""
 
 import functools
 import re
@@ -35,7 +36,8 @@ class Pixelwise(nn.Module):
 
 
 class WithAuxiliary(nn.Module):
-    """A hidden layer for each pixel, the logits, and in training those of a further head on the hidden layer."""
+    """A hidden layer for each pixel, the logits, and in training those of a further head on the
+    hidden layer."""
 
     auxiliary_weight = 0.3
 
@@ -114,12 +116,22 @@ def test_step_is_that_of_the_whole_batch_by_hand(accumulate):
 def test_weighted_loss_is_divided_by_its_weights():
     weights = np.array([1.0, 4.0, 0.0], np.float32)
     before, batch = start(), make_batch()
-    _, metrics = compiled(loss=functools.partial(cross_entropy, class_weights=weights))(before, batch)
+    _, metrics = compiled(loss=functools.partial(cross_entropy, class_weights=weights))(
+        before, batch
+    )
     head = before.variables["params"]["head"]
-    logits = batch["image"].astype(np.float64) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    logits = batch["image"].astype(np.float64) @ np.asarray(head["kernel"]) + np.asarray(
+        head["bias"]
+    )
     log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     total = sum((batch["mask"] == k).sum() * weights[k] for k in range(CLASSES))
-    loss = -sum((log_probabilities[..., k] * (batch["mask"] == k) * weights[k]).sum() for k in range(CLASSES)) / total
+    loss = (
+        -sum(
+            (log_probabilities[..., k] * (batch["mask"] == k) * weights[k]).sum()
+            for k in range(CLASSES)
+        )
+        / total
+    )
     assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
 
 
@@ -129,19 +141,28 @@ def test_a_batch_of_ignored_pixels_changes_nothing_and_stays_finite(accumulate):
     batch["mask"][:] = IGNORED
     before = start(model)
     after, metrics = compiled(model, accumulate=accumulate)(before, batch)
-    jax.tree.map(np.testing.assert_array_equal, before.variables["params"], after.variables["params"])
-    assert {name: float(value) for name, value in metrics.items()} == {"loss": 0, "accuracy": 0, "gradient_norm": 0}
+    jax.tree.map(
+        np.testing.assert_array_equal, before.variables["params"], after.variables["params"]
+    )
+    assert {name: float(value) for name, value in metrics.items()} == {
+        "loss": 0,
+        "accuracy": 0,
+        "gradient_norm": 0,
+    }
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
 
 
 def test_parts_pass_on_the_running_averages():
-    """BatchNorm sees the parts one after another: part k holds every second example, from example k."""
+    """BatchNorm sees the parts one after another: part k holds every second example, from example
+    k."""
     model, batch = Pixelwise(batch_norm=True), make_batch()
     after, _ = compiled(model, accumulate=2)(start(model), batch)
     mean = np.zeros(2)
     for part in (batch["image"][0::2], batch["image"][1::2]):
         mean = 0.9 * mean + 0.1 * part.mean((0, 1, 2))
-    np.testing.assert_allclose(after.variables["batch_stats"]["BatchNorm_0"]["mean"], mean, atol=1e-6)
+    np.testing.assert_allclose(
+        after.variables["batch_stats"]["BatchNorm_0"]["mean"], mean, atol=1e-6
+    )
 
 
 def test_moving_average_by_hand():
@@ -152,7 +173,9 @@ def test_moving_average_by_hand():
     for number in range(4):
         state, _ = step(state, make_batch(seed=number))
         decay = min(0.2, (1 + number) / (10 + number))
-        expected = jax.tree.map(lambda a, v, d=decay: d * a + (1 - d) * np.asarray(v), expected, state.variables)
+        expected = jax.tree.map(
+            lambda a, v, d=decay: d * a + (1 - d) * np.asarray(v), expected, state.variables
+        )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.average, expected)
     assert state.evaluated is state.average
 
@@ -172,7 +195,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
             state, metrics = step(state, make_batch(seed=number, first=4 * number))
         return [np.asarray(leaf) for leaf in jax.tree.leaves((state, metrics))]
 
-    one, again, other = (train(compiled(model, augment=brightened, seed=seed)) for seed in (7, 7, 8))
+    one, again, other = (
+        train(compiled(model, augment=brightened, seed=seed)) for seed in (7, 7, 8)
+    )
     for a, b in zip(one, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(one, other, strict=True))
@@ -180,7 +205,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 
 def loss_of_position(step, batch, position, state):
     """The loss of the batch's first example at a position in the stream."""
-    alone = {key: value[:1] for key, value in batch.items()} | {"position": np.array([position], np.uint32)}
+    alone = {key: value[:1] for key, value in batch.items()} | {
+        "position": np.array([position], np.uint32)
+    }
     return float(step(state, alone)[1]["loss"])
 
 
@@ -191,7 +218,11 @@ def test_an_examples_position_alone_determines_its_augmentation():
     assert loss_of_position(step, batch, 1, state.replace(step=jnp.int32(1000))) == alone[1]
 
     whole = {key: np.repeat(value[:1], 4, 0) for key, value in batch.items()}
-    for row, accumulate in ((0, 1), (3, 1), (3, 2)):  # wherever the example lies, and in whichever part it is computed
+    for row, accumulate in (
+        (0, 1),
+        (3, 1),
+        (3, 2),
+    ):  # wherever the example lies, and in whichever part it is computed
         whole["mask"][:] = IGNORED
         whole["mask"][row] = batch["mask"][0]
         whole["position"] = np.array([9, 8, 7, 6], np.uint32)
@@ -205,27 +236,37 @@ def test_dropout_differs_from_step_to_step_and_between_parts():
     batch = {key: np.repeat(value[:1], 2, 0) for key, value in make_batch().items()}
     state = start(model)
     step = compiled(model)
-    losses = [float(step(state.replace(step=jnp.int32(number)), batch)[1]["loss"]) for number in (0, 1, 0)]
+    losses = [
+        float(step(state.replace(step=jnp.int32(number)), batch)[1]["loss"]) for number in (0, 1, 0)
+    ]
     assert losses[0] != losses[1]
     assert losses[0] == losses[2]
     alone = {key: value[:1] for key, value in batch.items()}  # with the key of the first part
-    assert float(compiled(model, accumulate=2)(state, batch)[1]["loss"]) != pytest.approx(float(step(state, alone)[1]["loss"]))
+    assert float(compiled(model, accumulate=2)(state, batch)[1]["loss"]) != pytest.approx(
+        float(step(state, alone)[1]["loss"])
+    )
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_auxiliary_heads_add_their_weighted_loss_by_hand(accumulate):
-    """Loss and gradients of two softmax regressions on one hidden layer, in float64; the figures of accuracy are the main head's."""
+    """Loss and gradients of two softmax regressions on one hidden layer, in float64; the figures of
+    accuracy are the main head's."""
     model, batch = WithAuxiliary(), make_batch()
     before = start(model)
     assert set(before.variables) == {"params"}
     after, metrics = compiled(model, accumulate=accumulate)(before, batch)
     params = jax.tree.map(lambda p: np.asarray(p, np.float64), before.variables["params"])
-    hidden = batch["image"].astype(np.float64) @ params["hidden"]["kernel"] + params["hidden"]["bias"]
+    hidden = (
+        batch["image"].astype(np.float64) @ params["hidden"]["kernel"] + params["hidden"]["bias"]
+    )
     main, main_gradient, accuracy = reference({"head": params["head"]}, batch | {"image": hidden})
     further, further_gradient, _ = reference({"head": params["further"]}, batch | {"image": hidden})
     assert float(metrics["loss"]) == pytest.approx(main + 0.3 * further, rel=1e-5)
     assert float(metrics["accuracy"]) == pytest.approx(accuracy)
-    for head, gradient, weight in (("head", main_gradient, 1.0), ("further", further_gradient, 0.3)):
+    for head, gradient, weight in (
+        ("head", main_gradient, 1.0),
+        ("further", further_gradient, 0.3),
+    ):
         for name, value in gradient.items():
             expected = params[head][name] - 0.5 * weight * value
             np.testing.assert_allclose(after.variables["params"][head][name], expected, atol=1e-6)
@@ -244,33 +285,54 @@ def test_labels_may_be_probabilities():
     def one_hot(keys, examples):
         return examples["image"], jax.nn.one_hot(examples["mask"], CLASSES)
 
-    (after, metrics), (expected, theirs) = (compiled(augment=augment)(start(), batch) for augment in (one_hot, unchanged))
+    (after, metrics), (expected, theirs) = (
+        compiled(augment=augment)(start(), batch) for augment in (one_hot, unchanged)
+    )
     for name, value in theirs.items():
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.variables, expected.variables)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        after.variables,
+        expected.variables,
+    )
 
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_computing_again_and_in_half_precision_is_the_same_step():
-    """`remat` computes normalisations twice and changes no figure; bfloat16 changes them within its rounding."""
+    """`remat` computes normalisations twice and changes no figure; bfloat16 changes them within its
+    rounding."""
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.normal(size=(2, 16, 16, 3)).astype(np.float32),
         "mask": rng.integers(0, CLASSES, (2, 16, 16)).astype(np.uint8),
         "position": np.arange(2, dtype=np.uint32),
     }
-    before = states.create(UNet(CLASSES, base_width=4, depth=1), SGD, 0, (16, 16, 3), averaged=False)
+    before = states.create(
+        UNet(CLASSES, base_width=4, depth=1), SGD, 0, (16, 16, 3), averaged=False
+    )
     done, roots = {}, {}
-    for name, dtype, options in [("plain", "float32", {}), ("remat", "float32", {"remat": True}), ("half", "bfloat16", {})]:
+    for name, dtype, options in [
+        ("plain", "float32", {}),
+        ("remat", "float32", {"remat": True}),
+        ("half", "bfloat16", {}),
+    ]:
         step = jax.jit(
-            make_train_step(UNet(CLASSES, base_width=4, depth=1, dtype=dtype), cross_entropy, SGD, unchanged, **options)
+            make_train_step(
+                UNet(CLASSES, base_width=4, depth=1, dtype=dtype),
+                cross_entropy,
+                SGD,
+                unchanged,
+                **options,
+            )
         )
         program = step.lower(before, batch, np.uint32(0))
         roots[name] = program.as_text().count("rsqrt")
         done[name] = program.compile()(before, batch, np.uint32(0))
     assert roots["remat"] > roots["plain"]
     for name, tolerance in (("remat", 1e-6), ("half", 2e-2)):
-        assert float(done[name][1]["loss"]) == pytest.approx(float(done["plain"][1]["loss"]), rel=tolerance)
+        assert float(done[name][1]["loss"]) == pytest.approx(
+            float(done["plain"][1]["loss"]), rel=tolerance
+        )
         ours, plain = (jax.tree.leaves(done[run][0].variables) for run in (name, "plain"))
         for a, b in zip(ours, plain, strict=True):
             np.testing.assert_allclose(a, b, atol=tolerance)
@@ -284,7 +346,11 @@ def compiled_step(model, size):
         "position": jnp.arange(2, dtype=jnp.uint32),
     }
     step = make_train_step(model, cross_entropy, optax.adam(1e-3), unchanged)
-    return jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0)).compile(), state, batch
+    return (
+        jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0)).compile(),
+        state,
+        batch,
+    )
 
 
 def test_no_parameter_is_copied_before_the_step():
@@ -297,6 +363,8 @@ def test_no_parameter_is_copied_before_the_step():
 def test_not_a_number_in_one_gradient_is_told_by_the_norm():
     """And in all parameters."""
     step, state, batch = compiled_step(Pixelwise(), (3, 4))
-    state, metrics = step(state, {**batch, "image": batch["image"].at[0, 0, 0, 0].set(jnp.nan)}, jnp.uint32(0))
+    state, metrics = step(
+        state, {**batch, "image": batch["image"].at[0, 0, 0, 0].set(jnp.nan)}, jnp.uint32(0)
+    )
     assert jnp.isnan(metrics["gradient_norm"])
     assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(state.variables["params"]))

@@ -1,0 +1,210 @@
+"""What a set of scenes holds, before a model sees it.
+
+python -m cnn_jax.commands.inspect_data [--config NAME|config.json] [--config.FIELD=VALUE ...]
+[--output FILE.png]
+
+Pairs and sizes are checked, pixels of each class counted, mask values outside the description
+listed with the files that hold them, and a contact sheet is drawn. It takes the configurations of
+`experiments.aerial_unet`; any other set is reached by `--config.data.source` and
+`--config.data.directory`.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax import configuration
+from cnn_jax.configuration import DataConfig
+from cnn_jax.data.descriptions import BUILT_IN
+from cnn_jax.data.scene_folders import (
+    channel_histogram,
+    channel_statistics,
+    label_histogram,
+    open_scenes,
+)
+from cnn_jax.data.scenes import IGNORED, SPLITS, SceneSet
+from cnn_jax.errors import InputError
+from cnn_jax.reporting.scene_figures import contact_sheet
+from cnn_jax.run import guarded
+from experiments.aerial_unet import CONFIGURATIONS
+
+FLAGS = {
+    "output": ("", "where the contact sheet is written (default: results/runs/inspect_SOURCE.png)")
+}
+SHEET_SCENES = 12
+SHEET_PX = 1024
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found.
+
+    `labels` are pixels by split and label, int64 [256]; `channels` pixels by split, colour and
+    value, int64 [3, 256]. `unknown` holds pixels by mask value and file, and `unreadable` a
+    sentence for each scene that can't be decoded.
+    """
+
+    scenes: SceneSet
+    labels: Mapping[str, np.ndarray]
+    channels: Mapping[str, np.ndarray]
+    unknown: Mapping[str, Mapping[str, int]]
+    unreadable: Sequence[str]
+
+
+def inspect(config: DataConfig, output: Path) -> Inspection:
+    """Decodes every scene once, counts, and draws the contact sheet into `output` (a PNG).
+
+    Raises:
+        InputError: the set can't be opened: no folder, no pairs, sizes that differ. What is wrong
+            with a scene's pixels is collected instead.
+    """
+    found: dict[Path, Mapping[str, int]] = {}
+    scenes = open_scenes(config, found.__setitem__)
+    on_sheet = {id(scene) for _, scene in _for_sheet(scenes)}
+
+    def look(scene):
+        try:
+            image, mask = scene.read()
+        except InputError as error:
+            return str(error), None, None, None
+        every = max(1, max(mask.shape) // SHEET_PX)
+        thumbnail = (
+            (image[::every, ::every].copy(), mask[::every, ::every].copy())
+            if id(scene) in on_sheet
+            else None
+        )
+        return None, label_histogram(mask), channel_histogram(image), thumbnail
+
+    labels = {split: np.zeros(256, np.int64) for split in SPLITS}
+    channels = {split: np.zeros((3, 256), np.int64) for split in SPLITS}
+    unreadable, thumbnails = [], {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for split in SPLITS:
+            for scene, (error, mask_counts, image_counts, thumbnail) in zip(
+                scenes.splits[split], threads.map(look, scenes.splits[split]), strict=True
+            ):
+                if error:
+                    unreadable.append(error)
+                    continue
+                labels[split] += mask_counts
+                channels[split] += image_counts
+                thumbnails[id(scene)] = thumbnail
+
+    sheet = [(split, scene) for split, scene in _for_sheet(scenes) if thumbnails.get(id(scene))]
+    if sheet:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(
+            [thumbnails[id(scene)][0] for _, scene in sheet],
+            [thumbnails[id(scene)][1] for _, scene in sheet],
+            [known.name for known in scenes.classes],
+            [known.color for known in scenes.classes],
+            output,
+            [
+                f"{scene.name}, {'val.' if split == 'validation' else split}"
+                for split, scene in sheet
+            ],
+        )
+    unknown: dict[str, dict[str, int]] = {}
+    for path, values in sorted(found.items()):
+        for value, pixels in values.items():
+            unknown.setdefault(value, {})[str(path)] = pixels
+    return Inspection(scenes, labels, channels, unknown, unreadable)
+
+
+def report(inspection: Inspection) -> str:
+    """An inspection as text."""
+    scenes = inspection.scenes
+    counts = ", ".join(f"{len(scenes.splits[split])} {split}" for split in SPLITS)
+    sizes = Counter(
+        (scene.height_px, scene.width_px) for split in SPLITS for scene in scenes.splits[split]
+    )
+    shown = [f"{number} of {width} x {height}" for (height, width), number in sizes.most_common(12)]
+    lines = [
+        f"scenes: {counts}; every image has one mask, of its size",
+        f"sizes, width x height in px: {', '.join(shown)}"
+        + (f", {len(sizes) - 12} more" if len(sizes) > 12 else ""),
+        f"fingerprint: {scenes.fingerprint}",
+    ]
+
+    splits = [split for split in SPLITS if inspection.labels[split].any()]
+    names = [known.name for known in scenes.classes]
+    width = max(len(name) for name in [*names, "standard deviation"]) + 2
+    lines += ["", "% of pixels".ljust(width) + "".join(f"{split:>26}" for split in splits)]
+    for label, name in [*enumerate(names), (IGNORED, "ignored")]:
+        shares = [
+            100 * inspection.labels[split][label] / inspection.labels[split].sum()
+            for split in splits
+        ]
+        lines.append(name.ljust(width) + "".join(f"{share:>26.2f}" for share in shares))
+    statistics = {split: channel_statistics(inspection.channels[split]) for split in splits}
+    lines += ["", "red, green, blue, 0 to 1"]
+    for row, name in enumerate(("mean", "standard deviation")):
+        cells = ["  ".join(f"{value:.4f}" for value in statistics[split][row]) for split in splits]
+        lines.append(name.ljust(width) + "".join(f"{cell:>26}" for cell in cells))
+    for split in splits:
+        absent = [name for label, name in enumerate(names) if not inspection.labels[split][label]]
+        if absent:
+            lines.append(f"no {split} scene shows {', '.join(absent)}")
+
+    lines += ["", "mask values outside the description: " + ("" if inspection.unknown else "none")]
+    for value, files in inspection.unknown.items():
+        lines.append(f"  {value}: {sum(files.values()):,} pixels in {len(files)} files")
+        lines += [f"      {pixels:>12,}  {file}" for file, pixels in files.items()]
+    if inspection.unreadable:
+        lines += [
+            "",
+            "scenes that can't be decoded:",
+            *(f"  {sentence}" for sentence in inspection.unreadable),
+        ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, or 2 for what the user can mend."""
+    argv = list(sys.argv if argv is None else argv)
+    if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
+        print(
+            configuration.help_text("cnn_jax.commands.inspect_data", CONFIGURATIONS, FLAGS), end=""
+        )
+        return 0
+
+    def command():
+        config, values = configuration.parse_command_line(argv, CONFIGURATIONS, FLAGS)
+        output = Path(
+            values["output"] or f"results/runs/inspect_{Path(config.data.source).stem}.png"
+        )
+        inspection = inspect(config.data, output)
+        print(f"{config.data.source} {config.data.directory}".rstrip())
+        if about := config.data.source in BUILT_IN and BUILT_IN[config.data.source].about:
+            print(about)
+        print(report(inspection))
+        print(f"\ncontact sheet: {output}" if output.is_file() else "\nno scene to draw")
+        if inspection.unreadable:
+            raise InputError(
+                f"{len(inspection.unreadable)} scenes can't be decoded, listed above: replace or"
+                " remove these files."
+            )
+
+    return guarded(command)
+
+
+def _for_sheet(scenes):
+    """Scenes to draw, as (split, scene): as many of each split as there is room for, evenly
+    spaced."""
+    filled = [split for split in SPLITS if scenes.splits[split]]
+    chosen = []
+    for split in filled:
+        of_split = scenes.splits[split]
+        room = min(SHEET_SCENES // len(filled), len(of_split))
+        chosen += [(split, of_split[i * len(of_split) // room]) for i in range(room)]
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,417 @@
+"""What a trained segmentation network sees, drawn from any finished run that kept its checkpoint.
+
+python -m cnn_jax.commands.inspect_run --run DIR [--what
+    overlays,errors,features,attention,grad_cam,receptive_field] [--split test] [--scenes N]
+    [--class NAME] [--out DIR] [--directory DATA]
+python -m cnn_jax.commands.inspect_run --run DIR DIR ... --out DIR     # how far several networks
+look, side by side
+
+The pictures go into the run's figures/, or into --out. Predictions are of whole scenes, at their
+own resolution; what looks into the network sees crops of the size it was trained at. Of a
+classifier's run its own pictures are drawn again.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax import configuration
+from cnn_jax.errors import InputError
+from cnn_jax.inference.finished import FinishedRun, open_run
+from cnn_jax.run import guarded
+
+LOOKED_AT_CROPS = 8
+"""Over so many crops the effective receptive field is averaged."""
+
+ATTENTION_CROPS = 64
+"""Over at most so many, evenly spaced, and the one that shows most of each class, the
+excitations."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A segmenter's run that is looked at, and how.
+
+    Attributes:
+        run: the run.
+        split: whose scenes are looked at.
+        scenes: how many at most are drawn.
+        classes: indices of the classes asked about.
+        folder: where the pictures go.
+    """
+
+    run: FinishedRun
+    split: str
+    scenes: int
+    classes: Sequence[int]
+    folder: Path
+
+    @property
+    def colors(self) -> list[tuple[int, int, int]]:
+        """Of all classes."""
+        return [known.color for known in self.run.task.classes]
+
+    @functools.cached_property
+    def model(self):
+        """The network."""
+        return self.run.task.model()
+
+    @functools.cached_property
+    def crops(self):
+        """Crops of the size of training, which divide the split's scenes: elements have `image` and
+        `mask`."""
+        from cnn_jax.data.pipeline import RegionSource
+
+        crop_px = self.run.config.data.crop_px
+        return RegionSource(self.run.task.scenes[self.split], crop_px, crop_px)
+
+    @functools.cached_property
+    def pixels(self) -> np.ndarray:
+        """How many pixels of each class each crop has: int64 `[crops, classes]`."""
+        count = len(self.run.task.names)
+        return np.stack(
+            [
+                np.bincount(self.crops[i]["mask"].ravel(), minlength=256)[:count]
+                for i in range(len(self.crops))
+            ]
+        )
+
+    def normalized(self, crop):
+        """Its image as the model sees it, float32 `[height, width, 3]`."""
+        return np.asarray(self.run.task.normalize(np.float32(crop["image"]) / 255))
+
+    def spread(self, count: int) -> list[int]:
+        """Numbers of so many crops, evenly spaced."""
+        return sorted({*np.linspace(0, len(self.crops) - 1, count).round().astype(int).tolist()})
+
+    @functools.cached_property
+    def predicted(self):
+        """(evaluator, mIoU of each scene, which are in order from the worst; a scene without a
+        labelled pixel is not)."""
+        from cnn_jax.evaluation import metrics
+
+        evaluator = self.run.task.evaluator(self.split, self.run.devices)
+        miou = np.array(
+            [metrics.miou(matrix) for matrix in evaluator.evaluate(self.run.variables).confusion]
+        )
+        return evaluator, miou, np.argsort(miou, kind="stable")[: np.isfinite(miou).sum()].tolist()
+
+    def scene_pictures(self, function, chosen: Sequence[int], name: str, **options) -> None:
+        """Draws scenes with `function`, under their names and mIoU."""
+        from cnn_jax.reporting.resizing import pictured
+
+        evaluator, miou, _ = self.predicted
+        rows = [
+            pictured(*evaluator.scenes[i], evaluator.predict(self.run.variables, i)) for i in chosen
+        ]
+        titles = [f"{evaluator.scenes.scenes[i].name}: mIoU {miou[i]:.3f}" for i in chosen]
+        names = self.run.task.names
+        function(
+            *zip(*rows, strict=True), names, self.colors, self.folder / name, titles, **options
+        )
+
+
+def overlays(seen: Inspection) -> str:
+    """Scenes from the worst to the best, with prediction and truth laid over."""
+    from cnn_jax.reporting import segmenter_pictures
+
+    order = seen.predicted[2]
+    if not order:
+        return f"no scene of {seen.split} has a labelled pixel: nothing to lay over"
+    chosen = [
+        order[i]
+        for i in np.linspace(0, len(order) - 1, min(seen.scenes, len(order))).round().astype(int)
+    ]
+    seen.scene_pictures(segmenter_pictures.overlays, chosen, "overlays.png")
+    return f"overlays.png: {len(chosen)} of {len(order)} scenes, from the worst to the best"
+
+
+def errors(seen: Inspection) -> str:
+    """The worst scenes, with what was taken for what."""
+    from cnn_jax.reporting import segmenter_pictures
+
+    order = seen.predicted[2]
+    if not order:
+        return f"no scene of {seen.split} has a labelled pixel: no errors to draw"
+    chosen = order[: seen.scenes]
+    caption = (
+        f"The scenes of {seen.split} with the lowest mIoU, the lowest first: {len(chosen)} of"
+        f" {len(order)}"
+    )
+    seen.scene_pictures(segmenter_pictures.errors, chosen, "errors.png", caption=caption)
+    return f"errors.png: the {len(chosen)} worst of {len(order)} scenes"
+
+
+def features(seen: Inspection) -> str:
+    """Maps at every level, for the crop whose classes share its pixels most evenly."""
+    from cnn_jax.analysis import attribution
+    from cnn_jax.reporting import segmenter_pictures
+
+    share = seen.pixels / np.maximum(seen.pixels.sum(1, keepdims=True), 1)
+    entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(1)
+    crop = seen.crops[int(entropy.argmax())]
+    maps = attribution.level_maps(seen.model, seen.run.variables, seen.normalized(crop))
+    if not maps:
+        return "the network has no feature maps"
+    segmenter_pictures.feature_maps(crop["image"], maps, seen.folder / "feature_maps.png")
+    return f"feature_maps.png: {len(maps)} levels"
+
+
+def attention(seen: Inspection) -> str:
+    """What squeeze and excitation lets through, by class."""
+    from cnn_jax.analysis import attribution
+    from cnn_jax.reporting import segmenter_pictures
+
+    chosen = sorted(
+        {*seen.spread(ATTENTION_CROPS), *seen.pixels.argmax(0)[list(seen.classes)].tolist()}
+    )
+    batches = (
+        (seen.normalized(crop)[None], crop["mask"][None])
+        for crop in map(seen.crops.__getitem__, chosen)
+    )
+    found = attribution.excitation_by_class(
+        seen.model, seen.run.variables, batches, len(seen.run.task.names)
+    )
+    if not found:
+        return "the network has no squeeze and excitation: no attention.png"
+    segmenter_pictures.attention(
+        found, seen.classes, seen.run.task.names, seen.folder / "attention.png", crops=len(chosen)
+    )
+    return f"attention.png: {len(found)} squeeze-and-excitations, {len(chosen)} crops"
+
+
+def grad_cam(seen: Inspection) -> str:
+    """Seg-Grad-CAM of each class, in the crop of which it has nearest to a half: there it must be
+    told from others."""
+    import jax
+
+    from cnn_jax.analysis import attribution
+    from cnn_jax.reporting import segmenter_pictures
+
+    share = seen.pixels / np.prod(seen.run.config.data.crop_px)
+    crops = [
+        seen.crops[int((share[:, index] * (1 - share[:, index])).argmax())]
+        for index in seen.classes
+    ]
+    images = np.stack([seen.normalized(crop) for crop in crops])
+    layer = attribution.deepest_map(seen.model, seen.run.variables, images[:1])
+    heats = attribution.segmentation_grad_cam(
+        seen.model, seen.run.variables, images, np.array(seen.classes), layer=layer
+    )
+
+    @jax.jit
+    def predict(variables, images):
+        return (
+            attribution.logits_for_and_against(seen.model.apply(variables, images, train=False))
+            .argmax(-1)
+            .astype(np.uint8)
+        )
+
+    predictions = [np.asarray(predict(seen.run.variables, image[None]))[0] for image in images]
+    pictured = (
+        [crop["image"] for crop in crops],
+        predictions,
+        heats,
+        seen.classes,
+        seen.run.task.names,
+        seen.colors,
+    )
+    segmenter_pictures.grad_cam(*pictured, seen.folder / "grad_cam.png", layer=layer)
+    return f"grad_cam.png: {len(crops)} classes, at {layer}"
+
+
+def receptive_field(seen: Inspection) -> str:
+    """How far the network looks."""
+    from cnn_jax.reporting import segmenter_pictures
+
+    segmenter_pictures.receptive_fields([field(seen)], seen.folder / "receptive_field.png")
+    return "receptive_field.png"
+
+
+def field(seen: Inspection):
+    """The effective receptive field over crops of the split, as `receptive_fields` draws it."""
+    from cnn_jax.analysis.effective_receptive_field import effective_receptive_field, radii_px
+    from cnn_jax.analysis.layer_table import summarize
+    from cnn_jax.reporting.segmenter_pictures import SeenField
+
+    images = np.stack([seen.normalized(seen.crops[i]) for i in seen.spread(LOOKED_AT_CROPS)])
+    values = effective_receptive_field(seen.model, seen.run.variables, images)
+    layers = [layer for layer in summarize(seen.model, images.shape[1:]).layers if layer.field_px]
+    title = f"{seen.run.folder.resolve().name}, {seen.run.config.model.name}"
+    return SeenField(title, values, radii_px(values), layers[-1].field_px, len(images))
+
+
+PICTURES = {
+    "overlays": overlays,
+    "errors": errors,
+    "features": features,
+    "attention": attention,
+    "grad_cam": grad_cam,
+    "receptive_field": receptive_field,
+}
+
+
+def inspect(
+    folder,
+    what: Sequence[str],
+    split: str,
+    scenes: int,
+    names: Sequence[str] = (),
+    out=None,
+    directory=None,
+) -> None:
+    """Draws the pictures named in `what` of one run, and prints a line of each.
+
+    Raises:
+        InputError: as `open_run`, or a class that the run or the split doesn't have.
+    """
+    from cnn_jax.records.run_directory import pictures_can_be_written
+
+    run = open_run(folder, split, directory)
+    target = Path(out) if out else run.folder / "figures"
+    with pictures_can_be_written(target):
+        target.mkdir(parents=True, exist_ok=True)
+        if run.config.task != "segmentation":
+            _redraw(run, split, target)
+            return
+        seen = _inspection(run, split, scenes, names, target)
+        for name in what:
+            print(PICTURES[name](seen), flush=True)
+    print(f"pictures: {target}")
+
+
+def compare(folders: Sequence, split: str, out, directory=None) -> None:
+    """Draws how far several networks look into one receptive_field.png in `out`.
+
+    Raises:
+        InputError: as `open_run`, or a run that is not a segmenter's.
+    """
+    from cnn_jax.records.run_directory import pictures_can_be_written
+    from cnn_jax.reporting import segmenter_pictures
+
+    fields = []
+    for folder in folders:
+        run = open_run(folder, split, directory)
+        if run.config.task != "segmentation":
+            raise InputError(
+                f"{folder} is a run of {run.config.task}: receptive fields of segmentation networks"
+                " alone are compared."
+            )
+        fields.append(field(_inspection(run, split, 1, (), Path(out))))
+    with pictures_can_be_written(out):
+        segmenter_pictures.receptive_fields(fields, Path(out) / "receptive_field.png")
+    print(f"receptive_field.png: {len(fields)} networks\npictures: {out}")
+
+
+def _inspection(run, split, scenes, names, folder):
+    known = list(run.task.names)
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"--class {name!r} is no class of {run.folder}:"
+                f" {configuration.nearest(name, known)}."
+            )
+        if not run.task.class_counts[split][known.index(name)]:
+            raise InputError(
+                f"--class {name!r} has no pixel in the {split} split; choose another class or"
+                " --split."
+            )
+    present = [index for index, count in enumerate(run.task.class_counts[split]) if count]
+    return Inspection(run, split, scenes, [known.index(name) for name in names] or present, folder)
+
+
+def _redraw(run, split, folder):
+    from cnn_jax.records.run_directory import metrics_lines
+
+    evaluator = run.task.evaluator(split, run.devices)
+    evaluation = evaluator.evaluate(run.variables)
+    run.task.pictures(
+        folder, metrics_lines(run.folder / "metrics.jsonl"), evaluator, evaluation, run.variables
+    )
+    print(
+        f"{run.folder} is a classifier's run: its own pictures are drawn again, of the {split}"
+        " split; --what is for segmenters."
+    )
+    print(f"pictures: {folder}")
+
+
+def _chosen(text: str) -> list[str]:
+    """The names in --what, in the order of `PICTURES`."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in PICTURES:
+            raise InputError(
+                f"--what {name!r} is no picture: {configuration.nearest(name, PICTURES)}."
+            )
+    if not names:
+        raise InputError(f"--what is empty; give some of {', '.join(PICTURES)}.")
+    return [name for name in PICTURES if name in names]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, or 2 for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cnn_jax.commands.inspect_run",
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--run",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="DIR",
+        help="the --workdir of a finished run; several: receptive fields",
+    )
+    parser.add_argument(
+        "--what",
+        default=",".join(PICTURES),
+        help=f"which pictures, with commas between (default: {','.join(PICTURES)})",
+    )
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="default: test"
+    )
+    parser.add_argument(
+        "--scenes", type=int, default=4, help="how many scenes at most are drawn (default: 4)"
+    )
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a class for attention and grad_cam; may be repeated (default: those in the split)",
+    )
+    parser.add_argument("--out", help="where the pictures go (default: the run's figures/)")
+    parser.add_argument(
+        "--directory", help="where the data lie, if no longer where the configuration says"
+    )
+    arguments = parser.parse_args(argv)
+
+    def command():
+        what = _chosen(arguments.what)
+        if arguments.scenes < 1:
+            raise InputError(f"--scenes is {arguments.scenes}; it must be at least 1.")
+        if len(arguments.run) == 1:
+            options = arguments.classes, arguments.out, arguments.directory
+            inspect(arguments.run[0], what, arguments.split, arguments.scenes, *options)
+            return
+        if what not in (["receptive_field"], list(PICTURES)):
+            raise InputError(
+                "--what is receptive_field where --run names several runs; give one run for other"
+                " pictures."
+            )
+        if not arguments.out:
+            raise InputError("--out is missing: give the folder for the picture of several runs.")
+        compare(arguments.run, arguments.split, arguments.out, arguments.directory)
+
+    return guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Every figure of a record, described once: tables, comparisons and pages know it from here.
+
+A summary keys a figure of a split as `split/name`, and one of a class as `split/name/class`.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        name: as summaries key it, without the split.
+        label: what tables and axes call it.
+        least: the least value there can be.
+        most: the greatest.
+        higher_is_better: whether more is better; None where neither is (a count, say).
+        tasks: those that have it.
+        compared: whether tables of results and comparisons show it.
+        averaging: how it is averaged, for the notes below tables.
+    """
+
+    name: str
+    label: str
+    least: float = 0.0
+    most: float = 1.0
+    higher_is_better: bool | None = True
+    tasks: tuple[str, ...] = ("segmentation",)
+    compared: bool = True
+    averaging: str = ""
+
+
+_IMAGES = ("classification", "classic")
+_ALL = ("segmentation", *_IMAGES)
+_PRESENT = "mean over the classes that occur in truth or prediction, each class counting the same"
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        Figure("miou", "mIoU", averaging=_PRESENT),
+        Figure("accuracy", "accuracy", tasks=_IMAGES, averaging="share of images that are right"),
+        Figure(
+            "frequency_weighted_iou",
+            "frequency-weighted IoU",
+            averaging="IoU of each class weighted by its share of the true pixels",
+        ),
+        Figure("mean_dice", "mean Dice", averaging=_PRESENT),
+        Figure("pixel_accuracy", "pixel accuracy", averaging="share of pixels that are right"),
+        Figure(
+            "mean_class_accuracy",
+            "mean class accuracy",
+            tasks=_ALL,
+            averaging="mean recall over the classes that occur in truth",
+        ),
+        Figure("boundary_miou", "boundary mIoU", averaging=_PRESENT),
+        Figure("image_miou", "image mIoU", averaging="mean over scenes of each scene's own mIoU"),
+        Figure("expected_calibration_error", "calibration error", higher_is_better=False),
+        Figure("mean_f1", "mean F1", tasks=_IMAGES, averaging=_PRESENT),
+        Figure("top5_accuracy", "top-5 accuracy", tasks=_IMAGES),
+        Figure("iou", "IoU", compared=False),
+        Figure("dice", "Dice", compared=False),
+        Figure("boundary_iou", "boundary IoU", compared=False),
+        Figure("class_accuracy", "recall", tasks=_ALL, compared=False),
+        Figure("f1", "F1", tasks=_IMAGES, compared=False),
+        Figure("shifted_accuracy", "accuracy, moved", tasks=_IMAGES, compared=False),
+        Figure("loss", "loss", most=math.inf, higher_is_better=False, tasks=_ALL, compared=False),
+    )
+}
+"""Name -> figure, the first of a task being what ranks its runs. A new figure is one line here."""
+
+
+def leading(task: str) -> Figure | None:
+    """The figure that ranks the runs of a task; None where no figure of it is known."""
+    return next((f for f in FIGURES.values() if task in f.tasks and f.compared), None)

@@ -1,0 +1,70 @@
+"""SIGTERM, Ctrl-C and a terminal that hangs up as a request to stop at the end of the step."""
+
+import contextlib
+import os
+import signal
+import sys
+
+from cnn_jax.runtime import streams
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and what could be saved is saved. `exit_code` is 128 plus the
+    signal's number."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+class StopRequest:
+    """Catches SIGTERM, SIGHUP and the first SIGINT while entered; `signal_number` is None until one
+    came.
+
+    SIGHUP stays ignored if it is, as under nohup. A further SIGINT ends the process at once, with
+    exit code 130: an exception could be swallowed by a callback of a library, and would wait for
+    its threads. What is on the disk is whole at every moment.
+
+    Args:
+        ends_process: if False, as in a notebook, a further SIGINT raises KeyboardInterrupt instead.
+    """
+
+    def __init__(self, ends_process: bool = False):
+        self.signal_number, self._ends_process = None, ends_process
+
+    def __enter__(self):
+        caught = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            caught.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._handle) for number in caught}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self.signal_number is not None and self._ends_process:
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # while Python ends, a KeyboardInterrupt would be a traceback
+
+    def _handle(self, number, frame):
+        if self.signal_number is not None and number == signal.SIGINT:
+            if not self._ends_process:
+                raise KeyboardInterrupt
+            with contextlib.suppress(
+                Exception
+            ):  # the signal may have come in the middle of a print
+                sys.stdout.flush()
+            os._exit(128 + number)
+        self.signal_number = number
+        with contextlib.suppress(OSError):
+            if number == signal.SIGHUP:
+                streams.silence_terminal()
+            os.write(
+                2, b"\nstopping after this step; Ctrl-C again stops at once\n"
+            )  # print may be what was interrupted
+
+    def raise_if_set(self):
+        """Raises Stopped once a signal came."""
+        if self.signal_number is not None:
+            raise Stopped(self.signal_number)

@@ -1,0 +1,81 @@
+"""The command that compares runs."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cnn_jax.commands.compare import main
+from cnn_jax.reporting import comparison
+from tests.reporting.fake_records import write_run, write_study
+
+
+@pytest.fixture
+def study(tmp_path):
+    write_study(tmp_path / "year ñ", {"unet": 0.5, "fcn8s": 1.1}, seeds=(0, 1), scenes=2)
+    return tmp_path / "year ñ"
+
+
+def test_a_study_is_compared_and_the_verdict_printed(study, tmp_path, capsys):
+    assert main([str(study), "--out", str(tmp_path / "one")]) == 0
+    printed = capsys.readouterr().out
+    assert "unet has the best mIoU" in printed
+    assert re.search(r"unet is (better than|ahead of) fcn8s by 0\.\d+ mIoU: ", printed)
+    for name in ("comparison.csv", "comparison.md", "index.html"):
+        assert str(tmp_path / "one" / name) in printed
+        assert (tmp_path / "one" / name).stat().st_size > 500
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What the command would have written: (comparison, folder) a call."""
+    calls = []
+    monkeypatch.setattr(comparison, "write", lambda *call: calls.append(call) or [])
+    return calls
+
+
+def test_folders_may_be_given_one_by_one_and_count_once(study, written):
+    runs = [str(path) for path in sorted(study.iterdir())]
+    assert main([str(study)]) == 0
+    assert main([*runs, runs[0], "--target", "0.03"]) == 0
+    (one, folder), (two, _) = written
+    assert folder == Path("results/comparison")
+    assert [(v.name, v.scores, v.costs) for v in one.variants] == [
+        (v.name, v.scores, v.costs) for v in two.variants
+    ]
+    assert [len(variant.records) for variant in two.variants] == [2, 2]
+    assert two.target == 0.03
+
+
+def refused(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith(".")
+    return line
+
+
+def test_what_cannot_be_used_is_a_sentence(study, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    assert "nowhere is no folder" in refused(capsys, tmp_path / "nowhere", "--out", out)
+    assert "empty holds no record" in refused(capsys, tmp_path / "empty", "--out", out)
+    assert "--target is 50" in refused(capsys, study, "--target", "50", "--out", out)
+    shutil.copytree(study / "unet-seed0", study / "copy")
+    assert "unet with seed 0" in refused(capsys, study, "--out", out)
+    (study / "copy" / "summary.json").unlink()
+    assert "copy holds a run that isn't finished" in refused(capsys, study, "--out", out)
+    assert not out.exists()
+
+
+def test_incomparable_runs_need_force(study, tmp_path, capsys, written):
+    other = tmp_path / "other" / "se-seed0"
+    write_run(
+        other, "se", 0, {"test/miou": 0.1}, config={"training": {"steps": 10, "batch_size": 8}}
+    )
+    line = refused(capsys, study, other, "--out", tmp_path / "out")
+    assert "training.steps is 1500 in" in line
+    assert "10 in other/se-seed0; use --force" in line
+    assert main([str(study), str(other), "--force"]) == 0
+    assert "not comparable: training.steps" in capsys.readouterr().out

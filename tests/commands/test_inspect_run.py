@@ -1,0 +1,185 @@
+"""Looking into finished runs: which pictures are drawn, of what, and what is refused; and opening a
+run."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax import configuration
+from cnn_jax.commands import inspect_run
+from cnn_jax.errors import InputError
+from cnn_jax.inference.finished import FinishedRun, open_run
+from cnn_jax.tasks.segmentation import Segmentation
+from cnn_jax.training.devices import Devices
+from experiments import aerial_unet
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+ALL = {"overlays.png", "errors.png", "feature_maps.png", "grad_cam.png", "receptive_field.png"}
+
+
+def tiny():
+    """The smallest synthetic scenes and U-Net."""
+    config = aerial_unet.smoke()
+    config.model.base_width, config.model.depth = 2, 1
+    config.data.scene_px, config.data.scene_counts, config.data.crop_px = (
+        (32, 48),
+        (1, 1, 3),
+        (16, 24),
+    )
+    config.evaluation.window_px, config.evaluation.context_px = (32, 48), 4
+    return config
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """A run of random weights, never trained."""
+    config = tiny()
+    task = Segmentation(config, Segmentation.open(config))
+    image = np.zeros((1, 16, 24, 3), np.float32)
+    shapes = jax.eval_shape(lambda: task.model().init(jax.random.key(0), image, train=False))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
+    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
+    return FinishedRun(Path("run"), config, task, Devices(), variables, {})
+
+
+@pytest.fixture
+def look(opened, monkeypatch, capsys):
+    """Function that runs the command on that run: (exit code, output, error)."""
+    monkeypatch.setattr(inspect_run, "open_run", lambda folder, split, directory: opened)
+
+    def look(*arguments):
+        capsys.readouterr()
+        code = inspect_run.main(["--run", "run", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return look
+
+
+def test_all_pictures_that_apply_are_drawn(look, tmp_path):
+    code, out, err = look("--out", tmp_path / "seen", "--scenes", 2)
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == ALL
+    for path in (tmp_path / "seen").iterdir():
+        with Image.open(path) as picture:
+            assert np.ptp(np.asarray(picture.convert("L"))) > 100
+    assert "the network has no squeeze and excitation: no attention.png" in out
+    assert "overlays.png: 2 of 3 scenes, from the worst to the best" in out
+    assert "feature_maps.png: 4 levels" in out
+    assert "at bridge_convolution_2" in out
+
+
+def test_the_worst_scenes_come_first(look, opened, tmp_path, monkeypatch):
+    from cnn_jax.evaluation import metrics
+    from cnn_jax.reporting import segmenter_pictures
+
+    drawn = {}
+    for name in ("errors", "overlays"):
+        monkeypatch.setattr(
+            segmenter_pictures,
+            name,
+            lambda *seen, name=name, **options: drawn.setdefault(name, seen),
+        )
+    assert look("--what", "overlays, errors", "--out", tmp_path)[0] == 0
+    images, truths, predictions, *_, titles = drawn["errors"]
+    found = []
+    for image, truth, prediction, title in zip(images, truths, predictions, titles, strict=True):
+        at = next(
+            i
+            for i, (known, _) in enumerate(opened.task.scenes["test"])
+            if np.array_equal(image, known)
+        )
+        matrix = np.asarray(metrics.confusion(truth[None].astype(int), prediction[None], 6))[0]
+        found.append(metrics.miou(matrix))
+        assert title == f"{opened.task.scenes['test'].scenes[at].name}: mIoU {found[-1]:.3f}"
+    assert len(found) == 3
+    assert found == sorted(found)
+    assert drawn["overlays"][-1] == titles
+
+
+def test_classes_are_chosen_by_name_and_crops_to_show_them(look, opened, tmp_path, monkeypatch):
+    from cnn_jax.reporting import segmenter_pictures
+
+    drawn = []
+    monkeypatch.setattr(segmenter_pictures, "grad_cam", lambda *seen, **options: drawn.append(seen))
+    assert (
+        look("--what", "grad_cam", "--out", tmp_path, "--class", "water", "--class", "road")[0] == 0
+    )
+    images, _, heats, classes, *_ = drawn[0]
+    assert (classes, len(heats)) == (
+        [opened.task.names.index(name) for name in ("water", "road")],
+        2,
+    )
+    for image, index in zip(images, classes, strict=True):
+        crops = [
+            (scene[0][y : y + 16, x : x + 24], (scene[1][y : y + 16, x : x + 24] == index).mean())
+            for scene in opened.task.scenes["test"]
+            for y in (0, 16)
+            for x in (0, 24)
+        ]
+        (share,) = [share for crop, share in crops if np.array_equal(crop, image)]
+        assert abs(share - 0.5) == min(abs(share - 0.5) for _, share in crops)
+
+
+def test_several_runs_are_compared_in_one_picture(look, tmp_path):
+    assert look("--run", "again", "--out", tmp_path / "a")[0] == 0
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["receptive_field.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--what", "overlay"], ["--what 'overlay'", "did you mean overlays"]),
+        (["--what", ","], ["--what is empty", "grad_cam"]),
+        (["--scenes", "0"], ["--scenes is 0"]),
+        (["--class", "roads"], ["--class 'roads'", "did you mean road"]),
+        (["again"], ["--out is missing"]),
+        (
+            ["again", "--out", "x", "--what", "errors"],
+            ["--what is receptive_field", "several runs"],
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(arguments, words, look, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = look(*arguments)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    for word in words:
+        assert word in err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, ["checkpoints is missing", "only the record"]),
+        ({"digest": "0" * 16}, ["config.json is not what the run was made with", "restore it"]),
+        ({"data_fingerprint": "0"}, ["are not those of the run", "--directory"]),
+    ],
+)
+def test_a_record_alone_or_a_changed_one_is_not_opened(
+    changed, words, opened, tmp_path, monkeypatch
+):
+    config = tiny()
+    (tmp_path / "config.json").write_text(configuration.to_json(config), encoding="utf-8")
+    environment = {
+        "digest": configuration.digest(config),
+        "data_fingerprint": opened.task.fingerprint,
+        **changed,
+    }
+    (tmp_path / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
+    if changed:
+        (tmp_path / "checkpoints").mkdir()
+    else:  # a record is often looked at where its data are not
+        monkeypatch.setattr("cnn_jax.tasks.segmentation.Segmentation.open", None)
+    with pytest.raises(InputError) as refused:
+        open_run(tmp_path, "test")
+    for word in words:
+        assert word in str(refused.value)

@@ -1,0 +1,656 @@
+"""Configurations: the command line, records, digests, and the sentence that each mistake ends
+in."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import re
+
+import pytest
+
+from cnn_jax import configuration
+from cnn_jax.configuration import (
+    ClassificationConfig,
+    SegmentationConfig,
+    build_model,
+    check,
+    differences,
+    digest,
+    from_dict,
+    help_text,
+    leaves,
+    model_config,
+)
+from cnn_jax.errors import InputError
+
+FLAGS = {"workdir": ("", "folder of the run")}
+
+
+def default():
+    """The first."""
+    return SegmentationConfig(
+        experiment="aerial", configuration="default", model=model_config("unet", base_width=16)
+    )
+
+
+def other():
+    """Another seed.
+
+    And a second paragraph."""
+    config = default()
+    config.configuration, config.seed = "other", 7
+    return config
+
+
+CONFIGURATIONS = {"default": default, "other": other}
+
+
+def parse(*arguments):
+    return configuration.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[0]
+
+
+def get(config, path):
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def changed(config, path, value):
+    """A copy with one field set."""
+    config = copy.deepcopy(config)
+    *sections, name = path.split(".")
+    setattr(get(config, ".".join(sections)) if sections else config, name, value)
+    return config
+
+
+def another(option, value):
+    """A value of the field's type that is allowed and differs."""
+    if option.metadata["choices"]:
+        if isinstance(value, tuple):
+            return tuple(c for c in option.metadata["choices"] if c not in value)[:1]
+        return next(
+            (c for c in option.metadata["choices"] if c != value), value + "x"
+        )  # where there is one, it can't be allowed
+    if isinstance(value, tuple):
+        return tuple(another(option, v) for v in value) or ("8",)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, float) and option.metadata["unit"] == "0 to 1":
+        return value / 3 + 0.2
+    return value + type(value)(1)
+
+
+# ---- the command line
+
+
+def test_without_arguments_the_first_configuration_is_taken_as_it_is():
+    assert parse() == default()
+    check(parse())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config=other",),
+        ("--config", "other"),
+        ("-config=other",),
+        ("--config=default", "--config=other"),
+        ("--config.data.source=synthetic", "--config=other"),
+    ],
+)
+def test_a_configuration_is_chosen_by_name(arguments):
+    assert parse(*arguments) == other()
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "value"),
+    [
+        ("--config.seed=3", "seed", 3),
+        ("--config.training.steps=1_000", "training.steps", 1000),
+        ("--config.optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
+        ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
+        ("--config.optimizer.name=sgd", "optimizer.name", "sgd"),
+        ("--config.data.directory=/a folder/ü", "data.directory", "/a folder/ü"),
+        ("--config.data.source=a=b", "data.source", "a=b"),
+        ("--config.model.skips=False", "model.skips", False),
+        ("--config.model.skips=false", "model.skips", False),
+        ("--noconfig.model.skips", "model.skips", False),
+        ("--config.model.norm=group", "model.norm", "group"),
+        ("--config.model.dropout=0.5", "model.dropout", 0.5),
+        ("--config.data.crop_px=(10,20)", "data.crop_px", (10, 20)),
+        ("--config.data.crop_px=10,20", "data.crop_px", (10, 20)),
+        ("--config.data.mean=(0,1,0.5)", "data.mean", (0.0, 1.0, 0.5)),
+        ("--config.data.test_groups=8", "data.test_groups", ("8",)),
+        ("--config.data.test_groups=8,7", "data.test_groups", ("8", "7")),
+        ("--config.data.test_groups=north", "data.test_groups", ("north",)),
+        ("--config.data.test_groups=('a','b c')", "data.test_groups", ("a", "b c")),
+        ("--config.data.test_groups=()", "data.test_groups", ()),
+        ("--config.data.test_groups=", "data.test_groups", ()),
+        ("--config.data.test_groups=2_13", "data.test_groups", ("2_13",)),
+        ("--config.data.test_groups=8.10, Tile 8", "data.test_groups", ("8.10", "Tile 8")),
+    ],
+)
+def test_an_override_sets_one_field_with_its_type(argument, path, value):
+    config = parse(argument)
+    assert get(config, path) == value
+    assert type(get(config, path)) is type(value)
+    if isinstance(value, tuple):
+        assert [type(v) for v in get(config, path)] == [type(v) for v in value]
+    assert config == changed(default(), path, value)
+
+
+def test_a_value_may_follow_as_its_own_argument_and_the_last_one_counts():
+    assert parse("--config.seed", "4").seed == 4
+    assert parse("--config.seed=1", "--config.seed=2").seed == 2
+    assert parse("--config.seed=1", "--config=other").seed == 1
+
+
+def test_further_flags_are_given_back_and_have_defaults():
+    def read(*arguments):
+        return configuration.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[1]
+
+    assert read() == {"workdir": ""}
+    assert read("--workdir=a b", "--config=other") == {"workdir": "a b"}
+    assert read("--workdir", "x") == {"workdir": "x"}
+
+
+def test_parsing_twice_starts_afresh():
+    assert parse("--config.seed=5").seed == 5
+    assert parse().seed == 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        (
+            "--config.sed=1",
+            "--config.sed is no field of this configuration: did you mean --config.seed.",
+        ),
+        (
+            "--config.learning_rate=1",
+            (
+                "--config.learning_rate is no field of this configuration: did you mean"
+                " --config.optimizer.learning_rate."
+            ),
+        ),
+        (
+            "--config.training.batchsize=1",
+            (
+                "--config.training.batchsize is no field of this configuration: did you mean"
+                " --config.training.batch_size"
+            ),
+        ),
+        ("--config.data=3", "--config.data is no field of this configuration"),
+        (
+            "--config.xyzzy=3",
+            "--config.xyzzy is no field of this configuration: --help lists them all.",
+        ),
+        (
+            "--noconfig.model.skip",
+            (
+                "--config.model.skip is no field of this configuration: did you mean"
+                " --config.model.skips"
+            ),
+        ),
+        (
+            "--config.model.name=unnet",
+            "--config.model.name=unnet is no architecture for segmentation: did you mean unet.",
+        ),
+        (
+            "--config.task=classic",
+            "--config.task can't be changed; choose another --config instead.",
+        ),
+        (
+            "--config.configuration=x",
+            "--config.configuration can't be changed; choose another --config instead.",
+        ),
+        ("--confg=other", "--confg is no flag: did you mean --config."),
+        ("--wrkdir=1", "--wrkdir is no flag: did you mean --workdir."),
+        (
+            "--config=othr",
+            (
+                "--config othr is neither a configuration nor the path of a recorded config.json:"
+                " did you mean other."
+            ),
+        ),
+        ("--config", "--config needs a value"),
+        ("--flagfile=flags.txt", "--flagfile=flags.txt is no flag of this command"),
+        ("--seed=3", "--seed is no flag: did you mean --config.seed"),
+        ("--config.seed=4294967296", "seed is 4294967296; it must be less than 2**32"),
+        (
+            "--config.model.dtype=float99",
+            "model.dtype is 'float99': did you mean float32 or bfloat16",
+        ),
+        ("--config.model.base_width=0", "model.base_width is 0; it must be at least 1"),
+        ("--config.model.dropout=1.5", "model.dropout is 1.5; it must lie between 0 and 1"),
+        ("--config=missing.json", "missing.json can't be read (No such file or directory)"),
+        ("x", "'x' is not understood; write values as --config.section.field=value."),
+        ("--config.seed", "Missing value for flag --config.seed."),
+        ("--config.seed=abc", "--config.seed takes a whole number, not 'abc'."),
+        ("--config.seed=1.5", "--config.seed takes a whole number, not '1.5'."),
+        (
+            "--config.model.base_width=3.5",
+            "--config.model.base_width takes a whole number, not '3.5'.",
+        ),
+        ("--config.model.skips=maybe", "--config.model.skips takes True or False, not 'maybe'."),
+        (
+            "--config.optimizer.learning_rate=fast",
+            "--config.optimizer.learning_rate takes a number, not 'fast'.",
+        ),
+        (
+            "--config.data.crop_px=10",
+            "data.crop_px takes a tuple of 2, each a whole number, not (10,).",
+        ),
+        ("--config.data.crop_px=(1,2,3)", "data.crop_px takes a tuple of 2, each a whole number"),
+        ("--config.data.crop_px=(1,2.5)", "data.crop_px takes a whole number, not 2.5."),
+        ("--config.optimizer.name=adam", "optimizer.name is 'adam': did you mean adamw."),
+        (
+            "--config.loss.class_weights=xyz",
+            "loss.class_weights is 'xyz': it must be one of inverse, median, none.",
+        ),
+        ("--config.seed=-1", "seed is -1; it must be at least 0."),
+        ("--config.training.steps=0", "training.steps is 0; it must be at least 1."),
+        ("--config.data.crop_px=(10,0)", "data.crop_px is (10, 0); it must be at least 1."),
+        (
+            "--config.optimizer.learning_rate=nan",
+            "optimizer.learning_rate is nan; it must be finite.",
+        ),
+        (
+            "--config.optimizer.learning_rate=inf",
+            "optimizer.learning_rate is inf; it must be finite.",
+        ),
+        (
+            "--config.data.mean=(0,2,0)",
+            "data.mean is (0.0, 2.0, 0.0); it must lie between 0 and 1.",
+        ),
+        (
+            "--config.loss.label_smoothing=1.5",
+            "loss.label_smoothing is 1.5; it must lie between 0 and 1.",
+        ),
+        (
+            "--config.data.std=(0.2,0,0.2)",
+            "data.std is (0.2, 0.0, 0.2); every value must be above 0.",
+        ),
+        (
+            "--config.training.accumulate=3",
+            "training.batch_size is 4, which training.accumulate=3 does not divide",
+        ),
+        (
+            "--config.evaluation.context_px=144",
+            "evaluation.context_px is 144, which leaves nothing of a window of (288, 512)",
+        ),
+        (
+            "--config.optimizer.warmup_steps=100000",
+            "optimizer.warmup_steps is 100000, not less than training.steps=",
+        ),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_that_names_it(argument, sentence):
+    with pytest.raises(InputError) as caught:
+        parse(argument)
+    message = str(caught.value)
+    assert message.startswith(sentence)
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+# ---- models
+
+
+def test_a_model_section_has_the_modules_options_and_builds_it():
+    section = model_config("unet", base_width=8, skips=False)
+    names = [option.name for option in dataclasses.fields(section)]
+    assert names == [
+        "name",
+        "base_width",
+        "depth",
+        "norm",
+        "upsampling",
+        "dropout",
+        "skips",
+        "dtype",
+    ]
+    assert all(option.metadata["help"] for option in dataclasses.fields(section))
+    model = build_model(section, num_classes=5, axis_name="data")
+    assert (model.num_classes, model.base_width, model.skips, model.axis_name) == (
+        5,
+        8,
+        False,
+        "data",
+    )
+
+
+def test_unknown_models_and_options_are_input_errors_with_the_nearest_names():
+    with pytest.raises(
+        InputError, match=r"^model\.name is 'u-net', which is no architecture: did you mean unet"
+    ):
+        model_config("u-net")
+    with pytest.raises(
+        InputError, match=r"^model\.base_with is no option of unet: did you mean base_width\.$"
+    ):
+        model_config("unet", base_with=8)
+    with pytest.raises(InputError, match=r"^model\.num_classes is no option"):
+        model_config("unet", num_classes=8)
+
+
+# ---- records
+
+
+def record(config):
+    return json.loads(configuration.to_json(config))
+
+
+def everything_changed():
+    """A configuration in which no field that has a choice has its default, but for data.on_device,
+    which pmap refuses."""
+    config = default()
+    for path, option, value in list(leaves(config)):
+        if path != "model.name" and len(option.metadata["choices"]) != 1:
+            config = changed(config, path, another(option, value))
+    config.training.batch_size, config.training.accumulate, config.evaluation.context_px = 6, 2, 33
+    config.loss.further, config.loss.weights = ("dice",), (0.5, 2.0)
+    config.data.on_device = False
+    return config
+
+
+@pytest.mark.parametrize("make", [default, other, everything_changed])
+def test_a_configuration_survives_its_record(make):
+    config = make()
+    again = from_dict(record(config))
+    for path, _, value in leaves(config):
+        assert get(again, path) == value, path
+        assert type(get(again, path)) is type(value), path
+    assert again == config
+    assert configuration.to_json(again) == configuration.to_json(config)
+    assert digest(again) == digest(config)
+
+
+def test_everything_changed_is_really_changed():
+    """Or the test above would say less than it seems to."""
+    same = [
+        path for path, _, value in leaves(everything_changed()) if get(default(), path) == value
+    ]
+    assert same == ["task", "model.name", "data.on_device"]
+
+
+def test_a_recorded_file_is_a_configuration_and_takes_overrides(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(configuration.to_json(everything_changed()), encoding="utf-8")
+    assert parse(f"--config={path}") == everything_changed()
+    assert parse(f"--config={path}", "--config.seed=9") == changed(everything_changed(), "seed", 9)
+
+
+def _drop(section, name):
+    def change(held):
+        (held[section] if section else held).pop(name)
+
+    return change
+
+
+def _put(section, name, value):
+    def change(held):
+        (held[section] if section else held)[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            _put("training", "batchsize", 3),
+            "config.json: training.batchsize is no field: did you mean batch_size.",
+        ),
+        (_put("", "trainin", {}), "config.json: trainin is no field: did you mean training."),
+        (_drop("training", "steps"), "config.json: training.steps is missing; add it."),
+        (_drop("", "data"), "config.json: data is missing; add it."),
+        (_drop("model", "base_width"), "config.json: model.base_width is missing; add it."),
+        (
+            _put("model", "basewidth", 3),
+            "config.json: model.basewidth is no field: did you mean base_width.",
+        ),
+        (_put("", "data", 3), "config.json: data must be an object."),
+        (
+            _put("", "model", None),
+            "config.json: model must be an object with the architecture's name.",
+        ),
+        (
+            _put("model", "name", "softmax_regresion"),
+            (
+                "model.name is 'softmax_regresion', which is no architecture: did you mean"
+                " softmax_regression or logistic_regression."
+            ),
+        ),
+        (_put("", "seed", "3"), "config.json: seed takes a whole number, not '3'."),
+        (_put("", "seed", True), "config.json: seed takes a whole number, not True."),
+        (_put("", "seed", 3.0), "config.json: seed takes a whole number, not 3.0."),
+        (_put("", "seed", None), "config.json: seed takes a whole number, not None."),
+        (_put("model", "skips", 1), "config.json: model.skips takes True or False, not 1."),
+        (
+            _put("data", "crop_px", [1]),
+            "config.json: data.crop_px takes a tuple of 2, each a whole number, not [1].",
+        ),
+        (
+            _put("data", "crop_px", "12"),
+            "config.json: data.crop_px takes a tuple of 2, each a whole number, not '12'.",
+        ),
+        (
+            _put("data", "crop_px", [1, "2"]),
+            "config.json: data.crop_px takes a whole number, not '2'.",
+        ),
+        (_put("optimizer", "name", "adam"), "optimizer.name is 'adam': did you mean adamw."),
+        (_put("training", "steps", 0), "training.steps is 0; it must be at least 1."),
+    ],
+)
+def test_a_wrong_record_is_an_input_error_that_names_the_field(change, sentence):
+    held = record(default())
+    change(held)
+    with pytest.raises(InputError) as caught:
+        from_dict(held)
+    assert str(caught.value) == sentence
+
+
+def test_a_file_that_is_no_record_is_an_input_error(tmp_path):
+    broken, listed = tmp_path / "broken.json", tmp_path / "list.json"
+    broken.write_text("{", encoding="utf-8")
+    listed.write_text("[1]", encoding="utf-8")
+    with pytest.raises(InputError, match=r"broken\.json is not valid JSON"):
+        configuration.read(broken)
+    with pytest.raises(InputError, match=r"list\.json must hold an object"):
+        configuration.read(listed)
+    with pytest.raises(InputError, match="can't be read"):
+        configuration.read(tmp_path)
+
+
+def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
+    held = record(default())
+    held["optimizer"]["learning_rate"], held["data"]["std"] = 1, [1, 1, 1]
+    config = from_dict(held)
+    assert type(config.optimizer.learning_rate) is float
+    assert config.data.std == (1.0, 1.0, 1.0)
+
+
+# ---- digests
+
+
+def test_the_digest_is_sixteen_hexadecimal_digits():
+    assert re.fullmatch("[0-9a-f]{16}", digest(default()))
+    assert digest(default()) == digest(default())
+
+
+NO_RESULT = {
+    "data.directory",
+    "data.memory_budget_gib",
+    "data.prefetch_batches",
+    "data.on_device",
+    "training.keep_checkpoints",
+}
+
+
+@pytest.mark.parametrize("path", [path for path, _, _ in leaves(default())])
+def test_the_digest_changes_with_every_field_that_can_change_a_result_and_with_no_other(path):
+    option = next(option for p, option, _ in leaves(default()) if p == path)
+    varied = changed(default(), path, another(option, get(default(), path)))
+    assert (digest(varied) == digest(default())) == (path in NO_RESULT)
+    expected = (
+        [] if path in NO_RESULT else [f"{path}: {get(default(), path)!r}, {get(varied, path)!r}"]
+    )
+    assert differences(default(), varied) == expected
+
+
+def test_fields_younger_than_a_record_mean_what_runs_did_before():
+    """A record without them is read, keeps its digest, and equals the present default."""
+    old = record(default())
+    of_loss = [
+        "activation",
+        "boundary_px",
+        "boundary_weight",
+        "focal_gamma",
+        "further",
+        "tversky_alpha",
+        "tversky_beta",
+        "weights",
+    ]
+    younger = [
+        "task",
+        "variant",
+        "training.patience",
+        "training.remat",
+        "data.on_device",
+        *(f"loss.{name}" for name in of_loss),
+    ]
+    for path in younger:
+        section, _, name = path.rpartition(".")
+        del (old[section] if section else old)[name]
+    assert from_dict(old) == default()
+    values = {
+        path: value
+        for path, option, value in leaves(default())
+        if option.metadata["result"] and path not in younger
+    }
+    text = json.dumps(values, sort_keys=True)
+    assert digest(default()) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.loss.name=dise"], ["loss.name is 'dise'", "did you mean dice"]),
+        (
+            ["--config.loss.further=focal,lovasz"],
+            ["loss.further is 'lovasz'", "did you mean lovasz_softmax"],
+        ),
+        (
+            ["--config.loss.further=dice", "--config.loss.weights=(1.0,)"],
+            ["loss.weights has 1 values for 2 losses"],
+        ),
+        (
+            ["--config.loss.further=dice", "--config.loss.weights=(0.0,0.0)"],
+            ["loss.weights is (0.0, 0.0)", "nothing to train on"],
+        ),
+        (
+            [
+                "--config.loss.name=tversky",
+                "--config.loss.tversky_alpha=0",
+                "--config.loss.tversky_beta=0",
+            ],
+            ["loss.tversky_alpha and loss.tversky_beta are both 0"],
+        ),
+        (["--config.loss.activation=tanh"], ["softmax", "sigmoid"]),
+        (
+            ["--config.model.name=deeplabv3", "--config.model.output_stride=4"],
+            ["model.output_stride is 4", "16", "8"],
+        ),
+        (
+            ["--config.model.name=deeplabv3", "--config.model.encoder=vgg16"],
+            ["model.encoder is 'vgg16'"],
+        ),
+        (["--config.model.name=deeplab"], ["did you mean deeplabv3"]),
+        (
+            ["--config.model.name=encoder_unet", "--config.model.encoder=resnet-34"],
+            ["did you mean resnet34"],
+        ),
+    ],
+)
+def test_unknown_losses_models_and_output_strides_are_refused_with_the_nearest(arguments, words):
+    with pytest.raises(InputError) as refused:
+        parse(*arguments)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_losses_of_pixels_and_one_logit_are_refused_for_images():
+    config = ClassificationConfig(model=model_config("mlp"))
+    configuration.check(config)
+    with pytest.raises(InputError, match="'dice', which is of pixels"):
+        configuration.check(changed(config, "loss.further", ("focal", "dice")))
+    with pytest.raises(InputError, match=r"loss\.activation is 'sigmoid'"):
+        configuration.check(changed(config, "loss.activation", "sigmoid"))
+
+
+def test_another_model_brings_its_own_options():
+    def classify():
+        return ClassificationConfig(model=model_config("mlp"))
+
+    def parsed(*arguments):
+        return configuration.parse_command_line(["prog", *arguments], {"default": classify}, FLAGS)[
+            0
+        ]
+
+    assert parsed().model.name == "mlp"
+    config = parsed("--config.model.widths=(8,)", "--config.model.name=mlp")
+    assert config.model == model_config("mlp", widths=(8,))
+    config = parsed("--config.model.norm=batch", "--config.model.name", "vgg11")
+    assert config.model == model_config("vgg11", norm="batch")
+    with pytest.raises(InputError, match=r"^--config\.model\.widths is no field"):
+        parsed("--config.model.name=vgg11", "--config.model.widths=(8,)")
+    with pytest.raises(
+        InputError, match=r"^--config\.model\.name=vgg12 is no architecture .*did you mean vgg1"
+    ):
+        parsed("--config.model.name=vgg12")
+    with pytest.raises(
+        InputError, match=r"^--config\.model\.name=unet is no architecture for classification"
+    ):
+        parsed("--config.model.name=unet")
+
+
+def test_differences_also_name_fields_that_one_side_lacks():
+    varied = default()
+    varied.model = dataclasses.make_dataclass(
+        "Other", [("name", str, configuration.setting("mlp", ""))]
+    )()
+    found = differences(default(), varied)
+    assert "model.base_width: 16, None" in found
+    assert "model.name: 'unet', 'mlp'" in found
+
+
+# ---- help
+
+
+def test_help_lists_every_field_with_type_default_and_unit():
+    text = help_text("experiments.aerial", CONFIGURATIONS, FLAGS)
+    lines = text.splitlines()
+    assert lines[0].startswith("usage: python -m experiments.aerial ")
+    for entry in (
+        "default        The first.",
+        "other          Another seed.",
+        "--workdir      folder of the run",
+    ):
+        assert f"  {entry}" in lines
+    types = {int: "int", float: "float", str: "str", bool: "bool"}
+    for path, option, value in leaves(default()):
+        if path in configuration.FIXED:
+            continue
+        unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
+        (line,) = [i for i, text in enumerate(lines) if text.startswith(f"  {path} (")]
+        assert lines[line].endswith(f" = {value!r}{unit}")
+        if option.type in types:
+            assert lines[line].startswith(f"  {path} ({types[option.type]})")
+        assert option.metadata["help"]
+        assert option.metadata["help"] in lines[line + 1]
+        assert all(choice in lines[line + 1] for choice in option.metadata["choices"])
+    assert "  data.crop_px ([int, int]) = (144, 256) [px]" in lines
+    assert "  data.test_groups ([str, ...]) = ()" in lines

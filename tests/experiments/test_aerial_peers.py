@@ -1,0 +1,335 @@
+"""Peers: that they see our crops, are optimised as ours are, are counted by our evaluation, and
+leave records of the same form."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import configuration
+from cnn_jax.configuration import OptimizerConfig
+from cnn_jax.data.pipeline import training_batches
+from cnn_jax.errors import InputError
+from cnn_jax.reporting import table
+from cnn_jax.tasks.segmentation import Segmentation
+from cnn_jax.training import optimizer as ours
+from cnn_jax.training.losses import cross_entropy
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import make_train_step
+from experiments import aerial_compare, aerial_peers, aerial_unet
+from tests.running import read
+
+
+def tiny(**sections):
+    """Synthetic scenes, two steps."""
+    config = aerial_unet.smoke()
+    config.data.scene_px, config.data.scene_counts, config.data.crop_px = (
+        (80, 112),
+        (3, 1, 2),
+        (48, 72),
+    )
+    config.training.steps, config.training.batch_size, config.training.log_every_steps = 2, 4, 1
+    config.training.validate_every_steps, config.optimizer.warmup_steps = 2, 1
+    config.evaluation.window_px, config.evaluation.context_px = (72, 100), 8
+    for path, value in sections.items():
+        section, _, name = path.partition("__")
+        setattr(getattr(config, section), name, value)
+    return config
+
+
+@pytest.fixture
+def torch_and_smp():
+    """The peers' libraries, where they are installed."""
+    pytest.importorskip("torch")
+    try:
+        return aerial_peers.libraries()
+    except InputError:
+        pytest.skip("segmentation_models_pytorch is not installed")
+
+
+class Seen:
+    """In the place of a network in our training step: its variables after the step are the images
+    that it was given."""
+
+    auxiliary_weight = 0.0
+
+    def apply(self, variables, images, **_):
+        return images * variables["params"], {"seen": images}
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_peer_sees_the_crops_of_our_step():
+    config = tiny()
+    config.seed = 7
+    task = Segmentation(config, Segmentation.open(config))
+    batches = training_batches(
+        task.training_source, seed=config.seed, batch_size=config.training.batch_size
+    )
+    labels_seen = []
+
+    def loss(logits, labels):
+        jax.debug.callback(lambda labels: labels_seen.append(np.asarray(labels)), labels)
+        return cross_entropy(logits, labels)
+
+    step = jax.jit(make_train_step(Seen(), loss, optax.sgd(0.0), task.augment))
+    crops = aerial_peers.crops_of(task.augment, config.seed)
+    of_peers = []
+    for number in (0, 5):  # the second is of a later epoch
+        shape = (config.training.batch_size, *config.data.crop_px, 3)
+        params = jnp.ones(())
+        state = TrainState(
+            jnp.asarray(number),
+            {"params": params, "seen": jnp.zeros(shape)},
+            optax.sgd(0.0).init(params),
+            None,
+        )
+        state, _ = step(state, batches[number], config.seed)
+        jax.effects_barrier()
+        images, labels = crops(batches[number])
+        assert images.shape == shape
+        assert np.asarray(images).tobytes() == np.asarray(state.variables["seen"]).tobytes()
+        assert np.asarray(labels).tobytes() == labels_seen[-1].tobytes()
+        of_peers.append(np.asarray(images))
+    assert not np.array_equal(*of_peers)
+
+
+def test_configurations_of_peers_differ_from_ours_in_the_model_alone():
+    base = tiny()
+    configs = aerial_peers.peer_configs(base, list(aerial_peers.PEERS), [0, 3])
+    assert [(config.variant, config.seed) for config in configs] == [
+        ("smp_unet", 0),
+        ("smp_deeplabv3plus", 0),
+        ("smp_unet", 3),
+        ("smp_deeplabv3plus", 3),
+    ]
+    for config in configs:
+        record = json.loads(configuration.to_json(config))
+        assert record["model"]["name"] == config.variant
+        assert record["model"]["encoder"] == "mobilenet_v2"
+        differing = {line.partition(":")[0] for line in configuration.differences(base, config)}
+        assert {path for path in differing if not path.startswith("model.")} <= {"variant", "seed"}
+    assert len({configuration.digest(config) for config in configs}) == 4
+    assert base.variant == ""
+
+
+@pytest.mark.parametrize("name", aerial_peers.CONFIGURATIONS)
+def test_a_peer_shares_every_section_with_every_variant_of_the_study(name):
+    base = aerial_peers.CONFIGURATIONS[name]()
+    aerial_peers.peer_configs(base, list(aerial_peers.PEERS), [0])
+    for variant in aerial_compare.STUDIES[name]().variants.values():
+        differing = {line.partition(":")[0] for line in configuration.differences(base, variant)}
+        assert {path for path in differing if not path.startswith("model.")} <= {
+            "configuration",
+            "variant",
+        }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("loss__label_smoothing", 0.1),
+        ("optimizer__name", "sgd"),
+        ("training__accumulate", 2),
+        ("evaluation__weights", "best"),
+    ],
+)
+def test_what_a_peer_does_not_do_is_refused(field, value):
+    with pytest.raises(InputError, match=field.replace("__", r"\.")):
+        aerial_peers.peer_configs(tiny(**{field: value}), ["smp_unet"], [0])
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--models=smp_unett", "did you mean smp_unet"),
+        ("--seeds=one", "--seeds takes whole numbers"),
+        ("--config.model.base_width=8", "--config.model.base_width is no field of a peer"),
+        ("--config.seed=1", "by --seeds"),
+    ],
+)
+def test_command_refuses(capsys, argument, words):
+    assert aerial_peers.main(["peers", argument]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_without_the_extra_one_sentence_says_how_to_install_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    aerial_peers.libraries.cache_clear()
+    try:
+        assert aerial_peers.main(["peers", "--workdir", str(tmp_path / "study")]) == 2
+    finally:
+        aerial_peers.libraries.cache_clear()
+    error = capsys.readouterr().err
+    assert "torch is missing" in error
+    assert "pip install" in error
+    assert "'.[peers]'" in error
+    assert not (tmp_path / "study").exists()
+
+
+def test_record_is_finished_or_begun_again(tmp_path):
+    config, other = aerial_peers.peer_configs(tiny(), ["smp_unet"], [0, 1])
+    environment = {"digest": configuration.digest(config), "data_fingerprint": "f"}
+    folder = tmp_path / "aerial_compare" / "smp_unet-seed0"
+    with aerial_peers.PeerRecord(folder, config) as record:
+        record.begin(environment)
+        record.log({"step": 1, "elapsed_s": 1.0})
+    with (
+        pytest.raises(InputError, match="another configuration"),
+        aerial_peers.PeerRecord(folder, other),
+    ):
+        pass
+    with aerial_peers.PeerRecord(folder, config) as record:
+        assert record.summary is None
+        assert record.metrics() == []
+        record.begin(environment)
+        record.log({"step": 2, "elapsed_s": 2.0})
+        record.finish({"parameters": 5, "test/miou": 0.5})
+    with aerial_peers.PeerRecord(folder, config) as record:
+        assert record.summary == {"parameters": 5, "test/miou": 0.5}
+        assert [line["step"] for line in record.metrics()] == [2]
+    with (
+        pytest.raises(InputError, match="another configuration"),
+        aerial_peers.PeerRecord(folder, other),
+    ):
+        pass
+    shown = table.headline_table([table.read_record(folder, tmp_path)])
+    assert "smp_unet-seed0" in shown
+    assert "0.5000" in shown
+
+
+# ---- with PyTorch
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_adamw_steps_as_optax_does(torch_and_smp, clip_norm):
+    torch, _ = torch_and_smp
+    config = OptimizerConfig(
+        learning_rate=0.1, warmup_steps=2, weight_decay=0.5, clip_norm=clip_norm
+    )
+    steps, rng = 6, np.random.default_rng(0)
+    params = {
+        "kernel": rng.normal(size=(3, 3, 2, 4)),
+        "scale": rng.normal(size=4),
+        "bias": rng.normal(size=4),
+    }
+    params = {name: value.astype(np.float32) for name, value in params.items()}
+    module = torch.nn.ParameterDict(
+        {name: torch.nn.Parameter(torch.from_numpy(p.copy())) for name, p in params.items()}
+    )
+    transformation, schedule = ours.make_optimizer(config, steps), ours.learning_rate(config, steps)
+    state, peer = transformation.init(params), aerial_peers.make_optimizer(module, config)
+    for number in range(steps):
+        gradient = {
+            name: (rng.normal(size=p.shape) * 10 ** (number - 3)).astype(np.float32)
+            for name, p in params.items()
+        }
+        updates, state = transformation.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, parameter in module.items():
+            parameter.grad = torch.from_numpy(gradient[name].copy())
+        norm = aerial_peers.take_step(peer, float(schedule(number)), clip_norm)
+        assert norm == pytest.approx(
+            np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradient.values())), rel=1e-5
+        )
+        for name, parameter in module.items():
+            np.testing.assert_allclose(
+                parameter.detach().numpy(), params[name], rtol=1e-5, atol=1e-5
+            )
+
+
+def test_decay_is_of_kernels_alone(torch_and_smp):
+    torch, smp = torch_and_smp
+    model = aerial_peers.SmpUnet().build(smp, 3)
+    decayed, others = aerial_peers.make_optimizer(
+        model, OptimizerConfig(weight_decay=0.3)
+    ).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    kernels = [m.weight for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert {id(p) for p in decayed["params"]} == {id(p) for p in kernels}
+    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_work_of_a_known_network(torch_and_smp):
+    torch, _ = torch_and_smp
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1),
+        torch.nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        torch.nn.Conv2d(8, 5, 1),
+    )
+    model.requires_divisible_input_shape = False
+    assert aerial_peers.multiply_adds(model, (10, 12)) == 10 * 12 * (3 * 8 * 9 + 8 * 9 + 8 * 5)
+
+
+@pytest.mark.parametrize(
+    ("peer", "parameters"), [("smp_unet", 3_168_245), ("smp_deeplabv3plus", 2_703_957)]
+)
+def test_peers_take_windows_of_any_size(torch_and_smp, peer, parameters):
+    torch, smp = torch_and_smp
+    torch.manual_seed(0)
+    model = aerial_peers.PEERS[peer]().build(smp, 5)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    images = np.random.default_rng(0).normal(size=(2, 50, 71, 3)).astype(np.float32)
+    logits = aerial_peers.predict(model, images)
+    assert logits.shape == (2, 50, 71, 5)
+    assert logits.dtype == np.float32
+    assert not model.training
+    whole = aerial_peers.predict(
+        model, images[:, :48, :64]
+    )  # needs no padding: the library's own output
+    with torch.inference_mode():
+        theirs = model(
+            torch.from_numpy(images[:, :48, :64].copy()).permute(0, 3, 1, 2).contiguous()
+        )
+    np.testing.assert_allclose(whole, theirs.permute(0, 2, 3, 1).numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_runs_and_is_found_finished(torch_and_smp, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(aerial_peers, "CONFIGURATIONS", {"tiny": tiny})
+    arguments = [
+        "peers",
+        "--models=smp_deeplabv3plus",
+        "--seeds=1",
+        "--workdir",
+        str(tmp_path / "compared" / "study"),
+    ]
+    assert aerial_peers.main(arguments) == 0, capsys.readouterr().err
+    folder = tmp_path / "compared" / "study" / "smp_deeplabv3plus-seed1"
+    summary, environment = read(folder / "summary.json"), read(folder / "environment.json")
+    config = read(folder / "config.json")
+    assert (config["variant"], config["seed"], config["model"]["name"]) == (
+        "smp_deeplabv3plus",
+        1,
+        "smp_deeplabv3plus",
+    )
+    assert summary["digest"] == environment["digest"]
+    assert {"torch", "timm", "segmentation-models-pytorch"} <= environment["versions"].keys()
+    assert (summary["variant"], summary["steps"], summary["parameters"]) == (
+        "smp_deeplabv3plus",
+        2,
+        2_703_957 + 65,
+    )
+    assert summary["multiply_adds"] > 1e7
+    assert summary["step_memory_bytes"] is None
+    # Every pixel of both test scenes, once.
+    assert summary["test/pixels"] == np.sum(summary["test/confusion"]) == 2 * 80 * 112
+    assert len(read(folder / "scenes.json")["scenes"]) == 2
+    lines = [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    assert np.isfinite(lines[0]["train/loss"])
+    assert lines[0]["train/learning_rate"] == 0
+    assert lines[1]["train/learning_rate"] == pytest.approx(3e-3)
+    assert lines[2]["validation/miou"] == summary["validation/miou"]
+    assert (folder / "figures" / "learning_curves.png").is_file()
+    before = (folder / "summary.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert aerial_peers.main(arguments) == 0
+    assert "finished" in capsys.readouterr().out
+    assert (folder / "summary.json").stat().st_mtime_ns == before
