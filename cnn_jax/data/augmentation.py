@@ -245,6 +245,14 @@ def packed(images: jax.Array) -> jax.Array:
     return red | green << 8 | blue << 16
 
 
+def scaled(images: jax.Array) -> jax.Array:
+    """Images of a file's type as float32: integers from 0 to 1 by their type's greatest value,
+    floats as they are."""
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+    return images.astype(jnp.float32)
+
+
 def normalize(
     images: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> jax.Array:

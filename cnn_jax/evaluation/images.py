@@ -50,7 +50,7 @@ def make_image_step(model, normalize: Callable, classes: int):
 
     def image_step(variables, batch):
         images = jax.vmap(shifted)(batch["image"], batch["shift_px"])
-        logits = model.apply(variables, normalize(images.astype(jnp.float32) / 255), train=False)
+        logits = model.apply(variables, normalize(images), train=False)
         labels = jax.nn.one_hot(batch["label"], classes)  # a label of -1 is all zeros
         of_label = jnp.sum(logits * labels, axis=-1, keepdims=True)
         return {
