@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_jax import configuration
+from cnn_jax import tasks
 from cnn_jax.classic.cross_validation import cross_validate
-from cnn_jax.configuration import ClassicConfig
+from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import ClassicConfig
 from cnn_jax.data.images import open_images
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
@@ -54,7 +55,7 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
         flush=True,
     )
 
-    summary, method = configuration.identity(config), configuration.build_model(config.model)
+    summary, method = documents.identity(config), tasks.build_model(config.model)
     start, selection, found = time.perf_counter(), config.selection, None
     if selection.ks:
         count = min(selection.examples, len(images))

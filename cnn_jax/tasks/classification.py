@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax import configuration
-from cnn_jax.configuration import Config
+from cnn_jax import tasks
+from cnn_jax.configuration.schema import Config
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data.images import ImageSet, ImageSource, open_images
 from cnn_jax.data.scenes import SPLITS
@@ -56,7 +56,7 @@ class Classification:
 
     def model(self, axis_name: str | None = None):
         """The Flax module; `axis_name` is the `pmap` axis."""
-        return configuration.build_model(
+        return tasks.build_model(
             self.config.model, num_classes=len(self.names), axis_name=axis_name
         )
 
@@ -220,7 +220,7 @@ def check(config: Config, images: ImageSet) -> None:
             f"evaluation.shifts_px is {config.evaluation.shifts_px}; images are only"
             f" {height}x{width} px."
         )
-    module = configuration.build_model(config.model, num_classes=len(images.classes))
+    module = tasks.build_model(config.model, num_classes=len(images.classes))
     inputs = jax.ShapeDtypeStruct((1, height, width, images.channels), jnp.float32)
     if min(images.image_px) < module.least_px:
         stem = (

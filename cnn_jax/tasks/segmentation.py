@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from cnn_jax import configuration
-from cnn_jax.configuration import Config
+from cnn_jax import tasks
+from cnn_jax.configuration.schema import Config
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data import scene_folders as aerial
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource
@@ -105,7 +105,7 @@ class Segmentation:
     def model(self, axis_name: str | None = None):
         """The Flax module; `axis_name` is the `pmap` axis."""
         logits = 1 if self.config.loss.activation == "sigmoid" else len(self.names)
-        return configuration.build_model(
+        return tasks.build_model(
             self.config.model,
             num_classes=logits,
             axis_name=axis_name,
