@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from cnn_jax import configuration
-from cnn_jax.configuration import Config
+from cnn_jax.configuration import command_line, documents, schema
+from cnn_jax.configuration.schema import Config
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import compilation_cache, processes, streams
 
@@ -33,7 +33,7 @@ def main(
     and 143 after signals."""
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
-        print(configuration.help_text(module, configurations, FLAGS), end="")
+        print(command_line.help_text(module, configurations, FLAGS), end="")
         return 0
 
     return guarded(lambda: once(module, configurations, argv))
@@ -43,13 +43,13 @@ def once(
     module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str]
 ) -> None:
     """The run that a command line asks for."""
-    config, values = configuration.parse_command_line(argv, configurations, FLAGS)
+    config, values = command_line.parse_command_line(argv, configurations, FLAGS)
     processes.join(values["distributed"])
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     workdir = processes.broadcast(
         values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
     )
-    arguments = configuration.without_flag(argv[1:], "workdir")
+    arguments = command_line.without_flag(argv[1:], "workdir")
     typed = shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)])
     run(config, workdir, command=typed, keep_traced=True)
 

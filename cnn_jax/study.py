@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cnn_jax import configuration, run
-from cnn_jax.configuration import Config
+from cnn_jax import run, tasks
+from cnn_jax.configuration import command_line, documents, schema
+from cnn_jax.configuration.schema import Config
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import processes
 
@@ -79,7 +80,7 @@ def main(
                 values["workdir"] or f"results/runs/{configs[0].experiment}-{name}-{now}"
             )
         )
-        rest = configuration.without_flag(arguments, "workdir")
+        rest = command_line.without_flag(arguments, "workdir")
         command = shlex.join(
             ["python", "-m", module, f"--config={name}", *rest, "--workdir", str(workdir)]
         )
@@ -137,28 +138,28 @@ def _configured(module, study, name, arguments):
     """The configurations of all runs, with what the command line changes; and the values of the
     flags."""
     chosen, seeds = _chosen(study, arguments)
-    model = configuration.model_name(arguments)[1]
+    model = command_line.model_name(arguments)[1]
     every = {}
     for variant in chosen:
         config = study.variants[variant]
         config.configuration, config.variant = name, variant
-        if model and model in configuration.constructors(config.task):
-            config.model = configuration.model_config(model)
-        every[variant] = {path: option.type for path, option, _ in configuration.leaves(config)}
+        if model and model in tasks.constructors(config.task):
+            config.model = tasks.model_config(model)
+        every[variant] = {path: option.type for path, option, _ in schema.leaves(config)}
     known = {path: kind for fields in every.values() for path, kind in fields.items()}
     parsed, values = [], None
     for variant in chosen:
         config, applicable = study.variants[variant], _applicable(arguments, every[variant], known)
-        config, values = configuration.parse_command_line(
+        config, values = command_line.parse_command_line(
             [module, *applicable], {name: lambda config=config: config}, FLAGS
         )
         parsed.append(config)
     configs = []
     for seed in seeds:  # a study that is stopped early can still compare all variants
         for config in parsed:
-            again = configuration.from_dict(configuration.to_dict(config))
+            again = tasks.config_from_dict(documents.to_dict(config))
             again.seed = seed
-            configuration.check(again)
+            tasks.check(again)
             configs.append(again)
     return configs, values
 
@@ -182,7 +183,7 @@ def _chosen(study, arguments):
     ] or list(study.variants)
     for variant in variants:
         if variant not in study.variants:
-            known = configuration.nearest(variant, study.variants)
+            known = schema.nearest(variant, study.variants)
             raise InputError(
                 f"--variants (or --models) names {variant!r}, which is none of this study: {known}."
             )
@@ -204,7 +205,7 @@ def _applicable(arguments, fields, known):
         if match and match[2] not in known:
             raise InputError(
                 f"--config.{match[2]} is no field of any variant:"
-                f" {configuration.nearest_field(match[2], known)}."
+                f" {command_line.nearest_field(match[2], known)}."
             )
         if match and match[2] not in fields:
             if match[3] is None and not match[1] and known[match[2]] is not bool:
@@ -224,7 +225,7 @@ def _study_name(arguments, studies):
         else:
             kept.append(argument)
     if name not in studies and not (name.endswith(".json") or "/" in name):
-        known = configuration.nearest(name, studies)
+        known = schema.nearest(name, studies)
         raise InputError(
             f"--config {name} is neither a configuration nor the path of a recorded config.json:"
             f" {known}."
@@ -252,7 +253,7 @@ def _help(module, studies):
         variant,
         config,
     ) in first.variants.items():  # of each variant the fields that no variant before it has
-        whole = configuration.help_text(
+        whole = command_line.help_text(
             module, {next(iter(made)): lambda config=config: config}, FLAGS
         )
         flags, fields = whole[whole.index("flags:") :].split("\n\n")

@@ -12,16 +12,16 @@ comparison.csv, comparison.md and index.html in the study's folder; runs that
 import sys
 from pathlib import Path
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     AugmentationConfig,
     DataConfig,
     EvaluationConfig,
     OptimizerConfig,
     SegmentationConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 
 GROUPS = {
     "Architectures": ("unet", "fcn8s", "deeplabv3", "deeplabv3plus", "asymmetric_unet"),

@@ -28,8 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import configuration
-from cnn_jax.configuration import SegmentationConfig, setting
+from cnn_jax import tasks
+from cnn_jax.configuration import command_line, documents, schema
+from cnn_jax.configuration.schema import SegmentationConfig, setting
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 from cnn_jax.records import run_directory as records
@@ -212,10 +213,10 @@ class PeerRecord(records.Record):
 
     def _check_digest(self):
         recorded = records.read_object(self.workdir / "environment.json").get("digest")
-        if recorded != configuration.digest(self.config):
+        if recorded != documents.digest(self.config):
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (digest {recorded}, here "
-                f"{configuration.digest(self.config)}); give another --workdir."
+                f"{documents.digest(self.config)}); give another --workdir."
             )
 
 
@@ -415,7 +416,7 @@ def _run(config, record, stop, command):
     training = config.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(
-        f"{config.variant}, seed {config.seed}, digest {configuration.digest(config)}, on {device},"
+        f"{config.variant}, seed {config.seed}, digest {documents.digest(config)}, on {device},"
         f" in {record.workdir}"
     )
     devices = Devices()
@@ -464,7 +465,7 @@ def _run(config, record, stop, command):
     )
     lines = record.metrics()
     summary = {
-        **configuration.identity(config),
+        **documents.identity(config),
         "parameters": parameters,
         "multiply_adds": work,
         "step_memory_bytes": None,  # PyTorch plans none
@@ -525,7 +526,7 @@ def peer_configs(
     Raises:
         InputError: no peer has that name, or a field of the base asks for what a peer can't do.
     """
-    for path, _, value in configuration.leaves(base):
+    for path, _, value in schema.leaves(base):
         if path in ONLY and value != ONLY[path]:
             raise InputError(
                 f"{path} is {value!r}, but the peers are trained with {ONLY[path]!r} alone: set it"
@@ -535,12 +536,12 @@ def peer_configs(
     for name in models:
         if name not in PEERS:
             raise InputError(
-                f"--models names {name!r}, which is no peer: {configuration.nearest(name, PEERS)}."
+                f"--models names {name!r}, which is no peer: {schema.nearest(name, PEERS)}."
             )
     for seed in seeds:  # as the studies: stopped early, it leaves every peer with the same seeds
         for name in models:
             config = dataclasses.replace(copy.deepcopy(base), variant=name, seed=seed)
-            configuration.check(config)  # before the model is one that our own commands don't know
+            tasks.check(config)  # before the model is one that our own commands don't know
             config.model = PEERS[name]()
             configs.append(config)
     return configs
@@ -555,7 +556,7 @@ def main(argv=None) -> int:
     signals."""
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
-        text = configuration.help_text(MODULE, CONFIGURATIONS, FLAGS)
+        text = command_line.help_text(MODULE, CONFIGURATIONS, FLAGS)
         print(re.sub(r"^  (seed|model[.]\w+) .*\n.*\n", "", text, flags=re.MULTILINE), end="")
         return 0
     return guarded(lambda: _main(argv))
@@ -569,7 +570,7 @@ def _main(argv):
                 f"{argument.partition('=')[0]} is no field of a peer: its model is set by --models,"
                 " its seed by --seeds."
             )
-    base, values = configuration.parse_command_line(argv, CONFIGURATIONS, FLAGS)
+    base, values = command_line.parse_command_line(argv, CONFIGURATIONS, FLAGS)
     if re.fullmatch(r"\s*(\d+\s*(,\s*\d+\s*)*)?", values["seeds"]) is None:
         raise InputError(f"--seeds takes whole numbers such as 0,1,2, not {values['seeds']!r}.")
     own = STUDIES[base.configuration]().seeds if base.configuration in STUDIES else (base.seed,)
@@ -578,7 +579,7 @@ def _main(argv):
     libraries()
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     workdir = Path(values["workdir"] or f"results/runs/{base.experiment}-peers-{now}")
-    rest = configuration.without_flag(argv[1:], "workdir")
+    rest = command_line.without_flag(argv[1:], "workdir")
     command = shlex.join(["python", "-m", MODULE, *rest, "--workdir", str(workdir)])
     for number, config in enumerate(configs, 1):
         print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)

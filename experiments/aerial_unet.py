@@ -6,16 +6,16 @@ DIR]
 
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     AugmentationConfig,
     DataConfig,
     EvaluationConfig,
     OptimizerConfig,
     SegmentationConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.run import main
+from cnn_jax.tasks import model_config
 
 
 def default() -> SegmentationConfig:

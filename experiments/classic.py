@@ -10,8 +10,9 @@ image; and the network that `experiments.classify` trains.
 
 import sys
 
-from cnn_jax.configuration import ClassicConfig, ImageDataConfig, SelectionConfig, model_config
+from cnn_jax.configuration.schema import ClassicConfig, ImageDataConfig, SelectionConfig
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 from experiments import classify
 from experiments.dense_vs_convolutional import MEAN, STD
 

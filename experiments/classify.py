@@ -10,16 +10,16 @@ augmentation.mixup_alpha, training.patience.
 
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageAugmentationConfig,
     ImageDataConfig,
     LossConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.run import main
+from cnn_jax.tasks import model_config
 from experiments.dense_vs_convolutional import MEAN, STD
 
 

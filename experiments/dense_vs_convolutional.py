@@ -11,15 +11,15 @@ shuffled by one fixed permutation, which takes the neighbourhood away and leaves
 
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageDataConfig,
     ImageEvaluationConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 
 MEAN, STD = (0.286,), (0.353,)
 """Of Fashion-MNIST's training pixels, 0 to 1."""

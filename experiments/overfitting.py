@@ -8,16 +8,16 @@ NAMES] [--workdir DIR]
 import copy
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageAugmentationConfig,
     ImageDataConfig,
     ImageEvaluationConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 from experiments.dense_vs_convolutional import MEAN, STD
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.commands import evaluate
-from cnn_jax.configuration import leaves
+from cnn_jax.configuration.schema import leaves
 from cnn_jax.data.synthetic import CLASSES, draw_scene
 from experiments.aerial_unet import CONFIGURATIONS
 from tests import running as commands

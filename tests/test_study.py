@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from cnn_jax import study
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageDataConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study
+from cnn_jax.tasks import model_config
 from tests import running as commands
 from tests.running import Finished
 

@@ -15,8 +15,9 @@ import pytest
 
 import cnn_jax
 from cnn_jax import tracing_cache
-from cnn_jax.configuration import from_dict, leaves
+from cnn_jax.configuration.schema import leaves
 from cnn_jax.run import known_of, run
+from cnn_jax.tasks import config_from_dict
 from cnn_jax.tracing_cache import NOT_KEPT, Tracings
 from cnn_jax.training import losses, step
 from experiments.aerial_unet import CONFIGURATIONS
@@ -339,7 +340,9 @@ def test_runs_of_a_command_trace_once_for_all_seeds_and_what_decides_is_traced_a
         != commands.metrics(tmp_path / "seed 1")
     )
 
-    config = from_dict(json.loads((tmp_path / "seed 0/config.json").read_text(encoding="utf-8")))
+    config = config_from_dict(
+        json.loads((tmp_path / "seed 0/config.json").read_text(encoding="utf-8"))
+    )
     counted.clear()
     run(config, tmp_path / "by other code")  # which may have changed what is traced
     assert counted

@@ -11,8 +11,8 @@ those of train_step; a DataLoader cuts its windows, with two workers on a GPU an
 itself on a CPU, where workers would take the cores it computes on.
 """
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import measuring, networks, train_step
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 
 NEEDS = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
@@ -86,8 +86,7 @@ def measure(options):
         if name not in networks.NETWORKS or not networks.NETWORKS[name].dense:
             dense = [name for name, network in networks.NETWORKS.items() if network.dense]
             raise InputError(
-                f"--models names {name!r}, which segments nothing:"
-                f" {configuration.nearest(name, dense)}."
+                f"--models names {name!r}, which segments nothing: {schema.nearest(name, dense)}."
             )
         source = "Dubai" if options.data else "synthetic"
         case = measuring.Case(
@@ -102,7 +101,7 @@ def measure(options):
 
 def open_scenes(data, scenes, scene_px, **_):
     """(the first `scenes` of the test split, decoded when first used; the number of classes)."""
-    from cnn_jax.configuration import DataConfig
+    from cnn_jax.configuration.schema import DataConfig
     from cnn_jax.data.pipeline import DecodedScenes
     from cnn_jax.data.scene_folders import open_scenes
 
@@ -131,7 +130,7 @@ def _ours(model, window_px, context_px, batch, dtype, **settings):
     import jax
     import jax.numpy as jnp
 
-    from cnn_jax.configuration import EvaluationConfig
+    from cnn_jax.configuration.schema import EvaluationConfig
     from cnn_jax.data.augmentation import normalize
     from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step
     from cnn_jax.training.devices import Devices

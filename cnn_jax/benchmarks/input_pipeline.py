@@ -80,13 +80,13 @@ def prepare(side, settings):
 
 
 def _config(directory):
-    from cnn_jax.configuration import (
+    from cnn_jax.configuration.schema import (
         AugmentationConfig,
         DataConfig,
         SegmentationConfig,
         TrainingConfig,
-        model_config,
     )
+    from cnn_jax.tasks import model_config
 
     data = DataConfig(source="dubai", directory=directory) if directory else DataConfig()
     data.crop_px = CROP_PX

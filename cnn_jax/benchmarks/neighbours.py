@@ -75,7 +75,7 @@ def prepare(side: str, settings: dict):
 def read(settings):
     """(training images uint8 `[train, 784]`, their labels int32, queries uint8 `[queries,
     784]`)."""
-    from cnn_jax.configuration import ImageDataConfig
+    from cnn_jax.configuration.schema import ImageDataConfig
     from cnn_jax.data.images import open_images
 
     config = ImageDataConfig(

@@ -94,11 +94,11 @@ NETWORKS = {
 
 def ours(name: str, size_px, dtype: str = "float32", classes: int | None = None):
     """The Flax module for images of that height and width, computing in `dtype`."""
-    from cnn_jax import configuration
+    from cnn_jax import tasks
 
     network = NETWORKS[name]
-    section = configuration.model_config(network.model, **network.options, dtype=dtype)
-    return configuration.build_model(
+    section = tasks.model_config(network.model, **network.options, dtype=dtype)
+    return tasks.build_model(
         section, num_classes=classes or network.classes, crop_px=tuple(size_px)
     )
 

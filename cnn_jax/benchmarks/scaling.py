@@ -15,8 +15,8 @@ import socket
 import subprocess
 import sys
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import measuring, networks, train_step
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 
 NEEDS = ()
@@ -73,7 +73,7 @@ def measure(options):
     for model in models:
         if model not in networks.NETWORKS:
             raise InputError(
-                f"--models names {model!r}: {configuration.nearest(model, networks.NETWORKS)}."
+                f"--models names {model!r}: {schema.nearest(model, networks.NETWORKS)}."
             )
     for model in models:
         for processes, devices in layouts:

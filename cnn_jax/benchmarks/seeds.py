@@ -9,8 +9,8 @@ out, and so is reading data.
 
 import functools
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import measuring, networks, train_step
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 
 NEEDS = ()
@@ -40,8 +40,7 @@ def measure(options):
     """A row a number of seeds."""
     if options.model not in networks.NETWORKS:
         raise InputError(
-            f"--model is {options.model!r}:"
-            f" {configuration.nearest(options.model, networks.NETWORKS)}."
+            f"--model is {options.model!r}: {schema.nearest(options.model, networks.NETWORKS)}."
         )
     counts = train_step.numbers("--seeds", options.seeds)
     size = train_step.size_px("--size", options.size)

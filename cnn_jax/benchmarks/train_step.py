@@ -18,8 +18,8 @@ forward pass (forward and both gradients), whatever the compiler makes of them.
 
 import itertools
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import measuring, networks
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 
 NEEDS = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
@@ -86,9 +86,7 @@ def cases(options) -> list[measuring.Case]:
     names = [name.strip() for name in options.models.split(",")]
     for name in names:
         if name not in networks.NETWORKS:
-            raise InputError(
-                f"--models names {name!r}: {configuration.nearest(name, networks.NETWORKS)}."
-            )
+            raise InputError(f"--models names {name!r}: {schema.nearest(name, networks.NETWORKS)}.")
     sizes = [size_px("--sizes", size) for size in options.sizes.split(",")]
     batches = numbers("--batches", options.batches or ("1,4" if on_cpu else "1,8,32"))
     settings = {

@@ -21,8 +21,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import BENCHMARKS, measuring
+from cnn_jax.configuration import command_line, schema
 from cnn_jax.errors import InputError
 from cnn_jax.run import guarded
 
@@ -52,7 +52,7 @@ def _first_line(name):
 def _benchmark(name, *argv):
     """Runs one; returns the cases in which a side failed."""
     if name not in BENCHMARKS:
-        raise InputError(f"{name!r} is no benchmark: {configuration.nearest(name, BENCHMARKS)}.")
+        raise InputError(f"{name!r} is no benchmark: {schema.nearest(name, BENCHMARKS)}.")
     module = importlib.import_module(f"cnn_jax.benchmarks.{name}")
     options = _options(name, module, argv)
     missing = [needed for needed in module.NEEDS if importlib.util.find_spec(needed) is None]
@@ -68,7 +68,7 @@ def _benchmark(name, *argv):
     record = {
         "benchmark": name,
         "about": inspect.getdoc(module),
-        "command": _typed(name, configuration.without_flag(argv, "output")),
+        "command": _typed(name, command_line.without_flag(argv, "output")),
         "peers": bool(module.NEEDS) and not options.without_peers,
         "repeats": options.repeats,
         "rows": [],

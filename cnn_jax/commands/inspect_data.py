@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import configuration
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.descriptions import BUILT_IN
 from cnn_jax.data.scene_folders import (
     channel_histogram,
@@ -170,12 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
         print(
-            configuration.help_text("cnn_jax.commands.inspect_data", CONFIGURATIONS, FLAGS), end=""
+            command_line.help_text("cnn_jax.commands.inspect_data", CONFIGURATIONS, FLAGS), end=""
         )
         return 0
 
     def command():
-        config, values = configuration.parse_command_line(argv, CONFIGURATIONS, FLAGS)
+        config, values = command_line.parse_command_line(argv, CONFIGURATIONS, FLAGS)
         output = Path(
             values["output"] or f"results/runs/inspect_{Path(config.data.source).stem}.png"
         )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import configuration
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.inference.finished import FinishedRun, open_run
 from cnn_jax.run import guarded
@@ -313,8 +313,7 @@ def _inspection(run, split, scenes, names, folder):
     for name in names:
         if name not in known:
             raise InputError(
-                f"--class {name!r} is no class of {run.folder}:"
-                f" {configuration.nearest(name, known)}."
+                f"--class {name!r} is no class of {run.folder}: {schema.nearest(name, known)}."
             )
         if not run.task.class_counts[split][known.index(name)]:
             raise InputError(
@@ -345,9 +344,7 @@ def _chosen(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in PICTURES:
-            raise InputError(
-                f"--what {name!r} is no picture: {configuration.nearest(name, PICTURES)}."
-            )
+            raise InputError(f"--what {name!r} is no picture: {schema.nearest(name, PICTURES)}.")
     if not names:
         raise InputError(f"--what is empty; give some of {', '.join(PICTURES)}.")
     return [name for name in PICTURES if name in names]

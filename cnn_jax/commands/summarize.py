@@ -11,7 +11,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from cnn_jax import configuration
+from cnn_jax import tasks
+from cnn_jax.configuration import command_line, schema
 from cnn_jax.errors import InputError
 from cnn_jax.run import guarded
 
@@ -63,15 +64,11 @@ def _model(name, options, classes):
     from cnn_jax.models import CLASSIFIERS, MODELS
 
     if name not in MODELS:
-        raise InputError(
-            f"--model {name} is no architecture: {configuration.nearest(name, MODELS)}."
-        )
+        raise InputError(f"--model {name} is no architecture: {schema.nearest(name, MODELS)}.")
     if classes < 1:
         raise InputError(f"--classes is {classes}; it must be at least 1.")
     known = [
-        field.name
-        for field in dataclasses.fields(configuration.model_config(name))
-        if field.name != "name"
+        field.name for field in dataclasses.fields(tasks.model_config(name)) if field.name != "name"
     ]
     for option in options:
         match = re.fullmatch(r"--model[.](\w+)=.*", option, re.DOTALL)
@@ -82,17 +79,16 @@ def _model(name, options, classes):
             )
         if match[1] not in known:
             raise InputError(
-                f"--model.{match[1]} is no option of {name}:"
-                f" {configuration.nearest(match[1], known)}."
+                f"--model.{match[1]} is no option of {name}: {schema.nearest(match[1], known)}."
             )
-    task = configuration.TASKS["classification" if name in CLASSIFIERS else "segmentation"]
+    task = schema.CONFIG_TYPES["classification" if name in CLASSIFIERS else "segmentation"]
     flags = [option.replace("--model.", "--config.model.", 1) for option in options]
-    configurations = {name: lambda: task(model=configuration.model_config(name))}
+    configurations = {name: lambda: task(model=tasks.model_config(name))}
     try:
-        config, _ = configuration.parse_command_line(["summarize", *flags], configurations, {})
+        config, _ = command_line.parse_command_line(["summarize", *flags], configurations, {})
     except InputError as error:
         raise InputError(str(error).replace("--config.model.", "--model.")) from error
-    return configuration.build_model(config.model, num_classes=classes)
+    return tasks.build_model(config.model, num_classes=classes)
 
 
 def _input_px(text, name, model):

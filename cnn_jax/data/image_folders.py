@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.decoding import small_image
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import composed, natural

@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from PIL import Image, ImageOps
 
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.decoding import small_image
 from cnn_jax.data.pipeline import aligned
 from cnn_jax.data.scenes import SPLITS

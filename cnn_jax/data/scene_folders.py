@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.decoding import examine, read_image, read_mask
 from cnn_jax.data.descriptions import display_color, fields, load_description, patterns, value
 from cnn_jax.data.file_names import check as check_name

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_jax import configuration
-from cnn_jax.configuration import Config
+from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import Config
 from cnn_jax.errors import InputError
 
 
@@ -59,7 +59,7 @@ def open_run(folder, split: str, directory: str | None = None) -> FinishedRun:
         )
     if directory:
         config.data.directory = directory
-    if configuration.digest(config) != environment.get("digest"):
+    if documents.digest(config) != environment.get("digest"):
         raise InputError(
             f"{folder}/config.json is not what the run was made with: its digest differs from"
             " environment.json; restore it."

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import filelock
 
-from cnn_jax import configuration
-from cnn_jax.configuration import Config, strict_json
+from cnn_jax import tasks
+from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import Config
 from cnn_jax.errors import InputError
 from cnn_jax.records.checks import check_origin, check_summary
 
@@ -123,7 +124,7 @@ class Record:
             self.config_path.unlink()
             (self.workdir / "environment.json").unlink(missing_ok=True)
             return
-        different = configuration.differences(configuration.read(self.config_path), self.config)
+        different = documents.differences(tasks.read_config(self.config_path), self.config)
         if different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here):"
@@ -173,7 +174,7 @@ class Record:
         if not path.exists() or not self.config_path.exists():
             # The configuration first: a folder with other files and without it isn't taken for a
             # run.
-            _write(self.config_path, configuration.to_json(self.config))
+            _write(self.config_path, documents.to_json(self.config))
             source = Path(self.config.data.source)
             if (
                 source.suffix == ".toml"
@@ -294,7 +295,7 @@ def metrics_lines(path: Path) -> list[dict]:
     lines = []
     for number, line in enumerate(whole, 1):
         try:
-            values = strict_json.parse(line)
+            values = documents.parse(line)
             known = type(values["step"]) is int and all(
                 value is None or type(value) in (int, float) for value in values.values()
             )
@@ -339,13 +340,13 @@ def read_run(run) -> tuple[Config, dict, dict]:
     )
     check_origin(run, config, environment)
     check_summary(run / "summary.json", summary)
-    return configuration.from_dict(config, str(run / "config.json")), environment, summary
+    return tasks.config_from_dict(config, str(run / "config.json")), environment, summary
 
 
 def environment(config: Config, fingerprint: str, command: str) -> dict:
     """What besides the configuration a run depends on."""
     return {
-        "digest": configuration.digest(config),
+        "digest": documents.digest(config),
         "data_fingerprint": fingerprint,
         "command": command,
         **surroundings(),
@@ -408,7 +409,7 @@ def read_object(path: Path) -> dict:
     """The object in a JSON file of a record. Raises InputError, naming the file, where it can't be
     read or holds something else."""
     try:
-        content = strict_json.parse(path.read_bytes())
+        content = documents.parse(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} is missing: finish the run, or remove its folder.") from None
     except OSError as error:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import configuration
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.statistics import (
@@ -634,8 +634,8 @@ def _filled(task: str, section: str, config: Mapping[str, Any]) -> dict[str, Any
     """A section of a configuration, with what fields that its record is too old to have are taken
     to be."""
     known = {}
-    if task in configuration.TASKS:
-        for path, option, _ in configuration.leaves(configuration.TASKS[task]()):
+    if task in schema.CONFIG_TYPES:
+        for path, option, _ in schema.leaves(schema.CONFIG_TYPES[task]()):
             absent = option.metadata["absent"]
             if path.startswith(f"{section}.") and absent is not MISSING:
                 known[path.removeprefix(f"{section}.")] = (

@@ -1,7 +1,18 @@
 """The tasks that a network can be trained for: what each owns that the loop, the step and the
 record don't know."""
 
-from cnn_jax.configuration import Config
+import dataclasses
+import functools
+import inspect
+import operator
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.configuration import documents, schema
+from cnn_jax.configuration.schema import Config, nearest, setting
+from cnn_jax.errors import InputError
 
 
 def of(config: Config) -> type:
@@ -18,3 +29,115 @@ def of(config: Config) -> type:
     from cnn_jax.tasks.classification import Classification
 
     return Classification
+
+
+@functools.cache
+def constructors(task: str = "") -> Mapping[str, Callable[..., Any]]:
+    """What `model.name` may be, by name: the architectures and classic methods of a task, or of
+    all."""
+    from cnn_jax.classic.methods import METHODS
+    from cnn_jax.models import CLASSIFIERS, SEGMENTERS
+
+    by_task = {"segmentation": SEGMENTERS, "classification": CLASSIFIERS, "classic": METHODS}
+    return by_task[task] if task else functools.reduce(operator.or_, by_task.values())
+
+
+def model_config(name: str, /, **options: Any) -> Any:
+    """The options of an architecture as a dataclass: `name`, then the fields of its module,
+    documented by the module's docstring.
+
+    Raises:
+        InputError: no architecture or option has that name.
+    """
+    if name not in constructors():
+        raise InputError(
+            f"model.name is {name!r}, which is no architecture: {nearest(name, constructors())}."
+        )
+    section = _model_section(name)
+    fields = [option.name for option in dataclasses.fields(section)]
+    unknown = set(options) - set(fields)
+    if unknown:
+        option = min(unknown)
+        raise InputError(f"model.{option} is no option of {name}: {nearest(option, fields)}.")
+    return section(**options)
+
+
+@functools.cache  # sections of one architecture have one type, so that equal ones compare equal
+def _model_section(name):
+    module, bound = constructors()[name], {}
+    if isinstance(module, functools.partial):
+        module, bound = module.func, module.keywords
+    attributes = inspect.cleandoc(module.__doc__ or "").partition("\nAttributes:\n")[2]
+    entry = r"^    (\w+): (.+(?:\n {5,}\S.*)*)"  # what follows is indented further
+    meanings = dict(re.findall(entry, attributes, re.MULTILINE))
+    fields = [
+        (
+            "name",
+            str,
+            setting(name, "the architecture or method, which brings its own options of model"),
+        )
+    ]
+    for option in dataclasses.fields(module):
+        if option.name not in ("parent", "name", "num_classes", "axis_name", "crop_px", *bound):
+            help = " ".join(meanings.get(option.name, "").split()).rstrip(".")
+            fields.append(
+                (option.name, option.type, setting(option.default, help, **option.metadata))
+            )
+    return dataclasses.make_dataclass(f"{module.__name__}Config", fields)
+
+
+def build_model(section: Any, **bound: Any) -> Any:
+    """The Flax module, or classic method, that a `model` section describes; `bound` are further
+    fields of it, such as `num_classes`. A `crop_px` is for those that have such a field."""
+    options = {name: value for name, value in dataclasses.asdict(section).items() if name != "name"}
+    make = constructors()[section.name]
+    known = {option.name for option in dataclasses.fields(getattr(make, "func", make))}
+    bound = {name: value for name, value in bound.items() if name != "crop_px" or name in known}
+    return make(**options, **bound)
+
+
+def check(config: Config) -> None:
+    """Holds a configuration to what `schema.check` asks, and its model to its task.
+
+    Raises:
+        InputError: names the field and the mend.
+    """
+    schema.check(config)
+    known = constructors(config.task)
+    if config.model.name not in known:
+        raise InputError(
+            f"model.name is {config.model.name!r}, which is not for {config.task}:"
+            f" {nearest(config.model.name, known)}."
+        )
+
+
+def config_from_dict(record: Mapping[str, Any], where: str = "config.json") -> Config:
+    """The checked configuration that a record holds. `where` names the file in errors.
+
+    Raises:
+        InputError: an unknown or missing field, or a value that `check` refuses.
+    """
+    config = documents.from_dict(
+        record, where, task_types=schema.CONFIG_TYPES, model_section=model_config
+    )
+    check(config)
+    return config
+
+
+def read_config(path: str | Path) -> Config:
+    """The checked configuration in a recorded `config.json`.
+
+    Raises:
+        InputError: the file can't be read, or doesn't hold a configuration.
+    """
+    try:
+        record = documents.parse(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be read ({error.strerror}); give the path of a recorded config.json."
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}); give the path of a recorded config.json."
+        ) from error
+    return config_from_dict(record, str(path))

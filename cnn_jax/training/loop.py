@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import tqdm
 
-from cnn_jax.configuration import TrainingConfig
+from cnn_jax.configuration.schema import TrainingConfig
 from cnn_jax.data.pipeline import Timed
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import memory

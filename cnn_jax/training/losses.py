@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.configuration import LossConfig
+from cnn_jax.configuration.schema import LossConfig
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation.metrics import class_logits
 

@@ -474,7 +474,7 @@ def test_sides_have_as_many_parameters(torch, name):
 
 @pytest.mark.usefixtures("quick_compilation", "small")
 def test_sliding_window_counts_what_our_evaluator_counts(torch):
-    from cnn_jax.configuration import EvaluationConfig
+    from cnn_jax.configuration.schema import EvaluationConfig
     from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step
     from cnn_jax.training.devices import Devices
     from cnn_jax.training.losses import cross_entropy

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax.commands.inspect_data import inspect, main, report
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.scene_folders import class_counts
 from cnn_jax.data.scenes import IGNORED
 from tests.data import fake_sets

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import configuration
 from cnn_jax.commands import inspect_run
+from cnn_jax.configuration import documents
 from cnn_jax.errors import InputError
 from cnn_jax.inference.finished import FinishedRun, open_run
 from cnn_jax.tasks.segmentation import Segmentation
@@ -167,9 +167,9 @@ def test_a_record_alone_or_a_changed_one_is_not_opened(
     changed, words, opened, tmp_path, monkeypatch
 ):
     config = tiny()
-    (tmp_path / "config.json").write_text(configuration.to_json(config), encoding="utf-8")
+    (tmp_path / "config.json").write_text(documents.to_json(config), encoding="utf-8")
     environment = {
-        "digest": configuration.digest(config),
+        "digest": documents.digest(config),
         "data_fingerprint": opened.task.fingerprint,
         **changed,
     }

@@ -9,20 +9,13 @@ import re
 
 import pytest
 
-from cnn_jax import configuration
-from cnn_jax.configuration import (
-    ClassificationConfig,
-    SegmentationConfig,
-    build_model,
-    check,
-    differences,
-    digest,
-    from_dict,
-    help_text,
-    leaves,
-    model_config,
-)
+from cnn_jax import tasks
+from cnn_jax.configuration import command_line, documents, schema
+from cnn_jax.configuration.command_line import help_text
+from cnn_jax.configuration.documents import differences, digest
+from cnn_jax.configuration.schema import ClassificationConfig, SegmentationConfig, leaves
 from cnn_jax.errors import InputError
+from cnn_jax.tasks import build_model, check, config_from_dict, model_config
 
 FLAGS = {"workdir": ("", "folder of the run")}
 
@@ -47,7 +40,7 @@ CONFIGURATIONS = {"default": default, "other": other}
 
 
 def parse(*arguments):
-    return configuration.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[0]
+    return command_line.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[0]
 
 
 def get(config, path):
@@ -150,7 +143,7 @@ def test_a_value_may_follow_as_its_own_argument_and_the_last_one_counts():
 
 def test_further_flags_are_given_back_and_have_defaults():
     def read(*arguments):
-        return configuration.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[1]
+        return command_line.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[1]
 
     assert read() == {"workdir": ""}
     assert read("--workdir=a b", "--config=other") == {"workdir": "a b"}
@@ -340,7 +333,7 @@ def test_unknown_models_and_options_are_input_errors_with_the_nearest_names():
 
 
 def record(config):
-    return json.loads(configuration.to_json(config))
+    return json.loads(documents.to_json(config))
 
 
 def everything_changed():
@@ -359,12 +352,12 @@ def everything_changed():
 @pytest.mark.parametrize("make", [default, other, everything_changed])
 def test_a_configuration_survives_its_record(make):
     config = make()
-    again = from_dict(record(config))
+    again = config_from_dict(record(config))
     for path, _, value in leaves(config):
         assert get(again, path) == value, path
         assert type(get(again, path)) is type(value), path
     assert again == config
-    assert configuration.to_json(again) == configuration.to_json(config)
+    assert documents.to_json(again) == documents.to_json(config)
     assert digest(again) == digest(config)
 
 
@@ -378,7 +371,7 @@ def test_everything_changed_is_really_changed():
 
 def test_a_recorded_file_is_a_configuration_and_takes_overrides(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(configuration.to_json(everything_changed()), encoding="utf-8")
+    path.write_text(documents.to_json(everything_changed()), encoding="utf-8")
     assert parse(f"--config={path}") == everything_changed()
     assert parse(f"--config={path}", "--config.seed=9") == changed(everything_changed(), "seed", 9)
 
@@ -449,7 +442,7 @@ def test_a_wrong_record_is_an_input_error_that_names_the_field(change, sentence)
     held = record(default())
     change(held)
     with pytest.raises(InputError) as caught:
-        from_dict(held)
+        config_from_dict(held)
     assert str(caught.value) == sentence
 
 
@@ -458,17 +451,17 @@ def test_a_file_that_is_no_record_is_an_input_error(tmp_path):
     broken.write_text("{", encoding="utf-8")
     listed.write_text("[1]", encoding="utf-8")
     with pytest.raises(InputError, match=r"broken\.json is not valid JSON"):
-        configuration.read(broken)
+        tasks.read_config(broken)
     with pytest.raises(InputError, match=r"list\.json must hold an object"):
-        configuration.read(listed)
+        tasks.read_config(listed)
     with pytest.raises(InputError, match="can't be read"):
-        configuration.read(tmp_path)
+        tasks.read_config(tmp_path)
 
 
 def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
     held = record(default())
     held["optimizer"]["learning_rate"], held["data"]["std"] = 1, [1, 1, 1]
-    config = from_dict(held)
+    config = config_from_dict(held)
     assert type(config.optimizer.learning_rate) is float
     assert config.data.std == (1.0, 1.0, 1.0)
 
@@ -525,7 +518,7 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
     for path in younger:
         section, _, name = path.rpartition(".")
         del (old[section] if section else old)[name]
-    assert from_dict(old) == default()
+    assert config_from_dict(old) == default()
     values = {
         path: value
         for path, option, value in leaves(default())
@@ -584,11 +577,11 @@ def test_unknown_losses_models_and_output_strides_are_refused_with_the_nearest(a
 
 def test_losses_of_pixels_and_one_logit_are_refused_for_images():
     config = ClassificationConfig(model=model_config("mlp"))
-    configuration.check(config)
+    tasks.check(config)
     with pytest.raises(InputError, match="'dice', which is of pixels"):
-        configuration.check(changed(config, "loss.further", ("focal", "dice")))
+        tasks.check(changed(config, "loss.further", ("focal", "dice")))
     with pytest.raises(InputError, match=r"loss\.activation is 'sigmoid'"):
-        configuration.check(changed(config, "loss.activation", "sigmoid"))
+        tasks.check(changed(config, "loss.activation", "sigmoid"))
 
 
 def test_another_model_brings_its_own_options():
@@ -596,7 +589,7 @@ def test_another_model_brings_its_own_options():
         return ClassificationConfig(model=model_config("mlp"))
 
     def parsed(*arguments):
-        return configuration.parse_command_line(["prog", *arguments], {"default": classify}, FLAGS)[
+        return command_line.parse_command_line(["prog", *arguments], {"default": classify}, FLAGS)[
             0
         ]
 
@@ -619,9 +612,7 @@ def test_another_model_brings_its_own_options():
 
 def test_differences_also_name_fields_that_one_side_lacks():
     varied = default()
-    varied.model = dataclasses.make_dataclass(
-        "Other", [("name", str, configuration.setting("mlp", ""))]
-    )()
+    varied.model = dataclasses.make_dataclass("Other", [("name", str, schema.setting("mlp", ""))])()
     found = differences(default(), varied)
     assert "model.base_width: 16, None" in found
     assert "model.name: 'unet', 'mlp'" in found
@@ -642,7 +633,7 @@ def test_help_lists_every_field_with_type_default_and_unit():
         assert f"  {entry}" in lines
     types = {int: "int", float: "float", str: "str", bool: "bool"}
     for path, option, value in leaves(default()):
-        if path in configuration.FIXED:
+        if path in schema.FIXED:
             continue
         unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
         (line,) = [i for i, text in enumerate(lines) if text.startswith(f"  {path} (")]

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import augmentation, pipeline
 from cnn_jax.data.pipeline import (
     DecodedScenes,

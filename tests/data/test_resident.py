@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import resident
 from cnn_jax.data.augmentation import augment_examples
 from cnn_jax.data.images import ImageSource, LabelledImages

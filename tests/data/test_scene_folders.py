@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.descriptions import (
     BUILT_IN,
     LabelClass,

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnn_jax import configuration, study
-from cnn_jax.configuration import model_config
+from cnn_jax import study, tasks
+from cnn_jax.configuration import documents
+from cnn_jax.tasks import model_config
 from experiments import aerial_unet
 from experiments.aerial_compare import GROUPS, STUDIES, conclude
 from tests import running as commands
@@ -15,7 +16,7 @@ from tests.running import Finished
 
 
 def parameters(config, classes=5):
-    model = configuration.build_model(
+    model = tasks.build_model(
         config.model, num_classes=classes, axis_name=None, crop_px=config.data.crop_px
     )
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -27,13 +28,13 @@ def parameters(config, classes=5):
 def test_every_variant_is_valid_and_differs_in_its_model_alone(name):
     made = STUDIES[name]()
     first, *others = made.variants.values()
-    configuration.check(first)
+    tasks.check(first)
     for other in others:
-        configuration.check(other)
+        tasks.check(other)
         for section in ("data", "augmentation", "loss", "optimizer", "training", "evaluation"):
             assert getattr(other, section) == getattr(first, section)
             assert getattr(other, section) is not getattr(first, section)
-    models = [configuration.to_dict(config)["model"] for config in made.variants.values()]
+    models = [documents.to_dict(config)["model"] for config in made.variants.values()]
     assert all(models.count(model) == 1 for model in models)
 
 

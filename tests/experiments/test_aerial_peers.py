@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax import configuration
-from cnn_jax.configuration import OptimizerConfig
+from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import OptimizerConfig
 from cnn_jax.data.pipeline import training_batches
 from cnn_jax.errors import InputError
 from cnn_jax.reporting import table
@@ -107,12 +107,12 @@ def test_configurations_of_peers_differ_from_ours_in_the_model_alone():
         ("smp_deeplabv3plus", 3),
     ]
     for config in configs:
-        record = json.loads(configuration.to_json(config))
+        record = json.loads(documents.to_json(config))
         assert record["model"]["name"] == config.variant
         assert record["model"]["encoder"] == "mobilenet_v2"
-        differing = {line.partition(":")[0] for line in configuration.differences(base, config)}
+        differing = {line.partition(":")[0] for line in documents.differences(base, config)}
         assert {path for path in differing if not path.startswith("model.")} <= {"variant", "seed"}
-    assert len({configuration.digest(config) for config in configs}) == 4
+    assert len({documents.digest(config) for config in configs}) == 4
     assert base.variant == ""
 
 
@@ -121,7 +121,7 @@ def test_a_peer_shares_every_section_with_every_variant_of_the_study(name):
     base = aerial_peers.CONFIGURATIONS[name]()
     aerial_peers.peer_configs(base, list(aerial_peers.PEERS), [0])
     for variant in aerial_compare.STUDIES[name]().variants.values():
-        differing = {line.partition(":")[0] for line in configuration.differences(base, variant)}
+        differing = {line.partition(":")[0] for line in documents.differences(base, variant)}
         assert {path for path in differing if not path.startswith("model.")} <= {
             "configuration",
             "variant",
@@ -172,7 +172,7 @@ def test_without_the_extra_one_sentence_says_how_to_install_it(capsys, monkeypat
 
 def test_record_is_finished_or_begun_again(tmp_path):
     config, other = aerial_peers.peer_configs(tiny(), ["smp_unet"], [0, 1])
-    environment = {"digest": configuration.digest(config), "data_fingerprint": "f"}
+    environment = {"digest": documents.digest(config), "data_fingerprint": "f"}
     folder = tmp_path / "aerial_compare" / "smp_unet-seed0"
     with aerial_peers.PeerRecord(folder, config) as record:
         record.begin(environment)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import configuration, study
+from cnn_jax import study, tasks
+from cnn_jax.configuration import documents
 from cnn_jax.run import main
 from cnn_jax.tasks.classification import Classification
 from experiments import classic, classify, dense_vs_convolutional, mnist, overfitting
@@ -93,7 +94,7 @@ def assert_complete(workdir, pictures=frozenset()):
     assert (
         environment["digest"]
         == summary["digest"]
-        == configuration.digest(configuration.from_dict(config))
+        == documents.digest(tasks.config_from_dict(config))
     )
     assert re.fullmatch("[0-9a-f]{32,}", environment["data_fingerprint"])
     for name in ("experiment", "configuration", "seed"):
@@ -128,7 +129,7 @@ def test_shipped_model_takes_the_images_of_its_set(name, sets):
     """As shipped, but for where the data lie and how many there are: traced, not compiled."""
     config = classify.CONFIGURATIONS[name]()
     config.data.directory, config.data.train_examples = str(directory(sets, config)), 0
-    configuration.check(config)
+    tasks.check(config)
     task = Classification(config, Classification.open(config))
     assert {(config.experiment, config.configuration)} == {("classify", name)}
     x = jax.ShapeDtypeStruct((2, *task.images.image_px, task.images.channels), jnp.float32)
@@ -181,7 +182,7 @@ def test_shipped_configuration_runs(name, changes, images, sets, tmp_path, comma
         tmp_path / "run", PICTURES | LOOKED_INTO if name == "default" else set()
     )
     assert (summary["validation/images"], summary["test/images"]) == images
-    assert configuration.from_dict(config).augmentation == shipped.augmentation
+    assert tasks.config_from_dict(config).augmentation == shipped.augmentation
     assert ("test/top5_accuracy" in summary) == (name == "cifar100")
     assert re.search(r"^accuracy +0\.\d{4}$", finished.out, re.MULTILINE)
 
@@ -210,10 +211,10 @@ def test_shipped_studies_fit_their_set(name, which, sets):
     digests = set()
     for variant, config in made.variants.items():
         config.variant, config.configuration, config.data.directory = variant, which, str(sets)
-        configuration.check(config)
+        tasks.check(config)
         assert config.experiment == name
-        digests.add(configuration.digest(config))
-        assert configuration.from_dict(configuration.to_dict(config)) == config
+        digests.add(documents.digest(config))
+        assert tasks.config_from_dict(documents.to_dict(config)) == config
         config.data.train_examples = 0
         if config.task == "classification":
             task = Classification(config, Classification.open(config))
@@ -310,13 +311,13 @@ def test_overfitting(sets, tmp_path, command, few_pictures):
 
 def test_every_regularisation_is_in_one_variant_and_in_all():
     variants = overfitting.default().variants
-    base = configuration.to_dict(variants["none"])
+    base = documents.to_dict(variants["none"])
     changed = {
-        name: set(configuration.differences(variants["none"], config))
+        name: set(documents.differences(variants["none"], config))
         for name, config in variants.items()
         if name != "none"
     }
-    assert base == configuration.to_dict(overfitting.default().variants["none"])
+    assert base == documents.to_dict(overfitting.default().variants["none"])
     alone = [changes for name, changes in changed.items() if name not in ("all", "early_stopping")]
     assert all(alone)
     assert sum(map(len, alone)) == len(set().union(*alone))  # no two change the same

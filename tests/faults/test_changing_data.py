@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data import synthetic
 from cnn_jax.data.synthetic import CLASSES
 from cnn_jax.records.run_directory import Record
@@ -140,12 +140,12 @@ def test_run_on_changed_data_is_refused(change, scenes, tmp_path, command):
 
 def begin(arguments, workdir):
     """A record as a run leaves it that was killed after its first line of metrics."""
-    from cnn_jax import configuration
+    from cnn_jax.configuration import command_line
     from cnn_jax.data.scene_folders import open_folder
     from cnn_jax.run import FLAGS
     from experiments.aerial_unet import CONFIGURATIONS
 
-    config, _ = configuration.parse_command_line(
+    config, _ = command_line.parse_command_line(
         [commands.MODULE, *map(str, arguments)], CONFIGURATIONS, FLAGS
     )
     with Record(workdir, config) as record:

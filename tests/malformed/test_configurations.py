@@ -7,7 +7,8 @@ from typing import get_args, get_origin
 import pytest
 from hypothesis import strategies as st
 
-from cnn_jax import configuration, run
+from cnn_jax import run
+from cnn_jax.configuration import documents, schema
 from experiments import aerial_unet, classify
 from tests.malformed.refusals import broken_json, changed, generated, paths, refused
 
@@ -16,8 +17,8 @@ CONFIGS = {name: configurations["smoke"]() for name, configurations in CONFIGURA
 FIELDS = [
     (name, path, option)
     for name, config in CONFIGS.items()
-    for path, option, _ in configuration.leaves(config)
-    if path not in configuration.FIXED
+    for path, option, _ in schema.leaves(config)
+    if path not in schema.FIXED
 ]
 
 NO_NUMBER = [
@@ -158,14 +159,14 @@ def recorded_configurations(draw):
     """(experiment, content of config.json) that is no configuration."""
     name = draw(st.sampled_from(sorted(CONFIGS)))
     config = CONFIGS[name]
-    text = configuration.to_json(config)
+    text = documents.to_json(config)
     record = json.loads(text)
     kind = draw(
         st.sampled_from(["value", "value", "value", "missing", "unknown", "broken", "broken"])
     )
     if kind == "broken":
         return name, draw(broken_json(text))
-    options = {tuple(path.split(".")): option for path, option, _ in configuration.leaves(config)}
+    options = {tuple(path.split(".")): option for path, option, _ in schema.leaves(config)}
     if kind == "value":
         path = draw(st.sampled_from(sorted(options)))
         return (
@@ -179,8 +180,7 @@ def recorded_configurations(draw):
         needed = [
             p
             for p in every
-            if p not in options
-            or options[p].metadata["absent"] is configuration.dataclasses.MISSING
+            if p not in options or options[p].metadata["absent"] is schema.dataclasses.MISSING
         ]
         return name, json.dumps(changed(record, draw(st.sampled_from(needed)), ...)).encode()
     section = draw(

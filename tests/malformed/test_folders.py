@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnn_jax import run
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.decoding import LARGEST_IMAGE_PX
 from cnn_jax.data.descriptions import load_description
 from cnn_jax.data.scene_folders import open_scenes

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from cnn_jax import run
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.images import open_images
 from experiments import classify
 from tests.data import fake_images, fake_sets

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnn_jax import configuration
 from cnn_jax.commands import compare, evaluate, inspect_run, table
+from cnn_jax.configuration import documents
 from cnn_jax.reporting import comparison
 from cnn_jax.reporting.table import read_record
 from experiments import aerial_unet
@@ -238,9 +238,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     (folder / "checkpoints").mkdir(parents=True)
     config = aerial_unet.CONFIGURATIONS["smoke"]()
-    (folder / "config.json").write_text(configuration.to_json(config))
+    (folder / "config.json").write_text(documents.to_json(config))
     (folder / "environment.json").write_text(
-        pretty({"digest": configuration.digest(config), "data_fingerprint": "0"})
+        pretty({"digest": documents.digest(config), "data_fingerprint": "0"})
     )
     (folder / "summary.json").write_text(
         pretty({"evaluated_step": 40, "test/miou": 0.5, "test/confusion": [[1, 2], [3, 4]]})
@@ -267,7 +267,7 @@ def of_runs(draw):
                 ]
             )
         )
-        record = json.loads(configuration.to_json(config)) | dict([other])
+        record = json.loads(documents.to_json(config)) | dict([other])
         return file, pretty(record).encode()
     if file == "environment.json":
         digest = draw(st.sampled_from([3, None, [], "", "0" * 16, {}]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax.configuration import DataConfig, ImageDataConfig
+from cnn_jax.configuration.schema import DataConfig, ImageDataConfig
 from cnn_jax.data import image_folders
 from cnn_jax.data.decoding import LARGEST_IMAGE_PX, examine, read_image, small_image
 from cnn_jax.data.descriptions import patterns

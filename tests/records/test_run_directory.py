@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from cnn_jax.configuration import model_config
 from cnn_jax.errors import InputError
 from cnn_jax.records.run_directory import Record, commit_of
+from cnn_jax.tasks import model_config
 from experiments.aerial_unet import smoke
 
 ENVIRONMENT = {"digest": "ab", "data_fingerprint": "one"}

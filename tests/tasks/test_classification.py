@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageAugmentationConfig,
     ImageDataConfig,
-    model_config,
 )
 from cnn_jax.errors import InputError
+from cnn_jax.tasks import model_config
 from cnn_jax.tasks.classification import Classification, augment_images, mixup
 
 KEYS = jax.random.split(jax.random.key(3), 24)

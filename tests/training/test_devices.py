@@ -19,7 +19,7 @@ from tests import running as commands
 SCRIPT = textwrap.dedent("""
     import functools, json, sys
     import jax, jax.numpy as jnp, numpy as np, optax
-    from cnn_jax.configuration import EvaluationConfig
+    from cnn_jax.configuration.schema import EvaluationConfig
     from cnn_jax.data.pipeline import DecodedScenes
     from cnn_jax.data.scenes import IGNORED, Scene
     from cnn_jax.errors import InputError
