@@ -1,5 +1,6 @@
 """How a batch and a state lie on the devices: a mesh for `jit`, or replicas for `pmap`."""
 
+import contextlib
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.errors import InputError
+from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
 from cnn_jax.tracing_cache import NOT_KEPT
 
 AXIS = "data"
@@ -55,7 +57,10 @@ class CompiledStep:
                 state, metrics = self._step(jax.tree.unflatten(structure, leaves), *arguments)
                 return jax.tree.leaves(state), metrics
 
-            self._compiled = self._lower(of_leaves, leaves, batch, *self._constant).compile()
+            on_cpu = jax.default_backend() == "cpu"
+            with fast_on_cpu() if on_cpu else contextlib.nullcontext():
+                lowered = self._lower(of_leaves, leaves, batch, *self._constant)
+            self._compiled = lowered.compile()
         return self._compiled
 
     def memory_bytes(self, state, batch) -> int | None:
