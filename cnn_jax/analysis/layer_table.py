@@ -18,7 +18,6 @@ from flax import linen as nn
 from jax.extend.core import Literal
 
 from cnn_jax.analysis.receptive_field import ALL, FLAT, Field, through
-from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.upsampling import TransposedUpsampling
 
 FEW = 6
@@ -28,7 +27,6 @@ TRAINING = "in training alone"
 """The kind of a layer that has parameters, but no part in predictions."""
 
 _NORMS = {
-    BatchNorm: "batch norm",
     nn.BatchNorm: "batch norm",
     nn.GroupNorm: "group norm",
     nn.LayerNorm: "layer norm",
