@@ -51,7 +51,7 @@ def once(
     )
     arguments = configuration.without_flag(argv[1:], "workdir")
     typed = shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)])
-    run(config, workdir, command=typed, keep_traced=True)
+    run(config, workdir, command=typed)
 
 
 def guarded(command: Callable) -> int:
@@ -100,7 +100,7 @@ def _refused(sentence):
     return 2
 
 
-def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False) -> dict:
+def run(config: Config, workdir, command: str = "") -> dict:
     """Trains, evaluates and records; goes on where an earlier run in `workdir` stopped.
 
     Args:
@@ -108,8 +108,6 @@ def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False
         workdir: the folder of the record.
         command: what to type to run or resume this, for the record; empty if `run` is called from
             other code, whose process a second Ctrl-C then leaves alive.
-        keep_traced: whether what is traced is kept, and read where it has been: not by code that
-            changes this package in memory.
 
     Returns:
         The summary that is written to summary.json.
@@ -142,7 +140,7 @@ def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False
 
                 summary = fit_and_evaluate(config, record, command, stop.raise_if_set)
             else:
-                summary = processes.broadcast(_run(config, record, stop, command, keep_traced))
+                summary = processes.broadcast(_run(config, record, stop, command))
         except Stopped:
             print(f"\nstopped; to resume:\n  {command}", flush=True)
             raise
@@ -152,11 +150,11 @@ def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False
         return summary
 
 
-def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict | None:
+def _run(config: Config, record, stop, command: str) -> dict | None:
     """The summary; None in processes that don't write it."""
     import jax
 
-    from cnn_jax import tasks, tracing_cache
+    from cnn_jax import tasks
     from cnn_jax.analysis import layer_table as layers
     from cnn_jax.data.pipeline import read_ahead, training_batches
     from cnn_jax.data.resident import Numbers
@@ -181,12 +179,7 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
 
     task_class = tasks.of(config)
     data = task_class.open(config)
-    tracings = tracing_cache.NOT_KEPT
-    if keep_traced:
-        tracings = tracing_cache.Tracings(
-            known_of(config, data.fingerprint), tracing_cache.beside_compiled()
-        )
-    task = task_class(config, data, tracings)
+    task = task_class(config, data, trains=True)
     ours = [configuration.digest(config), task.fingerprint]
     if ours != processes.broadcast(ours):
         raise InputError(
@@ -270,9 +263,7 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
         )
 
     stop.raise_if_set()
-    weights = task.class_weights  # constants in the step's loss
-    tracings = tracings.knowing(None if weights is None else weights.tolist())
-    compiled_step = devices.train_step(train_step, config.seed, resident, tracings)
+    compiled_step = devices.train_step(train_step, config.seed, resident)
     state = loop.train(
         devices.replicate(state),
         compiled_step,
@@ -346,15 +337,6 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
         )
     record.finish(summary)
     return summary
-
-
-def known_of(config: Config, fingerprint: str) -> list:
-    """What decides how the programs of a run are traced, the seed left out: they take it as an
-    argument."""
-    return [
-        {path: value for path, _, value in configuration.leaves(config) if path != "seed"},
-        fingerprint,
-    ]
 
 
 def _few(names):

@@ -15,7 +15,6 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import images as evaluate
 from cnn_jax.evaluation import metrics
-from cnn_jax.tracing_cache import NOT_KEPT
 from cnn_jax.training import losses, optimizer, state
 
 MOST_CLASSES_TABLED = 100
@@ -29,7 +28,7 @@ class Classification:
     Args:
         config: checked.
         images: the splits.
-        tracings: where what is traced is kept.
+        trains: whether it will be trained.
 
     Raises:
         InputError: the model doesn't take images of this size, a split that is needed is empty, or
@@ -40,9 +39,9 @@ class Classification:
     accuracy = "accuracy"
     example = "images"
 
-    def __init__(self, config: Config, images: ImageSet, tracings=NOT_KEPT):
+    def __init__(self, config: Config, images: ImageSet, trains: bool = False):
         check(config, images)
-        self.config, self.images, self._tracings = config, images, tracings
+        self.config, self.images = config, images
         self.names = list(images.classes)
         self.fingerprint = images.fingerprint
         self.sizes = {split: len(images.splits[split]) for split in SPLITS}
@@ -68,7 +67,6 @@ class Classification:
             self.optimizer,
             self.example_px,
             averaged=averaged,
-            tracings=self._tracings,
         )
         return draw(self.config.seed)
 

@@ -17,7 +17,6 @@ from cnn_jax.errors import InputError
 from cnn_jax.evaluation import boundaries, evaluate, metrics, statistics
 from cnn_jax.evaluation.calibration import expected_calibration_error
 from cnn_jax.records import scene_record
-from cnn_jax.tracing_cache import NOT_KEPT
 from cnn_jax.training import losses, optimizer, state
 
 
@@ -28,8 +27,8 @@ class Segmentation:
         config: checked.
         scenes: the splits. All are decoded once, here: a file that can't be used is found before
             the first step, not after hours.
-        tracings: where what is traced is kept. Given, what draws the weights is compiled while
-            scenes are decoded, and not only when the initial state is asked for.
+        trains: whether it will be trained: then the program that draws the weights is compiled
+            while scenes are decoded.
 
     Raises:
         InputError: a scene can't be decoded, or a split that is needed has no scenes or no labelled
@@ -41,7 +40,7 @@ class Segmentation:
     example = "crops"
     evaluated = ("validation", "test")
 
-    def __init__(self, config: Config, scenes: SceneSet, tracings=None):
+    def __init__(self, config: Config, scenes: SceneSet, trains: bool = False):
         augmentation.check(config.augmentation)
         if not scenes.splits["train"]:
             raise InputError(
@@ -67,12 +66,9 @@ class Segmentation:
             s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS
         }
         self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
-        self._tracings = tracings or NOT_KEPT
         with ThreadPoolExecutor(1) as decoding:
             counts = decoding.submit(self._count_classes, scenes)
-            if (
-                tracings is not None
-            ):  # what the module itself refuses is refused here, before the run has a folder
+            if trains:  # what the module itself refuses is refused before the run has a folder
                 initializer = self._initializer
                 if counts.done():
                     # a scene that can't be decoded is told of before seconds of compilation
@@ -129,7 +125,6 @@ class Segmentation:
             self.optimizer,
             self.example_px,
             averaged=averaged,
-            tracings=self._tracings,
         )
 
     @functools.cached_property

@@ -1,13 +1,10 @@
 """How a batch and a state lie on the devices: a mesh for `jit`, or replicas for `pmap`."""
 
-import functools
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.errors import InputError
-from cnn_jax.tracing_cache import NOT_KEPT
 
 AXIS = "data"
 
@@ -151,15 +148,13 @@ class Devices:
     def _split(self, batch):
         return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
 
-    def train_step(self, step, seed: int, resident=(), tracings=NOT_KEPT):
+    def train_step(self, step, seed: int, resident=()):
         """`step` as a `CompiledStep` for these devices; the state given to it is used up.
 
         Args:
             step: see `make_train_step`.
             seed: its third argument.
             resident: a dict of host arrays that each device gets whole, once; under `jit` alone.
-            tracings: where what the step is traced to is kept; under `jit`, and of one process,
-                alone.
         """
         seed = jax.device_put(np.uint32(seed), self.replicated)
         if self.parallelism == "pmap":
@@ -177,14 +172,15 @@ class Devices:
 
             split.memory_bytes = lambda state, batch: mapped.memory_bytes(state, self._split(batch))
             return split
-        tracings = tracings if len(self._processes) == 1 else NOT_KEPT
-        lower = functools.partial(
-            tracings.lower,
-            "training step",
-            donate_argnums=0,
-            in_shardings=(self.replicated, self.sharded, self.replicated, self.replicated),
-            out_shardings=(self.replicated, self.replicated),
-        )
+
+        def lower(function, *arguments):
+            return jax.jit(
+                function,
+                donate_argnums=0,
+                in_shardings=(self.replicated, self.sharded, self.replicated, self.replicated),
+                out_shardings=(self.replicated, self.replicated),
+            ).lower(*arguments)
+
         return CompiledStep(step, lower, seed, jax.device_put(dict(resident), self.replicated))
 
     def predict(self, function):

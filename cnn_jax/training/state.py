@@ -1,14 +1,13 @@
 """What training carries from step to step, and nothing else."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from flax import struct
 
-from cnn_jax.tracing_cache import NOT_KEPT
 
 
 @struct.dataclass
@@ -33,77 +32,53 @@ class TrainState:
 
 
 def create(
-    model, optimizer: optax.GradientTransformation, seed: int, image_shape, *, averaged: bool
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    image_shape: tuple[int, int, int],
+    *,
+    averaged: bool,
 ) -> TrainState:
     """The state before step 0, with weights drawn from `seed`; `image_shape` is `(height, width,
     channels)`."""
-    return jax.jit(functools.partial(_drawn, model, optimizer, image_shape, averaged))(_key(seed))
-
-
-def _drawn(model, optimizer, image_shape, averaged, key):
-    """All in one program, and the key its argument: of arrays made one by one, each shape would be
-    a program of its own, and another seed would be another program."""
-    variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
-    average = jax.tree.map(jnp.copy, variables) if averaged else None
-    return TrainState(
-        jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), average
-    )
+    return Initializer(model, optimizer, image_shape, averaged=averaged)(seed)
 
 
 class Initializer:
-    """What `create` does, compiled once for all seeds and with what it is traced to kept.
+    """Draws the state before step 0 from a seed, by one program compiled for all seeds.
 
     Args:
         model: the Flax module. What it refuses is raised here.
         optimizer: an optax transformation.
         image_shape: `(height, width, channels)`.
         averaged: whether the state holds a moving average.
-        tracings: where what is traced here is kept.
     """
 
     def __init__(
         self,
-        model,
+        model: nn.Module,
         optimizer: optax.GradientTransformation,
-        image_shape,
+        image_shape: tuple[int, int, int],
         *,
         averaged: bool,
-        tracings=NOT_KEPT,
     ):
-        self._optimizer = optimizer
+        def draw(key):
+            variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+            average = jax.tree.map(jnp.copy, variables) if averaged else None
+            optimizer_state = optimizer.init(variables["params"])
+            return TrainState(jnp.zeros((), jnp.int32), variables, optimizer_state, average)
 
-        def draw(key_data):
-            key = jax.random.wrap_key_data(key_data, impl=_GENERATOR)
-            state = _drawn(model, optimizer, image_shape, averaged, key)
-            leaves = jax.tree.leaves(state.optimizer_state)
-            return {
-                "step": state.step,
-                "variables": state.variables,
-                "optimizer": leaves,
-                "average": state.average,
-            }
-
-        self._lowered = tracings.lower("state before step 0", draw, jax.random.key_data(_key(0)))
-        self._compiled = None
+        self._lowered, self._compiled = jax.jit(draw).lower(_key(0)), None
 
     def compile(self) -> None:
-        """Compiles the program, if it isn't yet; the first call would."""
+        """Compiles the program, unless it is compiled already; the first call would."""
         if self._compiled is None:
-            self._compiled, self._lowered = self._lowered.compile(), None
+            self._compiled = self._lowered.compile()
 
     def __call__(self, seed: int) -> TrainState:
-        """The state that belongs to a seed."""
+        """The state drawn from `seed`."""
         self.compile()
-        drawn = self._compiled(jax.random.key_data(_key(seed)))
-        structure = jax.tree.structure(
-            jax.eval_shape(self._optimizer.init, drawn["variables"]["params"])
-        )
-        return TrainState(
-            drawn["step"],
-            drawn["variables"],
-            jax.tree.unflatten(structure, drawn["optimizer"]),
-            drawn["average"],
-        )
+        return self._compiled(_key(seed))
 
 
 _GENERATOR = "rbg"
