@@ -117,7 +117,7 @@ def _run(configs, variants, workdir, command, pictures):
                 f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}",
                 flush=True,
             )
-            run.run(config, workdir / folder_name(config), command, keep_traced=True)
+            run.run(config, workdir / folder_name(config), command)
     finally:
         with contextlib.suppress(
             OSError

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from contextlib import contextmanager
 from importlib import metadata
 
@@ -68,11 +67,7 @@ def quick_compilation():
 @pytest.fixture
 def command(quick_compilation, optimized_command):
     """Function that runs the main job in this process with the arguments given, and returns what a
-    child would.
-
-    What it traces is kept for other tests: one that changes traced code must have a folder of its
-    own for that.
-    """
+    child would."""
     return optimized_command
 
 
@@ -101,19 +96,6 @@ def few_pictures(monkeypatch):
     monkeypatch.setattr(Segmentation, "pictures", lambda *arguments: None)
     for name in ("draw", "prediction_pictures"):
         monkeypatch.setattr(classifier_pictures, name, lambda *arguments: None)
-
-
-@pytest.fixture
-def old_source(monkeypatch):
-    """This package's files count as older than the process, whenever they were saved: what is
-    traced can be kept."""
-    import cnn_jax
-    from cnn_jax import tracing_cache
-
-    monkeypatch.setattr(cnn_jax, "IMPORTED_S", time.time() + 3600)
-    tracing_cache._code.cache_clear()
-    yield
-    tracing_cache._code.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ def state(workdir: Path, step: int = STEPS) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        folder = (workdir / "checkpoints" / str(step) / "default").absolute()
+        folder = (workdir / "checkpoints" / str(step)).absolute()
         tree = checkpointer.metadata(folder).item_metadata.tree
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         tree = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=kinds))

@@ -3,8 +3,8 @@ one that another seed filled.
 
 The real command is started in a fresh process each time, for one step alone, and watched from
 outside: the clock stops when metrics.jsonl has its line of that step, and the process is ended.
-Interpreter, imports, data, tracing and compilation (or reading what was traced and compiled) and
-the step itself all count. Cold and warm runs take turns; before the warm ones a run with another
+Interpreter, imports, data, tracing, compilation (or reading what was compiled) and the step itself
+all count. Cold and warm runs take turns; before the warm ones a run with another
 seed has filled their cache. The last row is `import cnn_jax` by itself. There is no peer.
 """
 

@@ -18,7 +18,7 @@ from cnn_jax.errors import InputError
 def of(config: Config) -> type:
     """The class of a configuration's task.
 
-    A task is made from a configuration, its data (`open`) and where what is traced is kept, and has
+    A task is made from a configuration, its data (`open`) and whether it will be trained, and has
     what `cnn_jax.run` asks for: names, sizes of its splits, model, initial state, class weights,
     loss, optimiser, training source, augmentation, evaluators, scores, summary and pictures.
     """

@@ -6,7 +6,6 @@ import optax
 import pytest
 from flax import linen as nn
 
-from cnn_jax import tracing_cache
 from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.training import state as states
 
@@ -18,28 +17,14 @@ class Small(nn.Module):
         return BatchNorm(train)(x)
 
 
-@pytest.fixture(
-    scope="module",
-    params=["create", "Initializer", "Initializer that keeps", "Initializer that finds"],
-)
-def created(request, tmp_path_factory):
+@pytest.fixture(scope="module", params=["create", "Initializer"])
+def created(request):
     """States of seeds 3, 3 and 4, with moving averages."""
     arguments, averaged = (Small(), optax.adam(1e-3)), {"averaged": True}
     if request.param == "create":
         return [states.create(*arguments, seed, (2, 2, 5), **averaged) for seed in (3, 3, 4)]
-    folder = None if request.param == "Initializer" else tmp_path_factory.mktemp("kept") / "traced"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracing_cache, "_code", lambda: "the code")
-        draw = states.Initializer(
-            *arguments, (2, 2, 5), **averaged, tracings=tracing_cache.Tracings("known", folder)
-        )
-        assert folder is None or len(list(folder.iterdir())) == 1
-        if "finds" in request.param:
-            patch.setattr(states, "_drawn", None)  # nothing is traced
-            draw = states.Initializer(
-                *arguments, (2, 2, 5), **averaged, tracings=tracing_cache.Tracings("known", folder)
-            )
-        return [draw(seed) for seed in (3, 3, 4)]
+    draw = states.Initializer(*arguments, (2, 2, 5), **averaged)
+    return [draw(seed) for seed in (3, 3, 4)]
 
 
 def test_it_is_the_same_state_however_it_is_made(created):
