@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cnn_jax.benchmarks import page as benchmarks
 from cnn_jax.reporting.table import (
-    AVERAGING,
+    averaging_note,
     headline_table,
     read_records,
     relative_link,
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table = headline_table(
                 records, link_base=relative_link(options.readme, options.results), brief=True
             )
-            if update_block(options.readme, "results", f"{table}\n\n{AVERAGING}"):
+            if update_block(options.readme, "results", f"{table}\n\n{averaging_note(records)}"):
                 print(f"{options.readme}: block of results updated")
             table = benchmarks.short_table(speeds, relative_link(options.readme, measured) + "/")
             if speeds and update_block(

@@ -21,59 +21,22 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.records.checks import check_origin, check_summary
+from cnn_jax.records.metrics import FIGURES, Figure, leading
 from cnn_jax.records.run_directory import metrics_lines, read_object
 
 RECORD_FILES = ("config.json", "environment.json", "summary.json")
 """What makes a folder a record."""
 
-HEADLINES = {
-    "miou": "mIoU",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "mean_dice": "mean Dice",
-    "pixel_accuracy": "pixel accuracy",
-    "accuracy": "accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "boundary_miou": "boundary mIoU",
-    "image_miou": "image mIoU",
-    "expected_calibration_error": "calibration error",
-    "mean_f1": "mean F1",
-    "top5_accuracy": "top-5 accuracy",
-}
-"""The metrics of a split that stand for the whole run, and what they are called; the first that a
-record has of mIoU (segmentation) and accuracy (classification) ranks it."""
+_PLAIN = {"record", "data", "device"}
+"""Columns of text; the others hold numbers and stand at the right."""
 
-AVERAGING = (
-    "Every metric is taken from one confusion matrix over the whole test split: of all pixels that"
-    " are not ignored where scenes are segmented, of all images where images are classified. mIoU,"
-    " mean Dice and mean F1 are means over the classes that occur in truth or prediction, each"
-    " class counting the same; mean class accuracy is the mean over the classes that occur in"
-    " truth; frequency-weighted IoU weighs each class by its share of the true pixels; accuracy is"
-    " the share of images that are right. Where a row stands for several seeds it gives means, and"
-    " ± half the width of the 95% Student t interval of the mean."
-)
+_BRIEF = {"record", "data", "device", "parameters", "steps", "seed", "training time, s"}
+"""Columns of a README's table besides the leading figure's."""
 
-FURTHER = (
-    "Boundary mIoU counts the pixels near the edges of classes alone, within 2% of the image's"
-    " diagonal (Cheng et al., 2021); image mIoU is the mean of each scene's own mIoU; calibration"
-    " error is the distance between confidence and accuracy, in 15 bins of confidence (Guo et al.,"
-    " 2017)."
-)
-
-_BRIEF = (
-    "record",
-    "data",
-    "device",
-    "parameters",
-    "steps",
-    "seed",
-    "mIoU",
-    "pixel accuracy",
-    "accuracy",
-    "training time, s",
-)
 _MOVED = "test/shifted_accuracy/"
-_BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
 MOST_CLASSES = 30
+"""Tables and charts by class leave out more classes than this."""
+
 _NOTHING = "\N{EN DASH}"
 
 
@@ -116,8 +79,11 @@ class Record:
 
     @property
     def leading(self) -> str:
-        """The metric that ranks it, a key of `HEADLINES`; "" if it has none."""
-        return next((key for key in ("miou", "accuracy") if f"test/{key}" in self.summary), "")
+        """The name of the figure that ranks it, one of `FIGURES`; "" if it has none."""
+        own = self.config.get("task")
+        tasks = [own] if own else [task for figure in FIGURES.values() for task in figure.tasks]
+        found = [figure.name for task in tasks if (figure := leading(task))]
+        return next((name for name in found if f"test/{name}" in self.summary), "")
 
     @property
     def source(self) -> str:
@@ -180,10 +146,10 @@ def read_record(folder: Path, results: Path) -> Record:
 
 
 def results_page(records: Sequence[Record]) -> str:
-    """The Markdown page of a results folder: for each experiment its records with their headline
-    figures and per-class IoU.
+    """The Markdown page of a results folder: for each experiment its records with their figures on
+    the test split, in total and of each class.
 
-    Records stand by data source, best mIoU first. Links are relative to the results folder.
+    Records stand by data source, best first. Links are relative to the results folder.
     """
     parts = [
         (
@@ -191,36 +157,59 @@ def results_page(records: Sequence[Record]) -> str:
             " run the command again. -->"
         ),
         "# Results",
-        "This page is generated from the records beside it by `python -m cnn_jax.commands.table`. "
-        + AVERAGING,
-        FURTHER,
+        "This page is generated from the records beside it by `python -m cnn_jax.commands.table`.",
+        averaging_note(records),
     ]
     if not records:
         parts.append("There are no records yet.")
-    for experiment, group in groupby(
-        sorted(records, key=lambda record: record.experiment), lambda record: record.experiment
-    ):
-        group = _ranked(group)
-        parts += [f"## {escaped(experiment)}"]
+    for experiment, group in groupby(_ranked(records), lambda record: record.experiment):
+        group = list(group)
+        parts.append(f"## {escaped(experiment)}")
         if (group[0].folder.parent / "comparison.md").is_file():
-            parts += [
-                "Which differences are real:"
-                f" [comparison]({_link('', group[0].experiment)}comparison.md)."
-            ]
+            parts.append(
+                f"Which differences are real: [comparison]({_link('', experiment)}comparison.md)."
+            )
         if len(variants(group)) < len(group):
             parts += [headline_table(group, by_variant=True), "### Every run"]
-        parts += [headline_table(group)]
+        parts.append(headline_table(group))
         for source, same_data in groupby(group, lambda record: record.source):
-            for kind, records_of_kind in groupby(
-                same_data, lambda record: "iou" if record.leading == "miou" else "class_accuracy"
-            ):
-                table = class_table(list(records_of_kind))
-                if table:
-                    parts += [
-                        f"### {_BY_CLASS[kind]} per class on the test split of {escaped(source)}",
-                        table,
-                    ]
+            for figure, of_figure in groupby(same_data, lambda r: class_figure(r.summary, "test")):
+                table = class_table(list(of_figure))
+                if figure and table:
+                    title = f"{capitalized(figure.label)} per class on the test split"
+                    parts += [f"### {title} of {escaped(source)}", table]
     return "\n\n".join(parts) + "\n"
+
+
+def averaging_note(records: Iterable[Record]) -> str:
+    """A paragraph: how each figure is averaged that the records' tables show."""
+    return (
+        "Figures are taken from one confusion matrix over the whole test split, of all pixels that"
+        " are not ignored or of all images, unless said otherwise."
+        f" {averaging(shown_figures(records))} Where a row stands for several seeds it gives means,"
+        " and ± half the width of the 95% Student t interval of the mean."
+    )
+
+
+def averaging(figures: Iterable[Figure]) -> str:
+    """How figures are averaged, in a sentence; those that share a way are named together."""
+    by_way: dict[str, list[str]] = {}
+    for figure in figures:
+        if figure.averaging:
+            by_way.setdefault(figure.averaging, []).append(figure.label)
+    ways = [f"{', '.join(labels)}: {way}" for way, labels in by_way.items()]
+    return "; ".join(ways) + "." if ways else ""
+
+
+def shown_figures(records: Iterable[Record]) -> list[Figure]:
+    """The figures that tables compare records by and any of them has of the test split."""
+    held = {key for record in records for key in record.summary}
+    return [f for f in FIGURES.values() if f.compared and f"test/{f.name}" in held]
+
+
+def number_format(figure: Figure) -> str:
+    """Four places for a share, three for what may exceed 1."""
+    return ".4f" if figure.most <= 1 else ",.3f"
 
 
 def variants(records: Iterable[Record]) -> list[list[Record]]:
@@ -241,18 +230,7 @@ def variants(records: Iterable[Record]) -> list[list[Record]]:
             key = (*key, "again")
         groups.setdefault(key, []).append(record)
 
-    def rank(group):
-        values = [_leading_value(record) for record in group]
-        known = [value for value in values if value is not None]
-        return (
-            group[0].experiment,
-            group[0].source,
-            not known,
-            -sum(known) / max(len(known), 1),
-            group[0].location,
-        )
-
-    return sorted(groups.values(), key=rank)
+    return sorted(groups.values(), key=_rank)
 
 
 def headline_table(
@@ -269,49 +247,61 @@ def headline_table(
     steps, with their compilation and the validations between them.
     """
     records = list(records)
-    if brief and len({record.leading for record in records}) > 1:
-        kinds = [
-            [r for r in records if r.leading == leading] for leading in ("miou", "accuracy", "")
-        ]
+    kinds = sorted({record.leading for record in records}, key=[*FIGURES, ""].index)
+    if brief and len(kinds) > 1:
         return "\n\n".join(
-            headline_table(kind, link_base=link_base, brief=True) for kind in kinds if kind
+            headline_table(
+                [r for r in records if r.leading == kind], link_base=link_base, brief=True
+            )
+            for kind in kinds
         )
-    shown = [key for key in HEADLINES if any(f"test/{key}" in record.summary for record in records)]
-    moved = {key for record in records for key in record.summary if key.startswith(_MOVED)}
+    figures = shown_figures(records)
     further = {
         key: f"moved by {key.removeprefix(_MOVED)} px"
-        for key in sorted(moved, key=lambda key: int(key.removeprefix(_MOVED)))
-    }
-    if any("train/accuracy" in record.summary for record in records):
-        further["train/accuracy"] = "on training images"
-    rows = []
-    for group in (
-        variants(records) if brief or by_variant else [[record] for record in _ranked(records)]
-    ):
-        first = group[0]
-        name, location = (first.location if brief else first.name), first.location
-        if len(group) > 1:
-            location = first.location.rpartition("/")[0]
-            name = (f"{first.experiment}/" if brief else "") + first.variant
-        seeds = (
-            str(first.config.get("seed", _NOTHING)) if len(group) == 1 else f"{len(group)} seeds"
+        for key in sorted(
+            {key for record in records for key in record.summary if key.startswith(_MOVED)},
+            key=lambda key: int(key.removeprefix(_MOVED)),
         )
+    }
+    further |= {
+        key: "on training images"
+        for kind in kinds
+        if any((key := f"train/{kind}") in record.summary for record in records)
+    }
+    columns = _BRIEF | {FIGURES[kind].label for kind in kinds if kind}
+    groups = variants(records) if brief or by_variant else [[r] for r in _ranked(records)]
+    rows = []
+    for group in groups:
+        first = group[0]
+        name, location = _named(group)
+        seeds = f"{len(group)} seeds" if len(group) > 1 else first.config.get("seed", _NOTHING)
         row = {
-            "record": f"[{escaped(name)}]({_link(link_base, location)})",
+            "record": _linked(f"{first.experiment}/{name}" if brief else name, location, link_base),
             "data": escaped(first.source),
             "parameters": _mean(group, "parameters", ",.0f"),
             "steps": _mean(group, "steps", ",.0f"),
-            "seed": escaped(seeds),
+            "seed": escaped(str(seeds)),
             "device": escaped(first.device),
-            **{HEADLINES[key]: _mean(group, f"test/{key}", ".4f") for key in shown},
+            **{f.label: _mean(group, f"test/{f.name}", number_format(f)) for f in figures},
             **{title: _mean(group, key, ".4f") for key, title in further.items()},
             "training images/s": _mean(group, "train/images_per_second", ",.1f"),
             "training time, s": _mean(group, "wall_time_s", ",.0f"),
         }
-        rows.append({title: row[title] for title in (_BRIEF if brief else row) if title in row})
-    header = list(rows[0]) if rows else list(_BRIEF)
-    text = {header.index(title) for title in ("record", "data", "device") if title in header}
+        if brief:
+            order = ["record", "data", "device", *row]
+            row = {title: row[title] for title in order if title in columns}
+        rows.append(row)
+    header = list(rows[0]) if rows else ["record"]
+    text = {index for index, title in enumerate(header) if title in _PLAIN}
     return markdown(header, [list(row.values()) for row in rows], text_columns=text)
+
+
+def _named(group: Sequence[Record]) -> tuple[str, str]:
+    """(what a record or several seeds of a variant are called, where they lie)."""
+    first = group[0]
+    if len(group) == 1:
+        return first.name, first.location
+    return first.variant, first.location.rpartition("/")[0]
 
 
 def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
@@ -324,15 +314,10 @@ def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
         return ""
     rows = []
     for group in variants(records):
-        first, one = group[0], len(group) == 1
-        name, location = (
-            (first.name, first.location)
-            if one
-            else (first.variant, first.location.rpartition("/")[0])
-        )
-        key = class_key(first.summary, "test")
-        values = [_mean(group, f"test/{key}/{name}", ".4f", interval=False) for name in names]
-        rows.append([f"[{escaped(name)}]({_link(link_base, location)})", *values])
+        figure = class_figure(group[0].summary, "test")
+        keys = [f"test/{figure.name}/{name}" if figure else "" for name in names]
+        values = [_mean(group, key, ".4f", interval=False) for key in keys]
+        rows.append([_linked(*_named(group), link_base), *values])
     return markdown(["record", *map(escaped, names)], rows, text_columns={0})
 
 
@@ -345,39 +330,35 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     """
     parts = []
     for split in SPLITS:
-        headlines = [
-            (name, _number(summary[f"{split}/{key}"], ".4f"))
-            for key, name in HEADLINES.items()
-            if f"{split}/{key}" in summary
+        totals = [
+            (figure.label, _number(summary[f"{split}/{figure.name}"], number_format(figure)))
+            for figure in FIGURES.values()
+            if figure.compared and f"{split}/{figure.name}" in summary
         ]
         if split == "test":
-            headlines += [
+            totals += [
                 (f"moved by {key.removeprefix(_MOVED)} px", _number(value, ".4f"))
                 for key, value in summary.items()
                 if key.startswith(_MOVED)
             ]
         names = scored_classes(summary, split)
         names = names if len(names) <= MOST_CLASSES else []
-        keys, titles = ("iou", "dice"), ("IoU", "Dice")
-        if class_key(summary, split) == "class_accuracy":
-            keys, titles = ("class_accuracy", "f1"), ("recall", "F1")
-        if not headlines and not names:
+        if not totals and not names:
             continue
-        rows = [("class", *titles)] if names else []
-        for name in names:
-            rows.append(
-                (name, *(_number(summary.get(f"{split}/{key}/{name}"), ".4f") for key in keys))
-            )
-        rows += headlines
-        first = max(_columns(row[0]) for row in rows)
-        lines = [
-            row[0] + " " * (first - _columns(row[0])) + "".join(f"{cell:>8}" for cell in row[1:])
-            for row in rows
-        ]
+        rows: list[tuple[str, ...]] = []
+        if names:
+            figures = _of_classes(summary, split)
+            rows.append(("class", *(figure.label for figure in figures)))
+            for name in names:
+                keys = [f"{split}/{figure.name}/{name}" for figure in figures]
+                rows.append((name, *(_number(summary.get(key), ".4f") for key in keys)))
+        rows += totals
+        width = max(_columns(row[0]) for row in rows)
+        lines = [_padded(row[0], width) + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows]
         if names:
             rule = "-" * max(map(_columns, lines))
             lines[1:1] = [rule]
-            lines[len(names) + 2 : len(names) + 2] = [rule] if headlines else []
+            lines[len(names) + 2 : len(names) + 2] = [rule] if totals else []
         parts.append("\n".join([split, *lines]))
     return "\n\n".join(parts)
 
@@ -385,27 +366,23 @@ def summary_table(summary: Mapping[str, Any]) -> str:
 def variants_table(records: Sequence[Record]) -> str:
     """The variants of a study as aligned plain text for a terminal, best first: the leading metric,
     parameters, training time."""
-    rows = [
-        (
-            "variant",
-            "seeds",
-            HEADLINES.get(records[0].leading, "score"),
-            "parameters",
-            "training, s",
-        )
-    ]
+    figure = FIGURES.get(records[0].leading)
+    score = figure.label if figure else "score"
+    rows = [("variant", "seeds", score, "parameters", "training, s")]
     for group in variants(records):
-        score = _mean(group, f"test/{group[0].leading}", ".4f")
+        worth = _mean(group, f"test/{group[0].leading}", number_format(figure) if figure else ".4f")
         cost = _mean(group, "parameters", ",.0f"), _mean(group, "wall_time_s", ",.0f")
-        rows.append((group[0].variant, str(len(group)), score, *cost))
-    widths = [max(_columns(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            " " * (width - _columns(cell)) + cell for cell, width in zip(row, widths, strict=True)
-        ]
-        lines.append("  ".join([row[0] + " " * (widths[0] - _columns(row[0])), *cells[1:]]))
-    return "\n".join(lines)
+        rows.append((group[0].variant, str(len(group)), worth, *cost))
+    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [
+                _padded(name, widths[0]),
+                *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)),
+            ]
+        )
+        for name, *cells in rows
+    )
 
 
 def update_block(readme_path: str | Path, marker: str, text: str) -> bool:
@@ -444,30 +421,44 @@ def relative_link(page: str | Path, folder: str | Path) -> str:
     return Path(os.path.relpath(folder, Path(page).parent)).as_posix()
 
 
-def _leading_value(record: Record) -> float | None:
-    value = record.summary.get(f"test/{record.leading}")
-    return value if value is not None and math.isfinite(value) else None
-
-
 def _ranked(records: Iterable[Record]) -> list[Record]:
-    """By data source, best first, records without a score last."""
-
-    def rank(record: Record):
-        value = _leading_value(record)
-        return record.experiment, record.source, value is None, -(value or 0.0), record.location
-
-    return sorted(records, key=rank)
+    """By experiment and data source, best first, records without a score last."""
+    return sorted(records, key=lambda record: _rank([record]))
 
 
-def class_key(summary: Mapping[str, Any], split: str) -> str:
-    return "iou" if any(key.startswith(f"{split}/iou/") for key in summary) else "class_accuracy"
+def _rank(group: Sequence[Record]) -> tuple:
+    """What groups of records are sorted by: experiment, data source, mean of the leading figure."""
+    figure = FIGURES.get(group[0].leading)
+    values = [record.summary.get(f"test/{record.leading}") for record in group]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    mean = sum(known) / len(known) if known else 0.0
+    lower_is_better = figure is not None and figure.higher_is_better is False
+    order = mean if lower_is_better else -mean
+    return group[0].experiment, group[0].source, not known, order, group[0].location
+
+
+def class_figure(summary: Mapping[str, Any], split: str) -> Figure | None:
+    """The first figure of which a summary has the values of the split's classes."""
+    return next(iter(_of_classes(summary, split)), None)
+
+
+def _of_classes(summary: Mapping[str, Any], split: str) -> list[Figure]:
+    """The two figures of classes that stand side by side: the first that a summary has, and the
+    next of the same tasks."""
+    figures = [figure for figure in FIGURES.values() if figure.of_classes]
+    for index, figure in enumerate(figures):
+        if any(key.startswith(f"{split}/{figure.name}/") for key in summary):
+            later = (f for f in figures[index + 1 :] if set(f.tasks) <= set(figure.tasks))
+            return [figure, *list(later)[:1]]
+    return []
 
 
 def scored_classes(summary: Mapping[str, Any], split: str) -> list[str]:
-    """The classes with an IoU, or of images a recall, in the order of the summary, which is the
-    order of the data."""
-    prefix = f"{split}/{class_key(summary, split)}/"
-    return [key.removeprefix(prefix) for key in summary if key.startswith(prefix)]
+    """The classes with a figure of their own, in the order of the summary, which is the order of
+    the data."""
+    figure = class_figure(summary, split)
+    prefix = f"{split}/{figure.name}/" if figure else ""
+    return [key.removeprefix(prefix) for key in summary if figure and key.startswith(prefix)]
 
 
 def _mean(group: Sequence[Record], key: str, form: str, interval: bool = True) -> str:
@@ -497,8 +488,17 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|&]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 
 
+def capitalized(text: str) -> str:
+    """A label at the beginning of a sentence: `Recall`, but `mIoU` as it is."""
+    return text[0].upper() + text[1:] if text.islower() else text
+
+
 def _link(base: str, location: str) -> str:
     return quote(f"{base}/{location}/" if base else f"{location}/")
+
+
+def _linked(name: str, location: str, base: str) -> str:
+    return f"[{escaped(name)}]({_link(base, location)})"
 
 
 def _columns(text: str) -> int:
@@ -508,3 +508,7 @@ def _columns(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def _padded(text: str, columns: int) -> str:
+    return text + " " * (columns - _columns(text))

@@ -210,7 +210,7 @@ def test_page_has_a_section_an_experiment_and_classes_by_source(tmp_path):
     page = results_page(read_records(tmp_path))
     assert page.startswith("<!-- Generated")
     assert "python -m cnn_jax.commands.table" in page.splitlines()[0]
-    assert "means over the classes that occur in truth or prediction" in page
+    assert "mean Dice: mean over the classes that occur in truth or prediction" in page
     assert (
         page.index("## aerial_unet")
         < page.index("IoU per class on the test split of streets")
