@@ -1,45 +1,45 @@
-"""The tasks that a network can be trained for: what each owns that the loop, the step and the
-record don't know."""
+"""The tasks by name, and the configurations that are made for them.
+
+Importing this imports no task, and so neither JAX nor Flax; asking for one does.
+"""
 
 import dataclasses
 import functools
+import importlib
 import inspect
-import operator
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnn_jax.configuration import documents, schema
 from cnn_jax.configuration.schema import Config, nearest, setting
 from cnn_jax.errors import InputError
 
-
-def of(config: Config) -> type:
-    """The class of a configuration's task.
-
-    A task is made from a configuration, its data (`open`) and whether it will be trained, and has
-    what `cnn_jax.run` asks for: names, sizes of its splits, model, initial state, class weights,
-    loss, optimiser, training source, augmentation, evaluators, scores, summary and pictures.
-    """
-    if config.task == "segmentation":
-        from cnn_jax.tasks.segmentation import Segmentation
-
-        return Segmentation
-    from cnn_jax.tasks.classification import Classification
-
-    return Classification
+if TYPE_CHECKING:
+    from cnn_jax.tasks.task import Task
 
 
-@functools.cache
-def constructors(task: str = "") -> Mapping[str, Callable[..., Any]]:
-    """What `model.name` may be, by name: the architectures and classic methods of a task, or of
-    all."""
-    from cnn_jax.classic.methods import METHODS
-    from cnn_jax.models import CLASSIFIERS, SEGMENTERS
+TASKS: dict[str, "str | Task"] = {
+    "segmentation": "cnn_jax.tasks.segmentation:Segmentation",
+    "classification": "cnn_jax.tasks.classification:Classification",
+    "classic": "cnn_jax.tasks.classic:Classic",
+}
+"""`task` of a configuration -> the `Task`, or the module and class of one."""
 
-    by_task = {"segmentation": SEGMENTERS, "classification": CLASSIFIERS, "classic": METHODS}
-    return by_task[task] if task else functools.reduce(operator.or_, by_task.values())
+
+def of(name: str) -> "Task":
+    """The task of that name."""
+    task = TASKS[name]
+    if isinstance(task, str):
+        module, _, member = task.partition(":")
+        task = TASKS[name] = getattr(importlib.import_module(module), member)()
+    return task
+
+
+def constructors() -> Mapping[str, Callable[..., Any]]:
+    """What `model.name` may be over all tasks: name -> the module or method."""
+    return {name: make for task in TASKS for name, make in of(task).models.items()}
 
 
 def model_config(name: str, /, **options: Any) -> Any:
@@ -49,11 +49,12 @@ def model_config(name: str, /, **options: Any) -> Any:
     Raises:
         InputError: no architecture or option has that name.
     """
-    if name not in constructors():
+    known = constructors()
+    if name not in known:
         raise InputError(
-            f"model.name is {name!r}, which is no architecture: {nearest(name, constructors())}."
+            f"model.name is {name!r}, which is no architecture: {nearest(name, known)}."
         )
-    section = _model_section(name)
+    section = _model_section(name, known[name])
     fields = [option.name for option in dataclasses.fields(section)]
     unknown = set(options) - set(fields)
     if unknown:
@@ -63,8 +64,8 @@ def model_config(name: str, /, **options: Any) -> Any:
 
 
 @functools.cache  # sections of one architecture have one type, so that equal ones compare equal
-def _model_section(name):
-    module, bound = constructors()[name], {}
+def _model_section(name, module):
+    bound = {}
     if isinstance(module, functools.partial):
         module, bound = module.func, module.keywords
     attributes = inspect.cleandoc(module.__doc__ or "").partition("\nAttributes:\n")[2]
@@ -103,7 +104,7 @@ def check(config: Config) -> None:
         InputError: names the field and the mend.
     """
     schema.check(config)
-    known = constructors(config.task)
+    known = of(config.task).models
     if config.model.name not in known:
         raise InputError(
             f"model.name is {config.model.name!r}, which is not for {config.task}:"
@@ -117,9 +118,8 @@ def config_from_dict(record: Mapping[str, Any], where: str = "config.json") -> C
     Raises:
         InputError: an unknown or missing field, or a value that `check` refuses.
     """
-    config = documents.from_dict(
-        record, where, task_types=schema.CONFIG_TYPES, model_section=model_config
-    )
+    types = {name: of(name).configuration for name in TASKS}
+    config = documents.from_dict(record, where, task_types=types, model_section=model_config)
     check(config)
     return config
 
