@@ -2,12 +2,11 @@
 
 import shlex
 import signal
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from cnn_jax.configuration import command_line, documents, schema
+from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import Config
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import compilation_cache, processes, streams
@@ -116,8 +115,11 @@ def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -
         InputError: what the user can mend.
         Stopped: SIGTERM or Ctrl-C came; the state is saved.
     """
+    import jax
+
     from cnn_jax import tasks
     from cnn_jax.configuration.documents import digest, identity
+    from cnn_jax.configuration.schema import TrainingConfig
     from cnn_jax.data.scenes import SPLITS
     from cnn_jax.records import run_directory
     from cnn_jax.reporting import figures, table
@@ -139,14 +141,19 @@ def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -
             name, its_digest = " ".join(filter(None, names)), digest(config)
             print(f"{name}, seed {config.seed}, digest {its_digest}, in {record.workdir}")
             task = tasks.of(config.task)
-            devices = Devices(getattr(config, "training", None) and config.training.parallelism)
+            devices = Devices(getattr(config, "training", TrainingConfig).parallelism)
             if processes.several():
                 stop = processes.AgreedStop(stop, devices)
 
             dataset = task.dataset(config)
             info = dataset.info
             learner = task.learner(config, info)
-            processes.check_agreed("configuration, data", [its_digest, info.fingerprint])
+            ours = [its_digest, info.fingerprint]
+            if ours != processes.broadcast(ours):
+                raise InputError(
+                    f"--distributed: this process (configuration, data: {ours}) has others than the"
+                    " first; start all with the same."
+                )
             record.begin(run_directory.environment(config, info.fingerprint, command), info)
             counts = ", ".join(f"{info.sizes[split]:,} {split}" for split in SPLITS)
             print(f"{info.source}: {counts}; classes: {_few(info.classes)}", flush=True)
@@ -178,7 +185,9 @@ def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -
             print(f"\nstopped; to resume:\n  {command}", flush=True)
             raise
         summary = processes.broadcast(summary)
-        print(f"\n{table.summary_table(summary)}\n\n{_cost(summary)}\nrecord and pictures: {workdir}")
+        print(
+            f"\n{table.summary_table(summary)}\n\n{_cost(summary)}\nrecord and pictures: {workdir}"
+        )
         return summary
 
 

@@ -49,9 +49,7 @@ def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
     """
 
     def window_step(variables, batch):
-        logits = model.apply(
-            variables, normalize(batch["image"]), train=False
-        )
+        logits = model.apply(variables, normalize(batch["image"]), train=False)
         return window_results(logits, batch["mask"], loss, classes)
 
     return window_step

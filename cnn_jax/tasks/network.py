@@ -108,7 +108,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
             f"{record.workdir / 'metrics.jsonl'} ends before step {start}, of which there is a"
             " checkpoint; restore it, or give another --workdir."
         )
-    history = _History(figure.higher_is_better, [line[monitor] for line in lines if monitor in line])
+    history = _History(
+        figure.higher_is_better, [line[monitor] for line in lines if monitor in line]
+    )
 
     def validate(state, check: Callable[[], None]) -> dict[str, Any]:
         scores = evaluator.scores(devices.single(state).evaluated, check)

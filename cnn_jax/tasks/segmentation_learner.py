@@ -73,9 +73,7 @@ class SegmentationLearner:
 
     def normalize(self, images):
         """Images of the files' type as the network sees them, float32."""
-        return augmentation.normalize(
-            augmentation.scaled(images), self.info.mean, self.info.std
-        )
+        return augmentation.normalize(augmentation.scaled(images), self.info.mean, self.info.std)
 
     def loss_and_metrics(self, logits, labels) -> dict[str, tuple[Any, Any]]:
         """The loss and the share of pixels that are right, each as (sum, count)."""

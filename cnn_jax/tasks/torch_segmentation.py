@@ -339,9 +339,7 @@ def make_train_step(network, learner: TorchLearner, schedule: Callable) -> Calla
         # A batch may hold ignored pixels alone.
         count = max(int((labels != IGNORED).sum()), 1)
         loss = (
-            torch.nn.functional.cross_entropy(
-                logits, labels, ignore_index=IGNORED, reduction="sum"
-            )
+            torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
             / count
         )
         loss.backward()
