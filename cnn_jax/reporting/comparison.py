@@ -32,10 +32,10 @@ from cnn_jax.evaluation.statistics import (
     paired_t_test,
 )
 from cnn_jax.records.checks import MEND, is_confusion
-from cnn_jax.records.run_directory import read_object
+from cnn_jax.records.files import read_object
+from cnn_jax.records.run_record import RunRecord as Record
 from cnn_jax.reporting import table
 from cnn_jax.reporting.style import NOTHING
-from cnn_jax.reporting.table import Record
 
 LEVEL = 0.05
 """A corrected p value below it stands against chance."""
