@@ -1,26 +1,53 @@
 """A run from configuration to record, to be read from top to bottom; and the command around it."""
 
+import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-from cnn_jax.configuration import command_line
-from cnn_jax.configuration.schema import Config
+from cnn_jax import tasks
+from cnn_jax.configuration import command_line, schema
+from cnn_jax.configuration.schema import Config, setting
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import compilation_cache, processes, streams
 
-FLAGS = {
-    "workdir": (
+
+@dataclass
+class ModelName:
+    """Another architecture, which brings its own options."""
+
+    name: str = setting("", "the architecture or method")
+
+
+@dataclass
+class Flags:
+    """What a run is told beside the fields of its configuration."""
+
+    config: str = setting(
         "",
-        (
-            "folder of the run; one that holds an unfinished run resumes it (default: a new one in"
-            " results/runs)"
-        ),
-    ),
-    "distributed": processes.FLAG,
-}
+        "a configuration's name, or the path of a recorded config.json; empty: the first",
+        path=True,
+    )
+    workdir: str = setting(
+        "",
+        "folder of the run; one that holds an unfinished run resumes it; empty: a new one in"
+        " results/runs",
+        path=True,
+    )
+    distributed: str = setting(*processes.FLAG)
+    model: ModelName = setting(ModelName, "an architecture and its options")
+
+
+@dataclass
+class Outcome:
+    """How a command ended: 0, 2 for what the user can mend, 130 and 143 after signals."""
+
+    exit_code: int = 0
 
 
 def main(
@@ -30,67 +57,87 @@ def main(
 ) -> int:
     """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130
     and 143 after signals."""
-    argv = list(sys.argv if argv is None else argv)
-    if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
-        print(command_line.help_text(module, configurations, FLAGS), end="")
-        return 0
-
-    return guarded(lambda: once(module, configurations, argv))
+    with guarded() as outcome:
+        config, workdir, command = begun(module, configurations, argv)
+        train_and_evaluate(config, workdir, command)
+    return outcome.exit_code
 
 
-def once(
-    module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str]
-) -> None:
-    """The run that a command line asks for."""
-    config, values = command_line.parse_command_line(argv, configurations, FLAGS)
-    processes.join(values["distributed"])
+def begun(
+    module: str,
+    configurations: Mapping[str, Callable[[], Config]],
+    argv: Sequence[str] | None = None,
+) -> tuple[Config, str, str]:
+    """What a command line asks for: the checked configuration, the folder of the run, and what to
+    type to resume it. Joins the other processes of the run."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    (flags,), _ = command_line.parse(argv, Flags())
+    config = tasks.named_config(flags.config, configurations, flags.model.name)
+    known = command_line.listed(configurations)
+    (flags, config), unknown = command_line.parse(
+        argv,
+        flags,
+        config,
+        prog=command_line.program(module),
+        description=f"Train, evaluate and record.\n\nconfigurations:\n{known}",
+        fixed=schema.FIXED,
+    )
+    command_line.refuse_unknown(unknown, flags, config)
+    tasks.check(config)
+    processes.join(flags.distributed)
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     workdir = processes.broadcast(
-        values["workdir"] or f"results/runs/{config.experiment}-{config.configuration}-{now}"
+        flags.workdir or f"results/runs/{config.experiment}-{config.configuration}-{now}"
     )
-    arguments = command_line.without_flag(argv[1:], "workdir")
-    typed = shlex.join(["python", "-m", module, *arguments, "--workdir", str(workdir)])
-    run(config, workdir, command=typed, keep_traced=True)
+    return config, workdir, typed(module, argv, workdir)
 
 
-def guarded(command: Callable) -> int:
-    """Runs a command; what the user can mend becomes one sentence and exit code 2, a signal its
-    exit code."""
+def typed(module: str, argv: Sequence[str], workdir: str) -> str:
+    """What to type for the same command in the same folder."""
+    rest = command_line.without_flag(argv, "workdir")
+    return shlex.join([*command_line.program(module).split(), *rest, "--workdir", workdir])
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[Outcome]:
+    """Around a command: what the user can mend becomes one sentence and exit code 2, and a signal
+    its exit code."""
     from cnn_jax.runtime.preemption import Stopped
 
     compilation_cache.keep_programs()
     streams.replace_closed()
+    outcome = Outcome()
     try:
         try:
-            command()
+            yield outcome
         except Stopped as stopped:
-            processes.leave()
-            return stopped.exit_code
+            outcome.exit_code = stopped.exit_code
         processes.leave()
         sys.stdout.flush()
+    except SystemExit as ended:  # help and completion are printed
+        outcome.exit_code = int(ended.code or 0)
     except InputError as error:
-        return _refused(str(error))
+        outcome.exit_code = _refused(str(error))
     except KeyboardInterrupt:
         processes.fail("it was interrupted.")
-        return 130
+        outcome.exit_code = 130
     except BrokenPipeError:
         streams.end_output()
         processes.fail("nobody reads what it prints any more.")
-        return 128 + signal.SIGPIPE  # as other commands end then
+        outcome.exit_code = 128 + signal.SIGPIPE  # as other commands end then
     except OSError as error:
         streams.end_output()
         if error.filename is None and error.errno not in streams.LOST:
             processes.end_with(error)
             raise
         name = error.filename or "standard output, or a file,"
-        return _refused(
+        outcome.exit_code = _refused(
             f"{name} can't be used ({error.strerror}): check the path, its permissions and the"
             " disk."
         )
     except Exception as error:
         processes.end_with(error)
         raise
-    return 0
 
 
 def _refused(sentence):
@@ -99,7 +146,9 @@ def _refused(sentence):
     return 2
 
 
-def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -> dict[str, Any]:
+def train_and_evaluate(
+    config: Config, workdir: str | Path, command: str = "", study: Path | None = None
+) -> dict[str, Any]:
     """Trains, evaluates and records; goes on where an earlier run in `workdir` stopped.
 
     Args:
@@ -107,6 +156,7 @@ def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -
         workdir: the folder of the record.
         command: what to type to run or resume this, for the record; empty if this is called from
             other code, whose process a second Ctrl-C then leaves alive.
+        study: the folder of the study that the run belongs to, if any.
 
     Returns:
         The summary, as in summary.json.
@@ -117,20 +167,22 @@ def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -
     """
     import jax
 
-    from cnn_jax import tasks
     from cnn_jax.configuration.documents import digest, identity
     from cnn_jax.configuration.schema import TrainingConfig
     from cnn_jax.data.scenes import SPLITS
     from cnn_jax.records import run_directory
+    from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import figures, table
     from cnn_jax.runtime.preemption import Stopped, StopRequest
     from cnn_jax.tasks.task import Session
     from cnn_jax.training.devices import Devices, accelerator_notice
 
-    with (
-        StopRequest(ends_process=bool(command)) as stop,
-        run_directory.opened(workdir, config) as record,
-    ):
+    record = (
+        run_directory.RunDirectory(workdir, config, study)
+        if processes.is_primary()
+        else run_directory.Onlooker(workdir, config)
+    )
+    with StopRequest(ends_process=bool(command)) as stop, record:
         finished = processes.broadcast(record.summary)
         if finished is not None:
             print(f"{workdir} holds this run, finished:\n{table.summary_table(finished)}")
@@ -170,7 +222,7 @@ def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -
                     summary |= report.figures
             if processes.is_primary():
                 lines, variables = record.metrics(), fitted.variables
-                with run_directory.pictures_can_be_written(record.workdir / "figures"):
+                with pictures_can_be_written(record.workdir / "figures"):
                     if lines:
                         figures.learning_curves(lines, record.figures / "learning_curves.png")
                     if info.sizes["test"]:
@@ -178,7 +230,7 @@ def train_and_evaluate(config: Config, workdir: str | Path, command: str = "") -
                             devices = Devices(alone=True)
                             variables = devices.copy(jax.device_get(variables))
                         evaluator = dataset.evaluator(learner, "test", devices)
-                        evaluator.keep(record.workdir, report)
+                        evaluator.keep(record, report)
                         evaluator.draw(record.figures, lines, report, variables)
                 record.finish(summary)
         except Stopped:

@@ -1,255 +1,279 @@
-"""Command lines."""
+"""Command lines, read by tyro: each field of a tree of settings is a flag, `--section.field VALUE`.
+
+What the user can mend is an `InputError` of one sentence. `--help` and `--tyro-print-completion`
+print and raise `SystemExit`.
+"""
 
 import copy
+import dataclasses
 import difflib
-import re
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import inspect
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from cnn_jax.configuration.schema import FIXED, Config, describe, leaves, nearest
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from cnn_jax.configuration.schema import FIXED, check_fields, describe, leaves, setting
 from cnn_jax.errors import InputError
 
+T = TypeVar("T")
 
-def parse_command_line(
-    argv: Sequence[str],
-    configurations: Mapping[str, Callable[[], Config]],
-    flags_: Mapping[str, tuple[str, str]],
-) -> tuple[Config, dict[str, str]]:
-    """Reads `--config NAME|config.json`, `--config.section.field=value` and plain text flags.
+
+def positional(default: Any, help: str, *, path: bool = True) -> Any:
+    """A setting that a command takes without a flag, such as RUN; several where it is a tuple."""
+    held = setting(default, help, path=path)
+    held.metadata = {**held.metadata, "positional": True}
+    return held
+
+
+def options(kind: type[T], argv: Sequence[str] | None, module: str, description: str = "") -> T:
+    """The options of a command, checked.
 
     Args:
-        argv: the program's name, then its arguments.
-        configurations: name -> function that returns a configuration; the first is the default.
-        flags_: further flags, name -> (default, help).
+        kind: a dataclass of settings.
+        argv: the arguments; None: those of this process.
+        module: the command, as `python -m` knows it.
+        description: for `--help`.
+
+    Raises:
+        InputError: an unknown flag, or a value that can't be used.
+    """
+    (read,), unknown = parse(argv, kind(), prog=program(module), description=description)
+    refuse_unknown(unknown, read)
+    check_fields(read, "--")
+    return read
+
+
+def program(module: str) -> str:
+    """What a user types to run a module."""
+    return f"python -m {module}"
+
+
+def completes(argv: Sequence[str]) -> bool:
+    """Whether the arguments ask for a script that completes command lines in a shell."""
+    return bool(argv) and argv[0].startswith("--tyro-")
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the arguments ask for `--help` or completion, which `parse` then prints."""
+    return completes(argv) or "--help" in argv or "-h" in argv
+
+
+def listed(functions: Mapping[str, Any]) -> str:
+    """Names with the first lines of their docstrings, for a description."""
+    width = max(map(len, functions), default=0) + 2
+    lines = [f"  {name:<{width}}{summary(make)}" for name, make in functions.items()]
+    return "\n".join(lines)
+
+
+def summary(documented: Any) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def parse(
+    argv: Sequence[str] | None,
+    *trees: Any,
+    prog: str = "",
+    description: str = "",
+    fixed: Iterable[str] = (),
+) -> tuple[list[Any], list[str]]:
+    """Copies of trees of settings with what a command line sets in them, not checked.
+
+    Args:
+        argv: the arguments; None: those of this process.
+        trees: dataclass instances. Of a field that several have, the last one's help is shown.
+        prog: what the user types; empty: `--help` and completion are left to a later call.
+        description: for `--help`.
+        fixed: dotted paths of fields that have no flag.
 
     Returns:
-        The checked configuration and the values of `flags_`.
+        The copies, and the words of the command line that mean nothing to them.
 
     Raises:
-        InputError: an unknown field, flag or configuration (with the nearest names), or a value of
-            the wrong type.
+        InputError: a value is of the wrong type.
+        SystemExit: help or completion was asked for, and is printed.
     """
-    from absl import flags
-    from ml_collections import config_flags
+    argv = sys.argv[1:] if argv is None else list(argv)
+    completing = completes(argv)
+    if completing and not prog:
+        return list(trees), argv
+    kind = _arguments(trees, fixed, completing)
+    values, unknown = tyro.cli(
+        kind,
+        args=argv,
+        prog=prog or None,
+        description=description,
+        return_unknown_args=True,
+        add_help=bool(prog),
+    )
+    copies = [copy.deepcopy(tree) for tree in trees]
+    for tree in copies:
+        for path, _, _ in list(leaves(tree)):
+            if path not in fixed:
+                *sections, name = path.split(".")
+                setattr(_walk(tree, sections), name, getattr(_walk(values, sections), name))
+    return copies, unknown
 
-    from cnn_jax.tasks import check, constructors, model_config, read_config
 
-    argv = list(argv)
-    given = [i for i, argument in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", argument)]
-    name = next(iter(configurations), "")
-    if given:
-        last = argv[given[-1]]
-        if "=" not in last and given[-1] + 1 == len(argv):
-            raise InputError(
-                f"--config needs a value: {nearest('', configurations)}, or the path of a recorded"
-                " config.json."
-            )
-        name = last.split("=", 1)[1] if "=" in last else argv[given[-1] + 1]
-        for i in reversed(given):  # one --config, first, as ml_collections wants it
-            del argv[i : i + (1 if "=" in argv[i] else 2)]
-    argv.insert(1, f"--config={name}")
+def _walk(tree, sections):
+    return functools.reduce(getattr, sections, tree)
 
-    argv, model = model_name(argv)
 
-    def load(text):
-        if text in configurations:
-            config = configurations[text]()
-        elif text.endswith(".json") or "/" in text or Path(text).is_file():
-            config = read_config(text)
+def _arguments(trees, fixed, completing, prefix=""):
+    """The dataclass that tyro reads: the fields of all trees, those that share a name as one."""
+    held: dict[str, tuple[dataclasses.Field, list]] = {}
+    for tree in trees:
+        for option in dataclasses.fields(tree):
+            values = held[option.name][1] if option.name in held else []
+            held[option.name] = option, [*values, getattr(tree, option.name)]
+    single = any(option.metadata.get("positional") for option, _ in held.values())
+    made = []
+    for name, (option, values) in held.items():
+        path = prefix + name
+        if path in fixed:
+            continue
+        if dataclasses.is_dataclass(values[-1]):
+            kind = _arguments(values, fixed, completing, f"{path}.")
+            made.append((name, kind, dataclasses.field(default_factory=kind)))
         else:
-            known = nearest(text, configurations)
-            raise InputError(
-                f"--config {text} is neither a configuration nor the path of a recorded"
-                f" config.json: {known}."
-            )
-        if model and model != config.model.name:
-            if model not in constructors(config.task):
-                known = nearest(model, constructors(config.task))
-                raise InputError(
-                    f"--config.model.name={model} is no architecture for {config.task}: {known}."
-                )
-            config.model = model_config(model)
-        return config
+            argument = _argument(path, option, single, completing)
+            made.append((name, argument, dataclasses.field(default=values[-1])))
+    doc = " ".join((inspect.getdoc(trees[-1]) or "").partition("\n\n")[0].split())
+    return dataclasses.make_dataclass(type(trees[-1]).__name__, made, namespace={"__doc__": doc})
 
-    config = load(name)
-    fields = {path: option for path, option, _ in leaves(config) if path not in FIXED}
-    argv = _names_in_tuples(
-        argv, [path for path, option in fields.items() if option.type == tuple[str, ...]]
+
+def _argument(path, option, single, completing):
+    """The type of a field, annotated with what tyro needs to read it and to explain it."""
+    unit, choices = option.metadata["unit"], option.metadata["choices"]
+    about = tyro.conf.arg(
+        help=option.metadata["help"] + (f" [{unit}]" if unit else ""),
+        help_behavior_hint=lambda default: f"(default: {default})" if default.strip("'") else "",
     )
-    for argument in argv[2:]:
-        if re.match(
-            r"--?(flagfile|undefok)\b", argument
-        ):  # absl's own, which read files and let misspellings pass
-            raise InputError(f"{argument} is no flag of this command; --help lists them all.")
-        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
-        if match and match[1] not in fields:
-            if match[1] in FIXED:
-                raise InputError(
-                    f"--config.{match[1]} can't be changed; choose another --config instead."
-                )
-            raise InputError(
-                f"--config.{match[1]} is no field of this configuration:"
-                f" {nearest_field(match[1], fields)}."
-            )
-
-    argv = _last_values(argv, fields)
-
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dataclass(
-        "config", copy.deepcopy(config), flag_values=values, sys_argv=argv, parse_fn=load
+    if option.type is bool:
+        return Annotated[bool, about]
+    many = get_origin(option.type) is not None or option.metadata.get("positional")
+    spec = PrimitiveConstructorSpec(
+        # A single value takes any number of words too, so that our own sentence says what is wrong,
+        # unless the command takes further words without a flag.
+        nargs=1 if single and not many else "*",
+        metavar=_metavar(option.type, choices),
+        instance_from_str=functools.partial(_value, path, option),
+        is_instance=lambda _: True,
+        str_from_instance=_words,
+        # With choices tyro completes, but would refuse others in words of its own.
+        choices=tuple(map(str, choices)) or None if completing else None,
     )
-    for flag, (default, help) in flags_.items():
-        flags.DEFINE_string(flag, default, help, flag_values=values)
+    kind = Annotated[option.type, spec, about]
+    return tyro.conf.Positional[kind] if option.metadata.get("positional") else kind
+
+
+def _metavar(kind, choices):
+    if choices:
+        one = f"{{{','.join(map(str, choices))}}}"
+        return f"[{one} ...]" if get_origin(kind) is tuple else one
+    if get_origin(kind) in (Union, UnionType):
+        return "|".join(_metavar(member, ()) for member in get_args(kind))
+    if get_origin(kind) is Literal:
+        return _metavar(None, get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        names = [_metavar(member, ()) for member in kinds if member is not Ellipsis]
+        return f"[{names[0]} ...]" if kinds[-1] is Ellipsis else " ".join(names)
+    return {int: "INT", float: "FLOAT", str: "TEXT"}[kind]
+
+
+def _words(value):
+    return list(map(str, value)) if isinstance(value, tuple) else [str(value)]
+
+
+def _value(path, option, words):
+    """What the words after a flag stand for."""
+    if option.metadata["path"]:
+        words = [expanded(word) for word in words]
+    kinds = get_args(option.type) if get_origin(option.type) in (Union, UnionType) else ()
+    for kind in kinds or (option.type,):
+        try:
+            return _converted(kind, words)
+        except ValueError:
+            continue
+    if not words:
+        raise InputError(f"--{path} needs a value: {describe(option.type)}.")
+    raise InputError(f"--{path} takes {describe(option.type)}, not {' '.join(words)!r}.")
+
+
+def _converted(kind, words):
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        words = [word for word in words if word]
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(words)
+        return tuple(member(word) for member, word in zip(kinds, words, strict=True))
+    (word,) = words
+    if get_origin(kind) is Literal:
+        if word not in get_args(kind):
+            raise ValueError(word)
+        return word
+    return kind(word)
+
+
+def expanded(path: str) -> str:
+    """A path with ~ replaced by the home folder."""
     try:
-        rest = values(argv)
-    except flags.UnrecognizedFlagError as error:
-        if any(path.split(".")[-1] == error.flagname for path in fields):
-            raise InputError(
-                f"--{error.flagname} is no flag: {nearest_field(error.flagname, fields)}."
-            ) from error
-        known = [f"--{flag}" for flag in ("config", "help", *flags_)]
-        raise InputError(
-            f"--{error.flagname} is no flag: {nearest('--' + error.flagname, known)}."
-        ) from error
-    except flags.IllegalFlagValueError as error:
-        match = re.search(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
-        if not match:
-            raise InputError(f"{error}.") from error
-        raise InputError(
-            f"--config.{match[1]} takes {describe(fields[match[1]].type)}, not {match[2]!r}."
-        ) from error
-    except flags.Error as error:
-        raise InputError(f"{str(error).splitlines()[0].rstrip('.')}.") from error
-    if len(rest) > 1:
-        raise InputError(
-            f"{rest[1]!r} is not understood; write values as --config.section.field=value."
-        )
-    config = values.config
-    check(config)
-    return config, {flag: values[flag].value for flag in flags_}
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # no user of that name
+        return path
 
 
-def model_name(argv):
-    """(`argv` without `--config.model.name`, the last value given for it, or ""): it decides which
-    fields there are.
+def refuse_unknown(words: Sequence[str], *trees: Any, fixed: Iterable[str] = FIXED) -> None:
+    """Refuses the first of the words that mean nothing to any of the trees.
 
     Raises:
-        InputError: it is given without a value.
+        InputError: there is one; the sentence has the nearest names.
     """
-    kept, model, arguments = [], "", iter(argv)
-    for argument in arguments:
-        match = re.fullmatch(r"--?config[.]model[.]name(?:=(.*))?", argument)
-        if match:
-            model = next(arguments, "") if match[1] is None else match[1]
-            if not model:
-                raise InputError(
-                    "--config.model.name needs a value, such as --config.model.name=resnet18."
-                )
-        else:
-            kept.append(argument)
-    return kept, model
+    if not words:
+        return
+    flag = words[0].partition("=")[0]
+    name = flag.lstrip("-").replace("-", "_")
+    if flag == name:
+        raise InputError(
+            f"{words[0]!r} is not understood: write values as --section.field VALUE, and what is on"
+            " or off as --section.field or --section.no-field."
+        )
+    if name in FIXED:
+        raise InputError(f"{flag} can't be changed: choose another --config instead.")
+    known = [path for tree in trees for path, _, _ in leaves(tree) if path not in fixed]
+    raise InputError(f"{flag} is no flag: {nearest_field(name, [*known, 'help'])}.")
 
 
-def without_flag(arguments: Sequence[str], flag: str) -> list[str]:
-    """The arguments without `--flag VALUE` and `--flag=VALUE`."""
-    kept, rest = [], iter(arguments)
-    for argument in rest:
-        if argument in (f"--{flag}", f"-{flag}"):
-            next(rest, None)
-        elif not re.match(rf"--?{flag}=", argument):
-            kept.append(argument)
-    return kept
-
-
-def _last_values(argv, fields):
-    """The arguments with only the last value of each field: absl would join tuples that are given
-    twice."""
-    last, rest = {}, list(argv)
-    for number, argument in enumerate(argv):
-        match = re.fullmatch(r"--?config\.([^=]+)(=.*)?", argument, re.DOTALL)
-        if not match or match[1] not in fields:
-            continue
-        apart = (
-            match[2] is None and fields[match[1]].type is not bool
-        )  # the value is the next argument
-        for earlier in last.get(match[1], ()):
-            rest[earlier] = None
-        last[match[1]] = (number, number + 1) if apart else (number,)
-    return [argument for argument in rest if argument is not None]
-
-
-def _names_in_tuples(argv, paths):
-    """`argv` with each of these fields given once, as a tuple literal: `8,2_13` and `('8', '2_13')`
-    come to the same.
-
-    ml_collections would read names as Python literals, in which 2_13 is 213 and a space is an
-    error.
-    """
-    kept, names = [], {}
-    arguments = iter(argv)
-    for argument in arguments:
-        flag, equals, text = argument.partition("=")
-        path = re.sub("^--?config[.]", "", flag)
-        if path == flag or path not in paths:
-            kept.append(argument)
-            continue
-        text = text if equals else next(arguments, "")
-        parts = [part.strip().strip("'\"") for part in text.strip().strip("()[]").split(",")]
-        names[path] = [part for part in parts if part]  # as everywhere, the last one counts
-    return kept + [f"--config.{path}={tuple(parts)!r}" for path, parts in names.items()]
-
-
-def nearest_field(path: str, fields) -> str:
+def nearest_field(path: str, fields: Iterable[str]) -> str:
     """As `nearest`, for the dotted path of a field; one of the same name in another section comes
     first."""
-    last = path.split(".")[-1]
-    same_name = [f for f in fields if f.split(".")[-1] == last]
-    close = same_name or difflib.get_close_matches(path, fields, n=3, cutoff=0.5)
-    if not close:
-        names = {f.split(".")[-1]: f for f in fields}
-        close = [names[n] for n in difflib.get_close_matches(last, names, n=3, cutoff=0.5)]
-    return (
-        f"did you mean {' or '.join('--config.' + f for f in close)}"
-        if close
-        else "--help lists them all"
+    names: dict[str, list[str]] = {}
+    for field in dict.fromkeys(fields):
+        names.setdefault(field.rpartition(".")[2], []).append(field)
+    last = path.rpartition(".")[2]
+    close = names.get(last.removeprefix("no_")) or difflib.get_close_matches(
+        path, [field for same in names.values() for field in same], n=3, cutoff=0.5
     )
+    if not close:
+        close = [f for n in difflib.get_close_matches(last, names, cutoff=0.5) for f in names[n]]
+    if not close:
+        return "--help lists them all"
+    return f"did you mean {' or '.join('--' + field for field in close[:3])}"
 
 
-def help_text(
-    module: str,
-    configurations: Mapping[str, Callable[[], Config]],
-    flags_: Mapping[str, tuple[str, str]],
-) -> str:
-    """What `--help` prints: the configurations, the flags, and every field with its type, default
-    and unit."""
-    lines = [
-        f"usage: python -m {module} [--config NAME|config.json] [--config.FIELD=VALUE ...]",
-        "",
-        "configurations:",
-    ]
-    for name, make in configurations.items():
-        lines.append(f"  {name:<14} {next(iter((make.__doc__ or '').strip().splitlines()), '')}")
-    lines += [
-        "",
-        "flags:",
-        f"  {'--config':<14} a configuration's name, or the path of a recorded config.json",
-    ]
-    lines += [f"  {'--' + flag:<14} {help}" for flag, (_, help) in flags_.items()]
-    first = next(iter(configurations))
-    lines += ["", f"fields (defaults of {first!r}; set as --config.FIELD=VALUE):"]
-    for path, option, value in leaves(configurations[first]()):
-        if path in FIXED and path != "model.name":
-            continue
-        kind = getattr(option.type, "__name__", "")
-        if get_origin(option.type) is tuple:
-            kind = str(option.type).replace("tuple", "")
-        unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
-        choices = (
-            f" ({', '.join(map(str, option.metadata['choices']))})"
-            if option.metadata["choices"]
-            else ""
-        )
-        lines.append(f"  {path} ({kind}) = {value!r}{unit}")
-        lines.append(f"      {option.metadata['help']}{choices}")
-    return "\n".join(lines) + "\n"
+def without_flag(argv: Sequence[str], flag: str) -> list[str]:
+    """The arguments without `--flag VALUE` and `--flag=VALUE`."""
+    kept, rest = [], iter(argv)
+    for argument in rest:
+        if argument == f"--{flag}":
+            next(rest, None)
+        elif not argument.startswith(f"--{flag}="):
+            kept.append(argument)
+    return kept

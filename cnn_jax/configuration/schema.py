@@ -8,6 +8,8 @@ checks and the digest are all read off those.
 import contextlib
 import dataclasses
 import difflib
+import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
@@ -28,6 +30,7 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     result: bool = True,
+    path: bool = False,
     absent: Any = dataclasses.MISSING,
 ) -> Any:
     """A configuration field.
@@ -43,6 +46,7 @@ def setting(
         result: whether it can change what a run computes. Fields that can't (where the data lie,
             how much memory is used) may differ between a run and its repetition, and stay out of
             the digest.
+        path: whether it is a path, or may be one: on the command line ~ is then the home folder.
         absent: of a field younger than the first records, the value that means what runs did
             before; a record without the field is read as having it, and it stays out of the digest,
             so that old records keep theirs.
@@ -52,6 +56,7 @@ def setting(
         "unit": unit,
         "choices": tuple(choices),
         "result": result,
+        "path": path,
         "absent": absent,
     }
     metadata |= {"at_least": at_least, "at_most": at_most}
@@ -67,9 +72,10 @@ class DataConfig:
     source: str = setting(
         "synthetic",
         "synthetic, the name of a built-in description, or the path of a TOML description",
+        path=True,
     )
     directory: str = setting(
-        "", "folder that holds the photographs; not used by synthetic", result=False
+        "", "folder that holds the photographs; not used by synthetic", result=False, path=True
     )
     test_groups: tuple[str, ...] = setting(
         (), "groups (tiles, sequences) for test; empty: the description's"
@@ -124,6 +130,7 @@ class ImageDataConfig:
         "where TFDS sets are prepared (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets), or the"
         " folder of images",
         result=False,
+        path=True,
     )
     label_pattern: str = setting(
         "",
@@ -466,9 +473,8 @@ CONFIG_TYPES = {
 }
 """Task -> the configuration of a run of it."""
 
-FIXED = ("task", "experiment", "configuration", "variant", "model.name")
-"""Fields that say what a configuration is. Of these only the model's name can be given on the
-command line, for another model."""
+FIXED = ("task", "experiment", "configuration", "variant")
+"""Fields that say what a configuration is, and can't be set on a command line."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -554,35 +560,45 @@ def _most(path, option):
     )
 
 
-def check(config: Config) -> None:
-    """Holds every field to its type, choices and least value, and fields to each other; tuples come
-    out as tuples.
+def check_fields(config: Any, prefix: str = "") -> None:
+    """Holds every field to its type, choices and bounds; tuples come out as tuples.
+
+    Raises:
+        InputError: names the field, after `prefix`, and the mend.
+    """
+    for path, option, value in list(leaves(config)):
+        *sections, name = path.split(".")
+        shown = prefix + path
+        value = typed(shown, option.type, value)
+        setattr(functools.reduce(getattr, sections, config), name, value)
+        choices, least = option.metadata["choices"], option.metadata["at_least"]
+        most = option.metadata["at_most"] or _most(path, option)
+        for element in value if isinstance(value, tuple) else (value,):
+            if choices and element not in choices:
+                raise InputError(f"{shown} is {element!r}: {nearest(str(element), choices)}.")
+            if not isinstance(element, int | float):
+                continue
+            if isinstance(element, float) and not math.isfinite(element):
+                raise InputError(f"{shown} is {value!r}; it must be finite.")
+            if least is not None and element < least:
+                raise InputError(f"{shown} is {value!r}; it must be at least {least}.")
+            if element > most:
+                raise InputError(f"{shown} is {value!r}; it must be at most {most}.")
+            if option.metadata["unit"] == "0 to 1" and not 0 <= element <= 1:
+                raise InputError(f"{shown} is {value!r}; it must lie between 0 and 1.")
+
+
+def check(config: Any) -> None:
+    """Holds every field to its type, choices and bounds, and fields to each other. The model is
+    `cnn_jax.tasks.check`'s.
+
+    Args:
+        config: of one of `CONFIG_TYPES`; tuples come out as tuples.
 
     Raises:
         InputError: names the field and the mend.
     """
-    for path, option, value in list(leaves(config)):
-        *sections, name = path.split(".")
-        holder = config
-        for section in sections:
-            holder = getattr(holder, section)
-        value = typed(path, option.type, value)
-        setattr(holder, name, value)
-        choices, least = option.metadata["choices"], option.metadata["at_least"]
-        for choice in value if isinstance(value, tuple) else (value,):
-            if choices and choice not in choices:
-                raise InputError(f"{path} is {choice!r}: {nearest(choice, choices)}.")
-        numbers = value if isinstance(value, tuple) else (value,)
-        for number in numbers:
-            if isinstance(number, float) and not abs(number) < float("inf"):
-                raise InputError(f"{path} is {value!r}; it must be finite.")
-            if least is not None and number < least:
-                raise InputError(f"{path} is {value!r}; it must be at least {least}.")
-            most = option.metadata["at_most"] or _most(path, option)
-            if isinstance(number, int | float) and number > most:
-                raise InputError(f"{path} is {value!r}; it must be at most {most}.")
-            if option.metadata["unit"] == "0 to 1" and not 0 <= number <= 1:
-                raise InputError(f"{path} is {value!r}; it must lie between 0 and 1.")
+    check_fields(config)
     if config.seed >= 2**32:
         raise InputError(
             f"seed is {config.seed}; it must be less than 2**32, beyond which seeds repeat."

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
-from cnn_jax.records.metrics import FIGURES, Figure, leading
+from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord as Record
 from cnn_jax.records.run_record import variants
 

@@ -84,7 +84,10 @@ def _model_section(name, module):
             fields.append(
                 (option.name, option.type, setting(option.default, help, **option.metadata))
             )
-    return dataclasses.make_dataclass(f"{module.__name__}Config", fields)
+    meaning = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0]
+    return dataclasses.make_dataclass(
+        f"{module.__name__}Config", fields, namespace={"__doc__": meaning}
+    )
 
 
 def build_model(section: Any, **bound: Any) -> Any:
@@ -141,3 +144,37 @@ def read_config(path: str | Path) -> Config:
             f"{path} is not valid JSON ({error}); give the path of a recorded config.json."
         ) from error
     return config_from_dict(record, str(path))
+
+
+def named_config(
+    name: str, configurations: Mapping[str, Callable[[], Config]], model: str = ""
+) -> Config:
+    """The configuration that `--config` and `--model.name` ask for, not checked.
+
+    Args:
+        name: one of `configurations`, or the path of a recorded config.json; empty: the first.
+        configurations: functions that make one.
+        model: another architecture, with the defaults of its own options; empty: as it is.
+
+    Raises:
+        InputError: no configuration, no file or no architecture of that name.
+    """
+    name = name or next(iter(configurations), "")
+    if name in configurations:
+        config = configurations[name]()
+    elif name.endswith(".json") or "/" in name or Path(name).is_file():
+        config = read_config(name)
+    else:
+        raise InputError(
+            f"--config {name} is neither a configuration nor the path of a recorded config.json:"
+            f" {nearest(name, configurations)}."
+        )
+    if model and model != config.model.name:
+        known = of(config.task).models
+        if model not in known:
+            raise InputError(
+                f"--model.name {model} is no architecture for {config.task}:"
+                f" {nearest(model, known)}."
+            )
+        config.model = model_config(model)
+    return config

@@ -141,7 +141,7 @@ class ClassicEvaluator:
         figures[f"{self.split}/images_per_second"] = len(labels) / seconds
         return Report(figures | counted(evaluation, self.split), evaluation)
 
-    def keep(self, folder: Path, report: Report) -> None:
+    def keep(self, record: Any, report: Report) -> None:
         """Nothing beside the summary."""
 
     def draw(self, folder: Path, lines: list[dict], report: Report, variables: Any) -> None:

@@ -170,7 +170,7 @@ class ClassificationEvaluator:
                 figures[f"test/shifted_accuracy/{size}"] = float(np.mean(right))
         return Report(figures, evaluation)
 
-    def keep(self, folder: Path, report: Report) -> None:
+    def keep(self, record: Any, report: Report) -> None:
         """Nothing beside the summary."""
 
     def draw(self, folder: Path, lines: list[dict], report: Report, variables: Any) -> None:

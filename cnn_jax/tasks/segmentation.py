@@ -11,7 +11,7 @@ from cnn_jax.configuration.schema import SegmentationConfig
 from cnn_jax.data import augmentation, resident, scene_folders
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource
-from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.scenes import SPLITS, SceneClass
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import boundaries, metrics, statistics
 from cnn_jax.evaluation.calibration import expected_calibration_error
@@ -165,10 +165,12 @@ class SegmentationEvaluator:
         further = {f"{self.split}/{key}": value for key, value in (figures | further).items()}
         return Report(self._scores(evaluation) | further, (evaluation, thumbnails))
 
-    def keep(self, folder: Path, report: Report) -> None:
+    def keep(self, record: Any, report: Report) -> None:
         """Writes what comparisons need of each scene: counts, and small pictures."""
         evaluation, thumbnails = report.evaluation
-        scene_record.write(folder, self.scenes, evaluation, self.learner.info, thumbnails)
+        info = self.learner.info
+        classes = [SceneClass(*known) for known in zip(info.classes, info.colors, strict=True)]
+        record.write_scenes(self.scenes, evaluation, classes, thumbnails)
 
     def draw(self, folder: Path, lines: list[dict], report: Report, variables: Any) -> None:
         """Learning curves, confusion matrix and a gallery of scenes from the worst to the best."""

@@ -72,8 +72,8 @@ class Evaluator(Protocol):
         """Pictures of the run into `folder`; `lines` are those of metrics.jsonl."""
         ...
 
-    def keep(self, folder: Path, report: Report) -> None:
-        """Writes into the run's folder what comparisons need of each example, if anything."""
+    def keep(self, record: Any, report: Report) -> None:
+        """Writes into the run's record what comparisons need of each example, if anything."""
         ...
 
 

@@ -124,7 +124,7 @@ class CountingEvaluator:
     def report(self, variables, check):
         return Report(self.scores(variables, check))
 
-    def keep(self, folder, report):
+    def keep(self, record, report):
         pass
 
     def draw(self, folder, lines, report, variables):
