@@ -12,7 +12,9 @@ from scipy import stats
 
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
-from cnn_jax.reporting.comparison import Pair, PairedTest, as_csv, as_markdown, compare, write
+from cnn_jax.reporting.comparison import compare, write
+from cnn_jax.reporting.comparison_tables import as_csv, as_markdown
+from cnn_jax.reporting.verdicts import Pair, PairedTest
 from tests.reporting.fake_records import CONFIG, DATA, write_run, write_scenes, write_study
 
 SCORES = {"a": (0.61, 0.64, 0.62), "b": (0.50, 0.54, 0.51), "c": (0.55, 0.50, 0.57)}
