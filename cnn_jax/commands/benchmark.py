@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnn_jax import benchmarks
 from cnn_jax.benchmarks import BENCHMARKS, measuring
 from cnn_jax.configuration import command_line, schema
 from cnn_jax.errors import InputError

@@ -22,7 +22,7 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.records import checks, formats, scene_record
 from cnn_jax.records.files import metrics_lines, read_object
-from cnn_jax.records.metrics import leading
+from cnn_jax.records.metrics import FIGURES, leading
 from cnn_jax.records.scene_record import SceneRecord
 
 FILES = ("config.json", "environment.json", "summary.json")
@@ -314,10 +314,15 @@ def variants(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
             key = (*key, "again")
         groups.setdefault(key, []).append(record)
 
-    def rank(group: list[RunRecord]):
-        known = [r.leading_value for r in group if r.leading_value is not None]
-        first = group[0]
-        mean = sum(known) / max(len(known), 1)
-        return first.experiment, first.source, not known, -mean, first.location
-
     return sorted(groups.values(), key=rank)
+
+
+def rank(group: Sequence[RunRecord]) -> tuple[Any, ...]:
+    """What groups of records are sorted by: experiment, data source, mean of the leading figure,
+    the best first by its direction; records without one last."""
+    first = group[0]
+    figure = FIGURES.get(first.leading)
+    known = [value for value in (r.leading_value for r in group) if value is not None]
+    mean = sum(known) / max(len(known), 1)
+    order = mean if figure is not None and figure.higher_is_better is False else -mean
+    return first.experiment, first.source, not known, order, first.location

@@ -18,8 +18,7 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.records.metrics import FIGURES, Figure
-from cnn_jax.records.run_record import RunRecord as Record
-from cnn_jax.records.run_record import variants
+from cnn_jax.records.run_record import RunRecord, rank, variants
 
 _PLAIN = {"record", "data", "device"}
 """Columns of text; the others hold numbers and stand at the right."""
@@ -34,7 +33,7 @@ MOST_CLASSES = 30
 _NOTHING = "\N{EN DASH}"
 
 
-def results_page(records: Sequence[Record]) -> str:
+def results_page(records: Sequence[RunRecord]) -> str:
     """The Markdown page of a results folder: for each experiment its records with their figures on
     the test split, in total and of each class.
 
@@ -70,8 +69,43 @@ def results_page(records: Sequence[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def averaging_note(records: Iterable[RunRecord]) -> str:
+    """A paragraph: how each figure is averaged that the records' tables show."""
+    return (
+        "Figures are taken from one confusion matrix over the whole test split, of all pixels that"
+        " are not ignored or of all images, unless said otherwise."
+        f" {averaging(shown_figures(records))} Where a row stands for several seeds it gives means,"
+        " and ± half the width of the 95% Student t interval of the mean."
+    )
+
+
+def averaging(figures: Iterable[Figure]) -> str:
+    """How figures are averaged, in a sentence; those that share a way are named together."""
+    by_way: dict[str, list[str]] = {}
+    for figure in figures:
+        if figure.averaging:
+            by_way.setdefault(figure.averaging, []).append(figure.label)
+    ways = [f"{', '.join(labels)}: {way}" for way, labels in by_way.items()]
+    return "; ".join(ways) + "." if ways else ""
+
+
+def shown_figures(records: Iterable[RunRecord]) -> list[Figure]:
+    """The figures that tables compare records by and any of them has of the test split."""
+    held = {key for record in records for key in record.summary}
+    return [f for f in FIGURES.values() if f.compared and f"test/{f.name}" in held]
+
+
+def number_format(figure: Figure) -> str:
+    """Four places for a share, three for what may exceed 1."""
+    return ".4f" if figure.most <= 1 else ",.3f"
+
+
 def headline_table(
-    records: Iterable[Record], *, link_base: str = "", brief: bool = False, by_variant: bool = False
+    records: Iterable[RunRecord],
+    *,
+    link_base: str = "",
+    brief: bool = False,
+    by_variant: bool = False,
 ) -> str:
     """A Markdown table: what was run on what, the headline metrics of the test split, speed and
     training time.
@@ -133,7 +167,7 @@ def headline_table(
     return markdown(header, [list(row.values()) for row in rows], text_columns=text)
 
 
-def _named(group: Sequence[Record]) -> tuple[str, str]:
+def _named(group: Sequence[RunRecord]) -> tuple[str, str]:
     """(what a record or several seeds of a variant are called, where they lie)."""
     first = group[0]
     if len(group) == 1:
@@ -141,7 +175,7 @@ def _named(group: Sequence[Record]) -> tuple[str, str]:
     return first.variant, first.location.rpartition("/")[0]
 
 
-def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
+def class_table(records: Sequence[RunRecord], *, link_base: str = "") -> str:
     """A Markdown table of the IoU, or of images the recall, of each class on the test split, means
     over seeds; "" if no record holds any, or there are more than 30 classes."""
     names = list(
@@ -200,7 +234,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def variants_table(records: Sequence[Record]) -> str:
+def variants_table(records: Sequence[RunRecord]) -> str:
     """The variants of a study as aligned plain text for a terminal, best first: the leading metric,
     parameters, training time."""
     figure = FIGURES.get(records[0].leading)
@@ -258,25 +292,9 @@ def relative_link(page: str | Path, folder: str | Path) -> str:
     return Path(os.path.relpath(folder, Path(page).parent)).as_posix()
 
 
-def _ranked(records: Iterable[Record]) -> list[Record]:
-    """By data source, best first, records without a score last."""
-
-    def rank(record: Record):
-        value = record.leading_value
-        return record.experiment, record.source, value is None, -(value or 0.0), record.location
-
-    return sorted(records, key=rank)
-
-
-def _rank(group: Sequence[Record]) -> tuple:
-    """What groups of records are sorted by: experiment, data source, mean of the leading figure."""
-    figure = FIGURES.get(group[0].leading)
-    values = [record.summary.get(f"test/{record.leading}") for record in group]
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    mean = sum(known) / len(known) if known else 0.0
-    lower_is_better = figure is not None and figure.higher_is_better is False
-    order = mean if lower_is_better else -mean
-    return group[0].experiment, group[0].source, not known, order, group[0].location
+def _ranked(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """By experiment and data source, best first, records without a score last."""
+    return sorted(records, key=lambda record: rank([record]))
 
 
 def class_figure(summary: Mapping[str, Any], split: str) -> Figure | None:
@@ -303,7 +321,7 @@ def scored_classes(summary: Mapping[str, Any], split: str) -> list[str]:
     return [key.removeprefix(prefix) for key in summary if figure and key.startswith(prefix)]
 
 
-def _mean(group: Sequence[Record], key: str, form: str, interval: bool = True) -> str:
+def _mean(group: Sequence[RunRecord], key: str, form: str, interval: bool = True) -> str:
     """A figure of one record, or the mean over several; of scores with its interval."""
     values = [record.summary.get(key) for record in group]
     if len(group) == 1 or any(value is None for value in values):

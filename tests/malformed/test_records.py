@@ -10,8 +10,8 @@ from PIL import Image
 
 from cnn_jax.commands import compare, evaluate, inspect_run, table
 from cnn_jax.configuration import documents
+from cnn_jax.records.run_record import read as read_record
 from cnn_jax.reporting import comparison
-from cnn_jax.reporting.table import read_record
 from experiments import aerial_unet
 from tests.data import fake_sets
 from tests.malformed.refusals import SHARES, broken_json, changed, generated, paths, refused

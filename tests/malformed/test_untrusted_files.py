@@ -20,7 +20,7 @@ from cnn_jax.data.descriptions import patterns
 from cnn_jax.data.images import open_images
 from cnn_jax.data.scene_folders import open_scenes
 from cnn_jax.errors import InputError
-from cnn_jax.reporting import comparison, page, table
+from cnn_jax.reporting import comparison, comparison_tables, page, table
 from tests.data import fake_images, fake_sets
 from tests.reporting import fake_records
 
@@ -171,7 +171,7 @@ def test_names_in_a_record_are_no_markup(tmp_path):
     assert sources
     assert all(source.startswith("data:image/") for source in sources)
     for markdown in (
-        comparison.as_markdown(compared),
+        comparison_tables.as_markdown(compared),
         table.results_page([table.read_record(folder, tmp_path)]),
     ):
         assert "script" in markdown

@@ -9,7 +9,8 @@ from PIL import Image
 from scipy import ndimage
 
 from cnn_jax.evaluation import metrics
-from cnn_jax.reporting.table import Record, read_record
+from cnn_jax.records.run_record import RunRecord
+from cnn_jax.records.run_record import read as read_record
 
 CLASSES = ("building", "land", "road", "vegetation", "water")
 COLORS = ("#3C1098", "#8429F6", "#6EC1E4", "#FEDD3A", "#E2A929")
@@ -41,7 +42,7 @@ def write_run(
     lines=(),
     config=None,
     environment=None,
-) -> Record:
+) -> RunRecord:
     """A record of a run with these figures; `config` changes whole sections."""
     folder.mkdir(parents=True)
     config = (
@@ -79,7 +80,7 @@ def write_scenes(folder: Path, confusions, *, names=None, classes=CLASSES, color
 
 def write_study(
     folder: Path, variants: dict[str, float], *, seeds=(0, 1, 2), scenes=9, size_px=(27, 36)
-) -> list[Record]:
+) -> list[RunRecord]:
     """Runs of variants that see with so much noise (0 is perfect), with scenes and their
     pictures."""
     rng = np.random.default_rng(0)

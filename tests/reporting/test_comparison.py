@@ -12,7 +12,9 @@ from scipy import stats
 
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
-from cnn_jax.reporting.comparison import Pair, PairedTest, as_csv, as_markdown, compare, write
+from cnn_jax.reporting.comparison import compare, write
+from cnn_jax.reporting.comparison_tables import as_csv, as_markdown
+from cnn_jax.reporting.verdicts import Pair, PairedTest
 from tests.reporting.fake_records import CONFIG, DATA, write_run, write_scenes, write_study
 
 SCORES = {"a": (0.61, 0.64, 0.62), "b": (0.50, 0.54, 0.51), "c": (0.55, 0.50, 0.57)}
@@ -343,7 +345,7 @@ def test_runs_of_one_variant_share_their_model(tmp_path):
             {"test/miou": 0.5},
             config={"model": {"name": "unet", "base_width": width}},
         )
-    from cnn_jax.reporting.table import read_record
+    from cnn_jax.records.run_record import read as read_record
 
     records = [read_record(tmp_path / "study" / f"a{seed}", tmp_path) for seed in (0, 1)]
     with pytest.raises(
@@ -484,7 +486,7 @@ def test_classification_is_ranked_by_accuracy_and_tested_across_seeds(tmp_path):
                 summary,
                 config={"task": "classification"},
             )
-    from cnn_jax.reporting.table import read_record
+    from cnn_jax.records.run_record import read as read_record
 
     compared = compare(
         [read_record(folder, tmp_path) for folder in sorted((tmp_path / "study").iterdir())]

@@ -160,7 +160,7 @@ def test_tables_sort_by_keyboard_and_number(made):
 
 def test_pictures_shrink_until_they_fit(study, made, monkeypatch):
     monkeypatch.setattr(page, "_PICTURE_BYTES", 1500)
-    reader = Reader(page._scenes(compare(study)))
+    reader = Reader(page_of(compare(study)))
     pictures = [
         image["src"] for image in reader.all("img") if not image["src"].startswith("data:image/svg")
     ]
