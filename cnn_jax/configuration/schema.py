@@ -608,17 +608,33 @@ def check(config: Any) -> None:
         raise InputError("data.mean and data.std need one value, or one a channel.")
     if min(data.std) <= 0:
         raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
-    if config.task == "classic":
-        if config.selection.ks and (
-            config.model.name != "knn" or config.model.features != "pixels"
-        ):
+    if hasattr(config, "selection"):
+        _check_selection(config)
+    if hasattr(config, "training"):
+        _check_training(config)
+    if hasattr(config, "loss"):
+        _check_loss(config)
+    if config.task == "segmentation":
+        evaluation = config.evaluation
+        if min(evaluation.window_px) <= 2 * evaluation.context_px:
             raise InputError(
-                "selection.ks is for knn on pixels alone: leave it empty for other methods and"
-                " features."
+                f"evaluation.context_px is {evaluation.context_px}, which leaves nothing of a"
+                f" window of {evaluation.window_px} to count; make it less than half the window."
             )
-        return
-    training, evaluation = config.training, config.evaluation
-    if data.on_device and training.parallelism == "pmap":
+
+
+def _check_selection(config):
+    model = config.model
+    if config.selection.ks and (model.name != "knn" or model.features != "pixels"):
+        raise InputError(
+            "selection.ks is for knn on pixels alone: leave it empty for other methods and"
+            " features."
+        )
+
+
+def _check_training(config):
+    training = config.training
+    if config.data.on_device and training.parallelism == "pmap":
         raise InputError(
             "data.on_device needs training.parallelism='jit': under pmap, set it to False."
         )
@@ -632,6 +648,9 @@ def check(config: Any) -> None:
             f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, not less than"
             f" training.steps={training.steps}; lower it."
         )
+
+
+def _check_loss(config):
     loss = config.loss
     if loss.weights and len(loss.weights) != 1 + len(loss.further):
         raise InputError(
@@ -658,9 +677,4 @@ def check(config: Any) -> None:
         raise InputError(
             "loss.activation is 'sigmoid', which is for scenes of two classes: use 'softmax' for"
             " images."
-        )
-    if config.task == "segmentation" and min(evaluation.window_px) <= 2 * evaluation.context_px:
-        raise InputError(
-            f"evaluation.context_px is {evaluation.context_px}, which leaves nothing of a window of"
-            f" {evaluation.window_px} to count; make it less than half the window."
         )

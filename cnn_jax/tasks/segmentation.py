@@ -174,7 +174,8 @@ class SegmentationEvaluator:
 
     def draw(self, folder: Path, lines: list[dict], report: Report, variables: Any) -> None:
         """Learning curves, confusion matrix and a gallery of scenes from the worst to the best."""
-        from cnn_jax.reporting import figures, resizing, scene_figures
+        from cnn_jax.data.resizing import pictured
+        from cnn_jax.reporting import figures, scene_figures
 
         evaluation, _ = report.evaluation
         names, scenes = self.learner.names, self.scenes
@@ -185,7 +186,7 @@ class SegmentationEvaluator:
         count = min(self.learner.config.evaluation.gallery_scenes, len(order))
         chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
         rows = [
-            resizing.pictured(*scenes[int(i)], self.windows.predict(variables, int(i)))
+            pictured(*scenes[int(i)], self.windows.predict(variables, int(i)))
             for i in chosen
         ]
         titles = [

@@ -7,7 +7,7 @@ from cnn_jax.configuration.schema import OptimizerConfig, TrainingConfig
 from cnn_jax.inference.predictor import load
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import read
-from cnn_jax.reporting import comparison, table
+from cnn_jax.reporting import comparison, comparison_tables, table
 from cnn_jax.run import train_and_evaluate
 from cnn_jax.tasks import model_config
 from tests.tasks.toy_task import Counting, CountingConfig
@@ -48,11 +48,9 @@ def test_a_toy_task_trains_is_recorded_tabled_and_compared(counting, tmp_path, q
     text = table.headline_table(records)
     assert "count error" in text
     compared = comparison.compare(records)
-    best = min(records, key=lambda record: record.summary["test/count_error"])
-    assert compared.variants[0].name == best.variant or len(compared.variants) == 2
     means = [variant.scores["count_error"].mean for variant in compared.variants]
     assert means == sorted(means)  # less error is better
-    assert "count error" in comparison.as_markdown(compared)
+    assert "count error" in comparison_tables.as_markdown(compared)
 
 
 def test_a_toy_run_is_loaded_and_resumed(counting, tmp_path, quick_compilation):
