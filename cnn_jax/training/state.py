@@ -9,7 +9,6 @@ from flax import linen as nn
 from flax import struct
 
 
-
 @struct.dataclass
 class TrainState:
     """The whole of a run between two steps; with the configuration and the data it determines

@@ -190,9 +190,7 @@ nothing of the arrays."""
 
 @pytest.mark.long
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize(
-    "pattern", ["d/*", "manifest.ocdbt", "_METADATA", "_CHECKPOINT_METADATA"]
-)
+@pytest.mark.parametrize("pattern", ["d/*", "manifest.ocdbt", "_METADATA", "_CHECKPOINT_METADATA"])
 def test_run_with_a_damaged_file(pattern, damage, reference, tmp_path, command):
     workdir = damaged(reference, tmp_path / "run", damage, pattern)
     if (pattern, damage) in UNHARMED:
