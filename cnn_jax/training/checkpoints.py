@@ -15,7 +15,6 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.runtime import processes
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix for folders that are not to be read
+_orbax_log = logging.getLogger("absl")
 
 
 class Checkpoints:
@@ -83,14 +83,18 @@ class Checkpoints:
                     shutil.rmtree(path)
                 if step in self.steps:
                     self._delete(step)
+            _orbax_log.addFilter(_is_of_others)  # it logs failures with tracebacks, and raises them
             self._orbax.save(self.directory / str(step), state, custom_metadata=about)
 
     def wait(self) -> None:
         """Waits until the checkpoint being saved is finished, then deletes those that need not be
         kept. Raises InputError as `save` does."""
         with self._told_as_input_error("checkpoint being saved"):
-            self._orbax.wait_until_finished()
-            self._orbax.check_for_errors()
+            try:
+                self._orbax.wait_until_finished()
+                self._orbax.check_for_errors()
+            finally:
+                _orbax_log.removeFilter(_is_of_others)
         if processes.is_primary():
             for step in set(self.steps[: -self._keep]) - {self.best_step()}:
                 self._delete(step)
@@ -104,8 +108,7 @@ class Checkpoints:
     @contextlib.contextmanager
     def _told_as_input_error(self, what):
         try:
-            with _quiet():
-                yield
+            yield
         except (OSError, ValueError) as error:
             if processes.of_another(error):
                 raise
@@ -148,8 +151,7 @@ class Checkpoints:
                         f" {self._digest}): move it away, or give another --workdir."
                     )
                 _check_readable(folder)
-                with _quiet():
-                    restored = self._orbax.restore(folder, like)
+                restored = self._orbax.restore(folder, like)
                 checksum = about.pop("checksum", None)
                 if about and checksum != _checksum(candidate, restored, about):
                     raise ValueError("it is not what was saved")
@@ -204,22 +206,9 @@ class Checkpoints:
         self._orbax.close()
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what Orbax and its event loop log about a failure beside the exception they
-    raise."""
-
-    def drop(record):
-        return False
-
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    for logger in loggers:
-        logger.addFilter(drop)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(drop)
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Whether a record is of other code than Orbax, which logs through absl."""
+    return "orbax" not in Path(record.pathname).parts
 
 
 def _check_readable(folder: Path) -> None:
