@@ -71,7 +71,8 @@ def begun(
     type to resume it. Joins the other processes of the run."""
     argv = sys.argv[1:] if argv is None else list(argv)
     (flags,), _ = command_line.parse(argv, Flags())
-    config = tasks.named_config(flags.config, configurations, flags.model.name)
+    config = tasks.named_config(flags.config, configurations)
+    config = tasks.with_model(config, flags.model.name)
     known = command_line.listed(configurations)
     (flags, config), unknown = command_line.parse(
         argv,

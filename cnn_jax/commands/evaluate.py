@@ -1,16 +1,32 @@
-"""A finished run, evaluated again.
+"""Evaluate a finished run again, and say whether its figures are those recorded.
 
-    python -m cnn_jax.commands.evaluate --run DIR [--split test] [--directory DATA]
+python -m cnn_jax.commands.evaluate RUN [--split test] [--directory DATA]
 
 Rebuilds the model from the run's own `config.json`, restores the checkpoint that its figures are
-of, and counts every example of the split once more. Says whether the figures are those recorded.
+of, and counts every example of the split once more.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cnn_jax import run
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import setting
 from cnn_jax.inference.finished import open_run
+from cnn_jax.run import guarded
+
+MODULE = "cnn_jax.commands.evaluate"
+
+
+@dataclass
+class Options:
+    """Which run is evaluated, and on what."""
+
+    run: str = command_line.positional("", "RUN", "folder of a finished run")
+    split: str = setting("test", "examples that count", choices=("train", "validation", "test"))
+    directory: str = setting(
+        "", "where the data lie, if no longer where the configuration says", path=True
+    )
 
 
 def evaluate(folder, split: str, directory: str | None = None) -> dict:
@@ -52,29 +68,17 @@ def compared(figures: dict, recorded: dict) -> str:
     )
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cnn_jax.commands.evaluate", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--run", required=True, help="the --workdir of a finished run")
-    parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="default: test"
-    )
-    parser.add_argument(
-        "--directory", help="where the data lie, if no longer where the configuration says"
-    )
-    arguments = parser.parse_args(argv)
-
-    def command():
+    with guarded() as outcome:
+        options = command_line.options(Options, argv, MODULE, __doc__)
         from cnn_jax.records import run_directory as records
         from cnn_jax.reporting import table
 
-        figures = evaluate(arguments.run, arguments.split, arguments.directory)
+        figures = evaluate(options.run, options.split, options.directory or None)
         print(table.summary_table(figures))
-        print(compared(figures, records.read_run(arguments.run)[2]))
-
-    return run.guarded(command)
+        print(compared(figures, records.read_run(options.run)[2]))
+    return outcome.exit_code
 
 
 if __name__ == "__main__":
