@@ -332,8 +332,8 @@ def test_runs_of_a_command_trace_once_for_all_seeds_and_what_decides_is_traced_a
         assert finished.code == 0, finished.err
         return len(counted) > 0
 
-    assert [traced(f"seed {seed}", f"--config.seed={seed}") for seed in (0, 1)] == [True, False]
-    assert not traced("again", "--config.seed=0")
+    assert [traced(f"seed {seed}", f"--seed={seed}") for seed in (0, 1)] == [True, False]
+    assert not traced("again", "--seed=0")
     assert (
         commands.metrics(tmp_path / "seed 0")
         == commands.metrics(tmp_path / "again")
@@ -367,7 +367,7 @@ def test_every_field_but_the_seed_is_known():
 
 def test_class_weights_are_known(tmp_path, old_source, command, few_pictures, monkeypatch):
     monkeypatch.setattr(tracing_cache, "beside_compiled", lambda: tmp_path / "traced")
-    weighted = "--config.loss.class_weights=inverse"
+    weighted = "--loss.class_weights=inverse"
     assert command(*TINY, *SHORT, weighted, "--workdir", tmp_path / "one").code == 0
     before = sorted((tmp_path / "traced").iterdir())
     assert len(before) == 2
@@ -384,7 +384,7 @@ def test_another_process_knows_them(tmp_path):
     environment = commands.environment(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "kept"))
     found = []
     for seed in (0, 1):
-        arguments = (*TINY, *SHORT, f"--config.seed={seed}", "--workdir", tmp_path / str(seed))
+        arguments = (*TINY, *SHORT, f"--seed={seed}", "--workdir", tmp_path / str(seed))
         finished = commands.finish(commands.start(*arguments, env=environment))
         assert finished.code == 0, finished.err
         found.append(

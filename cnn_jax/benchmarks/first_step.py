@@ -77,11 +77,11 @@ def first_step(arguments, caches: str, seed: int) -> float:
             "-m",
             "experiments.aerial_unet",
             *arguments,
-            f"--config.seed={seed}",
+            f"--seed={seed}",
         ]
         command += [
-            "--config.training.steps=1",
-            "--config.optimizer.warmup_steps=0",
+            "--training.steps=1",
+            "--optimizer.warmup_steps=0",
             "--workdir",
             str(metrics.parent),
         ]

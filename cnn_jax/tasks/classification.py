@@ -223,15 +223,11 @@ def check(config: Config, images: ImageSet) -> None:
     module = tasks.build_model(config.model, num_classes=len(images.classes))
     inputs = jax.ShapeDtypeStruct((1, height, width, images.channels), jnp.float32)
     if min(images.image_px) < module.least_px:
-        stem = (
-            ", or choose --config.model.stem=small"
-            if getattr(module, "stem", "") == "imagenet"
-            else ""
-        )
+        stem = ", or choose --model.stem=small" if getattr(module, "stem", "") == "imagenet" else ""
         raise InputError(
             f"{config.model.name} takes images of at least {module.least_px}x{module.least_px} px,"
             f" and those of {source} are {height}x{width}: enlarge them with"
-            f" --config.data.image_px=({module.least_px},{module.least_px}){stem}."
+            f" --data.image_px {module.least_px} {module.least_px}{stem}."
         )
     # What the module itself refuses is refused before the run has a folder; nothing is computed.
     jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), inputs)
