@@ -71,8 +71,27 @@ def begun(
     """What a command line asks for: the checked configuration, the folder of the run, and what to
     type to resume it. Joins the other processes of the run."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    config, flags = configured(module, configurations, argv)
+    processes.join(flags.distributed)
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    workdir = processes.broadcast(
+        flags.workdir or f"results/runs/{config.experiment}-{config.configuration}-{now}"
+    )
+    return config, workdir, typed(module, argv, workdir)
+
+
+def configured(
+    module: str, configurations: Mapping[str, Callable[[], Config]], argv: Sequence[str]
+) -> tuple[Config, Flags]:
+    """The checked configuration that a command line asks for, and its other flags.
+
+    Raises:
+        InputError: an unknown flag, field or configuration, or a value that can't be used.
+        SystemExit: help or completion was asked for, and is printed.
+    """
     (flags,), _ = command_line.parse(argv, Flags())
-    config = tasks.named_config(flags.config, configurations, flags.model.name)
+    config = tasks.named_config(flags.config, configurations)
+    config = tasks.with_model(config, flags.model.name)
     known = command_line.listed(configurations)
     (flags, config), unknown = command_line.parse(
         argv,
@@ -84,12 +103,7 @@ def begun(
     )
     command_line.refuse_unknown(unknown, flags, config)
     tasks.check(config)
-    processes.join(flags.distributed)
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    workdir = processes.broadcast(
-        flags.workdir or f"results/runs/{config.experiment}-{config.configuration}-{now}"
-    )
-    return config, workdir, typed(module, argv, workdir)
+    return config, flags
 
 
 def typed(module: str, argv: Sequence[str], workdir: str) -> str:

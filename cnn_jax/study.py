@@ -153,9 +153,8 @@ def _configured(module, studies, name, argv, flags):
     chosen = list(dict.fromkeys(flags.variants or study.variants))
     bases = []
     for variant in chosen:
-        config = copy.deepcopy(study.variants[variant])
-        config.configuration, config.variant = name, variant
-        bases.append(tasks.named_config("", {"": lambda config=config: config}, flags.model.name))
+        config = tasks.with_model(study.variants[variant], flags.model.name)
+        bases.append(dataclasses.replace(config, configuration=name, variant=variant))
     if command_line.asks_for_help(argv):  # of all variants' fields, with the first's defaults
         prog, trees = command_line.program(module), (Flags(), *reversed(bases))
         command_line.parse(argv, *trees, prog=prog, description=_about(studies), fixed=FIXED)

@@ -1,8 +1,8 @@
 """Segmentation architectures side by side: every one with every seed, under one budget, and what
 the differences are worth.
 
-python -m experiments.aerial_compare [--config NAME] [--models unet,fcn8s] [--config.seeds=0,1,2]
-    [--config.FIELD=VALUE ...] [--workdir DIR]
+python -m experiments.aerial_compare [--config NAME] [--variants unet fcn8s] [--seeds 0 1 2]
+    [--FIELD VALUE ...] [--workdir DIR]
 
 What is recorded already is not run again, and what was interrupted goes on. It ends in
 comparison.csv, comparison.md and index.html in the study's folder; runs that

@@ -1,7 +1,7 @@
 """Any classifier on any set of labelled images, by name.
 
-python -m experiments.classify [--config NAME|config.json] [--config.model.name=resnet20]
-    [--config.data.source=cifar10] [--config.FIELD=VALUE ...] [--workdir DIR]
+python -m experiments.classify [--config NAME|config.json] [--model.name resnet20]
+    [--data.source cifar10] [--FIELD VALUE ...] [--workdir DIR]
 
 A model given by name comes with its own defaults. Regularisation is by configuration:
 model.dropout, optimizer.weight_decay, loss.label_smoothing, augmentation.*,

@@ -1,7 +1,7 @@
 """Softmax regression, a multilayer perceptron and a convolutional network on MNIST's handwritten
 digits.
 
-python -m experiments.mnist [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants cnn]
+python -m experiments.mnist [--config NAME|config.json] [--FIELD VALUE ...] [--variants cnn]
 [--workdir DIR]
 """
 

@@ -1,7 +1,7 @@
 """What keeps a network from learning its training images by heart: each regularisation on and off,
 on 2,000 images of Fashion-MNIST.
 
-python -m experiments.overfitting [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants
+python -m experiments.overfitting [--config NAME|config.json] [--FIELD VALUE ...] [--variants
 NAMES] [--workdir DIR]
 """
 

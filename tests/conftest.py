@@ -80,7 +80,7 @@ def optimized_command(capsys):
 
     def run(*arguments):
         capsys.readouterr()
-        code = main(MODULE, CONFIGURATIONS, [MODULE, *map(str, arguments)])
+        code = main(MODULE, CONFIGURATIONS, list(map(str, arguments)))
         return Finished(code, *capsys.readouterr())
 
     return run

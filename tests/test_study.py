@@ -65,8 +65,8 @@ def images(tmp_path_factory):
 def command(capsys, images, quick_compilation, few_pictures):
     def run(*arguments, pictures=None, directory=True):
         capsys.readouterr()
-        where = [f"--config.data.directory={images}"] if directory else []
-        code = study.main(MODULE, STUDIES, pictures, [MODULE, *where, *map(str, arguments)])
+        where = [f"--data.directory={images}"] if directory else []
+        code = study.main(MODULE, STUDIES, pictures, [*where, *map(str, arguments)])
         return Finished(code, *capsys.readouterr())
 
     return run
@@ -107,7 +107,7 @@ def test_every_variant_and_seed_is_a_record_and_a_second_call_runs_nothing(comma
 
 
 def test_models_and_config_seeds_are_other_words(command, tmp_path):
-    assert command("--workdir", tmp_path / "s", "--models", "mlp", "--config.seeds=1").code == 0
+    assert command("--workdir", tmp_path / "s", "--models", "mlp", "--seeds=1").code == 0
     assert [path.name for path in (tmp_path / "s").glob("*/summary.json")] == ["summary.json"]
     assert (tmp_path / "s" / "mlp-seed1" / "summary.json").exists()
 
@@ -124,8 +124,9 @@ def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
     finished = command(
         "--workdir",
         tmp_path,
-        "--config.model.widths=(3,)",
-        "--config.training.steps",
+        "--model.widths",
+        "3",
+        "--training.steps",
         "2",
         "--seeds=5",
     )
@@ -139,7 +140,7 @@ def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
 
 
 def test_a_runs_own_configuration_repeats_it(command, tmp_path):
-    command("--workdir", tmp_path / "s", "--variants=softmax", "--seeds=0,1")
+    command("--workdir", tmp_path / "s", "--variants=softmax", "--seeds", "0", "1")
     path = tmp_path / "s" / "softmax-seed1"
     again = command(
         "--config", path / "config.json", "--workdir", tmp_path / "again", directory=False
@@ -152,22 +153,22 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
     ("arguments", "words"),
     [
         (["--variants=mpl"], ["names 'mpl'", "did you mean mlp"]),
-        (["--seeds=1,x"], ["--seeds takes whole numbers such as 0,1,2, not '1,x'"]),
-        (["--config.seed=3"], ["use --seeds"]),
+        (["--seeds", "1", "x"], ["--seeds takes whole numbers such as 0,1,2, not '1,x'"]),
+        (["--seed=3"], ["use --seeds"]),
         (["--config=defualt"], ["--config defualt", "did you mean default"]),
         (
-            ["--config.model.width=(3,)"],
+            ["--model.width", "3"],
             [
-                "--config.model.width is no field of any variant",
-                "did you mean --config.model.widths",
+                "--model.width is no field of any variant",
+                "did you mean --model.widths",
             ],
         ),
-        (["--config.training.stepz=3"], ["did you mean --config.training.steps"]),
-        (["--config.model.name="], ["--config.model.name needs a value"]),
-        (["--config.model.name=unet"], ["no architecture for classification"]),
-        (["--config.data.std=()"], ["data.mean and data.std need one value, or one a channel"]),
+        (["--training.stepz=3"], ["did you mean --training.steps"]),
+        (["--model.name="], ["--model.name needs a value"]),
+        (["--model.name=unet"], ["no architecture for classification"]),
+        (["--data.std"], ["data.mean and data.std need one value, or one a channel"]),
         (["--sedes=1"], ["--sedes is no flag", "--seeds"]),
-        (["--config.training.steps=x"], ["takes a whole number"]),
+        (["--training.steps=x"], ["takes a whole number"]),
     ],
 )
 def test_mistakes_end_in_one_sentence_before_anything_runs(
@@ -184,8 +185,13 @@ def test_a_seed_counts_once_however_often_it_is_named(command, tmp_path):
     finished = command(
         "--workdir",
         tmp_path,
-        "--variants=mlp,mlp",
-        "--seeds=0,1,0",
+        "--variants",
+        "mlp",
+        "mlp",
+        "--seeds",
+        "0",
+        "1",
+        "0",
         pictures=lambda _, records: drawn.extend(records),
     )
     assert finished.code == 0, finished.err
@@ -199,10 +205,12 @@ def test_only_the_chosen_variants_must_take_what_is_changed(command, tmp_path):
         tmp_path,
         "--variants=mlp",
         "--seeds=0",
-        "--config.model.name=cnn",
-        "--config.model.pool_after=(1,)",
-        "--config.model.widths=(2,)",
-        "--noconfig.model.global_average",
+        "--model.name=cnn",
+        "--model.pool_after",
+        "1",
+        "--model.widths",
+        "2",
+        "--model.no-global_average",
     )
     assert finished.code == 0, finished.err
     assert commands.read(tmp_path / "mlp-seed0" / "config.json")["model"]["name"] == "cnn"
@@ -214,9 +222,10 @@ def test_a_command_that_was_refused_late_leaves_the_folder_to_the_next(command, 
         tmp_path,
         "--variants=mlp",
         "--seeds=0",
-        "--config.model.name=cnn",
-        "--config.model.padding=SAME",
-        "--config.model.pool_after=(9,)",
+        "--model.name=cnn",
+        "--model.padding=SAME",
+        "--model.pool_after",
+        "9",
     )
     commands.assert_refused(wrong, "pool_after is (9,)")
     assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=0").code == 0
@@ -242,5 +251,5 @@ def test_help_names_variants_seeds_and_fields(command):
 def test_studies_are_made_anew(command, tmp_path):
     """A change on one command line stays out of the next."""
     before = copy.deepcopy(default().variants)
-    command("--workdir", tmp_path, "--config.training.steps=2", "--variants=softmax", "--seeds=0")
+    command("--workdir", tmp_path, "--training.steps=2", "--variants=softmax", "--seeds=0")
     assert default().variants == before

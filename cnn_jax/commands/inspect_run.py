@@ -1,17 +1,16 @@
-"""What a trained segmentation network sees, drawn from any finished run that kept its checkpoint.
+"""Draw what a trained network sees, from any finished run that kept its checkpoint.
 
-python -m cnn_jax.commands.inspect_run --run DIR [--what
-    overlays,errors,features,attention,grad_cam,receptive_field] [--split test] [--scenes N]
-    [--class NAME] [--out DIR] [--directory DATA]
-python -m cnn_jax.commands.inspect_run --run DIR DIR ... --out DIR     # how far several networks
+python -m cnn_jax.commands.inspect_run RUN [--what overlays errors features attention grad_cam
+    receptive_field] [--split test] [--scenes N] [--classes NAME ...] [--output FOLDER]
+    [--directory DATA]
+python -m cnn_jax.commands.inspect_run RUN RUN ... --output FOLDER     # how far several networks
 look, side by side
 
-The pictures go into the run's figures/, or into --out. Predictions are of whole scenes, at their
+The pictures go into the run's figures/, or into --output. Predictions are of whole scenes, at their
 own resolution; what looks into the network sees crops of the size it was trained at. Of a
 classifier's run its own pictures are drawn again.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax.configuration import schema
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
 from cnn_jax.inference.finished import FinishedRun, open_run
 from cnn_jax.run import guarded
@@ -31,6 +31,9 @@ LOOKED_AT_CROPS = 8
 ATTENTION_CROPS = 64
 """Over at most so many, evenly spaced, and the one that shows most of each class, the
 excitations."""
+
+
+MODULE = "cnn_jax.commands.inspect_run"
 
 
 @dataclass(frozen=True)
@@ -313,11 +316,11 @@ def _inspection(run, split, scenes, names, folder):
     for name in names:
         if name not in known:
             raise InputError(
-                f"--class {name!r} is no class of {run.folder}: {schema.nearest(name, known)}."
+                f"--classes {name!r} is no class of {run.folder}: {nearest(name, known)}."
             )
         if not run.task.class_counts[split][known.index(name)]:
             raise InputError(
-                f"--class {name!r} has no pixel in the {split} split; choose another class or"
+                f"--classes {name!r} has no pixel in the {split} split; choose another class or"
                 " --split."
             )
     present = [index for index, count in enumerate(run.task.class_counts[split]) if count]
@@ -339,75 +342,55 @@ def _redraw(run, split, folder):
     print(f"pictures: {folder}")
 
 
-def _chosen(text: str) -> list[str]:
-    """The names in --what, in the order of `PICTURES`."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in PICTURES:
-            raise InputError(f"--what {name!r} is no picture: {schema.nearest(name, PICTURES)}.")
-    if not names:
-        raise InputError(f"--what is empty; give some of {', '.join(PICTURES)}.")
-    return [name for name in PICTURES if name in names]
+@dataclass
+class Options:
+    """Which runs are looked at, and which pictures are drawn."""
+
+    runs: tuple[str, ...] = command_line.positional(
+        (), "RUN", "folder of a finished run; several: receptive fields alone"
+    )
+    what: tuple[str, ...] = setting(
+        tuple(PICTURES), "pictures, of segmentation networks", choices=PICTURES
+    )
+    split: str = setting("test", "examples drawn", choices=("train", "validation", "test"))
+    scenes: int = setting(4, "scenes drawn at most", unit="scenes", at_least=1)
+    classes: tuple[str, ...] = setting(
+        (), "classes for attention and grad_cam; empty: those in the split"
+    )
+    output: str = setting("", "folder of the pictures; empty: the run's figures/", path=True)
+    directory: str = setting(
+        "", "where the data lie, if no longer where the configuration says", path=True
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cnn_jax.commands.inspect_run",
-        description=__doc__.splitlines()[0],
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--run",
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="DIR",
-        help="the --workdir of a finished run; several: receptive fields",
-    )
-    parser.add_argument(
-        "--what",
-        default=",".join(PICTURES),
-        help=f"which pictures, with commas between (default: {','.join(PICTURES)})",
-    )
-    parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="default: test"
-    )
-    parser.add_argument(
-        "--scenes", type=int, default=4, help="how many scenes at most are drawn (default: 4)"
-    )
-    parser.add_argument(
-        "--class",
-        dest="classes",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a class for attention and grad_cam; may be repeated (default: those in the split)",
-    )
-    parser.add_argument("--out", help="where the pictures go (default: the run's figures/)")
-    parser.add_argument(
-        "--directory", help="where the data lie, if no longer where the configuration says"
-    )
-    arguments = parser.parse_args(argv)
-
-    def command():
-        what = _chosen(arguments.what)
-        if arguments.scenes < 1:
-            raise InputError(f"--scenes is {arguments.scenes}; it must be at least 1.")
-        if len(arguments.run) == 1:
-            options = arguments.classes, arguments.out, arguments.directory
-            inspect(arguments.run[0], what, arguments.split, arguments.scenes, *options)
-            return
-        if what not in (["receptive_field"], list(PICTURES)):
-            raise InputError(
-                "--what is receptive_field where --run names several runs; give one run for other"
-                " pictures."
+    with guarded() as outcome:
+        options = command_line.options(Options, argv, MODULE, __doc__)
+        what = [name for name in PICTURES if name in options.what]
+        if not what:
+            raise InputError(f"--what is empty; give some of {', '.join(PICTURES)}.")
+        if len(options.runs) == 1:
+            inspect(
+                options.runs[0],
+                what,
+                options.split,
+                options.scenes,
+                options.classes,
+                options.output or None,
+                options.directory or None,
             )
-        if not arguments.out:
-            raise InputError("--out is missing: give the folder for the picture of several runs.")
-        compare(arguments.run, arguments.split, arguments.out, arguments.directory)
-
-    return guarded(command)
+        elif what not in (["receptive_field"], list(PICTURES)):
+            raise InputError(
+                "--what is receptive_field for several runs; give one RUN for other pictures."
+            )
+        elif not options.output:
+            raise InputError(
+                "--output is missing: give the folder for the picture of several runs."
+            )
+        else:
+            compare(options.runs, options.split, options.output, options.directory or None)
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

@@ -24,29 +24,37 @@ from cnn_jax.errors import InputError
 T = TypeVar("T")
 
 
-def positional(default: Any, help: str, *, path: bool = True) -> Any:
-    """A setting that a command takes without a flag, such as RUN; several where it is a tuple."""
-    held = setting(default, help, path=path)
-    held.metadata = {**held.metadata, "positional": True}
-    return held
+def positional(default: Any, name: str, help: str) -> Any:
+    """A path that a command takes without a flag, such as RUN; several if `default` is a tuple."""
+    held = setting(default, help, path=True)
+    return dataclasses.field(default=default, metadata={**held.metadata, "positional": name})
 
 
-def options(kind: type[T], argv: Sequence[str] | None, module: str, description: str = "") -> T:
+def options(
+    defaults: type[T] | T, argv: Sequence[str] | None, module: str, description: str | None = ""
+) -> T:
     """The options of a command, checked.
 
     Args:
-        kind: a dataclass of settings.
+        defaults: a dataclass of settings, or an instance of one.
         argv: the arguments; None: those of this process.
         module: the command, as `python -m` knows it.
-        description: for `--help`.
+        description: for `--help`, in which paragraphs that show a command are left out.
 
     Raises:
         InputError: an unknown flag, or a value that can't be used.
     """
-    (read,), unknown = parse(argv, kind(), prog=program(module), description=description)
-    refuse_unknown(unknown, read)
-    check_fields(read, "--")
-    return read
+    paragraphs = (description or "").split("\n\n")
+    about = "\n\n".join(part for part in paragraphs if not part.startswith("python -m"))
+    held = defaults() if isinstance(defaults, type) else defaults
+    (held,), unknown = parse(argv, held, prog=program(module), description=about)
+    refuse_unknown(unknown, held)
+    for _, option, value in leaves(held):
+        if option.metadata.get("positional") and not value:
+            help = option.metadata["help"]
+            raise InputError(f"{option.metadata['positional']} is missing: give the {help}.")
+    check_fields(held, "--")
+    return held
 
 
 def program(module: str) -> str:
@@ -140,7 +148,8 @@ def _arguments(trees, fixed, completing, prefix=""):
             continue
         if dataclasses.is_dataclass(values[-1]):
             kind = _arguments(values, fixed, completing, f"{path}.")
-            made.append((name, kind, dataclasses.field(default_factory=kind)))
+            named = Annotated[kind, tyro.conf.arg(help="")]  # or tyro would search the source for it
+            made.append((name, named, dataclasses.field(default_factory=kind)))
         else:
             argument = _argument(path, option, single, completing)
             made.append((name, argument, dataclasses.field(default=values[-1])))
@@ -162,7 +171,7 @@ def _argument(path, option, single, completing):
         # A single value takes any number of words too, so that our own sentence says what is wrong,
         # unless the command takes further words without a flag.
         nargs=1 if single and not many else "*",
-        metavar=_metavar(option.type, choices),
+        metavar=option.metadata.get("positional") or _metavar(option.type, choices),
         instance_from_str=functools.partial(_value, path, option),
         is_instance=lambda _: True,
         str_from_instance=_words,

@@ -65,13 +65,11 @@ def open_folder(config: DataConfig, report_unknown: UnknownReport | None = None)
     if not config.directory:
         raise InputError(
             f"data.directory is empty: give the folder of {config.source} with"
-            " --config.data.directory=FOLDER."
+            " --data.directory=FOLDER."
         )
     directory = Path(config.directory)
     if not directory.is_dir():
-        raise InputError(
-            f"data.directory {directory} is not a folder: check --config.data.directory."
-        )
+        raise InputError(f"data.directory {directory} is not a folder: check --data.directory.")
     if report_unknown is None:
         report_unknown = (
             functools.partial(_refuse_unknown, config.source)
@@ -436,7 +434,7 @@ def _refuse_unknown(source, path, unknown):
     raise InputError(
         f"{path} has the mask values {', '.join(named)}{more}, which {source} doesn't list: correct"
         " the mask or the description, or count them as ignored with"
-        " --config.data.unknown_colors=ignore."
+        " --data.unknown_colors=ignore."
     )
 
 

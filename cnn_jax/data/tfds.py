@@ -257,7 +257,7 @@ def _newest(tfds, source, directory):
         )
     raise InputError(
         f"{source} is not in {directory}: prepare it with {_command(source, directory)}, or say"
-        " where it is with --config.data.directory."
+        " where it is with --data.directory."
     )
 
 

@@ -1,4 +1,4 @@
-"""A finished run, ready to use: its network with its weights, without the data it was trained on."""
+"""A finished run, ready to use: its network and weights, without the data it was trained on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -74,15 +74,18 @@ class Run:
         probabilities = self.learner.probabilities(self.variables, image)
         return Prediction(probabilities, info.classes, info.colors)
 
-    def open_data(self, directory: str | None = None) -> Dataset:
+    def open_data(self, directory: str = "", split: str = "test") -> Dataset:
         """The data that the run was trained and evaluated on.
 
         Args:
             directory: where they lie, if no longer where the configuration says.
+            split: which they are opened for.
 
         Raises:
-            InputError: they aren't there, or are other data.
+            InputError: they aren't there, are other data, or have nothing in the split.
         """
+        if not self.info.sizes.get(split):
+            raise InputError(f"--split {split} is empty in this data set; choose another.")
         config = self.config
         if directory:
             config.data.directory = str(Path(directory).expanduser())

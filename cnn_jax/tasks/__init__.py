@@ -146,35 +146,38 @@ def read_config(path: str | Path) -> Config:
     return config_from_dict(record, str(path))
 
 
-def named_config(
-    name: str, configurations: Mapping[str, Callable[[], Config]], model: str = ""
-) -> Config:
-    """The configuration that `--config` and `--model.name` ask for, not checked.
+def named_config(name: str, configurations: Mapping[str, Callable[[], Config]]) -> Config:
+    """The configuration that `--config` asks for, not checked.
 
     Args:
         name: one of `configurations`, or the path of a recorded config.json; empty: the first.
         configurations: functions that make one.
-        model: another architecture, with the defaults of its own options; empty: as it is.
 
     Raises:
-        InputError: no configuration, no file or no architecture of that name.
+        InputError: no configuration and no file has that name.
     """
     name = name or next(iter(configurations), "")
     if name in configurations:
-        config = configurations[name]()
-    elif name.endswith(".json") or "/" in name or Path(name).is_file():
-        config = read_config(name)
-    else:
+        return configurations[name]()
+    if name.endswith(".json") or "/" in name or Path(name).is_file():
+        return read_config(name)
+    raise InputError(
+        f"--config {name} is neither a configuration nor the path of a recorded config.json:"
+        f" {nearest(name, configurations)}."
+    )
+
+
+def with_model(config: Config, name: str) -> Config:
+    """A configuration with another architecture, which brings the defaults of its own options.
+
+    Raises:
+        InputError: the configuration's task has no architecture of that name.
+    """
+    if name in ("", config.model.name):
+        return config
+    known = of(config.task).models
+    if name not in known:
         raise InputError(
-            f"--config {name} is neither a configuration nor the path of a recorded config.json:"
-            f" {nearest(name, configurations)}."
+            f"--model.name {name} is no architecture for {config.task}: {nearest(name, known)}."
         )
-    if model and model != config.model.name:
-        known = of(config.task).models
-        if model not in known:
-            raise InputError(
-                f"--model.name {model} is no architecture for {config.task}:"
-                f" {nearest(model, known)}."
-            )
-        config.model = model_config(model)
-    return config
+    return dataclasses.replace(config, model=model_config(name))

@@ -222,7 +222,7 @@ def test_unusable_flags_are_refused(run, arguments, words):
 @pytest.mark.usefixtures("quick_compilation")
 def test_train_step_alone(run):
     finished, record = run(
-        "train_step", "--models=tiny", "--sizes=8x12", "--batches=1,3", "--without-peers"
+        "train_step", "--models=tiny", "--sizes=8x12", "--batches", "1", "3", "--without-peers"
     )
     assert finished.code == 0, finished.err
     assert finished.out.startswith("without peers")

@@ -55,14 +55,14 @@ def look(opened, monkeypatch, capsys):
 
     def look(*arguments):
         capsys.readouterr()
-        code = inspect_run.main(["--run", "run", *map(str, arguments)])
+        code = inspect_run.main(["run", *map(str, arguments)])
         return code, *capsys.readouterr()
 
     return look
 
 
 def test_all_pictures_that_apply_are_drawn(look, tmp_path):
-    code, out, err = look("--out", tmp_path / "seen", "--scenes", 2)
+    code, out, err = look("--output", tmp_path / "seen", "--scenes", 2)
     assert (code, err) == (0, "")
     assert {path.name for path in (tmp_path / "seen").iterdir()} == ALL
     for path in (tmp_path / "seen").iterdir():
@@ -85,7 +85,7 @@ def test_the_worst_scenes_come_first(look, opened, tmp_path, monkeypatch):
             name,
             lambda *seen, name=name, **options: drawn.setdefault(name, seen),
         )
-    assert look("--what", "overlays, errors", "--out", tmp_path)[0] == 0
+    assert look("--what", "overlays", "errors", "--output", tmp_path)[0] == 0
     images, truths, predictions, *_, titles = drawn["errors"]
     found = []
     for image, truth, prediction, title in zip(images, truths, predictions, titles, strict=True):
@@ -107,9 +107,7 @@ def test_classes_are_chosen_by_name_and_crops_to_show_them(look, opened, tmp_pat
 
     drawn = []
     monkeypatch.setattr(segmenter_pictures, "grad_cam", lambda *seen, **options: drawn.append(seen))
-    assert (
-        look("--what", "grad_cam", "--out", tmp_path, "--class", "water", "--class", "road")[0] == 0
-    )
+    assert look("--what", "grad_cam", "--output", tmp_path, "--classes", "water", "road")[0] == 0
     images, _, heats, classes, *_ = drawn[0]
     assert (classes, len(heats)) == (
         [opened.task.names.index(name) for name in ("water", "road")],
@@ -127,7 +125,7 @@ def test_classes_are_chosen_by_name_and_crops_to_show_them(look, opened, tmp_pat
 
 
 def test_several_runs_are_compared_in_one_picture(look, tmp_path):
-    assert look("--run", "again", "--out", tmp_path / "a")[0] == 0
+    assert look("again", "--output", tmp_path / "a")[0] == 0
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["receptive_field.png"]
 
 
@@ -137,10 +135,10 @@ def test_several_runs_are_compared_in_one_picture(look, tmp_path):
         (["--what", "overlay"], ["--what 'overlay'", "did you mean overlays"]),
         (["--what", ","], ["--what is empty", "grad_cam"]),
         (["--scenes", "0"], ["--scenes is 0"]),
-        (["--class", "roads"], ["--class 'roads'", "did you mean road"]),
-        (["again"], ["--out is missing"]),
+        (["--classes", "roads"], ["--classes 'roads'", "did you mean road"]),
+        (["again"], ["--output is missing"]),
         (
-            ["again", "--out", "x", "--what", "errors"],
+            ["again", "--output", "x", "--what", "errors"],
             ["--what is receptive_field", "several runs"],
         ),
     ],

@@ -103,10 +103,7 @@ def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
         when(patch, Record, "log", 4, signal.SIGTERM)
-        assert (
-            optimized_command(*TINY, "--config.data.on_device=True", "--workdir", workdir).code
-            == 143
-        )
+        assert optimized_command(*TINY, "--data.on_device", "--workdir", workdir).code == 143
     assert 0 < saved_steps(workdir)[-1] < STEPS
     assert optimized_command(*TINY, "--workdir", workdir).code == 0
     assert optimized_command(*TINY, "--workdir", tmp_path / "host").code == 0
@@ -116,8 +113,8 @@ def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host
 def test_pmap_is_refused(tmp_path, command):
     refused = command(
         *TINY,
-        "--config.data.on_device=True",
-        "--config.training.parallelism=pmap",
+        "--data.on_device",
+        "--training.parallelism=pmap",
         "--workdir",
         tmp_path / "run",
     )

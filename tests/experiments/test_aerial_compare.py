@@ -83,12 +83,12 @@ def tiny() -> study.Study:
 def command(tmp_path, capsys, quick_compilation, few_pictures):
     def run(*arguments):
         capsys.readouterr()
-        data = f"--config.data.directory={tmp_path / 'dubai'}"
+        data = f"--data.directory={tmp_path / 'dubai'}"
         code = study.main(
             "experiments.aerial_compare",
             {"tiny": tiny},
             conclude,
-            ["command", data, *map(str, arguments)],
+            [data, *map(str, arguments)],
         )
         return Finished(code, *capsys.readouterr())
 
@@ -98,7 +98,7 @@ def command(tmp_path, capsys, quick_compilation, few_pictures):
 
 def test_one_command_ends_in_table_page_and_verdict_and_goes_on_where_it_stopped(command, tmp_path):
     folder = tmp_path / "comparación"
-    assert command("--workdir", folder, "--models=unet", "--config.seeds=0").code == 0
+    assert command("--workdir", folder, "--variants", "unet", "--seeds=0").code == 0
     assert (folder / "comparison.md").exists()  # of what there is so far
     first = commands.read(folder / "unet-seed0" / "summary.json")
     finished = command("--workdir", folder)
@@ -143,9 +143,9 @@ def test_one_command_ends_in_table_page_and_verdict_and_goes_on_where_it_stopped
 
 def test_a_misspelt_model_and_seed_are_refused_before_anything_runs(command, tmp_path):
     for arguments, words in (
-        (["--models=unet,fcn9"], ["'fcn9'", "none of this study"]),
-        (["--config.seeds=zero"], ["--seeds takes whole numbers"]),
-        (["--config.loss.name=lovasz"], ["did you mean lovasz_softmax"]),
+        (["--variants", "unet", "fcn9"], ["'fcn9'", "none of this study"]),
+        (["--seeds=zero"], ["--seeds takes whole numbers"]),
+        (["--loss.name=lovasz"], ["did you mean lovasz_softmax"]),
     ):
         finished = command("--workdir", tmp_path / "s", *arguments)
         assert finished.code == 2
@@ -155,12 +155,12 @@ def test_a_misspelt_model_and_seed_are_refused_before_anything_runs(command, tmp
 
 
 def test_help_says_what_the_studies_are(capsys):
-    assert study.main("experiments.aerial_compare", STUDIES, conclude, ["command", "--help"]) == 0
+    assert study.main("experiments.aerial_compare", STUDIES, conclude, ["--help"]) == 0
     text = capsys.readouterr().out
     for word in (
         "dubai_whole",
-        "--models",
-        "--config.seeds",
+        "--variants",
+        "--seeds",
         "asymmetric_unet",
         "encoder_width",
         "tversky_alpha",

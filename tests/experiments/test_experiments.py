@@ -17,7 +17,7 @@ from cnn_jax.tasks.classification import Classification
 from experiments import classic, classify, dense_vs_convolutional, mnist, overfitting
 from tests import running as commands
 from tests.data import fake_images
-from tests.running import Finished
+from tests.running import Finished, given
 
 RECORD = ("config.json", "environment.json", "metrics.jsonl", "summary.json")
 
@@ -46,7 +46,7 @@ LOOKED_INTO = {"filters.png", "feature_maps.png", "grad_cam.png"}
 
 
 def flags(values) -> list[str]:
-    return [f"--config.{path}={value}" for path, value in values.items()]
+    return given(*(f"{path}={value}" for path, value in values.items()))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_shipped_configuration_runs(name, changes, images, sets, tmp_path, comma
     if name != "default":
         request.getfixturevalue("few_pictures")
     shipped = classify.CONFIGURATIONS[name]()
-    where = f"--config.data.directory={directory(sets, shipped)}"
+    where = f"--data.directory={directory(sets, shipped)}"
     arguments = (f"--config={name}", where, *flags(CUT | changes), "--workdir", tmp_path / "run")
     finished = command(
         lambda argv: main("experiments.classify", classify.CONFIGURATIONS, argv), *arguments
@@ -232,7 +232,7 @@ def run_study(name, command, sets, workdir, *arguments, pictures=None, changes=C
     module = STUDIES[name]
     where = (
         "--config=smoke",
-        f"--config.data.directory={sets}",
+        f"--data.directory={sets}",
         *flags(changes),
         *arguments,
         "--workdir",
@@ -283,7 +283,10 @@ def test_overfitting(sets, tmp_path, command, few_pictures):
         command,
         sets,
         tmp_path / "s",
-        "--variants=none,early_stopping,all",
+        "--variants",
+        "none",
+        "early_stopping",
+        "all",
         pictures=overfitting.pictures,
     )
     for variant in ("none", "early_stopping", "all"):

@@ -40,16 +40,16 @@ def scenes(drawn, tmp_path):
     read)."""
     shutil.copytree(drawn, tmp_path / "set")
     data = (
-        "--config.data.source",
+        "--data.source",
         tmp_path / "set/set.toml",
-        "--config.data.directory",
+        "--data.directory",
         tmp_path / "set/data",
     )
     return tmp_path / "set", (
         *TINY,
         *data,
-        "--config.data.memory_budget_gib=0.0",
-        "--config.data.prefetch_batches=1",
+        "--data.memory_budget_gib=0.0",
+        "--data.prefetch_batches=1",
         "--workdir",
         tmp_path / "run",
     )
@@ -140,14 +140,11 @@ def test_run_on_changed_data_is_refused(change, scenes, tmp_path, command):
 
 def begin(arguments, workdir):
     """A record as a run leaves it that was killed after its first line of metrics."""
-    from cnn_jax.configuration import command_line
     from cnn_jax.data.scene_folders import open_folder
-    from cnn_jax.run import FLAGS
+    from cnn_jax.run import begun
     from experiments.aerial_unet import CONFIGURATIONS
 
-    config, _ = command_line.parse_command_line(
-        [commands.MODULE, *map(str, arguments)], CONFIGURATIONS, FLAGS
-    )
+    config, _, _ = begun(commands.MODULE, CONFIGURATIONS, list(map(str, arguments)))
     with Record(workdir, config) as record:
         record.begin({"data_fingerprint": open_folder(config.data).fingerprint})
         record.log({"step": 2, "train/loss": 1.0, "elapsed_s": 1.0})

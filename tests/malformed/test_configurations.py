@@ -113,7 +113,7 @@ def command_lines(draw):
 
 
 def command(name):
-    return lambda argv: run.main(f"experiments.{name}", CONFIGURATIONS[name], [name, *argv])
+    return lambda argv: run.main(f"experiments.{name}", CONFIGURATIONS[name], argv)
 
 
 @generated(60, 2000, command_lines())

@@ -219,7 +219,7 @@ def test_tables_and_comparisons(damage, record):
     else:
         path.write_bytes(what)
     out = record.parent.parent.parent / "out"
-    said = refused(compare.main, folder, "--out", out)
+    said = refused(compare.main, folder, "--output", out)
     assert folder.name in said, said
     assert not out.exists() or not list(out.iterdir())
     if file in FILES[:3]:
@@ -293,7 +293,7 @@ def test_runs_that_are_opened_again(damage, run):
     shutil.copytree(run, folder)
     (folder / file).write_bytes(content)
     for main in (evaluate.main, inspect_run.main):
-        said = refused(main, "--run", folder)
+        said = refused(main, folder)
         assert file in said or "model.name" in said, said
 
 
@@ -304,4 +304,4 @@ def test_what_is_not_damaged_is_not_refused(record, run):
         comparison.compare([read_record(record, record.parent.parent)]).variants[0].name == "unet"
     )
     for main in (evaluate.main, inspect_run.main):
-        assert "are not those of the run" in refused(main, "--run", run)
+        assert "are not those of the run" in refused(main, run)

@@ -180,7 +180,7 @@ def _with(section, **changes):
         (
             config("inception_v3"),
             Set(),
-            "--config.data.image_px=(75,75), or choose --config.model.stem=small.",
+            "--data.image_px 75 75, or choose --model.stem=small.",
         ),
         (
             _with("data", mean=(0.1, 0.2, 0.3)),
