@@ -14,6 +14,7 @@ import numpy as np
 
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
+from cnn_jax.records.metrics import FIGURES
 
 MEND = "restore it, or run the experiment again."
 
@@ -55,8 +56,9 @@ def check_summary(path: Path, summary: Mapping[str, Any]) -> None:
         elif name.endswith("_interval"):
             if not (isinstance(value, list) and len(value) == 2 and all(map(_number, value))):
                 refuse(key, "two numbers")
-        elif not _number(value) or (name not in _ABOVE_ONE and value > 1):
-            refuse(key, "a number, 0 or more" if name in _ABOVE_ONE else "a number from 0 to 1")
+        elif not _number(value) or (name not in _ABOVE_ONE and value > _most(name)):
+            above_one = name in _ABOVE_ONE or _most(name) == np.inf
+            refuse(key, f"a number{', 0 or more' if above_one else f' from 0 to {_most(name):g}'}")
         elif name.startswith("shifted_accuracy/") and not re.fullmatch(
             r"[0-9]{1,6}", name.partition("/")[2]
         ):
@@ -137,6 +139,11 @@ def _is_size(value):
 
 def _number(value):
     return type(value) in (int, float) and 0 <= value < np.inf
+
+
+def _most(name: str) -> float:
+    figure = FIGURES.get(name.partition("/")[0])
+    return figure.most if figure else 1
 
 
 def _whole(value):
