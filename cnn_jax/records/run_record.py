@@ -219,7 +219,7 @@ def _info(folder, config, environment, summary, scenes) -> DatasetInfo:
     return DatasetInfo(
         source=source,
         classes=tuple(scenes.classes if scenes is not None else known[0] if known else ()),
-        colors=tuple(tuple(bytes.fromhex(color[1:])) for color in colors),
+        colors=tuple((r, g, b) for r, g, b in (bytes.fromhex(color[1:]) for color in colors)),
         channels=1 if source in _GREY else 3,
         dtype="uint8",
         mean=mean,
