@@ -100,7 +100,9 @@ def _refused(sentence):
     return 2
 
 
-def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False) -> dict:
+def run(
+    config: Config, workdir, command: str = "", *, keep_traced: bool = False, study=None
+) -> dict:
     """Trains, evaluates and records; goes on where an earlier run in `workdir` stopped.
 
     Args:
@@ -110,6 +112,7 @@ def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False
             other code, whose process a second Ctrl-C then leaves alive.
         keep_traced: whether what is traced is kept, and read where it has been: not by code that
             changes this package in memory.
+        study: the folder of the study that the run belongs to, if any.
 
     Returns:
         The summary that is written to summary.json.
@@ -123,7 +126,7 @@ def run(config: Config, workdir, command: str = "", *, keep_traced: bool = False
     from cnn_jax.runtime.preemption import Stopped, StopRequest
 
     record = (
-        records.Record(workdir, config)
+        records.RunDirectory(workdir, config, study)
         if processes.is_primary()
         else records.Onlooker(workdir, config)
     )
@@ -162,6 +165,7 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     from cnn_jax.data.resident import Numbers
     from cnn_jax.data.scenes import SPLITS
     from cnn_jax.records import run_directory as records
+    from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.training import loop, optimizer
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
@@ -193,7 +197,7 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
             f"--distributed: this process (configuration, data: {ours}) has others than the first;"
             " start all with the same."
         )
-    record.begin(records.environment(config, task.fingerprint, command))
+    record.begin(records.environment(config, task.fingerprint, command), task.info)
     counts = ", ".join(f"{task.sizes[split]:,} {split}" for split in SPLITS)
     print(f"{config.data.source}: {counts}; classes: {_few(task.names)}")
 
@@ -334,9 +338,9 @@ def _run(config: Config, record, stop, command: str, keep_traced: bool) -> dict 
     if processes.several() and evaluator is not None:
         alone = Devices(alone=True)
         variables, evaluator = alone.copy(jax.device_get(variables)), task.evaluator("test", alone)
-    with records.pictures_can_be_written(record.workdir / "figures"):
+    with pictures_can_be_written(record.workdir / "figures"):
         if "test" in evaluators:
-            task.record(record.workdir, evaluator, evaluation)
+            task.record(record, evaluator, evaluation)
         task.pictures(
             record.figures,
             lines,

@@ -96,10 +96,10 @@ def folder_name(config: Config) -> str:
 def finished(workdir: Path, variants: Sequence[str]) -> list:
     """The records of all finished runs of a study, whatever command made them, in the order of its
     variants and then of seeds."""
-    from cnn_jax.reporting import table
+    from cnn_jax.records.run_record import read
 
     folders = sorted(path.parent for path in workdir.glob("*/summary.json"))
-    records = [table.read_record(folder, workdir.parent) for folder in folders]
+    records = [read(folder, workdir.parent) for folder in folders]
     known = [record for record in records if record.config.get("variant") in variants]
     return sorted(
         known, key=lambda record: (variants.index(record.config["variant"]), record.config["seed"])
@@ -107,7 +107,7 @@ def finished(workdir: Path, variants: Sequence[str]) -> list:
 
 
 def _run(configs, variants, workdir, command, pictures):
-    from cnn_jax.records import run_directory as records
+    from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import table
 
     try:
@@ -116,7 +116,8 @@ def _run(configs, variants, workdir, command, pictures):
                 f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}",
                 flush=True,
             )
-            run.run(config, workdir / folder_name(config), command, keep_traced=True)
+            folder = workdir / folder_name(config)
+            run.run(config, folder, command, keep_traced=True, study=workdir)
     finally:
         with contextlib.suppress(
             OSError
@@ -127,7 +128,7 @@ def _run(configs, variants, workdir, command, pictures):
     found = finished(workdir, variants)
     print(f"\n{table.variants_table(found)}")
     if pictures is not None:
-        with records.pictures_can_be_written(workdir / "figures"):
+        with pictures_can_be_written(workdir / "figures"):
             (workdir / "figures").mkdir(exist_ok=True)
             pictures(workdir / "figures", found)
     print(f"\nrecords and pictures: {workdir}")

@@ -198,7 +198,7 @@ STUDIES = {"default": default, "smoke": smoke, "dubai": dubai, "dubai_whole": du
 def conclude(folder: Path, records: list) -> None:
     """Compares all finished runs of the study's folder, the peers' among them; its pages lie beside
     the runs."""
-    from cnn_jax.commands.compare import records_in
+    from cnn_jax.records.run_record import records_in
     from cnn_jax.reporting import comparison
 
     workdir = folder.parent

@@ -33,6 +33,7 @@ from cnn_jax.configuration import SegmentationConfig, setting
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 from cnn_jax.records import run_directory as records
+from cnn_jax.records.files import pictures_can_be_written
 from cnn_jax.reporting import table
 from cnn_jax.run import guarded
 from cnn_jax.study import folder_name
@@ -196,27 +197,16 @@ def libraries():
 # ---- one run
 
 
-class PeerRecord(records.Record):
+class PeerRecord(records.RunDirectory):
     """The record of a peer's run. It is finished or begun anew: a peer keeps no checkpoints."""
 
-    def _check_configuration(self):
-        if self.summary is None:
-            if (self.workdir / "environment.json").exists():
-                self._check_digest()
-                (self.workdir / "metrics.jsonl").unlink(missing_ok=True)
-                shutil.rmtree(self.workdir / "tensorboard", ignore_errors=True)
-                shutil.rmtree(self.workdir / "figures", ignore_errors=True)
-            super()._check_configuration()
-        else:
-            self._check_digest()
-
-    def _check_digest(self):
-        recorded = records.read_object(self.workdir / "environment.json").get("digest")
-        if recorded != configuration.digest(self.config):
-            raise InputError(
-                f"{self.workdir} holds a run of another configuration (digest {recorded}, here "
-                f"{configuration.digest(self.config)}); give another --workdir."
-            )
+    def _check_owner(self):
+        super()._check_owner()
+        if self.summary is None and self._resumes:
+            (self.workdir / "metrics.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(self.workdir / "tensorboard", ignore_errors=True)
+            shutil.rmtree(self.workdir / "figures", ignore_errors=True)
+            self._resumes = False
 
 
 class Checkpointless:
@@ -370,7 +360,7 @@ def multiply_adds(model, crop_px: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def run_peer(config: SegmentationConfig, workdir: Path, command: str = "") -> dict:
+def run_peer(config: SegmentationConfig, workdir: Path, command: str = "", study=None) -> dict:
     """Trains, evaluates and records one peer; a run that is finished is left as it is, one that was
     interrupted begins again.
 
@@ -378,6 +368,7 @@ def run_peer(config: SegmentationConfig, workdir: Path, command: str = "") -> di
         config: a checked configuration, its `model` one of `PEERS`.
         workdir: the folder of the record.
         command: what to type to run this, for the record.
+        study: the folder of the study, if any.
 
     Returns:
         The summary that is written to summary.json.
@@ -388,7 +379,10 @@ def run_peer(config: SegmentationConfig, workdir: Path, command: str = "") -> di
     """
     from cnn_jax.runtime.preemption import Stopped, StopRequest
 
-    with StopRequest(ends_process=bool(command)) as stop, PeerRecord(workdir, config) as record:
+    with (
+        StopRequest(ends_process=bool(command)) as stop,
+        PeerRecord(workdir, config, study) as record,
+    ):
         if record.summary is not None:
             print(f"{workdir} holds this run, finished:\n{table.summary_table(record.summary)}")
             return record.summary
@@ -421,7 +415,7 @@ def _run(config, record, stop, command):
     devices = Devices()
     devices.check_batch("training.batch_size", training.batch_size)
     task = Peer(config, Segmentation.open(config))
-    record.begin(_environment(config, task.fingerprint, command, device))
+    record.begin(_environment(config, task.fingerprint, command, device), task.info)
 
     torch.manual_seed(config.seed)
     # NHWC in memory, by which a training step takes a quarter less time on CPUs.
@@ -479,9 +473,9 @@ def _run(config, record, stop, command):
         print(f"evaluating {task.sizes[split]:,} of {split}", flush=True)
         figures, evaluation = task.summary(evaluator, model, split, stop.raise_if_set)
         summary |= figures
-    with records.pictures_can_be_written(record.workdir / "figures"):
+    with pictures_can_be_written(record.workdir / "figures"):
         if "test" in evaluators:
-            task.record(record.workdir, evaluators["test"], evaluation)
+            task.record(record, evaluators["test"], evaluation)
         task.pictures(
             record.figures,
             lines,
@@ -582,7 +576,7 @@ def _main(argv):
     command = shlex.join(["python", "-m", MODULE, *rest, "--workdir", str(workdir)])
     for number, config in enumerate(configs, 1):
         print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
-        run_peer(config, workdir / folder_name(config), command)
+        run_peer(config, workdir / folder_name(config), command, workdir)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.data import resizing
 from cnn_jax.evaluation import boundaries
-from cnn_jax.reporting import resizing
 from tests import running as commands
 
 SIDE_PX = 20_000

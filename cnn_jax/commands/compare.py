@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def command():
+        from cnn_jax.records.run_record import records_in
         from cnn_jax.reporting import comparison
 
         if options.target is not None and not 0 <= options.target <= 1:
@@ -66,44 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(map(str, paths)))
 
     return guarded(command)
-
-
-def records_in(folders: Sequence[Path], unfinished: bool = False) -> list:
-    """The records in the folders given, or one below them, each once; runs that aren't finished are
-    left out where they may be.
-
-    Raises:
-        InputError: a folder doesn't exist or holds no run, or a run isn't finished.
-    """
-    from cnn_jax.reporting.table import RECORD_FILES, read_record
-
-    found = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is no folder: give the folders of finished runs.")
-        within = [
-            folder,
-            *sorted(
-                path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-            ),
-        ]
-        runs = [path for path in within if any((path / name).is_file() for name in RECORD_FILES)]
-        if not runs:
-            raise InputError(
-                f"{folder} holds no record of a run: give the folder of a finished run, or one that"
-                " holds such folders."
-            )
-        for run in runs[:1] if runs[0] == folder else runs:
-            if not (run / "summary.json").is_file() and unfinished:
-                continue
-            if not (run / "summary.json").is_file():
-                raise InputError(
-                    f"{run} holds a run that isn't finished (summary.json is missing): finish it,"
-                    " or leave it out."
-                )
-            path = run.resolve()
-            found[path] = read_record(path, path.parent.parent)
-    return list(found.values())
 
 
 if __name__ == "__main__":

@@ -67,12 +67,12 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(argv)
 
     def command():
-        from cnn_jax.records import run_directory as records
+        from cnn_jax.records import run_record
         from cnn_jax.reporting import table
 
         figures = evaluate(arguments.run, arguments.split, arguments.directory)
         print(table.summary_table(figures))
-        print(compared(figures, records.read_run(arguments.run)[2]))
+        print(compared(figures, run_record.read(arguments.run).summary))
 
     return run.guarded(command)
 

@@ -103,7 +103,7 @@ class Inspection:
 
     def scene_pictures(self, function, chosen: Sequence[int], name: str, **options) -> None:
         """Draws scenes with `function`, under their names and mIoU."""
-        from cnn_jax.reporting.resizing import pictured
+        from cnn_jax.data.resizing import pictured
 
         evaluator, miou, _ = self.predicted
         rows = [
@@ -270,7 +270,7 @@ def inspect(
     Raises:
         InputError: as `open_run`, or a class that the run or the split doesn't have.
     """
-    from cnn_jax.records.run_directory import pictures_can_be_written
+    from cnn_jax.records.files import pictures_can_be_written
 
     run = open_run(folder, split, directory)
     target = Path(out) if out else run.folder / "figures"
@@ -291,7 +291,7 @@ def compare(folders: Sequence, split: str, out, directory=None) -> None:
     Raises:
         InputError: as `open_run`, or a run that is not a segmenter's.
     """
-    from cnn_jax.records.run_directory import pictures_can_be_written
+    from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import segmenter_pictures
 
     fields = []
@@ -326,7 +326,7 @@ def _inspection(run, split, scenes, names, folder):
 
 
 def _redraw(run, split, folder):
-    from cnn_jax.records.run_directory import metrics_lines
+    from cnn_jax.records.files import metrics_lines
 
     evaluator = run.task.evaluator(split, run.devices)
     evaluation = evaluator.evaluate(run.variables)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn_jax.benchmarks import page as benchmarks
+from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
     averaging_note,
     headline_table,
-    read_records,
     relative_link,
     results_page,
     update_block,

@@ -47,23 +47,20 @@ def open_run(folder, split: str, directory: str | None = None) -> FinishedRun:
     import jax
 
     from cnn_jax import tasks
-    from cnn_jax.records import run_directory as records
+    from cnn_jax.records import run_record
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.devices import Devices, accelerator_notice
     from cnn_jax.training.state import create
 
-    config, environment, summary = records.read_run(folder)
+    record = run_record.read(folder)
+    config = configuration.from_dict(record.config, str(record.folder / "config.json"))
+    environment, summary = record.environment, record.summary
     if config.task == "classic":
         raise InputError(
             f"{folder} is of a classic method, which keeps no weights; run its config.json again."
         )
     if directory:
         config.data.directory = directory
-    if configuration.digest(config) != environment.get("digest"):
-        raise InputError(
-            f"{folder}/config.json is not what the run was made with: its digest differs from"
-            " environment.json; restore it."
-        )
     folder_of_checkpoints = Path(folder) / "checkpoints"
     if not folder_of_checkpoints.is_dir():  # told before the data are looked for
         raise InputError(

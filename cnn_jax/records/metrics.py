@@ -1,6 +1,7 @@
 """Every figure of a record, described once: tables, comparisons and pages know it from here.
 
-A summary keys a figure of a split as `split/name`, and one of a class as `split/name/class`.
+A summary keys a figure of a split as `split/name`, one of a class as `split/name/class`, and the
+interval of a figure as `split/name_interval`.
 """
 
 import math
@@ -39,6 +40,11 @@ class Figure:
 _IMAGES = ("classification", "classic")
 _ALL = ("segmentation", *_IMAGES)
 _PRESENT = "mean over the classes that occur in truth or prediction, each class counting the same"
+
+
+def _count(name: str, label: str, tasks: tuple[str, ...] = ("segmentation",)) -> Figure:
+    return Figure(name, label, most=math.inf, higher_is_better=None, tasks=tasks, compared=False)
+
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
@@ -88,6 +94,10 @@ FIGURES: dict[str, Figure] = {
         Figure("boundary_iou", "boundary IoU", compared=False, of_classes=True),
         Figure("shifted_accuracy", "accuracy, moved", tasks=_IMAGES, compared=False),
         Figure("loss", "loss", most=math.inf, higher_is_better=False, tasks=_ALL, compared=False),
+        _count("scenes", "scenes"),
+        _count("pixels", "pixels"),
+        _count("images", "images", _IMAGES),
+        _count("images_per_second", "images/s", _IMAGES),
     )
 }
 """Name -> figure, the first of a task being what ranks its runs. A new figure is one line here."""

@@ -10,15 +10,13 @@ it.
 import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn_jax import configuration
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import (
     blocked_t_test,
@@ -26,38 +24,43 @@ from cnn_jax.evaluation.statistics import (
     holm,
     paired_t_test,
 )
-from cnn_jax.records.checks import MEND, is_confusion
+from cnn_jax.records import formats
 from cnn_jax.records.metrics import FIGURES, Figure
-from cnn_jax.records.run_directory import read_object
+from cnn_jax.records.run_record import RunRecord
 from cnn_jax.reporting import table
-from cnn_jax.reporting.table import Record
 from cnn_jax.reporting.verdicts import (
     COSTS,
     Comparison,
     Group,
     Pair,
     PairedTest,
-    Scenes,
     Spread,
     Variant,
     listed,
 )
 
-_NOT_COMPARED = {"directory", "memory_budget_gib", "prefetch_batches"}
-_OF_THE_VARIANT = ("model", "augmentation", "loss", "optimizer")
-_ALSO_OF_THE_VARIANT = (
-    ("training", "accumulate"),
-    ("training", "patience"),
-    ("evaluation", "weights"),
+_OF_EVERY_RECORD = (
+    "evaluation.window_px",
+    "evaluation.context_px",
+    "training.steps",
+    "training.batch_size",
 )
-
+_OF_THE_VARIANT = (
+    "model.",
+    "augmentation.",
+    "loss.",
+    "optimizer.",
+    "training.accumulate",
+    "training.patience",
+    "evaluation.weights",
+)
 
 OF_SCENES = "miou"
 """The figure that scenes.json gives of each scene: pairs that it ranks are tested across images."""
 
 
 def compare(
-    records: Sequence[Record],
+    records: Sequence[RunRecord],
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
     target: float | None = None,
@@ -67,7 +70,7 @@ def compare(
 
     Args:
         records: those that differ in their seed alone are a variant, called by their
-            `Record.variant`.
+            `RunRecord.variant`.
         groups: title -> names of the variants between which all pairs are tested; a variant may
             stand in several, and names without a record are passed over. None makes one group of
             all.
@@ -155,8 +158,8 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
-    groups: dict[str, list[Record]] = {}
+def _by_variant(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(record.variant, []).append(record)
     for name, group in groups.items():
@@ -175,7 +178,7 @@ def _by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
     return groups
 
 
-def _differences(by_variant: Mapping[str, Sequence[Record]]) -> tuple[list[str], set[str]]:
+def _differences(by_variant: Mapping[str, Sequence[RunRecord]]) -> tuple[list[str], set[str]]:
     """(what differs between records that should not, in words; the variants whose records are in
     the minority with any of it)."""
     found, odd = [], set()
@@ -184,7 +187,7 @@ def _differences(by_variant: Mapping[str, Sequence[Record]]) -> tuple[list[str],
     def look(named, conditions, of=""):
         fields = list(dict.fromkeys(field for _, record in named for field in conditions(record)))
         for field in fields:
-            holders: dict[str, list[tuple[str, Record]]] = {}
+            holders: dict[str, list[tuple[str, RunRecord]]] = {}
             for name, record in named:
                 value = json.dumps(
                     conditions(record).get(field), sort_keys=True, ensure_ascii=False
@@ -211,60 +214,33 @@ def _few(names: Sequence[str]) -> str:
     return listed(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
-def _conditions(record: Record) -> dict[str, Any]:
+def _conditions(record: RunRecord) -> dict[str, Any]:
     """What records must share to be compared."""
-    config = record.config
-    task = config.get("task", "segmentation")
-    shared = {
-        "task": task,
+    fields = _fields(record)
+    return {
+        "task": record.config.get("task", "segmentation"),
         "data fingerprint": record.environment.get("data_fingerprint"),
         "data.source": record.source,
+        **{path: value for path, value in fields.items() if path.startswith("data.")},
+        **{path: fields.get(path) for path in _OF_EVERY_RECORD},
     }
-    data = _filled(task, "data", config)
-    shared |= {
-        f"data.{key}": value for key, value in data.items() if key not in _NOT_COMPARED | {"source"}
-    }
-    for section, keys in (
-        ("evaluation", ("window_px", "context_px")),
-        ("training", ("steps", "batch_size")),
-    ):
-        shared |= {f"{section}.{key}": (config.get(section) or {}).get(key) for key in keys}
-    return shared
 
 
-def _own_conditions(record: Record) -> dict[str, Any]:
+def _own_conditions(record: RunRecord) -> dict[str, Any]:
     """What the records of one variant must share besides."""
-    task = record.config.get("task", "segmentation")
-    filled = {
-        section: _filled(task, section, record.config)
-        for section in (*_OF_THE_VARIANT, "training", "evaluation")
-    }
-    own = {
-        f"{section}.{key}": value
-        for section in _OF_THE_VARIANT
-        for key, value in filled[section].items()
-    }
-    return own | {
-        f"{section}.{key}": filled[section].get(key) for section, key in _ALSO_OF_THE_VARIANT
+    return {
+        path: value for path, value in _fields(record).items() if path.startswith(_OF_THE_VARIANT)
     }
 
 
-def _filled(task: str, section: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A section of a configuration, with what fields that its record is too old to have are taken
-    to be."""
-    known = {}
-    if task in configuration.TASKS:
-        for path, option, _ in configuration.leaves(configuration.TASKS[task]()):
-            absent = option.metadata["absent"]
-            if path.startswith(f"{section}.") and absent is not MISSING:
-                known[path.removeprefix(f"{section}.")] = (
-                    list(absent) if isinstance(absent, tuple) else absent
-                )
-    own = config.get(section)
-    return known | dict(own) if isinstance(own, Mapping) else known
+def _fields(record: RunRecord) -> dict[str, Any]:
+    """The fields of a configuration, as dotted paths, that can change a result; but for those that
+    other records are too old to have, at the value that means what runs did then."""
+    outside = {*formats.outside_digest(record.config, record.environment), "data.source"}
+    return {p: value for p, value in formats.fields(record.config) if p not in outside}
 
 
-def _validation(record: Record, leading: str) -> list[tuple[float, float]]:
+def _validation(record: RunRecord, leading: str) -> list[tuple[float, float]]:
     """(elapsed seconds, score) of each validation."""
     lines = [line for line in record.metrics if line.get(f"validation/{leading}") is not None]
     return [(line.get("elapsed_s", math.nan), line[f"validation/{leading}"]) for line in lines]
@@ -303,7 +279,7 @@ def _times_to(
 
 
 def _variant(
-    name: str, records: Sequence[Record], times_to_target: Sequence[float | None], odd: bool
+    name: str, records: Sequence[RunRecord], times_to_target: Sequence[float | None], odd: bool
 ) -> Variant:
     summaries = [record.summary for record in records]
     figure = table.class_figure(summaries[0], "test")
@@ -311,7 +287,6 @@ def _variant(
     arrays = [_arrays(record) for record in records]
     confusions = [confusion for confusion, _ in arrays if confusion is not None]
     calibrations = [calibration for _, calibration in arrays if calibration is not None]
-    scenes = {record.config.get("seed"): _scenes(record) for record in records}
     return Variant(
         name=name,
         records=tuple(records),
@@ -335,12 +310,12 @@ def _variant(
             if calibrations
             else None
         ),
-        scenes={seed: of_seed for seed, of_seed in scenes.items() if of_seed is not None},
+        scenes={r.config.get("seed"): r.scenes for r in records if r.scenes is not None},
         odd=odd,
     )
 
 
-def _arrays(record: Record) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
+def _arrays(record: RunRecord) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
     """(confusion matrix, calibration) of the test split, None where the record has none."""
     summary = record.summary  # checked when it was read
     confusion = (
@@ -358,37 +333,6 @@ def _arrays(record: Record) -> tuple[np.ndarray | None, dict[str, np.ndarray] | 
 def _spread(values: Sequence[float | None]) -> Spread:
     return Spread(
         tuple(float(v) for v in values if v is not None and math.isfinite(v)), len(values)
-    )
-
-
-def _scenes(record: Record) -> Scenes | None:
-    path = record.folder / "scenes.json"
-    if not path.is_file():
-        return None
-    content = read_object(path)
-    classes, colors, scenes = (content.get(key) for key in ("classes", "colors", "scenes"))
-    named = all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for names in (classes, colors)
-    )
-    whole = (
-        named
-        and len(classes) == len(colors) == len({*classes})
-        and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)
-        and isinstance(scenes, list)
-        and all(isinstance(scene, dict) and isinstance(scene.get("name"), str) for scene in scenes)
-        and all(is_confusion(scene.get("confusion"), len(classes)) for scene in scenes)
-    )
-    if not whole:
-        raise InputError(f"{path} doesn't hold what a run writes there: {MEND}")
-    confusions = np.array([scene["confusion"] for scene in scenes], np.int64).reshape(
-        len(scenes), len(classes), len(classes)
-    )
-    total = record.summary.get("test/confusion")
-    if total is not None and confusions.sum(0).tolist() != total:
-        raise InputError(f"{path} and summary.json beside it are not of the same scenes: {MEND}")
-    return Scenes(
-        tuple(classes), tuple(colors), tuple(scene["name"] for scene in scenes), confusions
     )
 
 

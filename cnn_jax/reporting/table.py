@@ -1,17 +1,14 @@
 """Tables made from records alone: a page for `results/`, a block for a README, and lines for a
 terminal.
 
-A record is a folder with `config.json`, `environment.json` and `summary.json`. What a record
-doesn't hold shows as a dash.
+What a record doesn't hold shows as a dash.
 """
 
-import json
 import math
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,12 +17,8 @@ from urllib.parse import quote
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
-from cnn_jax.records.checks import check_origin, check_summary
-from cnn_jax.records.metrics import FIGURES, Figure, leading
-from cnn_jax.records.run_directory import metrics_lines, read_object
-
-RECORD_FILES = ("config.json", "environment.json", "summary.json")
-"""What makes a folder a record."""
+from cnn_jax.records.metrics import FIGURES, Figure
+from cnn_jax.records.run_record import RunRecord, rank, variants
 
 _PLAIN = {"record", "data", "device"}
 """Columns of text; the others hold numbers and stand at the right."""
@@ -40,112 +33,7 @@ MOST_CLASSES = 30
 _NOTHING = "\N{EN DASH}"
 
 
-@dataclass(frozen=True)
-class Record:
-    """A finished run as read from its folder: where that is, also within `results/`, and its three
-    files.
-
-    `location` is a POSIX path relative to the results folder, such as `aerial_unet/dubai-seed0`.
-    """
-
-    folder: Path
-    location: str
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    summary: Mapping[str, Any]
-
-    @property
-    def experiment(self) -> str:
-        """The first folder of the location."""
-        return self.location.split("/")[0]
-
-    @property
-    def name(self) -> str:
-        """The location within its experiment."""
-        return self.location.removeprefix(f"{self.experiment}/")
-
-    @property
-    def variant(self) -> str:
-        """What runs that differ in their seed alone are called: as their configuration says, or by
-        the name without `-seed` and seed."""
-        return str(
-            self.config.get("variant") or self.name.removesuffix(f"-seed{self.config.get('seed')}")
-        )
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of its metrics.jsonl."""
-        return metrics_lines(self.folder / "metrics.jsonl")
-
-    @property
-    def leading(self) -> str:
-        """The name of the figure that ranks it, one of `FIGURES`; "" if it has none."""
-        own = self.config.get("task")
-        tasks = [own] if own else [task for figure in FIGURES.values() for task in figure.tasks]
-        found = [figure.name for task in tasks if (figure := leading(task))]
-        return next((name for name in found if f"test/{name}" in self.summary), "")
-
-    @property
-    def source(self) -> str:
-        """The name of the data; of a data description given as a file, the name of the file."""
-        data = self.config.get("data")
-        source = data.get("source") if isinstance(data, Mapping) else None
-        if not source:
-            return _NOTHING
-        # Where somebody keeps a description says nothing about the data.
-        return re.split(r"[/\\]", str(source))[-1].removesuffix(".toml")
-
-    @property
-    def device(self) -> str:
-        """What the run was computed on, such as `2 x NVIDIA H200`."""
-        kind, count = self.environment.get("device_kind"), self.environment.get("device_count")
-        if not kind:
-            return _NOTHING
-        kind = "CPU" if kind == "cpu" else str(kind)
-        return f"{count} x {kind}" if isinstance(count, int) and count > 1 else kind
-
-
-def read_records(results: str | Path) -> list[Record]:
-    """Read every record under a results folder, except under `runs/`, in the order of their
-    locations.
-
-    Raises `InputError` if the folder doesn't exist, if a folder holds some of a record's files but
-    not all, or if one of them isn't a JSON object or holds text where a figure belongs.
-    """
-    results = Path(results)
-    if not results.is_dir():
-        raise InputError(
-            f"{results} is no folder: give the folder that holds the records with --results."
-        )
-    folders = []
-    for experiment in sorted(results.iterdir()):
-        # Unfinished and private runs lie in runs/, with checkpoints of thousands of files.
-        if (
-            experiment.is_dir()
-            and experiment.name != "runs"
-            and not experiment.name.startswith(".")
-        ):
-            folders += [
-                experiment,
-                *sorted(path for path in experiment.rglob("*") if path.is_dir()),
-            ]
-    return [
-        read_record(folder, results)
-        for folder in folders
-        if any((folder / name).is_file() for name in RECORD_FILES)
-    ]
-
-
-def read_record(folder: Path, results: Path) -> Record:
-    """Read one record. Raises `InputError` as `read_records` does."""
-    contents = [read_object(folder / name) for name in RECORD_FILES]
-    config, environment, summary = contents
-    check_origin(folder, config, environment)
-    check_summary(folder / "summary.json", summary)
-    return Record(folder, folder.relative_to(results).as_posix(), config, environment, summary)
-
-
-def results_page(records: Sequence[Record]) -> str:
+def results_page(records: Sequence[RunRecord]) -> str:
     """The Markdown page of a results folder: for each experiment its records with their figures on
     the test split, in total and of each class.
 
@@ -181,7 +69,7 @@ def results_page(records: Sequence[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def averaging_note(records: Iterable[Record]) -> str:
+def averaging_note(records: Iterable[RunRecord]) -> str:
     """A paragraph: how each figure is averaged that the records' tables show."""
     return (
         "Figures are taken from one confusion matrix over the whole test split, of all pixels that"
@@ -202,7 +90,7 @@ def averaging(figures: Iterable[Figure]) -> str:
     return "; ".join(ways) + "." if ways else ""
 
 
-def shown_figures(records: Iterable[Record]) -> list[Figure]:
+def shown_figures(records: Iterable[RunRecord]) -> list[Figure]:
     """The figures that tables compare records by and any of them has of the test split."""
     held = {key for record in records for key in record.summary}
     return [f for f in FIGURES.values() if f.compared and f"test/{f.name}" in held]
@@ -213,29 +101,12 @@ def number_format(figure: Figure) -> str:
     return ".4f" if figure.most <= 1 else ",.3f"
 
 
-def variants(records: Iterable[Record]) -> list[list[Record]]:
-    """Records that differ in their seed alone, together: of one folder and one configuration but
-    for the seed. Best first.
-
-    A seed that was run twice counts once: the second record stands by itself.
-    """
-    groups: dict[tuple, list[Record]] = {}
-    for record in records:
-        same = {key: value for key, value in record.config.items() if key != "seed"}
-        if isinstance(same.get("data"), Mapping):
-            same["data"] = {key: value for key, value in same["data"].items() if key != "directory"}
-        key = record.location.rpartition("/")[0], record.variant, json.dumps(same, sort_keys=True)
-        while any(
-            record.config.get("seed") == other.config.get("seed") for other in groups.get(key, ())
-        ):
-            key = (*key, "again")
-        groups.setdefault(key, []).append(record)
-
-    return sorted(groups.values(), key=_rank)
-
-
 def headline_table(
-    records: Iterable[Record], *, link_base: str = "", brief: bool = False, by_variant: bool = False
+    records: Iterable[RunRecord],
+    *,
+    link_base: str = "",
+    brief: bool = False,
+    by_variant: bool = False,
 ) -> str:
     """A Markdown table: what was run on what, the headline metrics of the test split, speed and
     training time.
@@ -297,7 +168,7 @@ def headline_table(
     return markdown(header, [list(row.values()) for row in rows], text_columns=text)
 
 
-def _named(group: Sequence[Record]) -> tuple[str, str]:
+def _named(group: Sequence[RunRecord]) -> tuple[str, str]:
     """(what a record or several seeds of a variant are called, where they lie)."""
     first = group[0]
     if len(group) == 1:
@@ -305,7 +176,7 @@ def _named(group: Sequence[Record]) -> tuple[str, str]:
     return first.variant, first.location.rpartition("/")[0]
 
 
-def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
+def class_table(records: Sequence[RunRecord], *, link_base: str = "") -> str:
     """A Markdown table of the IoU, or of images the recall, of each class on the test split, means
     over seeds; "" if no record holds any, or there are more than 30 classes."""
     names = list(
@@ -364,7 +235,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def variants_table(records: Sequence[Record]) -> str:
+def variants_table(records: Sequence[RunRecord]) -> str:
     """The variants of a study as aligned plain text for a terminal, best first: the leading metric,
     parameters, training time."""
     figure = FIGURES.get(records[0].leading)
@@ -422,20 +293,9 @@ def relative_link(page: str | Path, folder: str | Path) -> str:
     return Path(os.path.relpath(folder, Path(page).parent)).as_posix()
 
 
-def _ranked(records: Iterable[Record]) -> list[Record]:
+def _ranked(records: Iterable[RunRecord]) -> list[RunRecord]:
     """By experiment and data source, best first, records without a score last."""
-    return sorted(records, key=lambda record: _rank([record]))
-
-
-def _rank(group: Sequence[Record]) -> tuple:
-    """What groups of records are sorted by: experiment, data source, mean of the leading figure."""
-    figure = FIGURES.get(group[0].leading)
-    values = [record.summary.get(f"test/{record.leading}") for record in group]
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    mean = sum(known) / len(known) if known else 0.0
-    lower_is_better = figure is not None and figure.higher_is_better is False
-    order = mean if lower_is_better else -mean
-    return group[0].experiment, group[0].source, not known, order, group[0].location
+    return sorted(records, key=lambda record: rank([record]))
 
 
 def class_figure(summary: Mapping[str, Any], split: str) -> Figure | None:
@@ -462,7 +322,7 @@ def scored_classes(summary: Mapping[str, Any], split: str) -> list[str]:
     return [key.removeprefix(prefix) for key in summary if figure and key.startswith(prefix)]
 
 
-def _mean(group: Sequence[Record], key: str, form: str, interval: bool = True) -> str:
+def _mean(group: Sequence[RunRecord], key: str, form: str, interval: bool = True) -> str:
     """A figure of one record, or the mean over several; of scores with its interval."""
     values = [record.summary.get(key) for record in group]
     if len(group) == 1 or any(value is None for value in values):

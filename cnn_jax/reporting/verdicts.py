@@ -3,16 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.records.metrics import FIGURES, Figure
+from cnn_jax.records.run_record import RunRecord
+from cnn_jax.records.scene_record import SceneRecord
 from cnn_jax.reporting.style import NOTHING
-from cnn_jax.reporting.table import Record, averaging, class_figure
+from cnn_jax.reporting.table import averaging, class_figure
 
 LEVEL = 0.05
 """A corrected p value below it stands against chance."""
@@ -88,22 +88,6 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """What a record says of each test scene: confusion matrices int64 `[scenes, classes, classes]`,
-    rows truth."""
-
-    classes: tuple[str, ...]
-    colors: tuple[str, ...]
-    names: tuple[str, ...]
-    confusions: np.ndarray
-
-    @cached_property
-    def mious(self) -> np.ndarray:
-        """Each scene's own mIoU, float64 `[scenes]`; NaN where all of it is ignored."""
-        return np.array([metrics.miou(matrix) for matrix in self.confusions])
-
-
-@dataclass(frozen=True)
 class Variant:
     """The runs that differ in their seed alone, in the order of their seeds.
 
@@ -116,18 +100,18 @@ class Variant:
     """
 
     name: str
-    records: tuple[Record, ...]
+    records: tuple[RunRecord, ...]
     scores: Mapping[str, Spread]
     class_scores: Mapping[str, Spread]
     costs: Mapping[str, Spread]
     time_to_target_s: Spread
     confusion: np.ndarray | None
     calibration: Mapping[str, np.ndarray] | None
-    scenes: Mapping[Any, Scenes]
+    scenes: Mapping[Any, SceneRecord]
     odd: bool = False
 
     @property
-    def by_seed(self) -> dict[Any, Record]:
+    def by_seed(self) -> dict[Any, RunRecord]:
         """The runs by their seed."""
         return {record.config.get("seed"): record for record in self.records}
 

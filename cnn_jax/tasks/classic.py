@@ -14,7 +14,7 @@ from cnn_jax.data.images import open_images
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation
-from cnn_jax.tasks.classification import MOST_CLASSES_TABLED, check
+from cnn_jax.tasks.classification import MOST_CLASSES_TABLED, check, info_of
 
 BATCH = 1000
 """Images predicted at once."""
@@ -34,6 +34,7 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
         InputError: what the user can mend.
     """
     from cnn_jax.records import run_directory as records
+    from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import classifier_pictures, study_figures
 
     data = open_images(config.data)
@@ -43,7 +44,8 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
             f"the training images of {config.data.source} are all of one class: use more of them,"
             " or other data."
         )
-    record.begin(records.environment(config, data.fingerprint, command))
+    environment = records.environment(config, data.fingerprint, command)
+    record.begin(environment, info_of(config, data))
     record.rewind(lambda line: False)
     names = list(data.classes)
     images, labels = data.splits["train"].arrays()
@@ -92,7 +94,7 @@ def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Calla
             summary[f"{split}/images_per_second"] = len(evaluation.labels) / seconds
             if len(names) <= MOST_CLASSES_TABLED:
                 summary[f"{split}/confusion"] = evaluation.total.tolist()
-    with records.pictures_can_be_written(record.workdir / "figures"):
+    with pictures_can_be_written(record.workdir / "figures"):
         if found is not None:
             accuracies = dict(zip(found.distances, found.accuracies, strict=True))
             study_figures.cross_validation(

@@ -10,6 +10,7 @@ import numpy as np
 from cnn_jax import configuration
 from cnn_jax.configuration import Config
 from cnn_jax.data import augmentation, resident
+from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.images import ImageSet, ImageSource, open_images
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
@@ -152,8 +153,13 @@ class Classification:
                 )
         return summary, evaluation
 
-    def record(self, folder, evaluator, evaluation) -> None:
+    def record(self, record, evaluator, evaluation) -> None:
         """Nothing beside the summary."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What the network needs to know of the data."""
+        return info_of(self.config, self.images)
 
     @property
     def example_px(self) -> tuple[int, int, int]:
@@ -166,6 +172,24 @@ class Classification:
         from cnn_jax.reporting import classifier_pictures
 
         classifier_pictures.draw(self, folder, lines, evaluator, evaluation, variables)
+
+
+def info_of(config: Config, images: ImageSet) -> DatasetInfo:
+    """What a network, or a classic method, needs to know of the images."""
+    counts = np.bincount(images.splits["train"].labels, minlength=len(images.classes))
+    return DatasetInfo(
+        source=config.data.source,
+        classes=tuple(images.classes),
+        colors=(),
+        channels=images.channels,
+        dtype="uint8",
+        mean=config.data.mean,
+        std=config.data.std,
+        class_counts=tuple(counts.tolist()),
+        sizes={split: len(images.splits[split]) for split in SPLITS},
+        image_px=images.image_px,
+        fingerprint=images.fingerprint,
+    )
 
 
 def check(config: Config, images: ImageSet) -> None:

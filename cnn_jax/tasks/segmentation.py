@@ -3,7 +3,9 @@ scored and pictured."""
 
 import functools
 import math
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from cnn_jax import configuration
 from cnn_jax.configuration import Config
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data import scene_folders as aerial
+from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 from cnn_jax.data.scenes import SPLITS, SceneSet
 from cnn_jax.errors import InputError
@@ -252,16 +255,36 @@ class Segmentation:
         return summary, evaluation
 
     def record(
-        self, folder, evaluator: evaluate.SceneEvaluator, evaluation: evaluate.Evaluation
+        self, record, evaluator: evaluate.SceneEvaluator, evaluation: evaluate.Evaluation
     ) -> None:
-        """What comparisons need of each test scene: counts in scenes.json and small pictures in
-        scenes/."""
-        scene_record.write(folder, evaluator.scenes, evaluation, self.classes, self.thumbnails)
+        """What comparisons need of each test scene: counts in scenes.json and small pictures."""
+        record.write_scenes(evaluator.scenes, evaluation, self.classes, self.thumbnails)
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What the network needs to know of the data."""
+        data = self.config.data
+        source, described = data.source, data.source.endswith(".toml")
+        return DatasetInfo(
+            source=Path(source).stem if described else source,
+            classes=tuple(self.names),
+            colors=tuple(c.color for c in self.classes),
+            channels=3,
+            dtype="uint8",
+            mean=data.mean,
+            std=data.std,
+            class_counts=tuple(self.class_counts["train"].tolist()),
+            sizes=self.sizes,
+            image_px=None,
+            fingerprint=self.fingerprint,
+            description=tomllib.loads(Path(source).read_text("utf-8")) if described else None,
+        )
 
     def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
         """Learning curves, confusion matrix and a gallery of scenes from the worst to the best, as
         PNG files in `folder`."""
-        from cnn_jax.reporting import figures, resizing, scene_figures
+        from cnn_jax.data import resizing
+        from cnn_jax.reporting import figures, scene_figures
 
         figures.learning_curves(lines, folder / "learning_curves.png")
         if evaluation is None:

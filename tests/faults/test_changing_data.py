@@ -10,8 +10,9 @@ from PIL import Image
 from cnn_jax.configuration import DataConfig
 from cnn_jax.data import synthetic
 from cnn_jax.data.synthetic import CLASSES
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from tests import running as commands
+from tests.records.beginnings import beginning
 from tests.data import fake_sets
 from tests.running import TINY, assert_refused, assert_same_state
 
@@ -60,7 +61,7 @@ def test_images_that_vanish_between_epochs(scenes, reference, tmp_path, command,
     ends with the same bits."""
     folder, arguments = scenes
     files = sorted((folder / "data/train/images").iterdir())
-    whole, log = [path.read_bytes() for path in files], Record.log
+    whole, log = [path.read_bytes() for path in files], RunDirectory.log
 
     def deleting(record, values):
         log(record, values)
@@ -69,7 +70,7 @@ def test_images_that_vanish_between_epochs(scenes, reference, tmp_path, command,
                 path.unlink(missing_ok=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "log", deleting)
+        patch.setattr(RunDirectory, "log", deleting)
         refused = command(*arguments)
     assert_refused(refused, files[0].parent, "can't be decoded")
 
@@ -148,6 +149,6 @@ def begin(arguments, workdir):
     config, _ = configuration.parse_command_line(
         [commands.MODULE, *map(str, arguments)], CONFIGURATIONS, FLAGS
     )
-    with Record(workdir, config) as record:
-        record.begin({"data_fingerprint": open_folder(config.data).fingerprint})
+    with RunDirectory(workdir, config) as record:
+        record.begin(*beginning(config, open_folder(config.data).fingerprint))
         record.log({"step": 2, "train/loss": 1.0, "elapsed_s": 1.0})
