@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax.evaluation.evaluate import SceneEvaluator
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from cnn_jax.training.checkpoints import Checkpoints
 from tests.data import fake_sets
 from tests.running import (
@@ -252,10 +252,10 @@ def fill(folder):
     ("owner", "method", "call", "saved", "words"),
     [
         pytest.param(Checkpoints, "save", 2, [4], ["free the disk"], id="checkpoint"),
-        pytest.param(Record, "log", 6, [4], ["free the disk"], id="line of metrics"),
+        pytest.param(RunDirectory, "log", 6, [4], ["free the disk"], id="line of metrics"),
         pytest.param(SceneEvaluator, "evaluate", 5, [4, 8, 12], ["free the disk"], id="pictures"),
         pytest.param(
-            Record, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
+            RunDirectory, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
         ),
     ],
 )

@@ -11,10 +11,10 @@ from pathlib import Path
 from cnn_jax.benchmarks import page as benchmarks
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
+from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
-    AVERAGING,
+    averaging_note,
     headline_table,
-    read_records,
     relative_link,
     results_page,
     update_block,
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.readme:
             readme = Path(options.readme)
             table = headline_table(records, link_base=relative_link(readme, results), brief=True)
-            if update_block(readme, "results", f"{table}\n\n{AVERAGING}"):
+            if update_block(readme, "results", f"{table}\n\n{averaging_note(records)}"):
                 print(f"{readme}: block of results updated")
             table = benchmarks.short_table(speeds, relative_link(readme, measured) + "/")
             if speeds and update_block(readme, "benchmarks", f"{table}\n\n{benchmarks.RATIOS}"):

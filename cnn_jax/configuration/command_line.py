@@ -148,7 +148,9 @@ def _arguments(trees, fixed, completing, prefix=""):
             continue
         if dataclasses.is_dataclass(values[-1]):
             kind = _arguments(values, fixed, completing, f"{path}.")
-            named = Annotated[kind, tyro.conf.arg(help="")]  # or tyro would search the source for it
+            named = Annotated[
+                kind, tyro.conf.arg(help="")
+            ]  # or tyro would search the source for it
             made.append((name, named, dataclasses.field(default_factory=kind)))
         else:
             argument = _argument(path, option, single, completing)

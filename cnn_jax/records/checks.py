@@ -93,7 +93,7 @@ def check_origin(folder: Path, config: Mapping[str, Any], environment: Mapping[s
 
     sections = ("data", "model", "augmentation", "loss", "optimizer", "training", "evaluation")
     for field in (*sections, "selection"):
-        held("config.json", config, field, lambda value: isinstance(value, Mapping), "an object")
+        held("config.json", config, field, _is_object, "an object")
     for field in ("task", "experiment", "configuration", "variant", "data.source", "model.name"):
         held("config.json", config, field, _is_text, "text")
     held("config.json", config, "seed", _whole, "a whole number")
@@ -102,9 +102,16 @@ def check_origin(folder: Path, config: Mapping[str, Any], environment: Mapping[s
     held("config.json", config, "data.crop_px", _is_size, "two whole numbers, 1 or more")
     for field in ("device_kind", "data_fingerprint", "data_digest", "digest"):
         held("environment.json", environment, field, _is_text, "text")
-    for field in ("device_count", "format"):
-        held("environment.json", environment, field, _positive, "a whole number, 1 or more")
+    held("environment.json", environment, "device_count", _positive, "a whole number, 1 or more")
+    held(
+        "environment.json",
+        environment,
+        "format",
+        lambda value: _whole(value) and value > 1,  # format 1 named none
+        "a whole number, 2 or more",
+    )
     held("environment.json", environment, "outside_digest", _are_texts, "a list of fields")
+    held("environment.json", environment, "absent_values", _is_object, "an object")
 
 
 def check_digest(folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
@@ -113,19 +120,17 @@ def check_digest(folder: Path, config: Mapping[str, Any], environment: Mapping[s
     Raises:
         InputError: the record has a later format, or config.json isn't what the run was made with.
     """
+    since_2 = ("format", "outside_digest", "absent_values", "data_digest")
+    needed = ("digest", *(since_2 if any(name in environment for name in since_2) else ()))
+    missing = [name for name in needed if environment.get(name) is None]
+    if missing:
+        raise InputError(f"{folder / 'environment.json'} has no {missing[0]}: {MEND}")
     version = formats.format_of(environment)
     if version > formats.FORMAT:
         raise InputError(
             f"{folder / 'environment.json'} has format {version}, which is later than this version"
             f" of cnn_jax knows ({formats.FORMAT}): read the record with a newer one."
         )
-    missing = [
-        name
-        for name in ("digest", *(("outside_digest",) if version > 1 else ()))
-        if environment.get(name) is None
-    ]
-    if missing:
-        raise InputError(f"{folder / 'environment.json'} has no {missing[0]}: {MEND}")
     found = formats.digest_as_written(config, environment)
     if found != environment["digest"]:
         raise InputError(
@@ -183,7 +188,8 @@ def _check_split(path, summary, split, classes):
     from cnn_jax.evaluation import metrics  # imports JAX, which a test of one file needn't
     from cnn_jax.evaluation.calibration import expected_calibration_error
 
-    expected, table = {}, summary.get(f"{split}/confusion")
+    expected: dict[str, float | None] = {}
+    table = summary.get(f"{split}/confusion")
     if table:
         matrix = np.array(table, np.int64)
         names = list(classes) or classes_of(summary, split) or list(map(str, range(len(table))))
@@ -301,6 +307,10 @@ def _positive(value):
 
 def _is_text(value):
     return isinstance(value, str)
+
+
+def _is_object(value):
+    return isinstance(value, Mapping)
 
 
 def _are_texts(value):

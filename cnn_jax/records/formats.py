@@ -12,7 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 FORMAT = 2
-"""The format that is written. Since 2, `environment.json` lists the fields outside the digest."""
+"""The format that is written. Since 2, `environment.json` says what lies outside the digest:
+`outside_digest` names fields that can't change a result, `absent_values` gives fields that are
+younger than some records, each with the value that means what runs did before."""
 
 _OUTSIDE_DIGEST_1 = (
     "data.directory",
@@ -72,11 +74,11 @@ def format_of(environment: Mapping[str, Any]) -> Any:
 
 def outside_digest(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Collection[str]:
     """The fields of a record, as dotted paths, that its digest doesn't cover."""
+    never, absent = _OUTSIDE_DIGEST_1, _absent_1(config)
     if format_of(environment) > 1:
-        return environment["outside_digest"]
-    absent = _absent_1(config)
+        never, absent = environment["outside_digest"], environment["absent_values"]
     return {
-        *_OUTSIDE_DIGEST_1,
+        *never,
         *(path for path, value in fields(config) if path in absent and value == absent[path]),
     }
 

@@ -22,7 +22,7 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.records import checks, formats, scene_record
 from cnn_jax.records.files import metrics_lines, read_object
-from cnn_jax.records.metrics import FIGURES, leading
+from cnn_jax.records.metrics import leading
 from cnn_jax.records.scene_record import SceneRecord
 
 FILES = ("config.json", "environment.json", "summary.json")
@@ -219,7 +219,7 @@ def _info(folder, config, environment, summary, scenes) -> DatasetInfo:
     return DatasetInfo(
         source=source,
         classes=tuple(scenes.classes if scenes is not None else known[0] if known else ()),
-        colors=tuple(tuple(bytes.fromhex(color[1:])) for color in colors),
+        colors=tuple((r, g, b) for r, g, b in (bytes.fromhex(color[1:]) for color in colors)),
         channels=1 if source in _GREY else 3,
         dtype="uint8",
         mean=mean,
@@ -317,12 +317,12 @@ def variants(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
     return sorted(groups.values(), key=rank)
 
 
-def rank(group: Sequence[RunRecord]) -> tuple[Any, ...]:
-    """What groups of records are sorted by: experiment, data source, mean of the leading figure,
-    the best first by its direction; records without one last."""
+def rank(group: Sequence[RunRecord]) -> tuple[str, str, bool, float, str]:
+    """What groups of records are sorted by for the best to stand first: experiment, source of the
+    data, the mean of the leading figure by its direction."""
     first = group[0]
-    figure = FIGURES.get(first.leading)
-    known = [value for value in (r.leading_value for r in group) if value is not None]
+    known = [record.leading_value for record in group if record.leading_value is not None]
+    figure = leading(first.task)
+    sign = 1 if figure and figure.higher_is_better is False else -1
     mean = sum(known) / max(len(known), 1)
-    order = mean if figure is not None and figure.higher_is_better is False else -mean
-    return first.experiment, first.source, not known, order, first.location
+    return first.experiment, first.source, not known, sign * mean, first.location

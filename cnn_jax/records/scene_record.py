@@ -189,7 +189,9 @@ def read(folder: Path) -> SceneRecord | None:
     if not path.is_file():
         return None
     content = read_object(path)
-    classes, colors, scenes = (content.get(key) for key in ("classes", "colors", "scenes"))
+    classes: Any = content.get("classes")
+    colors: Any = content.get("colors")
+    scenes: Any = content.get("scenes")
     if not (
         _are_texts(classes)
         and _are_texts(colors)
@@ -214,7 +216,7 @@ def read(folder: Path) -> SceneRecord | None:
 
 def _boundaries(scenes: list[dict[str, Any]], classes: int) -> np.ndarray | None:
     """Of all scenes, None where one has none or something else."""
-    counts = [scene.get("boundary") for scene in scenes]
+    counts: list[Any] = [scene.get("boundary") for scene in scenes]
     whole = all(
         isinstance(of_scene, list)
         and len(of_scene) == classes

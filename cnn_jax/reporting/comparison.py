@@ -10,7 +10,6 @@ it.
 import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,7 @@ from cnn_jax.evaluation.statistics import (
     holm,
     paired_t_test,
 )
-from cnn_jax.records.checks import MEND, is_confusion
-from cnn_jax.records.files import read_object
+from cnn_jax.records import formats
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.reporting import table
@@ -36,20 +34,26 @@ from cnn_jax.reporting.verdicts import (
     Group,
     Pair,
     PairedTest,
-    Scenes,
     Spread,
     Variant,
     listed,
 )
 
-_NOT_COMPARED = {"directory", "memory_budget_gib", "prefetch_batches"}
-_OF_THE_VARIANT = ("model", "augmentation", "loss", "optimizer")
-_ALSO_OF_THE_VARIANT = (
-    ("training", "accumulate"),
-    ("training", "patience"),
-    ("evaluation", "weights"),
+_OF_EVERY_RECORD = (
+    "evaluation.window_px",
+    "evaluation.context_px",
+    "training.steps",
+    "training.batch_size",
 )
-
+_OF_THE_VARIANT = (
+    "model.",
+    "augmentation.",
+    "loss.",
+    "optimizer.",
+    "training.accumulate",
+    "training.patience",
+    "evaluation.weights",
+)
 
 OF_SCENES = "miou"
 """The figure that scenes.json gives of each scene: pairs that it ranks are tested across images."""
@@ -212,37 +216,28 @@ def _few(names: Sequence[str]) -> str:
 
 def _conditions(record: RunRecord) -> dict[str, Any]:
     """What records must share to be compared."""
-    config = record.config
-    task = config.get("task", "segmentation")
-    shared = {
-        "task": task,
+    fields = _fields(record)
+    return {
+        "task": record.config.get("task", "segmentation"),
         "data fingerprint": record.environment.get("data_fingerprint"),
         "data.source": record.source,
+        **{path: value for path, value in fields.items() if path.startswith("data.")},
+        **{path: fields.get(path) for path in _OF_EVERY_RECORD},
     }
-    data = config.get("data") or {}
-    shared |= {
-        f"data.{key}": value for key, value in data.items() if key not in _NOT_COMPARED | {"source"}
-    }
-    for section, keys in (
-        ("evaluation", ("window_px", "context_px")),
-        ("training", ("steps", "batch_size")),
-    ):
-        shared |= {f"{section}.{key}": (config.get(section) or {}).get(key) for key in keys}
-    return shared
 
 
 def _own_conditions(record: RunRecord) -> dict[str, Any]:
     """What the records of one variant must share besides."""
-    sections = (*_OF_THE_VARIANT, "training", "evaluation")
-    filled = {section: record.config.get(section) or {} for section in sections}
-    own = {
-        f"{section}.{key}": value
-        for section in _OF_THE_VARIANT
-        for key, value in filled[section].items()
+    return {
+        path: value for path, value in _fields(record).items() if path.startswith(_OF_THE_VARIANT)
     }
-    return own | {
-        f"{section}.{key}": filled[section].get(key) for section, key in _ALSO_OF_THE_VARIANT
-    }
+
+
+def _fields(record: RunRecord) -> dict[str, Any]:
+    """The fields of a configuration, as dotted paths, that can change a result; but for those that
+    other records are too old to have, at the value that means what runs did then."""
+    outside = {*formats.outside_digest(record.config, record.environment), "data.source"}
+    return {p: value for p, value in formats.fields(record.config) if p not in outside}
 
 
 def _validation(record: RunRecord, leading: str) -> list[tuple[float, float]]:
@@ -292,7 +287,6 @@ def _variant(
     arrays = [_arrays(record) for record in records]
     confusions = [confusion for confusion, _ in arrays if confusion is not None]
     calibrations = [calibration for _, calibration in arrays if calibration is not None]
-    scenes = {record.config.get("seed"): _scenes(record) for record in records}
     return Variant(
         name=name,
         records=tuple(records),
@@ -316,7 +310,7 @@ def _variant(
             if calibrations
             else None
         ),
-        scenes={seed: of_seed for seed, of_seed in scenes.items() if of_seed is not None},
+        scenes={r.config.get("seed"): r.scenes for r in records if r.scenes is not None},
         odd=odd,
     )
 
@@ -339,37 +333,6 @@ def _arrays(record: RunRecord) -> tuple[np.ndarray | None, dict[str, np.ndarray]
 def _spread(values: Sequence[float | None]) -> Spread:
     return Spread(
         tuple(float(v) for v in values if v is not None and math.isfinite(v)), len(values)
-    )
-
-
-def _scenes(record: RunRecord) -> Scenes | None:
-    path = record.folder / "scenes.json"
-    if not path.is_file():
-        return None
-    content = read_object(path)
-    classes, colors, scenes = (content.get(key) for key in ("classes", "colors", "scenes"))
-    named = all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for names in (classes, colors)
-    )
-    whole = (
-        named
-        and len(classes) == len(colors) == len({*classes})
-        and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)
-        and isinstance(scenes, list)
-        and all(isinstance(scene, dict) and isinstance(scene.get("name"), str) for scene in scenes)
-        and all(is_confusion(scene.get("confusion"), len(classes)) for scene in scenes)
-    )
-    if not whole:
-        raise InputError(f"{path} doesn't hold what a run writes there: {MEND}")
-    confusions = np.array([scene["confusion"] for scene in scenes], np.int64).reshape(
-        len(scenes), len(classes), len(classes)
-    )
-    total = record.summary.get("test/confusion")
-    if total is not None and confusions.sum(0).tolist() != total:
-        raise InputError(f"{path} and summary.json beside it are not of the same scenes: {MEND}")
-    return Scenes(
-        tuple(classes), tuple(colors), tuple(scene["name"] for scene in scenes), confusions
     )
 
 

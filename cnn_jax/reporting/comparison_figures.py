@@ -232,7 +232,7 @@ def _name_points(
     candidates = [(dx * r, dy * r) for r in (8, 15, 24, 34, 46, 60) for dx, dy in directions]
     for name, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
         text = axes.annotate(
-            label(name, 24),
+            label(name, 26),
             (points[name].cost, points[name].score),
             (0, 0),
             textcoords="offset pixels",
@@ -383,7 +383,7 @@ def _chart(legend_rows: int = 0) -> tuple[Figure, Axes]:
     and room for a legend below."""
     below = 0.5 + 0.2 * legend_rows
     height = _HEIGHT_IN + below
-    figure = Figure(figsize=(_WIDTH_IN, height))
+    figure = Figure(figsize=(_WIDTH_IN, height), dpi=72)  # SVG's: what is measured is what is drawn
     return figure, figure.add_axes(
         (0.58 / _WIDTH_IN, below / height, 1 - 0.68 / _WIDTH_IN, 1 - (below + 0.08) / height)
     )

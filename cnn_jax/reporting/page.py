@@ -25,14 +25,14 @@ from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.records.metrics import FIGURES
 from cnn_jax.records.run_record import RunRecord
-from cnn_jax.records.scene_record import LONGEST_PX
+from cnn_jax.records.scene_record import LONGEST_PX, SceneRecord
 from cnn_jax.records.scene_record import shown as pictured_scenes
 from cnn_jax.reporting import comparison_figures
 from cnn_jax.reporting.comparison_tables import WORDS, cost_rows, named, pair_rows, score_rows
 from cnn_jax.reporting.scene_figures import error_color
 from cnn_jax.reporting.style import NOTHING, percent
 from cnn_jax.reporting.table import MOST_CLASSES, capitalized
-from cnn_jax.reporting.verdicts import Comparison, Group, Scenes, Variant
+from cnn_jax.reporting.verdicts import Comparison, Group, Variant
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -278,10 +278,10 @@ def _scenes(comparison: Comparison) -> dict[str, Any] | None:
     missing: dict[Path, list[str]] = {}
     for index in pictured_scenes(len(names)):
         for kind in ("image", "truth"):  # the same beside each record: one of them will do
-            found = [_picture(record, index, kind) for v, _ in variants for record in v.records]
+            found = [record.picture(index, kind) for v, _ in variants for record in v.records]
             files[index, kind] = next((path for path in found if path.is_file()), found[0])
         for variant, _ in variants:
-            files[index, variant.name] = _picture(_first(variant), index, "prediction")
+            files[index, variant.name] = _first(variant).picture(index, "prediction")
     for path in files.values():
         if not path.is_file():
             missing.setdefault(path.parent, []).append(path.name)
@@ -321,7 +321,7 @@ def _scenes(comparison: Comparison) -> dict[str, Any] | None:
     }
 
 
-def _with_scenes(variants: Sequence[Variant]) -> list[tuple[Variant, Scenes]]:
+def _with_scenes(variants: Sequence[Variant]) -> list[tuple[Variant, SceneRecord]]:
     """The variants that have scenes, with those of their first seed; only those that agree with the
     best one on what the scenes are."""
     known = [(v, next(iter(v.scenes.values()))) for v in variants if v.scenes]
@@ -335,12 +335,6 @@ def _with_scenes(variants: Sequence[Variant]) -> list[tuple[Variant, Scenes]]:
 def _first(variant: Variant) -> RunRecord:
     """The record of the first seed that has scenes."""
     return variant.by_seed[next(iter(variant.scenes))]
-
-
-def _picture(record: RunRecord, scene: int, kind: str) -> Path:
-    """Where a record keeps the photograph ("image"), truth or prediction of a scene."""
-    suffix = "jpg" if kind == "image" else "png"
-    return record.folder / "scenes" / f"{scene:03d}-{kind}.{suffix}"
 
 
 def _told(folder: Path, names: Sequence[str]) -> str:

@@ -107,14 +107,17 @@ def note(axes: Axes, text: str) -> None:
 
 
 def label(text: str, width: int) -> str:
-    """A text as a label: one line, cut to `width` columns (wide characters count two), and never
-    hidden by Matplotlib."""
+    """A text as a label: one line, and never hidden by Matplotlib.
+
+    What is longer than `width` columns (wide characters count two) loses its middle: names of
+    variants and scenes often differ at the end alone.
+    """
     text = " ".join(str(text).split())
-    ends = np.cumsum(
-        [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text]
-    )
-    if text and ends[-1] > width:
-        text = text[: max(1, int((ends < width).sum()))] + "…"
+    columns = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text]
+    if sum(columns) > width:
+        head = max(1, int((np.cumsum(columns) <= width // 2).sum()))
+        tail = int((np.cumsum(columns[::-1]) <= width - width // 2 - 1).sum())
+        text = f"{text[:head]}…{text[len(text) - tail :]}"
     # Matplotlib hides labels that begin with an underscore.
     return " " + text if text.startswith("_") else text
 

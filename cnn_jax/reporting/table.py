@@ -84,7 +84,8 @@ def averaging(figures: Iterable[Figure]) -> str:
     by_way: dict[str, list[str]] = {}
     for figure in figures:
         if figure.averaging:
-            by_way.setdefault(figure.averaging, []).append(figure.label)
+            less = " (less is better)" if figure.higher_is_better is False else ""
+            by_way.setdefault(figure.averaging, []).append(figure.label + less)
     ways = [f"{', '.join(labels)}: {way}" for way, labels in by_way.items()]
     return "; ".join(ways) + "." if ways else ""
 

@@ -3,15 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord
+from cnn_jax.records.scene_record import SceneRecord
 from cnn_jax.reporting.style import NOTHING
 from cnn_jax.reporting.table import averaging, class_figure
 
@@ -89,22 +88,6 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """What a record says of each test scene: confusion matrices int64 `[scenes, classes, classes]`,
-    rows truth."""
-
-    classes: tuple[str, ...]
-    colors: tuple[str, ...]
-    names: tuple[str, ...]
-    confusions: np.ndarray
-
-    @cached_property
-    def mious(self) -> np.ndarray:
-        """Each scene's own mIoU, float64 `[scenes]`; NaN where all of it is ignored."""
-        return np.array([metrics.miou(matrix) for matrix in self.confusions])
-
-
-@dataclass(frozen=True)
 class Variant:
     """The runs that differ in their seed alone, in the order of their seeds.
 
@@ -124,7 +107,7 @@ class Variant:
     time_to_target_s: Spread
     confusion: np.ndarray | None
     calibration: Mapping[str, np.ndarray] | None
-    scenes: Mapping[Any, Scenes]
+    scenes: Mapping[Any, SceneRecord]
     odd: bool = False
 
     @property

@@ -185,10 +185,7 @@ class SegmentationEvaluator:
         order = np.argsort(miou, kind="stable")[: np.isfinite(miou).sum()]
         count = min(self.learner.config.evaluation.gallery_scenes, len(order))
         chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
-        rows = [
-            pictured(*scenes[int(i)], self.windows.predict(variables, int(i)))
-            for i in chosen
-        ]
+        rows = [pictured(*scenes[int(i)], self.windows.predict(variables, int(i))) for i in chosen]
         titles = [
             f"{scenes.scenes[i].name}: mIoU {miou[i]:.3f}, pixel accuracy"
             f" {metrics.pixel_accuracy(evaluation.confusion[i]):.3f}"

@@ -238,7 +238,7 @@ def test_parsing_twice_starts_afresh():
         ("--config", "--config needs a value"),
         ("--flagfile=flags.txt", "--flagfile is no flag"),
         ("-config=other", "-config is no flag: did you mean --config."),
-        ("--config" ".seed=3", "--config.seed is no flag: did you mean --seed"),
+        ("--config.seed=3", "--config.seed is no flag: did you mean --seed"),
         ("--seed=4294967296", "seed is 4294967296; it must be less than 2**32"),
         (
             "--model.dtype=float99",

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from cnn_jax.runtime import memory
 from tests.running import TINY, environment, finish, start
 
@@ -32,7 +32,7 @@ def resident_mib(process_id):
 def test_nothing_is_kept_from_step_to_step(tmp_path, command, monkeypatch):
     """Arrays on the devices, threads and open files are as many after the last validation as after
     the second."""
-    counts, log = [], Record.log
+    counts, log = [], RunDirectory.log
 
     def counting(record, values):
         if "validation/miou" in values:
@@ -46,7 +46,7 @@ def test_nothing_is_kept_from_step_to_step(tmp_path, command, monkeypatch):
             )
         log(record, values)
 
-    monkeypatch.setattr(Record, "log", counting)
+    monkeypatch.setattr(RunDirectory, "log", counting)
     finished = command(
         *TINY,
         "--training.validate_every_steps=2",
