@@ -242,7 +242,7 @@ class Peer(Segmentation):
         from cnn_jax.evaluation import evaluate
 
         if devices not in self._window_steps:
-            normalize = jax.jit(lambda image: self.normalize(image.astype("float32") / 255))
+            normalize = jax.jit(lambda image: self.normalize(scaled(image, self.greatest)))
             results = jax.jit(
                 lambda logits, mask: evaluate.window_results(
                     logits, mask, self.loss, len(self.names)

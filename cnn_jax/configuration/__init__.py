@@ -17,7 +17,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from cnn_jax.configuration import strict_json
 from cnn_jax.errors import InputError
@@ -87,13 +88,23 @@ class DataConfig:
     unknown_colors: str = setting(
         "error", "what to do with a mask value outside the palette", choices=("error", "ignore")
     )
+    unlabelled: str = setting(
+        "error",
+        "what to do with images without a mask; ignore: leave them out",
+        choices=("error", "ignore"),
+        absent="error",
+    )
     crop_px: tuple[int, int] = setting(
         (144, 256), "height and width of a training crop", unit="px", at_least=1
     )
-    mean: tuple[float, float, float] = setting(
-        (0.5, 0.5, 0.5), "subtracted from red, green, blue", unit="0 to 1"
+    mean: tuple[float, ...] | Literal["auto"] = setting(
+        (0.5,),
+        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
+        " training data's",
     )
-    std: tuple[float, float, float] = setting((0.25, 0.25, 0.25), "then divided by", unit="0 to 1")
+    std: tuple[float, ...] | Literal["auto"] = setting(
+        (0.25,), "then divided by; auto: the training data's"
+    )
     memory_budget_gib: float = setting(
         4.0,
         "decoded scenes kept in memory up to this; others are read again",
@@ -159,10 +170,14 @@ class ImageDataConfig:
         False,
         "shuffle the pixels of every image by one fixed permutation, to see who uses neighbourhood",
     )
-    mean: tuple[float, ...] = setting(
-        (0.5,), "subtracted from each channel, or from all", unit="0 to 1"
+    mean: tuple[float, ...] | Literal["auto"] = setting(
+        (0.5,),
+        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
+        " training data's",
     )
-    std: tuple[float, ...] = setting((0.25,), "then divided by", unit="0 to 1")
+    std: tuple[float, ...] | Literal["auto"] = setting(
+        (0.25,), "then divided by; auto: the training data's"
+    )
     memory_budget_gib: float = setting(
         4.0,
         "decoded images kept in memory up to this; others are read again",
@@ -573,6 +588,10 @@ def leaves(config, prefix=""):
 def _typed(path: str, kind, value):
     """`value` as `kind` (int, float, str, bool or a tuple of them); whole numbers pass as
     floats."""
+    if get_origin(kind) is UnionType:  # of a tuple and a word
+        kind, word = get_args(kind)
+        if value in get_args(word):
+            return value
     if get_origin(kind) is tuple:
         kinds = get_args(kind)
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
@@ -596,6 +615,8 @@ def _typed(path: str, kind, value):
 def describe(kind) -> str:
     """A type in words."""
     words = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+    if get_origin(kind) is UnionType:
+        kind = get_args(kind)[0]
     if get_origin(kind) is tuple:
         kinds = get_args(kind)
         if kinds[-1] is Ellipsis:
@@ -655,7 +676,7 @@ def check(config: Config) -> None:
     data = config.data
     if not data.mean or not data.std:
         raise InputError("data.mean and data.std need one value, or one a channel.")
-    if min(data.std) <= 0:
+    if data.std != "auto" and min(data.std) <= 0:
         raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
     if config.task == "classic":
         if config.selection.ks and (

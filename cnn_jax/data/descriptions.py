@@ -42,8 +42,9 @@ class LabelClass:
     show it in.
 
     Values are colours ("#3C1098"), or whole numbers (0 to 65535) and ranges of them ("128-255"), as
-    the description's `mask_values` says; `ANY_OTHER` stands for all that nothing else names. Where `color` is empty, a palette class is shown in its first value and an index class in
-    a colour of ours.
+    the description's `mask_values` says; `ANY_OTHER` stands for all that nothing else names. Where
+    `color` is empty, a palette class is shown in its first value and an index class in a colour of
+    ours.
     """
 
     name: str

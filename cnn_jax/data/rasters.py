@@ -88,6 +88,10 @@ _MAY_LOSE = ("JPEG", "WebP", "WEBP", "JPEG XL", "JPEG 2000", "JPEG2000")
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")
 
 
+class DamagedError(InputError):
+    """A file that was meant to be an image and can't be decoded."""
+
+
 @dataclass(frozen=True)
 class Raster:
     """An image file, not decoded.
@@ -345,7 +349,7 @@ def _explained(name, codec=""):
                 f"{name} can't be decoded: it is compressed by {codec or 'a codec'}, which this"
                 " build of GDAL lacks; save it with another compression, such as deflate."
             ) from error
-        raise InputError(
+        raise DamagedError(
             f"{name} can't be decoded ({error.__cause__ or error}): it is damaged or cut short;"
             " copy it again.".lstrip()
         ) from error

@@ -11,6 +11,7 @@ from cnn_jax import configuration
 from cnn_jax.configuration import Config
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data.images import ImageSet, ImageSource, open_images
+from cnn_jax.data.normalization import normalization
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import images as evaluate
@@ -115,7 +116,12 @@ class Classification:
 
     def normalize(self, images):
         """Images from 0 to 1 as the model sees them."""
-        return augmentation.normalize(images, self.config.data.mean, self.config.data.std)
+        return augmentation.normalize(images, *self._normalization)
+
+    @functools.cached_property
+    def _normalization(self):
+        train = self.images.splits["train"]
+        return normalization(self.config.data, self.images.channels, self.images.greatest, train)
 
     def evaluator(self, split: str, devices) -> evaluate.ImageEvaluator:
         """Evaluates a split on the devices."""
@@ -177,12 +183,17 @@ def check(config: Config, images: ImageSet) -> None:
         )
     for name in ("mean", "std"):
         count = len(getattr(config.data, name))
-        if count not in (1, images.channels):
+        if getattr(config.data, name) != "auto" and count not in (1, images.channels):
             raise InputError(
                 f"data.{name} has {count} values, but the images of {source} have {images.channels}"
                 " channels; give one, or one a channel."
             )
     if config.task == "classic":
+        if images.dtype != "uint8" or images.channels not in (1, 3):
+            raise InputError(
+                f"{source} has images of {images.channels} channels of {images.dtype}; classic"
+                " methods take 8 bits, grey or red, green and blue."
+            )
         return
     if config.evaluation.weights == "best" or config.training.patience:
         field = (
@@ -196,13 +207,7 @@ def check(config: Config, images: ImageSet) -> None:
                 " data.validation_share."
             )
     augmentation.check(config.augmentation)
-    if images.channels == 1 and (
-        config.augmentation.saturation_probability or config.augmentation.hue_probability
-    ):
-        raise InputError(
-            f"augmentation.saturation_probability and hue_probability need colours, and {source} is"
-            " grey: set both to 0."
-        )
+    augmentation.check_channels(config.augmentation, images.channels, images.dtype, source)
     changes = config.evaluation.shifts_px or config.augmentation.shift_px
     if config.data.permuted and changes:
         raise InputError(
@@ -242,32 +247,33 @@ def augment_images(keys, images, config):
 
     Args:
         keys: one an image.
-        images: uint8 `[batch, height, width, 1 or 3]`.
+        images: `[batch, height, width, channels]` as stored.
         config: the `augmentation` section.
 
     Returns:
-        float32 of the same shape, 0 to 1. What a shift, a turn or a zoom brings in from outside is
+        float32 of the same shape, scaled (uint8: 0 to 1). What a shift, a turn or a zoom brings in from outside is
         black.
     """
     probabilities = (value for name, value in vars(config).items() if name.endswith("_probability"))
     if not config.shift_px and not any(probabilities):
-        return images.astype(jnp.float32) / 255
-    batch, height, width, channels = images.shape
+        return augmentation.scaled(images)
+    batch, height, width, _ = images.shape
     # One black pixel more than any shift needs: it is what is repeated beyond the image.
     rim = config.shift_px + 1
-    words = augmentation.packed(jnp.pad(images, ((0, 0), (rim, rim), (rim, rim), (0, 0))))
-    rows, columns = words.shape[1:]
+    padded = jnp.pad(images, ((0, 0), (rim, rim), (rim, rim), (0, 0)))
+    rows, columns = padded.shape[1:3]
     middle, shift = (rows // 2, columns // 2), config.shift_px
     cell = jnp.array(
         [middle[0] - shift, middle[1] - shift, middle[0] + shift + 1, middle[1] + shift + 1],
         jnp.int32,
     )
     examples = {
-        "words": words,
+        "image": padded,
+        "mask": jnp.zeros(padded.shape[:3], jnp.uint8),
         "cell_px": jnp.tile(cell, (batch, 1)),
         "extent_px": jnp.tile(jnp.array([rows, columns], jnp.int32), (batch, 1)),
     }
-    return augmentation.augment_examples(keys, examples, config, (height, width))[0][..., :channels]
+    return augmentation.augment_examples(keys, examples, config, (height, width))[0]
 
 
 def mixup(keys, images, labels, alpha: float):

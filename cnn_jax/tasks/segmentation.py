@@ -11,6 +11,7 @@ from cnn_jax import configuration
 from cnn_jax.configuration import Config
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data import scene_folders as aerial
+from cnn_jax.data.normalization import normalization
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 from cnn_jax.data.scenes import SPLITS, SceneSet
 from cnn_jax.errors import InputError
@@ -53,6 +54,9 @@ class Segmentation:
                 "evaluation.weights is 'best', but there is no validation split to choose by: use"
                 " 'last', or hold some out."
             )
+        augmentation.check_channels(
+            config.augmentation, scenes.channels, scenes.dtype, config.data.source
+        )
         self.config, self.classes = config, scenes.classes
         self.names = [c.name for c in scenes.classes]
         if config.loss.activation == "sigmoid" and len(self.names) != 2:
@@ -61,7 +65,10 @@ class Segmentation:
                 f" has {len(self.names)}: use 'softmax'."
             )
         budget = config.data.memory_budget_gib * 2**30
-        sizes = {s: sum(x.height_px * x.width_px * 4 for x in scenes.splits[s]) for s in SPLITS}
+        pixel_bytes = scenes.channels * np.dtype(scenes.dtype).itemsize + 1
+        sizes = {
+            s: sum(x.height_px * x.width_px * pixel_bytes for x in scenes.splits[s]) for s in SPLITS
+        }
         total = max(sum(sizes.values()), 1)
         self.scenes = {
             s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS
@@ -86,6 +93,12 @@ class Segmentation:
                     " class: look at it with cnn_jax.commands.inspect_data and mend the"
                     " description or the split."
                 )
+        self.channels, self.greatest = scenes.channels, scenes.greatest
+        self.mean, self.std = normalization(
+            config.data, scenes.channels, scenes.greatest, self.scenes["train"]
+        )
+        for sentence in aerial.warnings_of(scenes, self.class_counts):
+            print(f"note: {sentence}", flush=True)
         self.fingerprint = scenes.fingerprint
         self.sizes = {split: len(scenes.splits[split]) for split in SPLITS}
         self._window_steps = {}
@@ -115,7 +128,7 @@ class Segmentation:
     @property
     def example_px(self) -> tuple[int, int, int]:
         """Height, width and channels of a training example."""
-        return (*self.config.data.crop_px, 3)
+        return (*self.config.data.crop_px, self.channels)
 
     def initial_state(self) -> state.TrainState:
         """The state before step 0, drawn from the seed."""
@@ -166,25 +179,25 @@ class Segmentation:
         return resident.scenes(self.training_source, self.config.data.memory_budget_gib)
 
     def augment(self, keys, regions):
-        """Training crops from regions: normalised images float32 `[batch, height, width, 3]` and
-        labels int32."""
+        """Training crops from regions: normalised images float32 `[batch, height, width, channels]`
+        and labels int32."""
         data = self.config.data
         if "number" in regions:
             regions = resident.regions(regions)
         images, labels = augmentation.augment_examples(
-            keys, regions, self.config.augmentation, data.crop_px
+            keys, regions, self.config.augmentation, data.crop_px, self.greatest
         )
         return self.normalize(images), labels
 
     def normalize(self, images):
         """Images from 0 to 1 as the model sees them."""
-        return augmentation.normalize(images, self.config.data.mean, self.config.data.std)
+        return augmentation.normalize(images, self.mean, self.std)
 
     def evaluator(self, split: str, devices) -> evaluate.SceneEvaluator:
         """Evaluates a split on the devices."""
         if devices not in self._window_steps:  # one for all splits, so that it is compiled once
             step = evaluate.make_window_step(
-                self.model(), self.loss, self.normalize, len(self.names)
+                self.model(), self.loss, self.normalize, len(self.names), self.greatest
             )
             self._window_steps[devices] = devices.predict(step)
         return evaluate.SceneEvaluator(
