@@ -126,7 +126,7 @@ def _ours(config, settings):
     source = _source(config, settings["decoded"])
     if settings["decoded"]:
         for index in range(len(source.scenes)):
-            source.scenes.words(index)
+            source.scenes[index]
     batches = training_batches(source, seed=SEED, batch_size=BATCH)
     ahead = read_ahead(batches, 0, devices.place, config.data.prefetch_batches)
 

@@ -85,8 +85,10 @@ class Inspection:
         )
 
     def normalized(self, crop):
-        """Its image as the model sees it, float32 `[height, width, 3]`."""
-        return np.asarray(self.run.task.normalize(np.float32(crop["image"]) / 255))
+        """Its image as the model sees it, float32 `[height, width, channels]`."""
+        from cnn_jax.data.augmentation import scaled
+
+        return np.asarray(self.run.task.normalize(scaled(crop["image"], self.run.task.greatest)))
 
     def spread(self, count: int) -> list[int]:
         """Numbers of so many crops, evenly spaced."""

@@ -86,13 +86,23 @@ class DataConfig:
     unknown_colors: str = setting(
         "error", "what to do with a mask value outside the palette", choices=("error", "ignore")
     )
+    unlabelled: str = setting(
+        "error",
+        "what to do with images without a mask; ignore: leave them out",
+        choices=("error", "ignore"),
+        absent="error",
+    )
     crop_px: tuple[int, int] = setting(
         (144, 256), "height and width of a training crop", unit="px", at_least=1
     )
-    mean: tuple[float, float, float] = setting(
-        (0.5, 0.5, 0.5), "subtracted from red, green, blue", unit="0 to 1"
+    mean: tuple[float, ...] | Literal["auto"] = setting(
+        (0.5,),
+        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
+        " training data's",
     )
-    std: tuple[float, float, float] = setting((0.25, 0.25, 0.25), "then divided by", unit="0 to 1")
+    std: tuple[float, ...] | Literal["auto"] = setting(
+        (0.25,), "then divided by; auto: the training data's"
+    )
     memory_budget_gib: float = setting(
         4.0,
         "decoded scenes kept in memory up to this; others are read again",
@@ -159,10 +169,14 @@ class ImageDataConfig:
         False,
         "shuffle the pixels of every image by one fixed permutation, to see who uses neighbourhood",
     )
-    mean: tuple[float, ...] = setting(
-        (0.5,), "subtracted from each channel, or from all", unit="0 to 1"
+    mean: tuple[float, ...] | Literal["auto"] = setting(
+        (0.5,),
+        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
+        " training data's",
     )
-    std: tuple[float, ...] = setting((0.25,), "then divided by", unit="0 to 1")
+    std: tuple[float, ...] | Literal["auto"] = setting(
+        (0.25,), "then divided by; auto: the training data's"
+    )
     memory_budget_gib: float = setting(
         4.0,
         "decoded images kept in memory up to this; others are read again",
@@ -606,7 +620,7 @@ def check(config: Any) -> None:
     data = config.data
     if not data.mean or not data.std:
         raise InputError("data.mean and data.std need one value, or one a channel.")
-    if min(data.std) <= 0:
+    if data.std != "auto" and min(data.std) <= 0:
         raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
     if hasattr(config, "selection"):
         _check_selection(config)

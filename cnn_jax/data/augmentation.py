@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.configuration.schema import AugmentationConfig
+from cnn_jax.data.rasters import greatest_of
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 
@@ -67,6 +68,18 @@ def check(config: AugmentationConfig) -> None:
                 f"augmentation.{name} is ({low}, {high}): give the lower number first, ({high},"
                 f" {low})."
             )
+
+
+def check_channels(config: AugmentationConfig, channels: int, dtype: str, source: str) -> None:
+    """Raises `InputError` where `config` changes colours that images haven't."""
+    if not (config.saturation_probability or config.hue_probability):
+        return
+    if channels != 3 or np.dtype(dtype).kind != "u":
+        held = "is grey" if channels == 1 else f"has {channels} channels of {dtype}"
+        raise InputError(
+            "augmentation.saturation_probability and augmentation.hue_probability need red, green"
+            f" and blue, and {source} {held}: set both to 0."
+        )
 
 
 def _check_amount(config, name, low, high):
@@ -179,30 +192,33 @@ def augment(
     regions: Mapping[str, jax.Array],
     config: AugmentationConfig,
     crop_px: tuple[int, int],
+    greatest: float | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """One random training crop from each region.
 
     Args:
         key: one JAX key for the batch; each example draws from its own part of it, wherever the
             example lies.
-        regions: `words` uint32 [batch, rows, columns]: red, green, blue and class (or `IGNORED`) as
-            the four bytes of a word, the lowest first; `cell_px` int32 [batch, 4]: top, left,
-            bottom, right (half-open) of the pixels among which the crop's centre is drawn
-            uniformly; `extent_px` int32 [batch, 2]: the height and width that hold real pixels,
-            from the top left corner. Or `words` [words] are of many scenes, and `start` and
-            `stride` int32 [batch] say where each region's first pixel lies and how far it is from
-            one row to the next.
+        regions: `image` [batch, rows, columns, channels] of any real type and `mask` uint8 [batch,
+            rows, columns] of classes or `IGNORED`; `cell_px` int32 [batch, 4]: top, left, bottom,
+            right (half-open) of the pixels among which the crop's centre is drawn uniformly;
+            `extent_px` int32 [batch, 2]: the height and width that hold real pixels, from the top
+            left corner. Or `image` [pixels, channels] and `mask` [pixels] are of many scenes, and
+            `start` and `stride` int32 [batch] say where each region's first pixel lies and how far
+            it is from one row to the next.
         config: what may happen, how often and how strongly; static under `jax.jit`. An operation of
             probability 0 is not compiled.
         crop_px: height and width of the crops; static under `jax.jit`.
+        greatest: the value that becomes 1; None: `rasters.greatest_of` the images' type.
 
     Returns:
-        Images float32 [batch, height, width, 3] in 0 to 1 and labels int32 [batch, height, width].
+        Images float32 [batch, height, width, channels], scaled by `greatest` and, of integers,
+        within what their type can hold (uint8: 0 to 1), and labels int32 [batch, height, width].
         A crop whose source window reaches beyond the extent is moved inside where it fits; what
         still lies outside repeats the nearest pixel in the image and is `IGNORED` in the labels.
     """
     return augment_examples(
-        jax.random.split(key, regions["cell_px"].shape[0]), regions, config, crop_px
+        jax.random.split(key, regions["cell_px"].shape[0]), regions, config, crop_px, greatest
     )
 
 
@@ -211,52 +227,54 @@ def augment_examples(
     regions: Mapping[str, jax.Array],
     config: AugmentationConfig,
     crop_px: tuple[int, int],
+    greatest: float | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """As `augment`, with one key per example: `keys` [batch]. For a step that slices the batch and
     its keys itself.
 
-    With keys from `example_keys`, an example's words may also be those alone that `Windows` of the
+    With keys from `example_keys`, an example's pixels may also be those alone that `Windows` of the
     same seed finds, and `start` int32 [batch] says how many places after the first of them the
     region's would lie (none or fewer).
     """
 
-    def one(key, words, start, stride, cell, extent):
+    image, mask = regions["image"], regions["mask"]
+    greatest = greatest or greatest_of(image.dtype)
+
+    def one(key, image, mask, start, stride, cell, extent):
         draws = dict(zip(_DRAWS, jax.random.split(key, len(_DRAWS)), strict=True))
         rows, columns = _source_px(draws, cell, extent, config, crop_px)
-        planes, labels = _warp(words.reshape(-1), start, stride, rows, columns, extent)
-        return jnp.stack(_colour(draws, planes, config), axis=-1), labels
+        pixels, labels = image.reshape(-1, image.shape[-1]), mask.reshape(-1)
+        planes, labels = _warp(pixels, labels, start, stride, rows, columns, extent)
+        limits = _limits(image.dtype, greatest)
+        planes = _colour(draws, planes * (1 / greatest), config, limits)
+        return jnp.stack(planes, axis=-1), labels
 
-    words = regions["words"]
-    start, stride = regions.get("start", 0), regions.get("stride", words.shape[-1])
+    start, stride = regions.get("start", 0), regions.get("stride", mask.shape[-1])
     axes = (
-        0 if words.ndim == 3 else None,
+        *(0 if mask.ndim == 3 else None,) * 2,
         0 if "start" in regions else None,
         0 if "stride" in regions else None,
     )
     mapped = jax.vmap(one, in_axes=(0, *axes, 0, 0))
-    return mapped(keys, words, start, stride, regions["cell_px"], regions["extent_px"])
+    return mapped(keys, image, mask, start, stride, regions["cell_px"], regions["extent_px"])
 
 
-def packed(images: jax.Array) -> jax.Array:
-    """Images uint8 [..., 1 or 3] as the words uint32 [...] of regions, all of class 0."""
-    red, green, blue = (
-        images[..., channel % images.shape[-1]].astype(jnp.uint32) for channel in range(3)
-    )
-    return red | green << 8 | blue << 16
+def _limits(dtype, greatest):
+    """The least and greatest scaled value of an integer type; of floating-point numbers, none."""
+    if dtype.kind == "f":
+        return None
+    return np.iinfo(dtype).min / greatest, np.iinfo(dtype).max / greatest
 
 
-def scaled(images: jax.Array) -> jax.Array:
-    """Images of a file's type as float32: integers from 0 to 1 by their type's greatest value,
-    floats as they are."""
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
-    return images.astype(jnp.float32)
+def scaled(images: jax.Array, greatest: float | None = None) -> jax.Array:
+    """Stored pixels of any real type as float32, `greatest` being 1; None: `rasters.greatest_of`
+    their type."""
+    return images.astype(jnp.float32) / (greatest or greatest_of(images.dtype))
 
 
-def normalize(
-    images: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> jax.Array:
-    """`(images - mean) / std` channel by channel, for images [..., 3] in 0 to 1; float32."""
+def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """`(images - mean) / std` channel by channel, for scaled images [..., channels]; float32.
+    `mean` and `std` are one value a channel, or one for all."""
     images = jnp.asarray(images, jnp.float32)
     return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
@@ -336,13 +354,14 @@ def _source_px(draws, cell, extent, config, crop_px, corners=False):
     return centre[0] + cos * y + sin * x - 0.5, centre[1] - sin * y + cos * x - 0.5
 
 
-def _warp(words, start, stride, rows, columns, extent):
-    """Colours and labels at the given coordinates of a region: float32 [3, height, width] in 0 to
-    1, and int32 [height, width].
+def _warp(image, mask, start, stride, rows, columns, extent):
+    """Values and labels at the given coordinates of a region: float32 [channels, height, width],
+    and int32 [height, width].
 
-    In `words` uint32 [words] the region begins at `start`, and its rows lie `stride` apart. The
-    four neighbours of all pixels come in one gather from one dimension: on a CPU several times as
-    fast as `jax.scipy.ndimage.map_coordinates` channel by channel, and the same to rounding.
+    In `image` [pixels, channels] and `mask` [pixels] the region begins at `start`, and its rows lie
+    `stride` apart. The four neighbours of all pixels come in one gather from one dimension: on a
+    CPU several times as fast as `jax.scipy.ndimage.map_coordinates` channel by channel, and the
+    same to rounding.
     """
     bottom, right = extent[0] - 1, extent[1] - 1
     row, column = jnp.clip(rows, 0, bottom), jnp.clip(columns, 0, right)
@@ -351,34 +370,43 @@ def _warp(words, start, stride, rows, columns, extent):
 
     upper, lower = (start + stride * row for row in (top, jnp.minimum(top + 1, bottom)))
     beside = jnp.minimum(left + 1, right)
-    corners = words.at[jnp.stack([upper + left, upper + beside, lower + left, lower + beside])].get(
-        mode="promise_in_bounds"
-    )
+    places = jnp.stack([upper + left, upper + beside, lower + left, lower + beside])
+    corners = image.at[places].get(mode="promise_in_bounds")
     weights = (1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across
 
-    def channel(shift):
-        return sum(
-            weight * ((corner >> shift) & 255).astype(jnp.float32)
-            for weight, corner in zip(weights, corners, strict=True)
-        )
+    if image.dtype == jnp.uint8:
+        # Four bytes at a time are a word, whose parts a CPU's vectors take apart: three times as
+        # fast as bytes that lie a pixel apart.
+        channels = image.shape[-1]
+        corners = jnp.pad(corners, ((0, 0), (0, 0), (0, 0), (0, -channels % 4)))
+        corners = corners.reshape(*places.shape, -1, 4)
+        words = jax.lax.bitcast_convert_type(corners, jnp.uint32)
 
-    colours = jnp.stack([channel(0), channel(8), channel(16)])
-    upper, lower = (jnp.where(across < 0.5, corners[i], corners[i + 1]) for i in (0, 2))
-    labels = (jnp.where(down < 0.5, upper, lower) >> 24).astype(jnp.int32)
+        def plane(channel):
+            parts = (words[..., channel // 4] >> 8 * (channel % 4)) & 255
+            return sum(w * part.astype(jnp.float32) for w, part in zip(weights, parts, strict=True))
+
+        values = jnp.stack([plane(channel) for channel in range(channels)])
+    else:
+        planes = jnp.moveaxis(corners, -1, 0).astype(jnp.float32)
+        values = sum(weight * planes[:, i] for i, weight in enumerate(weights))
+    upper, lower = (jnp.where(across < 0.5, places[i], places[i + 1]) for i in (0, 2))
+    nearest = jnp.where(down < 0.5, upper, lower)
+    labels = mask.at[nearest].get(mode="promise_in_bounds").astype(jnp.int32)
     inside = (rows >= -0.5) & (rows < bottom + 0.5) & (columns >= -0.5) & (columns < right + 0.5)
-    return colours * (1 / 255), jnp.where(inside, labels, IGNORED)
+    return values, jnp.where(inside, labels, IGNORED)
 
 
-def _colour(draws, image, config):
-    """The image float32 [3, height, width] after the colour operations, clipped to 0 to 1. Those
-    not drawn change no bit of it.
+def _colour(draws, image, config, limits):
+    """The image float32 [channels, height, width] after the colour operations, clipped to `limits`
+    unless they are None. Those not drawn change no bit of it.
 
     Channels come first here, as planes that a CPU's vectors run along.
     """
     if config.brightness_probability:
-        limits = (-config.brightness_delta, config.brightness_delta)
+        most = config.brightness_delta
         image = dm_pix.adjust_brightness(
-            image, _draw(draws["brightness"], config.brightness_probability, limits, 0.0)
+            image, _draw(draws["brightness"], config.brightness_probability, (-most, most), 0.0)
         )
     if config.contrast_probability:
         factor = _draw(draws["contrast"], config.contrast_probability, config.contrast_range, 1.0)
@@ -403,9 +431,11 @@ def _colour(draws, image, config):
         )
     if config.noise_probability:
         std = _draw(draws["noise"], config.noise_probability, config.noise_std, 0.0)
-        noise = jax.random.normal(draws["noise_values"], (*image.shape[1:], 3))
+        # Three at least, so that grey images get the noise that they would as red, green and blue.
+        shape = (*image.shape[1:], max(len(image), 3))
+        noise = jax.random.normal(draws["noise_values"], shape)[..., : len(image)]
         image = image + std * jnp.moveaxis(noise, -1, 0)
-    return jnp.clip(image, 0, 1)
+    return image if limits is None else jnp.clip(image, *limits)
 
 
 def _saturate(image, factor):

@@ -15,8 +15,9 @@ class DatasetInfo:
         colors: of each class, red, green and blue from 0 to 255; empty where none are known.
         channels: of an image.
         dtype: of an image's values as files store them: "uint8", "uint16", "float32", ...
-        mean: subtracted from each channel, on the scale on which integers of `dtype` run from 0
-            to 1.
+        greatest: the value of an image that becomes 1: of integers the greatest of `dtype`, unless
+            the description says otherwise; 1 of floating-point numbers, which stay as they are.
+        mean: subtracted from each channel, on the scale on which `greatest` is 1.
         std: each channel is then divided by it.
         class_counts: pixels, or images, of each class in training.
         sizes: examples (scenes, images) of each split.
@@ -30,6 +31,7 @@ class DatasetInfo:
     colors: tuple[tuple[int, int, int], ...]
     channels: int
     dtype: str
+    greatest: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_counts: tuple[int, ...]

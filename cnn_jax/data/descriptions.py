@@ -11,13 +11,15 @@ are followed.
 """
 
 import dataclasses
+import json
 import re
 import tomllib
 import types
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data.file_names import can_be_shown
@@ -25,6 +27,9 @@ from cnn_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """What `.*` at the end of a template stands for, in small or capital letters."""
+
+ANY_OTHER = "any other value"
+"""As a mask value: all that no class names and that isn't ignored by name."""
 
 MOST_CLASSES = 254
 """Labels are uint8; 255 is ignored, and 254 marks values that no class claims while a mask is
@@ -36,9 +41,10 @@ class LabelClass:
     """A class that is scored: its name, the mask values that mean it, and the colour that pictures
     show it in.
 
-    Values are colours ("#3C1098") or whole numbers (0 to 65535), as the description's `mask_values`
-    says. Where `color` is empty, a palette class is shown in its first value and an index class in
-    a colour of ours.
+    Values are colours ("#3C1098"), or whole numbers (0 to 65535) and ranges of them ("128-255"), as
+    the description's `mask_values` says; `ANY_OTHER` stands for all that nothing else names. Where
+    `color` is empty, a palette class is shown in its first value and an index class in a colour of
+    ours.
     """
 
     name: str
@@ -77,6 +83,15 @@ class Description:
     `group` is a template over the fields: scenes with the same value are never parted by a split of
     ours; empty, each scene is a group of its own. Pixels with `ignored` values count in no loss and
     no metric. `about` tells people what the set is and which split stands for which.
+
+    Masks that are soft, anti-aliased or compressed with losses hold values between those of their
+    classes. With a `threshold`, an index mask of two classes is the one below it and the other from
+    it on. With a `distance`, a colour that isn't listed is read as the nearest listed one, if that
+    is no further (Euclidean, of red, green and blue from 0 to 255).
+
+    `bands` are the numbers, from 1, of the bands of images that a network sees; empty: all.
+    `greatest` is the value that becomes 1 (2047 for 11 bits in files of 16); 0: the greatest of the
+    files' integer type, and 1, which changes nothing, where they hold floating-point numbers.
     """
 
     image: str
@@ -87,6 +102,30 @@ class Description:
     group: str = ""
     splits: Splits = Splits()
     about: str = ""
+    threshold: int = 0
+    distance: float = 0.0
+    bands: tuple[int, ...] = ()
+    greatest: float = 0.0
+
+    @property
+    def upper_class(self) -> int:
+        """Of the two classes that a threshold parts, the one from it on: 0 or 1."""
+        return 1 if min(numbers(self.classes[1].values[0])) >= self.threshold else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a record's JSON holds it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], where: str) -> "Description":
+        """What `to_dict` gave.
+
+        Raises:
+            InputError: it was changed into no description; names `where` and the key.
+        """
+        description = _fill(cls, table, where, "")
+        check(description, where)
+        return description
 
 
 def _classes(*rows):
@@ -310,20 +349,23 @@ _DISPLAY_COLORS = (
 )
 
 
-def load_description(source: str) -> Description:
+def load_description(source: str, recorded: Mapping[str, Any] | None = None) -> Description:
     """The description that `source` names: one of `BUILT_IN`, or the path of a TOML file with the
     fields of `Description`.
 
     A TOML file may say `base = "dubai"` to start from a built-in description and give only what
-    differs.
+    differs. Where a record holds the description (`recorded`, of `Description.to_dict`), it is that
+    one, wherever the TOML file lies now.
 
     Raises:
         InputError: no such name or file, or a file whose keys, types or values are wrong; names the
             file and the key.
     """
+    if recorded is not None:
+        return Description.from_dict(recorded, f"the recorded description of {source}")
     if source in BUILT_IN:
         return BUILT_IN[source]
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.suffix.lower() != ".toml":
         known = nearest(source, ("synthetic", *BUILT_IN))
         raise InputError(
@@ -333,7 +375,7 @@ def load_description(source: str) -> Description:
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise InputError(f"data.source {source} is no file: check the path.")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(
             f"data.source {source} can't be read ({error.strerror}): check the path."
@@ -373,6 +415,17 @@ def patterns(template: str) -> list[re.Pattern]:
     return [_pattern(part) for part in unicodedata.normalize("NFC", template).split("/")]
 
 
+def is_range(mask_value: str | int) -> bool:
+    """Whether a mask value is a range of numbers, such as "128-255"."""
+    return isinstance(mask_value, str) and bool(re.fullmatch(r"\d{1,5}-\d{1,5}", mask_value))
+
+
+def numbers(mask_value: str | int) -> range:
+    """The numbers that a value of an index mask, 17 or "128-255", stands for."""
+    first, _, last = str(mask_value).partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
 def rgb(color: str) -> tuple[int, int, int]:
     """ "#3C1098" as (60, 16, 152)."""
     return tuple(bytes.fromhex(color[1:]))
@@ -384,7 +437,7 @@ def display_color(description: Description, index: int) -> tuple[int, int, int]:
     first = known.values[0]
     return rgb(
         known.color
-        or (first if isinstance(first, str) else _DISPLAY_COLORS[index % len(_DISPLAY_COLORS)])
+        or (first if str(first).startswith("#") else _DISPLAY_COLORS[index % len(_DISPLAY_COLORS)])
     )
 
 
@@ -486,17 +539,57 @@ def check(description: Description, where: str) -> None:
         (f"classes[{i}].values", v) for i, c in enumerate(description.classes) for v in c.values
     ]
     for key, mask_value in [*owners, *(("ignored", v) for v in description.ignored)]:
-        if description.mask_values == "palette":
+        meant = [mask_value]
+        if mask_value == ANY_OTHER:
+            pass
+        elif description.mask_values == "palette":
             _check_color(mask_value, key, refuse)
-            mask_value = mask_value.upper()
-        elif not isinstance(mask_value, int) or not 0 <= mask_value <= 65535:
+            meant = [mask_value.upper()]
+        elif is_range(mask_value) or isinstance(mask_value, int):
+            meant = numbers(mask_value) if is_range(mask_value) else [mask_value]
+        else:
+            meant = ()
+        if not meant or (isinstance(meant[-1], int) and not 0 <= meant[0] <= meant[-1] <= 65535):
             refuse(
                 key,
-                f"has {mask_value!r}; for index masks it must be a whole number from 0 to 65535",
+                f"has {mask_value!r}; for index masks it must be a whole number from 0 to 65535, or"
+                " a range of them such as '128-255'",
             )
-        if mask_value in claimed:
-            refuse(key, f"has {mask_value!r}, which {claimed[mask_value]} has already")
-        claimed[mask_value] = key
+        for one in meant:
+            if one in claimed:
+                refuse(key, f"has {one!r}, which {claimed[one]} has already")
+            claimed[one] = key
+    _check_reading(description, refuse)
+
+
+def _check_reading(description, refuse):
+    """Holds `threshold`, `distance`, `bands` and `greatest` to the rest."""
+    threshold, classes = description.threshold, description.classes
+    if not 0 <= threshold <= 65535:
+        refuse("threshold", f"is {threshold}; it must be a whole number from 1 to 65535")
+    if threshold:
+        if description.mask_values != "index" or len(classes) != 2:
+            refuse("threshold", "is for index masks of two classes: leave it out")
+        if any(value == ANY_OTHER for known in classes for value in known.values):
+            refuse("threshold", f"leaves no {ANY_OTHER}: take that out of the classes")
+        upper = [
+            {number >= threshold for value in known.values for number in numbers(value)}
+            for known in classes
+        ]
+        if upper not in ([{False}, {True}], [{True}, {False}]):
+            refuse(
+                "threshold",
+                f"is {threshold}, which doesn't part the values of {classes[0].name} from those of"
+                f" {classes[1].name}: one class must lie below it, the other from it on",
+            )
+    if not 0 <= description.distance <= 442:
+        refuse("distance", f"is {description.distance}; it must lie between 0 and 442")
+    if description.distance and description.mask_values != "palette":
+        refuse("distance", "is for palette masks: leave it out, or give a threshold")
+    if any(band < 1 for band in description.bands):
+        refuse("bands", f"is {list(description.bands)}; bands are numbered from 1")
+    if not 0 <= description.greatest < float("inf"):
+        refuse("greatest", f"is {description.greatest}; it must be above 0 and finite")
 
 
 def _check_path(path, key, refuse):
@@ -602,4 +695,6 @@ def _words(kind):
         return f"a list, each {_words(get_args(kind)[0])}"
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
-    return {str: "text", float: "a number"}.get(kind, "a colour as text or a whole number")
+    return {str: "text", float: "a number", int: "a whole number"}.get(
+        kind, "a colour as text or a whole number"
+    )

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax.configuration.schema import ImageDataConfig
-from cnn_jax.data.decoding import small_image
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import composed, natural
 from cnn_jax.data.images import StoredImages, digest, file_digests
+from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
 from cnn_jax.errors import InputError
 
 SUFFIXES = frozenset(
@@ -48,7 +48,6 @@ pattern, names = json.load(sys.stdin)
 search = re.compile(pattern).search
 json.dump([found[1] if (found := search(name)) else None for name in names], sys.stdout)
 """
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 
 
 def find(config: ImageDataConfig) -> StoredImages:
@@ -63,8 +62,9 @@ def find(config: ImageDataConfig) -> StoredImages:
 
     Images may lie in folders below these; links are followed. Hidden files and folders are passed
     over, and so is what doesn't end like an image. The classes are those of train, sorted with 2
-    before 10; names that differ only in how Unicode composes them are one. The set is grey if all
-    images are (see `HEADERS_READ`), and else of colour.
+    before 10; names that differ only in how Unicode composes them are one. Channels and type are
+    those of all images (see `HEADERS_READ`); where grey and coloured ones are mixed, the set is of
+    colour, and where 8 and 16 bits are, of 8.
 
     Raises:
         InputError: the folder, a class or a file's name can't be used. It says which, and the mend.
@@ -101,7 +101,8 @@ def find(config: ImageDataConfig) -> StoredImages:
     every = [(split, file) for split, files in found.items() for file in files]
     spread = np.unique(np.linspace(0, len(every) - 1, min(HEADERS_READ, len(every))).astype(int))
     headers = {_header(every[index][1].path) for index in spread}
-    sizes = {size for size, _ in headers}
+    sizes = {size for size, *_ in headers}
+    channels, dtype = _kind(directory, {(channels, dtype) for _, channels, dtype in headers})
     names = [
         (split, file.label, composed(file.path.relative_to(directory).as_posix()))
         for split, file in every
@@ -109,10 +110,26 @@ def find(config: ImageDataConfig) -> StoredImages:
     return StoredImages(
         classes=classes,
         splits={split: Files(directory, files, classes) for split, files in found.items()},
-        channels=1 if all(mode in _GREY_MODES for _, mode in headers) else 3,
+        channels=channels,
         image_px=sizes.pop() if len(sizes) == 1 else None,
         digest=digest([classes, names, file_digests([file.path for _, file in every])]),
+        dtype=dtype,
     )
+
+
+def _kind(directory, kinds):
+    """Channels and type of a set whose images have these: one kind, or grey with colours, or 8 bits
+    with 16."""
+    channels = sorted({channels for channels, _ in kinds})
+    dtypes = sorted({dtype for _, dtype in kinds})
+    if channels == [1, 3]:
+        channels = [3]
+    if dtypes == ["uint16", "uint8"]:
+        dtypes = ["uint8"]
+    if len(channels) > 1 or len(dtypes) > 1:
+        held = ", ".join(f"{channels} bands of {dtype}" for channels, dtype in sorted(kinds))
+        raise InputError(f"{directory} holds images of {held}: save all alike.")
+    return channels[0], dtypes[0]
 
 
 @dataclass(frozen=True)
@@ -287,26 +304,15 @@ def _visible(folder):
 
 
 def _header(path):
-    """Height and width as they will be upright, and Pillow's mode."""
+    """Height and width as they will be upright, channels and type."""
     try:
-        with path.open("rb") as stream, small_image(path, stream) as picture:
-            orientation = 1
-            if "exif" in picture.info and picture.format != "TIFF":
-                orientation = picture.getexif().get(0x0112, 1)
-            size = (
-                (picture.width, picture.height)
-                if orientation in (5, 6, 7, 8)
-                else (picture.height, picture.width)
-            )
-            return size, picture.mode
-    except (MemoryError, InputError):
-        raise
-    except (
-        Exception
-    ) as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        stored = open_raster(path, small=True)
+    except DamagedError as error:
         raise InputError(
             f"{path} can't be decoded, being damaged or no image: {Files.mend}."
         ) from error
+    size = stored.height_px, stored.width_px
+    return size if stored.orientation < 5 else size[::-1], *image_kind(stored)
 
 
 def _bytes(path):

@@ -2,7 +2,6 @@
 images become arrays."""
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +12,13 @@ from typing import Protocol
 
 import grain
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cnn_jax.configuration.schema import ImageDataConfig
-from cnn_jax.data.decoding import small_image
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.normalization import normalization
 from cnn_jax.data.pipeline import aligned
+from cnn_jax.data.rasters import DamagedError, greatest_of, open_raster, photograph, upright
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 
@@ -60,9 +61,9 @@ class StoredImages:
     """A set as its publisher stored it.
 
     `splits` has "train" and, where they hold labelled images, "validation" and "test". `channels`
-    is 1 or 3; `image_px` the height and width of every image, or None where images differ. `digest`
-    is hexadecimal and changes when any image, label, class or split does; of sets beyond
-    `HASHED_BYTES`, when a file's name or size does.
+    and `dtype` are those of every image, once it is decoded; `image_px` is the height and width of
+    every image, or None where images differ. `digest` is hexadecimal and changes when any image,
+    label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
     """
 
     classes: tuple[str, ...]
@@ -70,11 +71,12 @@ class StoredImages:
     channels: int
     image_px: tuple[int, int] | None
     digest: str
+    dtype: str = "uint8"
 
 
 class LabelledImages(Sequence):
-    """Images of one split with their labels, decoded at first use: `images[i]` is `(uint8 [height,
-    width, channels], label)`.
+    """Images of one split with their labels, decoded at first use: `images[i]` is `([height, width,
+    channels], label)`.
 
     Decoded images are kept as far as the budget goes, those from the start first; the others are
     decoded again. Arrays that are kept can't be written to. Threads may share it.
@@ -82,20 +84,28 @@ class LabelledImages(Sequence):
     Args:
         examples: the stored split that they are of.
         indices: which of its examples, int [n].
-        decode: from the bytes of an image to uint8 [height, width, channels]; raises `InputError`,
-            or anything on damaged bytes.
+        decode: from the bytes of an image to [height, width, channels]; raises `InputError`, or
+            anything on damaged bytes.
         shape: height, width and channels; an attribute too.
         keep: how many decoded images are kept.
+        dtype: of the decoded images; an attribute too.
     """
 
     def __init__(
-        self, examples: Examples, indices, decode: Callable, shape: tuple[int, int, int], keep: int
+        self,
+        examples: Examples,
+        indices,
+        decode: Callable,
+        shape: tuple[int, int, int],
+        keep: int,
+        dtype="uint8",
     ):
         self._examples, self._decode, self.shape = examples, decode, shape
+        self.dtype = np.dtype(dtype)
         self._indices = np.asarray(indices)
         # Pages of empty arrays take memory when they are first written. Two threads that decode the
         # same image write the same.
-        self._kept = np.empty((min(keep, len(self._indices)), *shape), np.uint8)
+        self._kept = np.empty((min(keep, len(self._indices)), *shape), self.dtype)
         self._decoded = np.zeros(len(self._kept), bool)
         self._labels = np.full(len(self._indices), _UNREAD, np.int32)
 
@@ -127,11 +137,11 @@ class LabelledImages(Sequence):
         return self._examples.name(int(self._indices[index]))
 
     def arrays(self, indices=None) -> tuple[np.ndarray, np.ndarray]:
-        """These images and labels (all, without `indices`), copied: uint8 [n, height, width,
-        channels] and int32 [n]."""
+        """These images and labels (all, without `indices`), copied: [n, height, width, channels]
+        and int32 [n]."""
         indices = np.arange(len(self)) if indices is None else np.asarray(indices, int)
         images, labels = (
-            aligned((len(indices), *self.shape), np.uint8),
+            aligned((len(indices), *self.shape), self.dtype),
             np.empty(len(indices), np.int32),
         )
 
@@ -159,7 +169,7 @@ class LabelledImages(Sequence):
         # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
         except Exception as error:
             place = self._examples.place(int(self._indices[index]))
-            if isinstance(error, InputError):
+            if isinstance(error, InputError) and not isinstance(error, DamagedError):
                 raise InputError(f"{place} {error}") from None
             raise InputError(
                 f"{place} can't be decoded, being damaged or no image: {self._examples.mend}."
@@ -176,9 +186,10 @@ class ImageSet:
     """Labelled images as a model sees them.
 
     `classes` are the names in label order; `splits` has "train", "validation" and "test"
-    (validation may be empty); `channels` is 1 or 3; `image_px` the height and width of every image
-    as delivered. The fingerprint is a hexadecimal digest that changes when any image, label, class
-    or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
+    (validation may be empty); `channels` and `dtype` are those of every image, and `image_px` its
+    height and width as delivered. The fingerprint is a hexadecimal digest that changes when any
+    image, label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size
+    does.
     """
 
     classes: tuple[str, ...]
@@ -186,10 +197,16 @@ class ImageSet:
     channels: int
     image_px: tuple[int, int]
     fingerprint: str
+    dtype: str = "uint8"
+
+    @property
+    def greatest(self) -> float:
+        """The value of an image that becomes 1."""
+        return greatest_of(self.dtype)
 
 
 class ImageSource(grain.sources.RandomAccessDataSource):
-    """Random access for `pipeline.training_batches`: {"image": uint8 [height, width, channels],
+    """Random access for `pipeline.training_batches`: {"image": [height, width, channels],
     "label": int32 []}."""
 
     def __init__(self, images: LabelledImages):
@@ -223,9 +240,10 @@ def open_images(config: ImageDataConfig) -> ImageSet:
     squares), by bilinear interpolation over the area that a new pixel covers. Without, images must
     be of one size and stay as they are.
 
-    Images have the set's number of channels: colour becomes grey by ITU-R 601, grey is repeated,
-    alpha is dropped, 16 bits are scaled to 8, and an EXIF orientation turns them upright. No image
-    is decoded yet.
+    Images have the set's number of channels and its type: where grey and coloured ones are mixed,
+    colour becomes grey by ITU-R 601 or grey is repeated; alpha of PNG and WebP is dropped; where 8
+    and 16 bits are mixed, 16 are scaled to 8. An orientation turns images upright. No image is
+    decoded yet.
 
     Raises:
         InputError: the set can't be found or used; later, from reading, an image can't be. It says
@@ -258,14 +276,18 @@ def open_images(config: ImageDataConfig) -> ImageSet:
     )
 
     def decode(data):
-        image = _decoded(data, stored.channels, image_px, config.crop_share if resized else None)
+        crop_share = config.crop_share if resized else None
+        image = _decoded(data, stored.channels, stored.dtype, image_px, crop_share)
         return image if order is None else image.reshape(-1, stored.channels)[order].reshape(shape)
 
     chosen = _chosen(stored.splits, config)
     total = sum(len(indices) for _, indices in chosen.values())
-    affordable = min(1.0, config.memory_budget_gib * 2**30 / (total * int(np.prod(shape))))
+    image_bytes = int(np.prod(shape)) * np.dtype(stored.dtype).itemsize
+    affordable = min(1.0, config.memory_budget_gib * 2**30 / (total * image_bytes))
     splits = {
-        split: LabelledImages(examples, indices, decode, shape, int(affordable * len(indices)))
+        split: LabelledImages(
+            examples, indices, decode, shape, int(affordable * len(indices)), stored.dtype
+        )
         for split, (examples, indices) in chosen.items()
     }
     divided = {
@@ -279,6 +301,40 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         stored.channels,
         image_px,
         digest([stored.digest, divided, delivered]),
+        stored.dtype,
+    )
+
+
+def dataset_info(config: ImageDataConfig, images: ImageSet, *, counted: bool) -> DatasetInfo:
+    """What a network needs to know of labelled images; for `mean` or `std` of "auto", those of
+    training.
+
+    Args:
+        config: `source`, `mean` and `std` are used.
+        images: opened.
+        counted: whether classes are counted: to learn the labels of a TFDS set, all of its files
+            are read.
+
+    Raises:
+        InputError: a file can't be used, or `mean` and `std` don't fit the channels.
+    """
+    train = images.splits["train"]
+    mean, std = normalization(config, images.channels, images.greatest, train)
+    labels = train.labels if counted else np.zeros(0, np.int32)
+    counts = np.bincount(labels, minlength=len(images.classes))
+    return DatasetInfo(
+        source=Path(config.source).name,
+        classes=images.classes,
+        colors=(),
+        channels=images.channels,
+        dtype=images.dtype,
+        greatest=images.greatest,
+        mean=mean,
+        std=std,
+        class_counts=tuple(counts.tolist()),
+        sizes={split: len(of) for split, of in images.splits.items()},
+        image_px=images.image_px,
+        fingerprint=images.fingerprint,
     )
 
 
@@ -338,54 +394,70 @@ def _chunks(indices):
 # ---- decoding
 
 
-def _decoded(data, channels, image_px, crop_share):
-    """An encoded image as uint8 [height, width, channels] of `image_px`; `crop_share` None: it must
-    have that size."""
+def _decoded(data, channels, dtype, image_px, crop_share):
+    """An encoded image as [height, width, channels] of `image_px` and `dtype`; `crop_share` None:
+    it must have that size."""
     height, width = image_px
-    with small_image("", io.BytesIO(data)) as stored:
-        if crop_share is None and sorted(stored.size) != sorted(
-            (width, height)
-        ):  # told before memory is taken
-            raise _other_size(stored, image_px)
-        picture = stored
-        if "exif" in stored.info:  # Pillow turns TIFF upright by itself
-            picture = ImageOps.exif_transpose(stored)
-        picture = _with_channels(picture, channels)
+    stored = open_raster(data, small=True)
+    size = stored.height_px, stored.width_px
+    if crop_share is None and sorted(size) != sorted(image_px):  # told before memory is taken
+        raise _other_size(size, image_px)
+    image = upright(photograph(stored)[0], stored.orientation)
+    image = _with_channels(_with_dtype(image, dtype), channels)
     if crop_share is not None:
-        # What is resized is a window about the centre, which Pillow takes with fractions of a
-        # pixel.
-        scale = crop_share * min(picture.width / width, picture.height / height)
-        left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
-        window = (
-            max(left, 0),
-            max(top, 0),
-            min(picture.width - left, picture.width),
-            min(picture.height - top, picture.height),
-        )
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=window)
-    elif picture.size != (width, height):
-        raise _other_size(picture, image_px)
-    return np.array(picture).reshape(height, width, channels)
+        return _resized(image, image_px, crop_share)
+    if image.shape[:2] != (height, width):
+        raise _other_size(image.shape, image_px)
+    return image
 
 
-def _other_size(picture, image_px):
+def _resized(image, image_px, crop_share):
+    """The central part of an image at another size."""
+    (height, width), (rows, columns) = image_px, image.shape[:2]
+    # What is resized is a window about the centre, which Pillow takes with fractions of a pixel.
+    scale = crop_share * min(columns / width, rows / height)
+    left, top = (columns - scale * width) / 2, (rows - scale * height) / 2
+    window = max(left, 0), max(top, 0), min(columns - left, columns), min(rows - top, rows)
+
+    def one(plane):
+        picture = Image.fromarray(plane)
+        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=window))
+
+    if image.dtype == np.uint8 and image.shape[-1] == 3:
+        return one(np.ascontiguousarray(image))
+    if image.dtype == np.uint8:
+        planes = [one(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
+        return np.stack(planes, -1)
+    planes = np.stack([one(plane) for plane in np.moveaxis(image, -1, 0).astype(np.float32)], -1)
+    if image.dtype.kind == "f":
+        return planes
+    limits = np.iinfo(image.dtype)
+    return np.clip(np.rint(planes.astype(np.float64)), limits.min, limits.max).astype(image.dtype)
+
+
+def _other_size(size, image_px):
     return InputError(
-        f"is {picture.height} x {picture.width} px where others are {image_px[0]} x {image_px[1]}"
-        " px: give one size to them all with data.image_px."
+        f"is {size[0]} x {size[1]} px where others are {image_px[0]} x {image_px[1]} px: give one"
+        " size to them all with data.image_px."
     )
 
 
-def _with_channels(picture, channels):
-    """The picture in mode L or RGB."""
-    if picture.mode == "F":
-        raise InputError("holds floating-point numbers: save it with 8 bits a channel.")
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise InputError("has numbers beyond 16 bits: save it with 8 bits a channel.")
-        picture = Image.fromarray(((grey + 128) // 257).astype(np.uint8))  # 65535 is 255 times 257
-    if picture.mode in ("P", "PA"):
-        picture = picture.convert(
-            "RGBA"
-        )  # a palette with transparency converts to this alone without a warning
-    return picture.convert("L" if channels == 1 else "RGB")
+def _with_dtype(image, dtype):
+    """The image in the type of its set."""
+    if image.dtype == dtype:
+        return image
+    if (image.dtype, dtype) == (np.uint16, "uint8"):
+        return ((image.astype(np.int64) + 128) // 257).astype(np.uint8)  # 65535 is 255 times 257
+    raise InputError(f"holds {image.dtype} where others hold {dtype}: save it as they are.")
+
+
+def _with_channels(image, channels):
+    """The image with the number of channels of its set."""
+    held = image.shape[-1]
+    if held == channels:
+        return image
+    if held == 1:
+        return np.repeat(image, channels, -1)
+    if channels == 1 and held == 3 and image.dtype == np.uint8:
+        return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    raise InputError(f"has {held} bands where others have {channels}: save it as they are.")

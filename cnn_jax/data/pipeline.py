@@ -27,13 +27,11 @@ READ_THREADS = (
 
 
 class DecodedScenes(Sequence):
-    """Scenes decoded at first use: `scenes[i]` is `(image uint8 [h, w, 3], mask uint8 [h, w])`.
+    """Scenes decoded at first use: `scenes[i]` is `(image [h, w, channels], mask uint8 [h, w])`.
 
-    Kept are `words(i)`, uint32 [h, w]: red, green, blue and class of a pixel are the four bytes of
-    one word, the lowest first, so that whatever moves pixels moves one array; image and mask are
-    views of it. Results are kept until they fill `budget_bytes`. Of the scenes beyond that, the
-    last two used are kept besides, because evaluation takes many windows of one scene; the others
-    are decoded again. Threads may share it.
+    Results are kept until they fill `budget_bytes`. Of the scenes beyond that, the last two used
+    are kept besides, because evaluation takes many windows of one scene; the others are decoded
+    again. Threads may share it.
     """
 
     def __init__(self, scenes: Sequence[Scene], budget_bytes: float):
@@ -44,14 +42,10 @@ class DecodedScenes(Sequence):
         self._locks = [threading.Lock() for _ in self.scenes]
         self._budget_lock = threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, index):
-        return image_and_mask(self.words(index))
-
-    def words(self, index: int) -> np.ndarray:
-        """Scene `index`, uint32 [h, w]."""
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index in self._kept:
             return self._kept[index]
         with self._locks[index]:
@@ -60,26 +54,19 @@ class DecodedScenes(Sequence):
             if index in known:
                 return known[index]
             image, mask = self.scenes[index].read()
-            words = np.dstack([image, mask]).view("<u4")[..., 0]
+            size = image.nbytes + mask.nbytes
             with self._budget_lock:
-                if words.nbytes <= self._left:
-                    self._left -= words.nbytes
-                    self._kept[index] = words
+                if size <= self._left:
+                    self._left -= size
+                    self._kept[index] = image, mask
                 else:
-                    self._recent.append((index, words))
-            return words
+                    self._recent.append((index, (image, mask)))
+            return image, mask
 
     @property
     def largest_px(self) -> tuple[int, int]:
         """The greatest height and the greatest width among the scenes."""
         return max(s.height_px for s in self.scenes), max(s.width_px for s in self.scenes)
-
-
-def image_and_mask(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Views of words uint32 [..., h, w]: the image uint8 [..., h, w, 3] and the mask uint8 [..., h,
-    w]."""
-    pixels = words[..., None].view(np.uint8)
-    return pixels[..., :3], pixels[..., 3]
 
 
 def cell_bounds(size_px: int, cell_px: int) -> list[tuple[int, int]]:
@@ -93,11 +80,11 @@ def cell_bounds(size_px: int, cell_px: int) -> list[tuple[int, int]]:
 class RegionSource(grain.sources.RandomAccessDataSource):
     """Random access to the training regions of scenes, one a cell.
 
-    An element holds `words` uint32 [height, width] of `region_px`, pixels as in
-    `DecodedScenes.words`, with views of them as `image` and `mask`; `cell_px` int32 [4] (top, left,
-    bottom, right, half-open) is the cell in the region's coordinates; `extent_px` int32 [2] is how
-    much of the region, from its top left corner, holds scene: a smaller scene is padded, its image
-    with its edge, its mask with `IGNORED`.
+    An element holds `image` [height, width, channels] of `region_px`, of the scenes' own type, and
+    `mask` uint8 [height, width]; `cell_px` int32 [4] (top, left, bottom, right, half-open) is the
+    cell in the region's coordinates; `extent_px` int32 [2] is how much of the region, from its top
+    left corner, holds scene: a smaller scene is padded, its image with its edge, its mask with
+    `IGNORED`.
 
     Args:
         scenes: to take regions from.
@@ -139,17 +126,15 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         return len(self.scene)
 
     def __getitem__(self, record_key):
-        element = {name: values[0] for name, values in self.batch([record_key]).items()}
-        image, mask = image_and_mask(element["words"])
-        return {**element, "image": image, "mask": mask}
+        return {name: values[0] for name, values in self.batch([record_key]).items()}
 
     def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
-        """Several elements, stacked, without the views.
+        """Several elements, stacked.
 
-        With `positions` uint32 [n] of the examples in the stream, and windows, the words are what
-        each crop will see of its region, in the top left corner of a room for the largest window,
-        whose rest holds anything; `start` int32 [n] says how many places after the first word the
-        region's would lie.
+        With `positions` uint32 [n] of the examples in the stream, and windows, pixels are those
+        that each crop will see of its region, in the top left corner of a room for the largest
+        window, whose rest holds anything; `start` int32 [n] says how many places after the first
+        pixel the region's would lie.
         """
         keys = np.asarray(record_keys)
         cells, extents = self.cell_px[keys], self.extent_px[keys]
@@ -162,24 +147,27 @@ class RegionSource(grain.sources.RandomAccessDataSource):
             seen = self.windows(positions, cells, extents)
             corners, sizes = self.corner_px[keys] + seen[:, :2], seen[:, 2:] - seen[:, :2]
             found["start"] = -(seen[:, 0] * size[1] + seen[:, 1])
-        words = aligned((len(keys), *size), np.uint32)
-        for part, scene, (top, left), (height, width) in zip(
-            words, self.scene[keys], corners.tolist(), sizes.tolist(), strict=True
+        like, _ = self.scenes[self.scene[keys[0]]]
+        images = aligned((len(keys), *size, like.shape[-1]), like.dtype)
+        masks = aligned((len(keys), *size), np.uint8)
+        for number, scene, (top, left), (height, width) in zip(
+            range(len(keys)), self.scene[keys], corners.tolist(), sizes.tolist(), strict=True
         ):
-            part[:height, :width] = self.scenes.words(scene)[
-                top : top + height, left : left + width
-            ]
+            part = slice(top, top + height), slice(left, left + width)
+            for to, of in zip((images[number], masks[number]), self.scenes[scene], strict=True):
+                to[:height, :width] = of[part]
             if whole:
-                _pad(part, height, width)
-        return {"words": words, **found}
+                _pad(images[number], masks[number], height, width)
+        return {"image": images, "mask": masks, **found}
 
 
-def _pad(words, height, width):
-    """Fills words outside [:height, :width]: the image's edge again, with `IGNORED` above it in the
-    word."""
-    ignored = np.uint32(IGNORED << 24)
-    words[:height, width:] = words[:height, width - 1 : width] | ignored
-    words[height:] = words[height - 1 : height] | ignored
+def _pad(image, mask, height, width):
+    """Fills what lies outside [:height, :width]: the image with its edge, the mask with
+    `IGNORED`."""
+    image[:height, width:] = image[:height, width - 1 : width]
+    image[height:] = image[height - 1 : height]
+    mask[:height, width:] = IGNORED
+    mask[height:] = IGNORED
 
 
 def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.ndarray]:

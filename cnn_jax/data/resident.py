@@ -15,7 +15,7 @@ from cnn_jax.data.images import LabelledImages
 from cnn_jax.data.pipeline import RegionSource, aligned
 from cnn_jax.errors import InputError
 
-MOST_WORDS = 2**31
+MOST_PX = 2**31
 """Places in one array are counted in int32."""
 
 
@@ -40,29 +40,35 @@ def scenes(source: RegionSource, budget_gib: float) -> dict[str, np.ndarray]:
     """Scenes whole, and where in them each region lies, for `regions`.
 
     Returns:
-        `words` uint32 [words]: all scenes one after another, row by row, pixels as in
-        `DecodedScenes.words`; of each region, int32: `start` [n], the place of its first pixel;
-        `stride` [n], from one row to the next; `cell_px` [n, 4] and `extent_px` [n, 2].
+        `image` [pixels, channels] and `mask` uint8 [pixels]: all scenes one after another, row by
+        row; of each region, int32: `start` [n], the place of its first pixel; `stride` [n], from
+        one row to the next; `cell_px` [n, 4] and `extent_px` [n, 2].
 
     Raises:
         InputError: they don't fit in `budget_gib`.
     """
     every = source.scenes.scenes
     sizes = np.array([scene.height_px * scene.width_px for scene in every], np.int64)
-    _check_size(4 * sizes.sum(), budget_gib)
-    if sizes.sum() >= MOST_WORDS:
+    like, _ = source.scenes[0]
+    pixel_bytes = like.shape[-1] * like.itemsize + 1
+    _check_size(pixel_bytes * sizes.sum(), budget_gib)
+    if sizes.sum() >= MOST_PX:
         raise InputError(
-            f"data.on_device holds fewer than {MOST_WORDS:,} pixels, not {sizes.sum():,}: set it to"
+            f"data.on_device holds fewer than {MOST_PX:,} pixels, not {sizes.sum():,}: set it to"
             " False."
         )
-    words, firsts = aligned((sizes.sum(),), np.uint32), np.cumsum(sizes) - sizes
+    images = aligned((sizes.sum(), like.shape[-1]), like.dtype)
+    masks, firsts = aligned((sizes.sum(),), np.uint8), np.cumsum(sizes) - sizes
     for index, (first, size) in enumerate(zip(firsts, sizes, strict=True)):
-        words[first : first + size] = source.scenes.words(index).reshape(-1)
+        image, mask = source.scenes[index]
+        images[first : first + size] = image.reshape(size, -1)
+        masks[first : first + size] = mask.reshape(-1)
     stride = np.array([scene.width_px for scene in every], np.int32)[source.scene]
     top, left = source.corner_px.T
     start = (firsts[source.scene] + top * stride + left).astype(np.int32)
     return {
-        "words": words,
+        "image": images,
+        "mask": masks,
         "start": start,
         "stride": stride,
         "cell_px": source.cell_px,
@@ -76,16 +82,16 @@ def regions(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     of_each = {
         name: batch[name][batch["number"]] for name in ("start", "stride", "cell_px", "extent_px")
     }
-    return {"words": batch["words"], **of_each}
+    return {"image": batch["image"], "mask": batch["mask"], **of_each}
 
 
 def images(split: LabelledImages, budget_gib: float) -> dict[str, np.ndarray]:
-    """`images` uint8 [n, height, width, channels] and `labels` int32 [n] of a split.
+    """`images` [n, height, width, channels] and `labels` int32 [n] of a split.
 
     Raises:
         InputError: they don't fit in `budget_gib`, or one can't be decoded.
     """
-    _check_size(len(split) * int(np.prod(split.shape)), budget_gib)
+    _check_size(len(split) * int(np.prod(split.shape)) * split.dtype.itemsize, budget_gib)
     pixels, labels = split.arrays()
     return {"images": pixels, "labels": labels}
 

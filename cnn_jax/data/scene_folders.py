@@ -9,65 +9,92 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cnn_jax.configuration.schema import DataConfig
-from cnn_jax.data.decoding import examine, read_image, read_mask
-from cnn_jax.data.descriptions import display_color, fields, load_description, patterns, value
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.descriptions import (
+    IMAGE_SUFFIXES,
+    Description,
+    display_color,
+    fields,
+    load_description,
+    patterns,
+    value,
+)
+from cnn_jax.data.file_names import can_be_shown, composed, natural
 from cnn_jax.data.file_names import check as check_name
-from cnn_jax.data.file_names import composed, natural
-from cnn_jax.data.scenes import SPLITS, Scene, SceneClass, SceneSet
+from cnn_jax.data.masks import check_lossless, read_mask
+from cnn_jax.data.normalization import COUNTED_PX, normalization
+from cnn_jax.data.rasters import (
+    Raster,
+    digest,
+    greatest_of,
+    image_kind,
+    open_raster,
+    photograph,
+)
+from cnn_jax.data.scenes import IGNORED, SPLITS, Scene, SceneClass, SceneSet
 from cnn_jax.errors import InputError
 
 READ_THREADS = 8
 """Files read at once; reading, hashing and decoding leave Python's lock."""
-
-COUNTED_PX = 2**22
-"""Pixels counted at once: while they are, each takes eight bytes."""
 
 UnknownReport = Callable[[Path, Mapping[str, int]], None]
 """Called with a mask's path and its values outside the description ("#RRGGBB" or "17") with their
 pixels."""
 
 
-def open_scenes(config: DataConfig, report_unknown: UnknownReport | None = None) -> SceneSet:
+def open_scenes(
+    config: DataConfig,
+    report_unknown: UnknownReport | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> SceneSet:
     """The scenes that `config.source` names: drawn ("synthetic") or from a folder. See
     `open_folder`."""
     if config.source == "synthetic":
         from cnn_jax.data import synthetic
 
         return synthetic.generate(config)
-    return open_folder(config, report_unknown)
+    return open_folder(config, report_unknown, recorded)
 
 
-def open_folder(config: DataConfig, report_unknown: UnknownReport | None = None) -> SceneSet:
+def open_folder(
+    config: DataConfig,
+    report_unknown: UnknownReport | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> SceneSet:
     """Scenes of the folder `config.directory`, laid out as the description `config.source` says.
 
     Every pair is found, its two sizes are compared and its bytes hashed now; pixels are decoded
-    when a scene is read. Pixels are taken as stored: an EXIF orientation turns neither image nor
-    mask, and a pair that differs in it is refused.
+    when a scene is read. Pixels are taken as stored: an orientation turns neither image nor mask,
+    and a pair that differs in it is refused. What a file calls no data is 0 in the image and
+    `IGNORED` in the mask.
 
     Args:
-        config: `source`, `directory`, `test_groups`, `validation_groups` and `unknown_colors` are
-            used. Groups named there replace the description's split of that name; what it held goes
-            to training.
+        config: `source`, `directory`, `test_groups`, `validation_groups`, `unknown_colors` and
+            `unlabelled` are used. Groups named there replace the description's split of that name;
+            what it held goes to training.
         report_unknown: where given, mask values outside the description are told to it and read as
             ignored, whatever `unknown_colors` says.
+        recorded: the description as a record holds it, instead of what `config.source` names.
 
     Raises:
         InputError: the description or folder can't be used; from a scene's `read`, a file can't be.
             It says which, and the mend.
     """
-    description = load_description(config.source)
+    description = load_description(config.source, recorded)
     if not config.directory:
         raise InputError(
             f"data.directory is empty: give the folder of {config.source} with"
             " --data.directory=FOLDER."
         )
-    directory = Path(config.directory)
+    directory = Path(config.directory).expanduser()
     if not directory.is_dir():
         raise InputError(f"data.directory {directory} is not a folder: check --data.directory.")
     if report_unknown is None:
@@ -76,19 +103,20 @@ def open_folder(config: DataConfig, report_unknown: UnknownReport | None = None)
             if config.unknown_colors == "error"
             else _accept_unknown
         )
-    pairs = _find_pairs(description, directory)
+    pairs, notes = _find_pairs(description, directory, config.unlabelled)
     splits = _assign(pairs, description, config, directory)
     used = [pair for split in SPLITS for pair in splits[split]]
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        facts = dict(
-            zip(used, threads.map(functools.partial(_examine, directory), used), strict=True)
-        )
+        examine = functools.partial(_examine, directory, description)
+        facts = dict(zip(used, threads.map(examine, used), strict=True))
     _check_sizes(facts)
+    channels, dtype, of_files = _check_kinds(facts, description)
+    uncertain: dict[str, int] = {}
 
     def scene(pair):
-        image, _ = facts[pair]
+        image, mask = facts[pair][:2]
         read = functools.partial(
-            _read, directory / pair.image, directory / pair.mask, description, report_unknown
+            _read, image, mask, description, (channels, dtype), report_unknown, uncertain
         )
         return Scene(pair.name, image.height_px, image.width_px, read)
 
@@ -99,7 +127,78 @@ def open_folder(config: DataConfig, report_unknown: UnknownReport | None = None)
         ),
         splits={split: tuple(scene(pair) for pair in splits[split]) for split in SPLITS},
         fingerprint=_fingerprint(description, splits, facts),
+        channels=channels,
+        dtype=dtype,
+        greatest=description.greatest or greatest_of(dtype),
+        description=description.to_dict(),
+        notes=(*of_files, *notes),
+        uncertain=uncertain,
     )
+
+
+def dataset_info(
+    config: DataConfig, scenes: SceneSet, decoded: Mapping[str, Any], counts: np.ndarray
+) -> DatasetInfo:
+    """What a network needs to know of scenes; for `mean` or `std` of "auto", those of training.
+
+    Args:
+        config: `source`, `mean` and `std` are used.
+        scenes: opened.
+        decoded: `(image, mask)` by index of each split that isn't empty, such as
+            `pipeline.DecodedScenes`; threads take them.
+        counts: pixels of each class in training, int64 `[classes]`.
+
+    Raises:
+        InputError: a file can't be used, or `mean` and `std` don't fit the channels.
+    """
+    train = decoded["train"]
+    mean, std = normalization(config, scenes.channels, scenes.greatest, train)
+    every = {(s.height_px, s.width_px) for split in SPLITS for s in scenes.splits[split]}
+    return DatasetInfo(
+        source=Path(config.source).stem,
+        classes=tuple(known.name for known in scenes.classes),
+        colors=tuple(known.color for known in scenes.classes),
+        channels=scenes.channels,
+        dtype=scenes.dtype,
+        greatest=scenes.greatest,
+        mean=mean,
+        std=std,
+        class_counts=tuple(counts.tolist()),
+        sizes={split: len(scenes.splits[split]) for split in SPLITS},
+        image_px=every.pop() if len(every) == 1 else None,
+        fingerprint=scenes.fingerprint,
+        description=scenes.description,
+    )
+
+
+def warnings_of(scenes: SceneSet, class_counts: Mapping[str, Sequence[int]]) -> list[str]:
+    """Sentences to be read before the first step: what a run on these scenes will lack.
+
+    Args:
+        scenes: opened, and every one of them read.
+        class_counts: pixels of each class, by split.
+    """
+    said = list(scenes.notes)
+    for split in ("validation", "test"):
+        if not scenes.splits[split]:
+            said.append(
+                f"there are no {split} scenes, so {split} has no figures: give the description"
+                f" splits.{split}_share, or name groups in data.{split}_groups."
+            )
+    names = [known.name for known in scenes.classes]
+    absent = [name for name, n in zip(names, class_counts["train"], strict=True) if not n]
+    if absent:
+        said.append(
+            f"no training pixel is labelled {', '.join(absent)}, which can't be learnt: look at the"
+            " masks with cnn_jax.commands.inspect_data."
+        )
+    if pixels := sum(scenes.uncertain.values()):
+        every = sum(s.height_px * s.width_px for of in scenes.splits.values() for s in of)
+        said.append(
+            f"{pixels:,} pixels of masks ({pixels / every:.2%}) are uncertain: they lie nearer to"
+            " the border between two classes than to a value of the description."
+        )
+    return said
 
 
 def class_counts(scenes: Sequence[tuple[np.ndarray, np.ndarray]], n_classes: int) -> np.ndarray:
@@ -123,21 +222,6 @@ def label_histogram(mask: np.ndarray) -> np.ndarray:
     )
 
 
-def channel_histogram(image: np.ndarray) -> np.ndarray:
-    """Pixels of each value of red, green and blue of a uint8 [height, width, 3] image, int64 [3,
-    256]."""
-    return np.stack([label_histogram(image[..., channel]) for channel in range(3)])
-
-
-def channel_statistics(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of red, green and blue, 0 to 1, each float64 [3], from a
-    `channel_histogram` or a sum of them."""
-    levels = np.arange(256) / 255
-    pixels = histogram.sum(axis=1)
-    mean = histogram @ levels / pixels
-    return mean, np.sqrt(np.maximum(histogram @ levels**2 / pixels - mean**2, 0))
-
-
 # ---- finding pairs
 
 
@@ -156,7 +240,8 @@ class _Pair:
     name: str
 
 
-def _find_pairs(description, directory):
+def _find_pairs(description, directory, unlabelled):
+    """The pairs, and sentences about files that are in none."""
     found = {}
     for kind in ("image", "mask"):
         try:
@@ -199,6 +284,12 @@ def _find_pairs(description, directory):
     lonely_masks = [
         by_key["mask"][key][0] for key in by_key["mask"].keys() - by_key["image"].keys()
     ]
+    left_out = []
+    if lonely_images and unlabelled == "ignore":
+        left_out = [
+            f"{_counted(lonely_images, 'image')} without a mask at {description.mask} left out."
+        ]
+        lonely_images = []
     if lonely_images or lonely_masks:
         problems = []
         if lonely_images:
@@ -210,18 +301,62 @@ def _find_pairs(description, directory):
                 f"{_counted(lonely_masks, 'mask')} without an image at {description.image}"
             )
         raise InputError(
-            f"{directory} has {' and '.join(problems)}: complete the pairs or remove these files."
+            f"{directory} has {' and '.join(problems)}: complete the pairs or remove these files"
+            + (
+                ", or leave such images out with --data.unlabelled=ignore."
+                if lonely_images
+                else "."
+            )
         )
 
     pairs = []
     for key, (image,) in by_key["image"].items():
+        if key not in by_key["mask"]:
+            continue
         values = dict(zip(names, key, strict=True))
         group = value(description.group, values) if description.group else "/".join(key)
         telling = zip(image.split("/"), description.image.split("/"), strict=True)
         name = "/".join(part for part, template in telling if fields(template))
         name = name[: -len(Path(name).suffix)]
         pairs.append(_Pair(image, by_key["mask"][key][0], tuple(values.items()), group, name))
-    return sorted(pairs, key=lambda pair: natural(pair.image))
+    matched = found["image"].keys() | found["mask"].keys()
+    return sorted(pairs, key=_order), [*left_out, *_unmatched(directory, matched)]
+
+
+def _order(pair):
+    """The same for names that are composed otherwise, or whose suffix is in capitals."""
+    return natural(_plain(pair.image))
+
+
+def _plain(path):
+    suffix = Path(path).suffix
+    return composed(path[: len(path) - len(suffix)]) + suffix.lower()
+
+
+def _unmatched(directory, matched):
+    """A sentence about image files that no template matches, such as those that lie deeper."""
+    where = Counter()
+    for folder, _, files in os.walk(directory):
+        below = Path(folder).relative_to(directory).as_posix()
+        for file in files:
+            path = file if below == "." else f"{below}/{file}"
+            if (
+                Path(file).suffix.lower() in IMAGE_SUFFIXES
+                and file[0] != "."
+                and path not in matched
+            ):
+                where[below] += 1
+    if not where:
+        return []
+    shown = [
+        f"{count} in {composed(folder) if can_be_shown(folder) else ascii(folder)}"
+        for folder, count in where.most_common(3)
+    ]
+    more = f" and {len(where) - 3} more folders" if len(where) > 3 else ""
+    return [
+        f"{sum(where.values())} image files match neither template and are left out:"
+        f" {', '.join(shown)}{more}."
+    ]
 
 
 def _walk(folder, parts, bound, prefix):
@@ -373,28 +508,57 @@ def _held_out(pairs, share, within):
 # ---- files
 
 
-def _examine(directory, pair):
-    """The facts of an image and of its mask."""
-    image, mask = (examine(directory / file) for file in (pair.image, pair.mask))
-    if mask.is_jpeg:
-        raise InputError(
-            f"{directory / pair.mask} is a JPEG, whose compression changes labels: export the masks"
-            " again as PNG."
-        )
+def _examine(directory, description, pair):
+    """The image and the mask of a pair, not decoded, and the digests of their files."""
+    image, mask = (open_raster(directory / file) for file in (pair.image, pair.mask))
+    check_lossless(mask, description)
     if image.orientation != mask.orientation:
         raise InputError(
             f"{directory / pair.image} and its mask differ in EXIF orientation ({image.orientation}"
             f" and {mask.orientation}), so which pixels belong together is unknown: save both"
             " upright and without the tag."
         )
-    return image, mask
+    return image, mask, *(digest(directory / file) for file in (pair.image, pair.mask))
+
+
+def _check_kinds(facts, description):
+    """Channels and type of every image, and sentences about what the files store."""
+    kinds, stored = defaultdict(list), Counter()
+    for pair, (image, *_) in facts.items():
+        kinds[image_kind(image, description.bands)].append(pair.image)
+        stored[_stored(image)] += 1
+    notes = [f"{count} images of {kind}." for kind, count in stored.most_common(4)]
+    if notes == [f"{len(facts)} images of 3 bands, uint8, RGB."] or not facts:
+        notes = []
+    if set(kinds) == {(1, "uint8"), (3, "uint8")}:
+        return 3, "uint8", [*notes, "grey images are repeated as red, green and blue."]
+    if len(kinds) > 1:
+        held = [
+            f"{len(files)} of {channels} bands of {dtype} ({min(files, key=natural)})"
+            for (channels, dtype), files in sorted(kinds.items())
+        ]
+        raise InputError(
+            f"images differ in what they store: {', '.join(held)}; save all alike, or choose bands"
+            " that all have with bands = [1, 2, 3] in the description."
+        )
+    [(channels, dtype)] = kinds or {(3, "uint8"): ()}
+    return channels, dtype, notes
+
+
+def _stored(image: Raster):
+    alpha = {"last": ", the last called alpha", "left out": ", alpha left out"}.get(image.alpha, "")
+    photometric = "" if image.photometric == "grey" and image.bands > 1 else image.photometric
+    bits = f" ({image.bits} bits)" if image.bits not in (8, 16, 32) else ""
+    said = f"{image.bands} band{'s' if image.bands > 1 else ''}{alpha}, {image.dtype}{bits}"
+    nodata = "" if image.nodata is None else f", no data where {image.nodata:g}"
+    return said + (f", {photometric}" if photometric else "") + nodata
 
 
 def _check_sizes(facts):
     different = [
         f"{pair.mask} is {mask.width_px} x {mask.height_px} px for an image of {image.width_px} x"
         f" {image.height_px} px"
-        for pair, (image, mask) in facts.items()
+        for pair, (image, mask, *_) in facts.items()
         if (image.height_px, image.width_px) != (mask.height_px, mask.width_px)
     ]
     if different:
@@ -406,13 +570,19 @@ def _check_sizes(facts):
 
 
 def _fingerprint(description, splits, facts):
-    identity = asdict(description)
+    """Of what decides about pixels, labels and splits. Colours of display, how names compose their
+    letters and whether a suffix is in capitals don't; nor do fields younger than the first records
+    that keep their defaults."""
+    plain = replace(
+        description, classes=tuple(replace(known, color="") for known in description.classes)
+    )
+    identity = asdict(plain)
     del identity["about"]
+    for field in fields_of(Description):
+        if field.name in _YOUNGER and identity[field.name] == field.default:
+            del identity[field.name]
     pairs = {
-        split: [
-            (pair.image, pair.mask, *(fact.digest for fact in facts[pair]))
-            for pair in splits[split]
-        ]
+        split: [(_plain(pair.image), _plain(pair.mask), *facts[pair][2:]) for pair in splits[split]]
         for split in SPLITS
     }
     return hashlib.blake2b(
@@ -420,12 +590,22 @@ def _fingerprint(description, splits, facts):
     ).hexdigest()
 
 
-def _read(image_path, mask_path, description, report_unknown):
+_YOUNGER = ("threshold", "distance", "bands", "greatest")
+
+
+def _read(image, mask, description, kind, report_unknown, uncertain):
     """A scene's image and mask; see `Scene.read`."""
-    mask, unknown = read_mask(mask_path, description)
+    labels, unknown, doubtful = read_mask(mask, description)
     if unknown:
-        report_unknown(mask_path, unknown)
-    return read_image(image_path), mask
+        report_unknown(Path(mask.name), unknown)
+    if doubtful:
+        uncertain[mask.name] = doubtful
+    pixels, void = photograph(image, description.bands)
+    if (pixels.shape[-1], pixels.dtype) != kind:
+        pixels = np.repeat(pixels, kind[0], axis=-1)
+    if void is not None:
+        labels[void] = IGNORED
+    return pixels, labels
 
 
 def _refuse_unknown(source, path, unknown):
@@ -433,7 +613,8 @@ def _refuse_unknown(source, path, unknown):
     more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
     raise InputError(
         f"{path} has the mask values {', '.join(named)}{more}, which {source} doesn't list: correct"
-        " the mask or the description, or count them as ignored with"
+        " the mask or the description (which can give a threshold, ranges of values, or a distance"
+        " to the nearest colour), or count them as ignored with"
         " --data.unknown_colors=ignore."
     )
 

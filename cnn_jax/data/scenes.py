@@ -1,7 +1,8 @@
 """What a set of aerial scenes is, whether drawn by the generator or read from a folder."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,9 @@ class SceneClass:
 class Scene:
     """One photograph with its mask, not decoded yet.
 
-    `read` returns `(image, mask)`: uint8 [height, width, 3] in sRGB, and uint8 [height, width] with
-    class indices or `IGNORED`. It raises `InputError` for a file that can't be used. `height_px`
-    and `width_px` are known without decoding.
+    `read` returns `(image, mask)`: `[height, width, channels]` of the type that its file stores,
+    and uint8 `[height, width]` with class indices or `IGNORED`. It raises `InputError` for a file
+    that can't be used. `height_px` and `width_px` are known without decoding.
     """
 
     name: str
@@ -38,12 +39,27 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneSet:
-    """Scenes by split ("train", "validation", "test"; a split may be empty), the classes in index
-    order, and a fingerprint.
+    """Scenes by split, as a model sees them.
 
-    The fingerprint is a hexadecimal digest that changes when any image, mask, class or split does.
+    Attributes:
+        classes: in index order.
+        splits: "train", "validation" and "test"; each may be empty.
+        fingerprint: a hexadecimal digest that changes when any image, mask, class or split does.
+        channels: of every image.
+        dtype: of every image: "uint8", "uint16", "float32", ...
+        greatest: the value of an image that becomes 1.
+        description: of the folder, as a record holds it; None where there is none.
+        notes: sentences about what the folder holds that people should know.
+        uncertain: of the scenes read so far, how many pixels of each mask a threshold or a distance
+            decided though they lie near the border between two classes; filled by `Scene.read`.
     """
 
     classes: tuple[SceneClass, ...]
     splits: Mapping[str, tuple[Scene, ...]]
     fingerprint: str
+    channels: int = 3
+    dtype: str = "uint8"
+    greatest: float = 255.0
+    description: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    uncertain: dict[str, int] = field(default_factory=dict)

@@ -116,6 +116,7 @@ def find(config: ImageDataConfig) -> StoredImages:
         classes=classes,
         splits=splits,
         channels=1 if channels == 1 else 3,
+        dtype=np.dtype(features[image].np_dtype).name,
         image_px=None if None in (height, width) else (height, width),
         digest=digest([facts, [file.name for file in files], file_digests(files)]),
     )

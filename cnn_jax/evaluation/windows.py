@@ -42,9 +42,9 @@ def spans(length_px: int, window_px: int, context_px: int) -> list[Span]:
 class WindowSource(grain.sources.RandomAccessDataSource):
     """Random access to the evaluation windows of scenes, scene by scene.
 
-    An element holds `image` uint8 [height, width, 3], `mask` uint8 [height, width] with `IGNORED`
-    where the window doesn't count, and `scene` int32. A window of `windows[k]` is (scene index,
-    vertical Span, horizontal Span). Windows are no larger than the largest scene needs.
+    An element holds `image` [height, width, channels] as stored, `mask` uint8 [height, width] with
+    `IGNORED` where the window doesn't count, and `scene` int32. A window of `windows[k]` is (scene
+    index, vertical Span, horizontal Span). Windows are no larger than the largest scene needs.
     """
 
     def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int):

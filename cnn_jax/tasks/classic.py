@@ -12,13 +12,13 @@ from cnn_jax.classic.cross_validation import cross_validate
 from cnn_jax.classic.methods import METHODS
 from cnn_jax.configuration.schema import ClassicConfig
 from cnn_jax.data.dataset_info import DatasetInfo
-from cnn_jax.data.images import LabelledImages, open_images
+from cnn_jax.data.images import LabelledImages, dataset_info, open_images
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation
 from cnn_jax.runtime import processes
 from cnn_jax.tasks import build_model
-from cnn_jax.tasks.classification import check_splits, counted, dataset_info
+from cnn_jax.tasks.classification import check_splits, counted
 from cnn_jax.tasks.task import Fitted, Report, Session
 
 BATCH = 1000
@@ -96,6 +96,11 @@ class ClassicDataset:
     def __init__(self, config: ClassicConfig):
         images = open_images(config.data)
         check_splits(config.data, images)
+        if images.dtype != "uint8" or images.channels not in (1, 3):
+            raise InputError(
+                f"{config.data.source} has images of {images.channels} channels of {images.dtype};"
+                " classic methods take 8 bits, grey or red, green and blue."
+            )
         self.images, self.info = images.splits, dataset_info(config.data, images, counted=False)
 
     def training_source(self, learner: ClassicLearner) -> LabelledImages:

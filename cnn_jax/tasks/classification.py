@@ -12,8 +12,13 @@ from flax import linen as nn
 from cnn_jax.configuration.schema import ClassificationConfig, ImageDataConfig
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data.dataset_info import DatasetInfo
-from cnn_jax.data.images import ImageSet, ImageSource, LabelledImages, open_images
-from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.images import (
+    ImageSet,
+    ImageSource,
+    LabelledImages,
+    dataset_info,
+    open_images,
+)
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation, ImageEvaluator, make_image_step
@@ -66,7 +71,7 @@ class ClassificationLearner:
         config = self.config.augmentation
         if "number" in examples:
             examples = resident.examples(examples)
-        images = augment_images(keys, examples["image"], config)
+        images = augment_images(keys, examples["image"], config, self.info.greatest)
         labels = jax.nn.one_hot(examples["label"], len(self.names))
         if config.mixup_alpha:
             images, labels = mixup(keys, images, labels, config.mixup_alpha)
@@ -74,7 +79,8 @@ class ClassificationLearner:
 
     def normalize(self, images):
         """Images of the files' type as the network sees them, float32."""
-        return augmentation.normalize(augmentation.scaled(images), self.info.mean, self.info.std)
+        images = augmentation.scaled(images, self.info.greatest)
+        return augmentation.normalize(images, self.info.mean, self.info.std)
 
     def loss_and_metrics(self, logits, labels) -> dict[str, tuple[Any, Any]]:
         """The loss and the share of images that are right, each as (sum, count)."""
@@ -195,39 +201,12 @@ class Classification:
         return ClassificationDataset(config)
 
 
-def dataset_info(data: ImageDataConfig, images: ImageSet, *, counted: bool) -> DatasetInfo:
-    """What a learner needs to know of these images; classes are counted where that is asked for,
-    since labels of a TFDS set are read with all of its images."""
-    labels = images.splits["train"].labels if counted else np.zeros(0, np.int32)
-    return DatasetInfo(
-        source=Path(data.source).name,
-        classes=tuple(images.classes),
-        colors=(),
-        channels=images.channels,
-        dtype="uint8",
-        mean=data.mean,
-        std=data.std,
-        class_counts=tuple(np.bincount(labels, minlength=len(images.classes)).tolist()),
-        sizes={split: len(images.splits[split]) for split in SPLITS},
-        image_px=images.image_px,
-        fingerprint=images.fingerprint,
-    )
-
-
 def check_splits(data: ImageDataConfig, images: ImageSet) -> None:
-    """Raises InputError where nothing is left to train on, or the normalisation has values for
-    another number of channels."""
+    """Raises InputError where nothing is left to train on."""
     if not len(images.splits["train"]):
         raise InputError(
             f"no images of {data.source} are left to train on: lower data.validation_share."
         )
-    for name in ("mean", "std"):
-        count = len(getattr(data, name))
-        if count not in (1, images.channels):
-            raise InputError(
-                f"data.{name} has {count} values, but the images of {data.source} have"
-                f" {images.channels} channels; give one, or one a channel."
-            )
 
 
 def counted(evaluation: ImageEvaluation, split: str) -> dict[str, Any]:
@@ -242,12 +221,7 @@ def _check(learner: ClassificationLearner) -> None:
     """Raises InputError where settings and images don't fit each other."""
     config, info = learner.config, learner.info
     augmentation.check(config.augmentation)
-    colours = config.augmentation.saturation_probability or config.augmentation.hue_probability
-    if info.channels == 1 and colours:
-        raise InputError(
-            "augmentation.saturation_probability and hue_probability need colours, and"
-            f" {info.source} is grey: set both to 0."
-        )
+    augmentation.check_channels(config.augmentation, info.channels, info.dtype, info.source)
     if config.data.permuted and (config.evaluation.shifts_px or config.augmentation.shift_px):
         raise InputError(
             "data.permuted scatters each image's pixels, and moving such an image says nothing:"
@@ -278,37 +252,40 @@ def _check(learner: ClassificationLearner) -> None:
     jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), inputs)
 
 
-def augment_images(keys, images, config):
+def augment_images(keys, images, config, greatest: float | None = None):
     """Random changes of whole images, by the warp and the colours that crops of scenes get.
 
     Args:
         keys: one an image.
-        images: uint8 `[batch, height, width, 1 or 3]`.
+        images: `[batch, height, width, channels]` as stored.
         config: the `augmentation` section.
+        greatest: the value that becomes 1; None: that of the type.
 
     Returns:
-        float32 of the same shape, 0 to 1. What a shift, a turn or a zoom brings in from outside is
-        black.
+        float32 of the same shape, scaled (uint8: 0 to 1). What a shift, a turn or a zoom brings in
+        from outside is black.
     """
     probabilities = (value for name, value in vars(config).items() if name.endswith("_probability"))
     if not config.shift_px and not any(probabilities):
-        return images.astype(jnp.float32) / 255
-    batch, height, width, channels = images.shape
+        return augmentation.scaled(images, greatest)
+    batch, height, width, _ = images.shape
     # One black pixel more than any shift needs: it is what is repeated beyond the image.
     rim = config.shift_px + 1
-    words = augmentation.packed(jnp.pad(images, ((0, 0), (rim, rim), (rim, rim), (0, 0))))
-    rows, columns = words.shape[1:]
+    padded = jnp.pad(images, ((0, 0), (rim, rim), (rim, rim), (0, 0)))
+    rows, columns = padded.shape[1:3]
     middle, shift = (rows // 2, columns // 2), config.shift_px
     cell = jnp.array(
         [middle[0] - shift, middle[1] - shift, middle[0] + shift + 1, middle[1] + shift + 1],
         jnp.int32,
     )
     examples = {
-        "words": words,
+        "image": padded,
+        "mask": jnp.zeros(padded.shape[:3], jnp.uint8),
         "cell_px": jnp.tile(cell, (batch, 1)),
         "extent_px": jnp.tile(jnp.array([rows, columns], jnp.int32), (batch, 1)),
     }
-    return augmentation.augment_examples(keys, examples, config, (height, width))[0][..., :channels]
+    size = height, width
+    return augmentation.augment_examples(keys, examples, config, size, greatest)[0]
 
 
 def mixup(keys, images, labels, alpha: float):

@@ -50,7 +50,10 @@ class SegmentationDataset:
                 " 'last', or hold some out."
             )
         budget = data.memory_budget_gib * 2**30
-        sizes = {s: sum(x.height_px * x.width_px * 4 for x in scenes.splits[s]) for s in SPLITS}
+        pixel_bytes = scenes.channels * np.dtype(scenes.dtype).itemsize + 1
+        sizes = {
+            s: pixel_bytes * sum(x.height_px * x.width_px for x in scenes.splits[s]) for s in SPLITS
+        }
         total = max(sum(sizes.values()), 1)
         self.scenes = {
             s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS
@@ -67,19 +70,11 @@ class SegmentationDataset:
                     f"no pixel of the {split} split of {data.source} is labelled with a class: look"
                     " at it with cnn-jax inspect-data and mend the description or the split."
                 )
-        self.info = DatasetInfo(
-            source=Path(data.source).name.removesuffix(".toml"),
-            classes=tuple(names),
-            colors=tuple(known.color for known in scenes.classes),
-            channels=3,
-            dtype="uint8",
-            mean=data.mean,
-            std=data.std,
-            class_counts=tuple(self.class_counts["train"].tolist()),
-            sizes={split: len(scenes.splits[split]) for split in SPLITS},
-            image_px=None,
-            fingerprint=scenes.fingerprint,
+        self.info = scene_folders.dataset_info(
+            data, scenes, self.scenes, self.class_counts["train"]
         )
+        for sentence in scene_folders.warnings_of(scenes, self.class_counts):
+            print(f"note: {sentence}", flush=True)
 
     def training_source(self, learner: SegmentationLearner) -> RegionSource:
         """Random access to the training regions, no larger than the largest scene."""

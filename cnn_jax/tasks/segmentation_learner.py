@@ -36,6 +36,7 @@ class SegmentationLearner:
 
     def __init__(self, config: SegmentationConfig, info: DatasetInfo):
         augmentation.check(config.augmentation)
+        augmentation.check_channels(config.augmentation, info.channels, info.dtype, info.source)
         if config.loss.activation == "sigmoid" and len(info.classes) != 2:
             raise InputError(
                 f"loss.activation is 'sigmoid', which is for two classes, and {info.source} has"
@@ -67,13 +68,14 @@ class SegmentationLearner:
             regions = resident.regions(regions)
         config = self.config
         images, labels = augmentation.augment_examples(
-            keys, regions, config.augmentation, config.data.crop_px
+            keys, regions, config.augmentation, config.data.crop_px, self.info.greatest
         )
         return augmentation.normalize(images, self.info.mean, self.info.std), labels
 
     def normalize(self, images):
         """Images of the files' type as the network sees them, float32."""
-        return augmentation.normalize(augmentation.scaled(images), self.info.mean, self.info.std)
+        images = augmentation.scaled(images, self.info.greatest)
+        return augmentation.normalize(images, self.info.mean, self.info.std)
 
     def loss_and_metrics(self, logits, labels) -> dict[str, tuple[Any, Any]]:
         """The loss and the share of pixels that are right, each as (sum, count)."""

@@ -97,7 +97,7 @@ class CountingDataset:
     def __init__(self, config):
         self.splits = {split: Spots(i, SIZES[split]) for i, split in enumerate(SIZES)}
         self.info = DatasetInfo(
-            "spots", (), (), 1, "uint8", (0.0,), (1.0,), (), SIZES, (8, 8), fingerprint="f1"
+            "spots", (), (), 1, "uint8", 255, (0.0,), (1.0,), (), SIZES, (8, 8), fingerprint="f1"
         )
 
     def training_source(self, learner):

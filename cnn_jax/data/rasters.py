@@ -1,0 +1,558 @@
+"""What a raster file stores, and its pixels: the one place where images and masks are opened.
+
+TIFF, JPEG 2000, VRT and PNG of 16 bits are read by GDAL (rasterio), other formats by Pillow. Pixels
+come as they are stored: no orientation turns them, no colour is inverted, no bit is dropped.
+`photograph` makes of them what a network takes.
+
+A file can claim any size in a few bytes, so the claim is held to `LARGEST_IMAGE_PX` before memory
+is taken. Pillow takes four bytes a pixel beside the result while it decodes (a progressive JPEG up
+to six more), and large files are decoded one at a time: a photograph of 20,000 x 20,000 px and its
+mask take 3.2 GB meanwhile, and 1.6 GB when they are read.
+"""
+
+import contextlib
+import hashlib
+import io
+import math
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.WebPImagePlugin import WebPImageFile
+
+from cnn_jax.errors import InputError
+
+LARGEST_IMAGE_PX = 2**29
+"""An image whose header claims more pixels, such as 23,170 x 23,170, is refused before it is
+decoded."""
+
+_STRIP_PX = 2**24  # so much of a decoded file is turned into numbers at once
+_LARGE_PX = 2**26
+_one_large_at_a_time = threading.Lock()
+_opening = threading.Lock()
+
+# Pillow takes an image's memory in blocks. Of its usual 16 MiB glibc keeps many when they are
+# freed, 1 GB after an orthophoto; blocks above 32 MiB go back to the system.
+Image.core.set_block_size(2**26)
+
+# By how a file begins: the name of its format, and its reader. Pillow's readers are called
+# directly, not through Image.open, whose own limit on sizes is a global and below the largest
+# orthophotos, and which would also try formats that nobody keeps photographs in. A text is the
+# name of a driver of GDAL.
+_PHOTOGRAPHS: dict[bytes, tuple[str, Any]] = {
+    b"\xff\xd8\xff": ("JPEG", JpegImageFile),
+    b"\x89PNG\r\n\x1a\n": ("PNG", PngImageFile),
+    b"II*\0": ("TIFF", "GTiff"),
+    b"MM\0*": ("TIFF", "GTiff"),
+    b"II+\0": ("TIFF", "GTiff"),
+    b"MM\0+": ("TIFF", "GTiff"),
+    b"BM": ("BMP", BmpImageFile),
+    b"RIFF": ("WebP", WebPImageFile),
+    b"\0\0\0\x0cjP  ": ("JPEG 2000", "JP2OpenJPEG"),
+    b"\xff\x4f\xff\x51": ("JPEG 2000", "JP2OpenJPEG"),
+    b"<VRTDataset": ("VRT", "VRT"),
+}
+_SMALL_IMAGES = {
+    **_PHOTOGRAPHS,
+    b"GIF8": ("GIF", GifImageFile),
+    **{b"P%d" % kind: ("PNM", PpmImageFile) for kind in range(1, 7)},
+}
+
+_ORIENTATION = 0x0112
+_COMPRESSION, _PHOTOMETRIC, _PLANAR, _SUBFILE, _BITS = 259, 262, 284, 254, 258
+_CODECS = {
+    **{1: "none", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "JPEG", 7: "JPEG"},
+    **{8: "deflate", 32773: "PackBits", 32946: "deflate", 34661: "JBIG", 34712: "JPEG 2000"},
+    **{34887: "LERC", 34892: "JPEG", 34925: "LZMA", 50000: "ZSTD", 50001: "WebP"},
+    **{50002: "JPEG XL", 52546: "JPEG XL"},
+}
+_PHOTOMETRICS = {
+    **{0: "white is zero", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr"},
+    **{8: "Lab", 9: "Lab", 10: "Lab"},
+}
+
+_MAY_LOSE = ("JPEG", "WebP", "WEBP", "JPEG XL", "JPEG 2000", "JPEG2000")
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")
+
+
+class DamagedError(InputError):
+    """A file that was meant to be an image and can't be decoded."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image file, not decoded.
+
+    Attributes:
+        name: for errors, which begin with it.
+        format: "TIFF", "JPEG", "PNG", "WebP", "BMP", "JPEG 2000", "VRT", "GIF" or "PNM".
+        height_px: as stored, whatever `orientation` says.
+        width_px: likewise.
+        bands: of `read`. Of PNG, WebP and BMP alpha is not one of them; of a TIFF it is.
+        dtype: of `read`: NumPy's name of an integer of at most 32 bits, or "float32".
+        bits: of one value as stored.
+        codec: "none", "deflate", "JPEG", ...
+        lossy: whether the codec changes values.
+        photometric: "grey", "white is zero", "RGB", "palette", "CMYK", ...
+        planar: whether bands are stored one after another.
+        alpha: whether a band that the file calls alpha is read ("last"), left out ("left out") or
+            not there ("").
+        orientation: 1 to 8, as in EXIF and TIFF; 1: upright.
+        nodata: the value of pixels that hold nothing; None: not said.
+        palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
+        crs: the coordinate reference system as WKT; "" where none is said.
+        transform: the six numbers of the affine map from pixels to coordinates; None likewise.
+    """
+
+    name: str
+    format: str
+    height_px: int
+    width_px: int
+    bands: int
+    dtype: str
+    bits: int = 8
+    codec: str = "none"
+    lossy: bool = False
+    photometric: str = "RGB"
+    planar: bool = False
+    alpha: str = ""
+    orientation: int = 1
+    nodata: float | None = None
+    palette: np.ndarray | None = field(default=None, repr=False)
+    crs: str = ""
+    transform: tuple[float, ...] | None = None
+    _source: Path | bytes = field(default=b"", repr=False)
+    _reader: Any = field(default=None, repr=False)
+
+    def read(self, window: tuple[slice, slice] | None = None) -> np.ndarray:
+        """The stored pixels `[height, width, bands]`; of a window (rows, columns) its own.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        rows, columns = window or (slice(None), slice(None))
+        top, bottom, _ = rows.indices(self.height_px)
+        left, right, _ = columns.indices(self.width_px)
+        pixels = np.empty((bottom - top, right - left, self.bands), self.dtype)
+        for strip, values in self.strips(top, bottom):
+            pixels[strip.start - top : strip.stop - top] = values[:, left:right]
+        return pixels
+
+    def strips(self, top: int = 0, bottom: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """Parts of `read` from row `top` to `bottom`, (rows, pixels): all of a large file at once
+        would take as much memory again.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        bottom = self.height_px if bottom is None else bottom
+        rows = max(1, _STRIP_PX // self.width_px)
+        large = self.height_px * self.width_px > _LARGE_PX
+        with (
+            _explained(self.name, self.codec),
+            _one_large_at_a_time if large else contextlib.nullcontext(),
+            self._decoded() as part,
+        ):
+            for first in range(top, bottom, rows):
+                last = min(first + rows, bottom)
+                values = part(first, last)
+                yield slice(first, last), values.astype(self.dtype, copy=False)
+
+    @contextmanager
+    def _decoded(self):
+        """A function from the first and the last row to the pixels between."""
+        if isinstance(self._reader, str):
+            with _gdal(self._source, self._reader) as dataset:
+                indices = list(range(1, self.bands + 1))
+
+                def part(top, bottom):
+                    window = ((top, bottom), (0, self.width_px))
+                    return np.moveaxis(dataset.read(indices, window=window), 0, -1)
+
+                yield part
+            return
+        with _stream(self._source) as stream, self._reader(stream, self.name) as picture:
+            picture.load()
+            spread = {2: 85, 4: 17}.get(self.bits, 1) if self.photometric == "grey" else 1
+
+            def part(top, bottom):
+                strip = picture.crop((0, top, picture.width, bottom))
+                if strip.mode not in ("1", "L", "LA", "P", "F") and not strip.mode.startswith(
+                    ("I", "RGB")
+                ):
+                    strip = strip.convert("RGB")
+                values = np.asarray(strip)
+                values = values[..., None] if values.ndim == 2 else values[..., : self.bands]
+                return values // spread if spread > 1 else values  # Pillow spreads few bits
+
+            yield part
+
+
+def open_raster(
+    source: Path | bytes, name: str | Path | None = None, *, small: bool = False
+) -> Raster:
+    """What an image file stores; its pixels are not decoded yet.
+
+    Args:
+        source: its path, or its bytes.
+        name: for errors; its path, if not given.
+        small: whether GIF and PNM are read too, as sets of labelled images hold them.
+
+    Raises:
+        InputError: the file is no image, is damaged, claims too many pixels, holds several pages,
+            numbers of more than 32 bits, or a compression that GDAL lacks. It says which.
+    """
+    name = str(source if name is None and isinstance(source, Path) else name or "")
+    known = _SMALL_IMAGES if small else _PHOTOGRAPHS
+    with _explained(name), _stream(source) as stream:
+        start = stream.read(16)
+        stream.seek(0)
+        format_, reader = next(
+            (known[magic] for magic in known if start.startswith(magic)), ("", None)
+        )
+        if format_ == "VRT" and isinstance(source, Path) and source.suffix.lower() == ".vrt":
+            _vrt_sources(source)
+        elif reader is None or format_ == "VRT":
+            formats = "JPEG, PNG, TIFF, BMP or WebP image"
+            if small:
+                formats = "JPEG, PNG, TIFF, BMP, WebP, GIF or PNM image"
+            raise InputError(f"{name} is no {formats}: replace or remove it.".lstrip())
+        if isinstance(reader, str):
+            return _of_gdal(name, format_, source, reader, stream)
+        return _of_pillow(name, format_, source, reader, stream)
+
+
+def photograph(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:
+    """A photograph as a network takes it, and where it holds nothing.
+
+    Indices become the colours of their palette, and values of fewer than 8 bits are spread over 0
+    to 255; all else is as stored. A pixel holds nothing where all of its bands are `nodata`, or
+    one is not finite; it is 0 then.
+
+    Args:
+        raster: opened.
+        bands: numbers from 1 of the bands to take; empty: all.
+
+    Returns:
+        `[height, width, channels]` of `image_kind`, and bool `[height, width]`; None: all hold
+        something.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    channels, dtype = image_kind(raster, bands)
+    image = np.empty((raster.height_px, raster.width_px, channels), dtype)
+    void = None
+    for rows, values in raster.strips():
+        empty = _nothing(values, raster.nodata)
+        if raster.palette is not None:
+            values = raster.palette[values[..., 0]]
+        elif raster.bits < 8:
+            values = values.astype(np.uint8) * (255 // (2**raster.bits - 1))
+        image[rows] = values[..., [band - 1 for band in bands]] if bands else values
+        if empty is not None and empty.any():
+            void = np.zeros(image.shape[:2], bool) if void is None else void
+            void[rows] = empty
+            image[rows][empty] = 0
+    return image, void
+
+
+def image_kind(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[int, str]:
+    """Channels and type of a photograph, as `photograph` gives it.
+
+    Raises:
+        InputError: the file lacks a band.
+    """
+    stored = 3 if raster.palette is not None else raster.bands
+    if bands and max(bands) > stored:
+        raise InputError(
+            f"{raster.name} has {stored} bands, and the description's bands name {max(bands)}:"
+            " name others."
+        )
+    return len(bands) or stored, "uint8" if raster.bits < 8 else raster.dtype
+
+
+def greatest_of(dtype: Any) -> float:
+    """The value that becomes 1 where nothing else is said: the greatest of an integer type; 1 of
+    floating-point numbers, which stay as they are."""
+    dtype = np.dtype(dtype)
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """An image `[height, width, ...]` turned as EXIF's orientation, 1 to 8, asks."""
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    down = orientation in (3, 4, 7, 8)
+    right = orientation in (2, 3, 6, 7)
+    return image[:: -1 if down else 1, :: -1 if right else 1]
+
+
+def digest(path: Path) -> str:
+    """A hexadecimal digest of a file's bytes; of a VRT's and of those of the files it names.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    with _explained(str(path)):
+        of_each = []
+        for file in [path, *(_vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]:
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+                of_each.append(found.hexdigest())
+        if len(of_each) == 1:
+            return of_each[0]
+        return hashlib.blake2b("".join(of_each).encode(), digest_size=16).hexdigest()
+
+
+def _nothing(values, nodata):
+    """Where pixels hold nothing, bool [height, width]; None: nowhere."""
+    floating = values.dtype.kind == "f"
+    empty = ~np.isfinite(values).all(-1) if floating else None
+    if nodata is not None and math.isfinite(nodata):
+        same = (values == nodata).all(-1)
+        empty = same if empty is None else empty | same
+    return empty
+
+
+@contextmanager
+def _stream(source) -> Iterator[IO[bytes]]:
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
+        yield stream
+
+
+@contextmanager
+def _explained(name, codec=""):
+    """Turns whatever a reader of images raises on a bad file into one sentence about the file."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+    except Exception as error:
+        told = _told(error)
+        if re.search(r"missing codec|not configured|not implemented|not supported", told):
+            raise InputError(
+                f"{name} can't be decoded: it is compressed by {codec or 'a codec'}, which this"
+                " build of GDAL lacks; save it with another compression, such as deflate."
+            ) from error
+        raise DamagedError(
+            f"{name} can't be decoded ({error.__cause__ or error}): it is damaged or cut short;"
+            " copy it again.".lstrip()
+        ) from error
+
+
+def _told(error: BaseException | None) -> str:
+    """What an error and those behind it say."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return " ".join(texts)
+
+
+def _check_size(name, width, height):
+    if width * height > LARGEST_IMAGE_PX:
+        raise InputError(
+            f"{name} claims {width} x {height} px, over the limit of {LARGEST_IMAGE_PX:,} pixels:"
+            " cut it into parts.".lstrip()
+        )
+
+
+def _check_pages(name, pages, what):
+    if pages > 1:
+        raise InputError(
+            f"{name} holds {pages} {what}, of which one alone would be read: save each as a file"
+            " of its own.".lstrip()
+        )
+
+
+# ---- Pillow
+
+
+def _of_pillow(name, format_, source, reader, stream):
+    picture: ImageFile.ImageFile = reader(stream, name)
+    _check_size(name, picture.width, picture.height)
+    _check_pages(name, getattr(picture, "n_frames", 1), "frames")
+    # How samples are stored, which decoding forgets: "L;4", or a tuple that begins so.
+    stored = picture.tile[0].args if picture.tile else ""
+    stored = stored if isinstance(stored, str) else str(stored and stored[0])
+    mode, bits, dtype = picture.mode, 8, "uint8"
+    bands = 1 if mode in ("1", "L", "LA", "P", "F") or mode.startswith("I") else 3
+    if mode == "1":
+        bits = 1
+    elif mode == "L" and stored in ("L;2", "L;4"):
+        bits = int(stored[-1])
+    elif mode.startswith("I"):
+        bits, dtype = 16, "uint16"
+    elif mode == "F":
+        bits, dtype = 32, "float32"
+    if format_ == "PNG":
+        stream.seek(24)
+        if stream.read(1) == b"\x10":  # Pillow keeps 8 bits of 16 where there are several bands
+            bits, dtype, reader = 16, "uint16", "PNG"
+    # A PNG that keeps its EXIF behind the pixels would have to be decoded to find it.
+    told = format_ != "PNG" or "exif" in picture.info
+    palette = None
+    if mode == "P":
+        palette = np.zeros((256, 3), np.uint8)  # entries that the file doesn't have are black
+        given = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        palette[: len(given)] = given
+    transparent = mode in ("LA", "PA", "RGBA") or "transparency" in picture.info
+    lossy = format_ == "JPEG" or (format_ == "WebP" and _lossy_webp(stream))
+    codecs = {"JPEG": "JPEG", "PNG": "deflate", "WebP": "WebP", "GIF": "LZW"}
+    return Raster(
+        name,
+        format_,
+        picture.height,
+        picture.width,
+        bands,
+        dtype,
+        bits=bits,
+        codec=codecs.get(format_, "none"),
+        lossy=lossy,
+        photometric="palette" if mode == "P" else "grey" if bands == 1 else "RGB",
+        alpha="left out" if transparent else "",
+        orientation=picture.getexif().get(_ORIENTATION, 1) if told else 1,
+        palette=palette,
+        _source=source,
+        _reader=reader,
+    )
+
+
+def _lossy_webp(stream):
+    """Whether a WebP holds a chunk of lossy pixels."""
+    stream.seek(12)
+    while len(header := stream.read(8)) == 8:
+        kind, size = header[:4], int.from_bytes(header[4:], "little")
+        if kind in (b"VP8 ", b"VP8L"):
+            return kind == b"VP8 "
+        stream.seek(size + size % 2, io.SEEK_CUR)
+    return True
+
+
+# ---- GDAL
+
+
+@contextmanager
+def _gdal(source, driver):
+    """A dataset of rasterio."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_PAM_ENABLED="NO")
+        )
+        # Filters of warnings belong to the process, so that one thread at a time changes them.
+        with _opening, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            if isinstance(source, Path):
+                dataset = rasterio.open(source.absolute(), driver=driver)
+            else:
+                dataset = stack.enter_context(rasterio.MemoryFile(source)).open(driver=driver)
+        yield stack.enter_context(dataset)
+
+
+def _of_gdal(name, format_, source, driver, stream):
+    tags = {}
+    if format_ == "TIFF":
+        pages, tags = _tiff_pages(stream)
+        _check_pages(name, pages, "pages")
+    codec = _CODECS.get(tags.get(_COMPRESSION, 1), f"codec {tags.get(_COMPRESSION)}")
+    photometric = _PHOTOMETRICS.get(tags.get(_PHOTOMETRIC), "unknown")
+    with _explained(name, codec), _gdal(source, driver) as dataset:
+        _check_size(name, dataset.width, dataset.height)
+        _check_pages(name, len(dataset.subdatasets), "images")
+        structure = dataset.tags(ns="IMAGE_STRUCTURE")
+        stored = sorted(set(dataset.dtypes))
+        dtype = "float32" if stored in (["float64"], ["float16"]) else ", ".join(stored)
+        if dtype not in _DTYPES:
+            raise InputError(
+                f"{name} holds numbers of type {dtype}, which no network takes: save it as float32"
+                " or as integers of at most 32 bits.".lstrip()
+            )
+        interpretations = [band.name for band in dataset.colorinterp]
+        bands = dataset.count
+        if format_ != "TIFF":
+            codec = structure.get("COMPRESSION", "none" if format_ == "VRT" else format_)
+            photometric = "RGB" if "red" in interpretations else "grey"
+            if "palette" in interpretations:
+                photometric = "palette"
+        elif photometric in ("YCbCr", "Lab") and bands == 4:
+            bands = 3  # GDAL makes red, green and blue of them, with alpha that the file hasn't
+        palette = None
+        if photometric == "palette" and bands == 1 and dtype in ("uint8", "uint16"):
+            palette = np.zeros((2 ** (8 * np.dtype(dtype).itemsize), 3), np.uint8)
+            for index, color in dataset.colormap(1).items():
+                palette[index] = color[:3]
+        exact = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSLESS")
+        lossy = (codec in _MAY_LOSE and not exact) or float(structure.get("MAX_Z_ERROR", 0)) > 0
+        georeferenced = not dataset.transform.is_identity
+        return Raster(
+            name,
+            format_,
+            dataset.height,
+            dataset.width,
+            bands,
+            dtype,
+            bits=int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0))
+            or 8 * np.dtype(dtype).itemsize,
+            codec=codec,
+            lossy=lossy,
+            photometric=photometric,
+            planar=tags.get(_PLANAR, 1) == 2,
+            alpha="last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else "",
+            orientation=tags.get(_ORIENTATION, 1),
+            nodata=dataset.nodata,
+            palette=palette,
+            crs=dataset.crs.to_wkt() if dataset.crs else "",
+            transform=tuple(dataset.transform)[:6] if georeferenced else None,
+            _source=source,
+            _reader=driver,
+        )
+
+
+def _tiff_pages(stream):
+    """How many pages a TIFF has, overviews and masks left out, and the tags of the first."""
+    header = stream.read(8)
+    header += stream.read(8) if header[2:3] == b"+" or header[3:4] == b"+" else b""
+    directory = ImageFileDirectory_v2(header)
+    pages, first, seen = 0, {}, set()
+    while directory.next and directory.next not in seen:
+        seen.add(directory.next)
+        stream.seek(directory.next)
+        directory.load(stream)
+        first = first or dict(directory)
+        pages += not directory.get(_SUBFILE, 0) & 5  # 1: reduced, 4: a mask
+    return pages, first
+
+
+def _vrt_sources(path):
+    """The files beside or below a VRT that it takes its pixels from: one that names others, which
+    may be any file and any address, is refused."""
+    text = path.read_text(encoding="utf-8")
+    if re.search(r"Pixel(Function|Language)|subClass|<!", text):
+        raise InputError(f"{path} is no plain mosaic of files: save it as TIFF.")
+    sources = []
+    for attributes, file in re.findall(r"<Source(?:Filename|Dataset)\b([^>]*)>([^<]*)<", text):
+        if 'relativeToVRT="1"' not in attributes or ".." in Path(file).parts or file[:1] == "/":
+            raise InputError(
+                f"{path} takes pixels from {file}: a VRT may name only files beside or below it,"
+                ' with relativeToVRT="1".'
+            )
+        sources.append(path.parent / file)
+    return sources
