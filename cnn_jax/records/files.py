@@ -56,20 +56,25 @@ def metrics_lines(path: Path) -> list[dict[str, Any]]:
         ) from error
     lines = []
     for number, line in enumerate(whole, 1):
-        try:
-            values = documents.parse(line)
-            known = type(values["step"]) is int and all(
-                value is None or type(value) in (int, float) for value in values.values()
-            )
-            known = known and values["step"] >= 0 and values["elapsed_s"] >= 0
-        except (ValueError, TypeError, KeyError, AttributeError):
-            known = False
-        if not known:
+        values = _values(line)
+        if values is None:
             raise InputError(
                 f"{path} is damaged in line {number}; restore it, or give another --workdir."
             )
         lines.append(values)
     return lines
+
+
+def _values(line: bytes) -> dict[str, Any] | None:
+    """What a line of metrics holds; None if a run writes no such line."""
+    try:
+        values = documents.parse(line)
+        known = type(values["step"]) is int and all(
+            value is None or type(value) in (int, float) for value in values.values()
+        )
+        return values if known and values["step"] >= 0 and values["elapsed_s"] >= 0 else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def line_of(values: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ The first three are written before step 0.
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -129,15 +130,14 @@ class RunDirectory:
                 " empty or new --workdir."
             )
         own = json.loads(documents.to_json(self.config))
-        if "environment.json" not in names:
-            # A run that was interrupted after its first file left its own configuration.
-            if "config.json" in names and read_object(self.config_path) != own:
-                raise InputError(
-                    f"{self.config_path} is of no run that was begun here; give an empty or new"
-                    " --workdir."
-                )
+        if "config.json" not in names:
             return
         try:
+            if "environment.json" not in names:
+                # A run that was interrupted after its first file left its own configuration.
+                if read_object(self.config_path) != own:
+                    raise InputError(f"{self.config_path} is of no run that was begun here.")
+                return
             config, environment = run_record.read_origin(self.workdir)
             begun = self._begun
             if formats.format_of(environment) > 1 and (begun or "data.json" in names):
@@ -147,7 +147,7 @@ class RunDirectory:
         self._resumes = begun
         different = formats.differences(
             (config, formats.outside_digest(config, environment)),
-            (own, outside_digest(self.config)),
+            (own, formats.outside_digest(own, _digested(self.config))),
         )
         if begun and different:
             raise InputError(
@@ -313,22 +313,16 @@ class Onlooker:
         """No lines."""
         return []
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """No lines."""
+        return []
+
     def log(self, values: Mapping[str, Any]) -> None:
         """Nothing."""
 
 
-def outside_digest(config: Config) -> list[str]:
-    """The fields of a configuration, as dotted paths, that its digest leaves out: those that can't
-    change a result, and younger ones with the value that means what runs did before."""
-    return [
-        path
-        for path, option, value in schema.leaves(config)
-        if not option.metadata["result"] or value == option.metadata["absent"]
-    ]
-
-
 def environment(config: Config, fingerprint: str, command: str) -> dict[str, Any]:
-    """What besides the configuration a run depends on, and what a record is checked by.
+    """What besides the configuration a run depends on, and what its record is checked by.
 
     Args:
         config: the configuration.
@@ -336,12 +330,26 @@ def environment(config: Config, fingerprint: str, command: str) -> dict[str, Any
         command: what to type to run or resume this.
     """
     return {
-        "format": formats.FORMAT,
-        "digest": documents.digest(config),
-        "outside_digest": outside_digest(config),
+        **_digested(config),
         "data_fingerprint": fingerprint,
         "command": command,
-        **surroundings(),
+    } | surroundings()
+
+
+def _digested(config):
+    """Format and digest, and which fields lie outside the digest."""
+    options = {path: option.metadata for path, option, _ in schema.leaves(config)}
+    never = [path for path, option in options.items() if not option["result"]]
+    absent = {
+        path: option["absent"]
+        for path, option in options.items()
+        if path not in never and option["absent"] is not dataclasses.MISSING
+    }
+    return {
+        "format": formats.FORMAT,
+        "digest": documents.digest(config),
+        "outside_digest": never,
+        "absent_values": json.loads(json.dumps(absent)),
     }
 
 
