@@ -16,14 +16,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
-from cnn_jax.inference.finished import FinishedRun, open_run
 from cnn_jax.run import guarded
+
+if TYPE_CHECKING:
+    from cnn_jax.inference.predictor import Run
+    from cnn_jax.tasks.segmentation import SegmentationDataset
 
 LOOKED_AT_CROPS = 8
 """Over so many crops the effective receptive field is averaged."""
@@ -42,13 +46,15 @@ class Inspection:
 
     Attributes:
         run: the run.
+        dataset: its scenes.
         split: whose scenes are looked at.
         scenes: how many at most are drawn.
         classes: indices of the classes asked about.
         folder: where the pictures go.
     """
 
-    run: FinishedRun
+    run: "Run"
+    dataset: "SegmentationDataset"
     split: str
     scenes: int
     classes: Sequence[int]
@@ -57,12 +63,12 @@ class Inspection:
     @property
     def colors(self) -> list[tuple[int, int, int]]:
         """Of all classes."""
-        return [known.color for known in self.run.task.classes]
+        return list(self.run.info.colors)
 
     @functools.cached_property
     def model(self):
         """The network."""
-        return self.run.task.model()
+        return self.run.model
 
     @functools.cached_property
     def crops(self):
@@ -71,12 +77,12 @@ class Inspection:
         from cnn_jax.data.pipeline import RegionSource
 
         crop_px = self.run.config.data.crop_px
-        return RegionSource(self.run.task.scenes[self.split], crop_px, crop_px)
+        return RegionSource(self.dataset.scenes[self.split], crop_px, crop_px)
 
     @functools.cached_property
     def pixels(self) -> np.ndarray:
         """How many pixels of each class each crop has: int64 `[crops, classes]`."""
-        count = len(self.run.task.names)
+        count = len(self.run.info.classes)
         return np.stack(
             [
                 np.bincount(self.crops[i]["mask"].ravel(), minlength=256)[:count]
@@ -86,9 +92,7 @@ class Inspection:
 
     def normalized(self, crop):
         """Its image as the model sees it, float32 `[height, width, channels]`."""
-        from cnn_jax.data.augmentation import scaled
-
-        return np.asarray(self.run.task.normalize(scaled(crop["image"], self.run.task.greatest)))
+        return np.asarray(self.run.normalize(crop["image"]))
 
     def spread(self, count: int) -> list[int]:
         """Numbers of so many crops, evenly spaced."""
@@ -100,9 +104,10 @@ class Inspection:
         labelled pixel is not)."""
         from cnn_jax.evaluation import metrics
 
-        evaluator = self.run.task.evaluator(self.split, self.run.devices)
+        run = self.run
+        evaluator = self.dataset.evaluator(run.learner, self.split, run.devices).windows
         miou = np.array(
-            [metrics.miou(matrix) for matrix in evaluator.evaluate(self.run.variables).confusion]
+            [metrics.miou(matrix) for matrix in evaluator.evaluate(run.variables).confusion]
         )
         return evaluator, miou, np.argsort(miou, kind="stable")[: np.isfinite(miou).sum()].tolist()
 
@@ -115,7 +120,7 @@ class Inspection:
             pictured(*evaluator.scenes[i], evaluator.predict(self.run.variables, i)) for i in chosen
         ]
         titles = [f"{evaluator.scenes.scenes[i].name}: mIoU {miou[i]:.3f}" for i in chosen]
-        names = self.run.task.names
+        names = self.run.info.classes
         function(
             *zip(*rows, strict=True), names, self.colors, self.folder / name, titles, **options
         )
@@ -180,12 +185,12 @@ def attention(seen: Inspection) -> str:
         for crop in map(seen.crops.__getitem__, chosen)
     )
     found = attribution.excitation_by_class(
-        seen.model, seen.run.variables, batches, len(seen.run.task.names)
+        seen.model, seen.run.variables, batches, len(seen.run.info.classes)
     )
     if not found:
         return "the network has no squeeze and excitation: no attention.png"
     segmenter_pictures.attention(
-        found, seen.classes, seen.run.task.names, seen.folder / "attention.png", crops=len(chosen)
+        found, seen.classes, seen.run.info.classes, seen.folder / "attention.png", crops=len(chosen)
     )
     return f"attention.png: {len(found)} squeeze-and-excitations, {len(chosen)} crops"
 
@@ -223,7 +228,7 @@ def grad_cam(seen: Inspection) -> str:
         predictions,
         heats,
         seen.classes,
-        seen.run.task.names,
+        seen.run.info.classes,
         seen.colors,
     )
     segmenter_pictures.grad_cam(*pictured, seen.folder / "grad_cam.png", layer=layer)
@@ -267,76 +272,82 @@ def inspect(
     split: str,
     scenes: int,
     names: Sequence[str] = (),
-    out=None,
-    directory=None,
+    out: str | None = None,
+    directory: str = "",
 ) -> None:
     """Draws the pictures named in `what` of one run, and prints a line of each.
 
     Raises:
-        InputError: as `open_run`, or a class that the run or the split doesn't have.
+        InputError: as `load`, or a class that the run or the split doesn't have.
     """
+    from cnn_jax.inference.predictor import load
     from cnn_jax.records.files import pictures_can_be_written
 
-    run = open_run(folder, split, directory)
+    run = load(folder)
+    dataset = run.open_data(directory, split)
     target = Path(out) if out else run.folder / "figures"
     with pictures_can_be_written(target):
         target.mkdir(parents=True, exist_ok=True)
         if run.config.task != "segmentation":
-            _redraw(run, split, target)
+            _redraw(run, dataset, split, target)
             return
-        seen = _inspection(run, split, scenes, names, target)
+        seen = _inspection(run, dataset, split, scenes, names, target)
         for name in what:
             print(PICTURES[name](seen), flush=True)
     print(f"pictures: {target}")
 
 
-def compare(folders: Sequence, split: str, out, directory=None) -> None:
+def compare(folders: Sequence[str], split: str, out: str, directory: str = "") -> None:
     """Draws how far several networks look into one receptive_field.png in `out`.
 
     Raises:
-        InputError: as `open_run`, or a run that is not a segmenter's.
+        InputError: as `load`, or a run that is not a segmenter's.
     """
+    from cnn_jax.inference.predictor import load
     from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import segmenter_pictures
 
     fields = []
     for folder in folders:
-        run = open_run(folder, split, directory)
+        run = load(folder)
         if run.config.task != "segmentation":
             raise InputError(
                 f"{folder} is a run of {run.config.task}: receptive fields of segmentation networks"
                 " alone are compared."
             )
-        fields.append(field(_inspection(run, split, 1, (), Path(out))))
+        dataset = run.open_data(directory, split)
+        fields.append(field(_inspection(run, dataset, split, 1, (), Path(out))))
     with pictures_can_be_written(out):
         segmenter_pictures.receptive_fields(fields, Path(out) / "receptive_field.png")
     print(f"receptive_field.png: {len(fields)} networks\npictures: {out}")
 
 
-def _inspection(run, split, scenes, names, folder):
-    known = list(run.task.names)
+def _inspection(run, dataset, split, scenes, names, folder):
+    known = list(run.info.classes)
     for name in names:
         if name not in known:
             raise InputError(
                 f"--classes {name!r} is no class of {run.folder}: {nearest(name, known)}."
             )
-        if not run.task.class_counts[split][known.index(name)]:
+        if not dataset.class_counts[split][known.index(name)]:
             raise InputError(
                 f"--classes {name!r} has no pixel in the {split} split; choose another class or"
                 " --split."
             )
-    present = [index for index, count in enumerate(run.task.class_counts[split]) if count]
-    return Inspection(run, split, scenes, [known.index(name) for name in names] or present, folder)
+    present = [index for index, count in enumerate(dataset.class_counts[split]) if count]
+    classes = [known.index(name) for name in names] or present
+    return Inspection(run, dataset, split, scenes, classes, folder)
 
 
-def _redraw(run, split, folder):
+def _redraw(run, dataset, split, folder):
     from cnn_jax.records.files import metrics_lines
+    from cnn_jax.reporting.figures import learning_curves
 
-    evaluator = run.task.evaluator(split, run.devices)
-    evaluation = evaluator.evaluate(run.variables)
-    run.task.pictures(
-        folder, metrics_lines(run.folder / "metrics.jsonl"), evaluator, evaluation, run.variables
-    )
+    lines = metrics_lines(run.folder / "metrics.jsonl")
+    learning_curves(lines, folder / "learning_curves.png")
+    evaluator = dataset.evaluator(run.learner, split, run.devices)
+    report = evaluator.report(run.variables, lambda: None)
+    evaluator.draw(folder, lines, report, run.variables)
     print(
         f"{run.folder} is a classifier's run: its own pictures are drawn again, of the {split}"
         " split; --what is for segmenters."
@@ -380,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 options.scenes,
                 options.classes,
                 options.output or None,
-                options.directory or None,
+                options.directory,
             )
         elif what not in (["receptive_field"], list(PICTURES)):
             raise InputError(
@@ -391,7 +402,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "--output is missing: give the folder for the picture of several runs."
             )
         else:
-            compare(options.runs, options.split, options.output, options.directory or None)
+            compare(options.runs, options.split, options.output, options.directory)
     return outcome.exit_code
 
 
