@@ -99,13 +99,11 @@ def prepare(side: str, settings: dict):
 
 
 def _ours(model, window_px, context_px, batch, dtype, **settings):
-    import functools
-
     import jax
     import jax.numpy as jnp
 
     from cnn_jax.configuration.schema import EvaluationConfig
-    from cnn_jax.data.augmentation import normalize
+    from cnn_jax.data.augmentation import normalize, scaled
     from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step
     from cnn_jax.training.devices import Devices
     from cnn_jax.training.losses import cross_entropy
@@ -117,7 +115,7 @@ def _ours(model, window_px, context_px, batch, dtype, **settings):
     step = make_window_step(
         network,
         cross_entropy,
-        functools.partial(normalize, mean=(0.5,) * 3, std=(0.25,) * 3),
+        lambda images: normalize(scaled(images), mean=(0.5,), std=(0.25,)),
         classes,
     )
     config = EvaluationConfig(window_px=tuple(window_px), context_px=context_px, batch_size=batch)

@@ -141,11 +141,15 @@ def example(model: str, size_px, batch: int, seed: int = 0):
 def our_step(model: str, size_px, dtype: str):
     """(the Flax module, the step of `make_train_step`, a function that makes its state from a
     seed)."""
+    from contextlib import nullcontext
+
+    import jax
     import jax.numpy as jnp
     import optax
 
     from cnn_jax.data.augmentation import normalize
-    from cnn_jax.training.losses import cross_entropy
+    from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
+    from cnn_jax.training.losses import cross_entropy, hits
     from cnn_jax.training.state import create
     from cnn_jax.training.step import make_train_step
 
@@ -156,10 +160,18 @@ def our_step(model: str, size_px, dtype: str):
         images = normalize(batch["image"].astype(jnp.float32) / 255, (0.5,) * 3, (0.25,) * 3)
         return images, batch["label"].astype(jnp.int32)
 
-    step = make_train_step(network, cross_entropy, optimizer, augment)
+    def loss_and_metrics(logits, labels):
+        return {"loss": cross_entropy(logits, labels), "accuracy": hits(logits, labels)}
+
+    step = make_train_step(network, loss_and_metrics, optimizer, augment)
+
+    def traced(*arguments):
+        with fast_on_cpu() if jax.default_backend() == "cpu" else nullcontext():
+            return step(*arguments)
+
     return (
         network,
-        step,
+        traced,
         lambda seed: create(network, optimizer, seed, (*size_px, 3), averaged=False),
     )
 
