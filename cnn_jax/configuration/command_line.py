@@ -212,6 +212,8 @@ def _value(path, option, words):
             return _converted(kind, words)
         except ValueError:
             continue
+    if len(words) > 1 and get_origin(option.type) is None:
+        raise InputError(f"{words[1]!r} is not understood: --{path} takes one value.")
     if not words:
         raise InputError(f"--{path} needs a value: {describe(option.type)}.")
     raise InputError(f"--{path} takes {describe(option.type)}, not {' '.join(words)!r}.")
