@@ -16,7 +16,7 @@ from cnn_jax.evaluation.evaluate import make_window_step
 from cnn_jax.evaluation.metrics import class_logits
 from cnn_jax.evaluation.windows import counted_part, spans
 from cnn_jax.tasks import build_model
-from cnn_jax.tasks.network import check_module, train_network
+from cnn_jax.tasks.network import train_network
 from cnn_jax.training import losses
 
 
@@ -47,7 +47,6 @@ class SegmentationLearner:
         weights = losses.class_weights(info.class_counts, config.loss.class_weights)
         self.loss = losses.of(config.loss, weights)
         self._window_steps = {}
-        check_module(self)
 
     def module(self, axis_name: str | None = None) -> nn.Module:
         """The Flax module; `axis_name` is the `pmap` axis."""

@@ -61,7 +61,7 @@ def test_what_cannot_be_used_is_a_sentence(study, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert "nowhere is no folder" in refused(capsys, tmp_path / "nowhere", "--output", out)
     assert "empty holds no record" in refused(capsys, tmp_path / "empty", "--output", out)
-    assert "--target is 50" in refused(capsys, study, "--target", "50", "--output", out)
+    assert "--target is 50.0" in refused(capsys, study, "--target", "50", "--output", out)
     shutil.copytree(study / "unet-seed0", study / "copy")
     assert "unet with seed 0" in refused(capsys, study, "--output", out)
     (study / "copy" / "summary.json").unlink()

@@ -132,8 +132,8 @@ def test_several_runs_are_compared_in_one_picture(look, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--what", "overlay"], ["--what 'overlay'", "did you mean overlays"]),
-        (["--what", ","], ["--what is empty", "grad_cam"]),
+        (["--what", "overlay"], ["--what is 'overlay'", "did you mean overlays"]),
+        (["--what"], ["--what is empty", "grad_cam"]),
         (["--scenes", "0"], ["--scenes is 0"]),
         (["--classes", "roads"], ["--classes 'roads'", "did you mean road"]),
         (["again"], ["--output is missing"]),
