@@ -234,11 +234,13 @@ def _check_scenes(folder, summary, scenes):
     if len(scenes.names):
         by_scene = metrics.mean_present([metrics.miou(matrix) for matrix in scenes.confusions])
         expected["test/image_miou"] = None if math.isnan(by_scene) else by_scene
-    if scenes.boundaries is not None:
-        for name, value in zip(
-            scenes.classes, boundaries.boundary_iou(scenes.boundaries.sum(0)), strict=True
-        ):
-            expected[f"test/boundary_iou/{name}"] = None if math.isnan(value) else float(value)
+    if scenes.boundaries is not None and len(scenes.names):
+        by_class = boundaries.boundary_iou(scenes.boundaries.sum(0))
+        figures = {
+            f"test/boundary_iou/{c}": v for c, v in zip(scenes.classes, by_class, strict=True)
+        }
+        figures["test/boundary_miou"] = metrics.mean_present(by_class)
+        expected |= {k: None if math.isnan(v) else float(v) for k, v in figures.items()}
     _hold(path, summary, expected, "scenes.json gives")
 
 

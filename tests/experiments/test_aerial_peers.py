@@ -14,6 +14,7 @@ from cnn_jax import configuration
 from cnn_jax.configuration import OptimizerConfig
 from cnn_jax.data.pipeline import training_batches
 from cnn_jax.errors import InputError
+from cnn_jax.records import run_record
 from cnn_jax.reporting import table
 from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.training import optimizer as ours
@@ -21,6 +22,7 @@ from cnn_jax.training.losses import cross_entropy
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import make_train_step
 from experiments import aerial_compare, aerial_peers, aerial_unet
+from tests.records.beginnings import beginning
 from tests.running import read
 
 
@@ -172,10 +174,9 @@ def test_without_the_extra_one_sentence_says_how_to_install_it(capsys, monkeypat
 
 def test_record_is_finished_or_begun_again(tmp_path):
     config, other = aerial_peers.peer_configs(tiny(), ["smp_unet"], [0, 1])
-    environment = {"digest": configuration.digest(config), "data_fingerprint": "f"}
     folder = tmp_path / "aerial_compare" / "smp_unet-seed0"
     with aerial_peers.PeerRecord(folder, config) as record:
-        record.begin(environment)
+        record.begin(*beginning(config))
         record.log({"step": 1, "elapsed_s": 1.0})
     with (
         pytest.raises(InputError, match="another configuration"),
@@ -185,7 +186,7 @@ def test_record_is_finished_or_begun_again(tmp_path):
     with aerial_peers.PeerRecord(folder, config) as record:
         assert record.summary is None
         assert record.metrics() == []
-        record.begin(environment)
+        record.begin(*beginning(config))
         record.log({"step": 2, "elapsed_s": 2.0})
         record.finish({"parameters": 5, "test/miou": 0.5})
     with aerial_peers.PeerRecord(folder, config) as record:
@@ -196,7 +197,7 @@ def test_record_is_finished_or_begun_again(tmp_path):
         aerial_peers.PeerRecord(folder, other),
     ):
         pass
-    shown = table.headline_table([table.read_record(folder, tmp_path)])
+    shown = table.headline_table([run_record.read(folder, tmp_path)])
     assert "smp_unet-seed0" in shown
     assert "0.5000" in shown
 
