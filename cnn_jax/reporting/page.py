@@ -490,8 +490,7 @@ def _pictured(variants: Sequence[Variant]) -> list[tuple[Variant, object]]:
 
 
 def _thumbnail(variant: Variant, index: int, kind: str) -> Path:
-    folder = variant.by_seed[next(iter(variant.scenes))].folder
-    return folder / "scenes" / f"{index:03d}-{kind}.{'jpg' if kind == 'image' else 'png'}"
+    return variant.by_seed[next(iter(variant.scenes))].picture(index, kind)
 
 
 def _legend_of(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
