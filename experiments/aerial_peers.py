@@ -239,6 +239,7 @@ class Peer(Segmentation):
         """Evaluates a split; its variables are the PyTorch network."""
         import jax
 
+        from cnn_jax.data.augmentation import scaled
         from cnn_jax.evaluation import evaluate
 
         if devices not in self._window_steps:

@@ -17,8 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from cnn_jax.configuration import strict_json
 from cnn_jax.errors import InputError
@@ -588,7 +587,7 @@ def leaves(config, prefix=""):
 def _typed(path: str, kind, value):
     """`value` as `kind` (int, float, str, bool or a tuple of them); whole numbers pass as
     floats."""
-    if get_origin(kind) is UnionType:  # of a tuple and a word
+    if get_origin(kind) is Union:  # of a tuple and a word
         kind, word = get_args(kind)
         if value in get_args(word):
             return value
@@ -615,7 +614,7 @@ def _typed(path: str, kind, value):
 def describe(kind) -> str:
     """A type in words."""
     words = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) is Union:
         kind = get_args(kind)[0]
     if get_origin(kind) is tuple:
         kinds = get_args(kind)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.reporting.resizing import reduced
+from cnn_jax.reporting.resizing import displayable, reduced
 
 SHOWN = 12
 """So many scenes at most are kept as pictures."""
@@ -71,7 +71,9 @@ def write(
     palette[: len(classes)] = [c.color for c in classes]
     for index, prediction in predictions.items():
         image, truth = scenes[index]
-        Image.fromarray(thumbnail(image)).save(pictures / f"{index:03d}-image.jpg", quality=80)
+        Image.fromarray(thumbnail(displayable(image))).save(
+            pictures / f"{index:03d}-image.jpg", quality=80
+        )
         truth = thumbnail(truth)
         for name, mask in (
             ("truth", truth),

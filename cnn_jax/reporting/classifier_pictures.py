@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.analysis import attribution
+from cnn_jax.data.augmentation import scaled
 from cnn_jax.reporting import figures, image_figures
 
 LOOKED_AT = 8
@@ -37,7 +38,7 @@ def draw(task, folder, lines, evaluator, evaluation, variables) -> None:
     model, images, names = task.model(), evaluator.images, task.names
     chosen = looked_at(evaluation)
     pictured = images.arrays(chosen)[0]
-    seen = task.normalize(jnp.asarray(pictured, jnp.float32) / 255)
+    seen = task.normalize(scaled(jnp.asarray(pictured), task.images.greatest))
     kernel = attribution.first_kernel(model, variables, seen)
     if kernel is not None:
         dense = (

@@ -251,8 +251,8 @@ def augment_images(keys, images, config):
         config: the `augmentation` section.
 
     Returns:
-        float32 of the same shape, scaled (uint8: 0 to 1). What a shift, a turn or a zoom brings in from outside is
-        black.
+        float32 of the same shape, scaled (uint8: 0 to 1). What a shift, a turn or a zoom brings in
+        from outside is black.
     """
     probabilities = (value for name, value in vars(config).items() if name.endswith("_probability"))
     if not config.shift_px and not any(probabilities):
