@@ -58,6 +58,7 @@ class Segmentation:
             config.augmentation, scenes.channels, scenes.dtype, config.data.source
         )
         self.config, self.classes = config, scenes.classes
+        self.channels, self.greatest = scenes.channels, scenes.greatest
         self.names = [c.name for c in scenes.classes]
         if config.loss.activation == "sigmoid" and len(self.names) != 2:
             raise InputError(
@@ -93,7 +94,6 @@ class Segmentation:
                     " class: look at it with cnn_jax.commands.inspect_data and mend the"
                     " description or the split."
                 )
-        self.channels, self.greatest = scenes.channels, scenes.greatest
         self.mean, self.std = normalization(
             config.data, scenes.channels, scenes.greatest, self.scenes["train"]
         )
