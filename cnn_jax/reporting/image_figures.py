@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from cnn_jax.data.resizing import displayable
 from cnn_jax.reporting.mosaic import Panel, fit, mosaic, panel_px
 from cnn_jax.reporting.style import DPI, evenly, note, save, style
 
@@ -280,10 +281,8 @@ def heat_swatches() -> list[Patch]:
 
 
 def _in_color(image: np.ndarray) -> np.ndarray:
-    """An image uint8 [height, width], [height, width, 1] or [height, width, 3] as the last of
-    these."""
-    image = image[..., None] if image.ndim == 2 else image
-    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+    """An image [height, width] or [height, width, channels] as uint8 [height, width, 3]."""
+    return displayable(image[..., None] if image.ndim == 2 else image)
 
 
 def _panel(image: np.ndarray, side_px: int) -> np.ndarray:

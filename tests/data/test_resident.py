@@ -38,7 +38,8 @@ def test_crops_are_those_of_regions_read_from_the_host(quick_compilation):
     theirs = training_batches(source, seed=4, batch_size=8)
     augment = jax.jit(lambda keys, regions: augment_examples(keys, regions, config, (16, 24)))
     held = jax.device_put(resident.scenes(source, 1.0))
-    assert held["words"].shape == (40 * 61 + 30 * 33 + 64 * 50,)
+    assert held["image"].shape == (40 * 61 + 30 * 33 + 64 * 50, 3)
+    assert held["mask"].shape == (40 * 61 + 30 * 33 + 64 * 50,)
     seen = set()
     for n in (0, 1, 2, 10**6):
         np.testing.assert_array_equal(ours[n]["position"], theirs[n]["position"])
@@ -90,7 +91,7 @@ def test_what_does_not_fit_is_refused_with_its_size():
 
 
 def test_places_beyond_int32_are_refused(monkeypatch):
-    monkeypatch.setattr(resident, "MOST_WORDS", 40 * 61 + 30 * 33 + 64 * 50)
+    monkeypatch.setattr(resident, "MOST_PX", 40 * 61 + 30 * 33 + 64 * 50)
     with pytest.raises(InputError, match=r"fewer than 6,630 pixels, not 6,630"):
         resident.scenes(region_source(), 1.0)
 
