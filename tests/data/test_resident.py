@@ -14,7 +14,7 @@ from cnn_jax.data.images import ImageSource, LabelledImages
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource, training_batches
 from cnn_jax.data.scenes import Scene
 from cnn_jax.errors import InputError
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from tests.running import STEPS, TINY, assert_refused, assert_same_run, saved_steps, when
 
 
@@ -103,7 +103,7 @@ def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host
     arithmetic is the same bit for bit."""
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
-        when(patch, Record, "log", 4, signal.SIGTERM)
+        when(patch, RunDirectory, "log", 4, signal.SIGTERM)
         assert optimized_command(*TINY, "--data.on_device", "--workdir", workdir).code == 143
     assert 0 < saved_steps(workdir)[-1] < STEPS
     assert optimized_command(*TINY, "--workdir", workdir).code == 0
