@@ -61,7 +61,7 @@ def compared(figures: dict, recorded: dict) -> str:
         for k in different
         if isinstance(figures[k], float) and isinstance(recorded[k], float)
     }
-    worst = max(gaps, key=gaps.get, default=different[0])
+    worst = max(gaps, key=lambda key: gaps[key], default=different[0])
     return (
         f"{len(different)} of {len(shared)} figures differ from the record, most of all {worst}:"
         f" {figures[worst]}, {recorded[worst]}."

@@ -32,7 +32,7 @@ def of(config: Config) -> type:
 
 
 @functools.cache
-def constructors(task: str = "") -> Mapping[str, Callable[..., Any]]:
+def constructors(task: str = "") -> Mapping[str, Any]:
     """What `model.name` may be, by name: the architectures and classic methods of a task, or of
     all."""
     from cnn_jax.classic.methods import METHODS
@@ -70,7 +70,7 @@ def _model_section(name):
     attributes = inspect.cleandoc(module.__doc__ or "").partition("\nAttributes:\n")[2]
     entry = r"^    (\w+): (.+(?:\n {5,}\S.*)*)"  # what follows is indented further
     meanings = dict(re.findall(entry, attributes, re.MULTILINE))
-    fields = [
+    fields: list[tuple[str, Any, Any]] = [
         (
             "name",
             str,
