@@ -64,7 +64,8 @@ def model_config(name: str, /, **options: Any) -> Any:
 
 @functools.cache  # sections of one architecture have one type, so that equal ones compare equal
 def _model_section(name):
-    module, bound = constructors()[name], {}
+    module: Any = constructors()[name]
+    bound: Mapping[str, Any] = {}
     if isinstance(module, functools.partial):
         module, bound = module.func, module.keywords
     attributes = inspect.cleandoc(module.__doc__ or "").partition("\nAttributes:\n")[2]
