@@ -21,7 +21,7 @@ import numpy as np
 
 from cnn_jax import tasks
 from cnn_jax.configuration import command_line
-from cnn_jax.configuration.schema import DataConfig, nearest, setting
+from cnn_jax.configuration.schema import DataConfig, SegmentationConfig, nearest, setting
 from cnn_jax.data.descriptions import BUILT_IN
 from cnn_jax.data.normalization import Moments, moments
 from cnn_jax.data.resizing import displayable
@@ -227,15 +227,15 @@ def _data(name):
             f" {known}."
         )
     config = tasks.read_config(name)
-    if config.task != "segmentation":
+    if not isinstance(config, SegmentationConfig):
         raise InputError(f"{name} is of {config.task}: give a segmentation run's config.json.")
     return config.data
 
 
 def _sets():
     """The package's own data sets, for `--help`."""
-    known = [(name, description.about) for name, description in BUILT_IN.items()]
-    lines = [f"  {name:<14}{about}" for name, about in known]
+    known = {name: description.about for name, description in BUILT_IN.items()}
+    lines = [f"  {name:<14}{about.partition('. ')[0]}" for name, about in known.items()]
     return "\n".join(["data sets:", "  synthetic", *lines])
 
 
