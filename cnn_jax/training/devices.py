@@ -30,6 +30,12 @@ def accelerator_notice() -> str:
     return f"Running on {devices[0].platform.upper()}: {kinds}."
 
 
+def arithmetic() -> contextlib.AbstractContextManager[None]:
+    """The context in which a training step is traced: that of `fast_on_cpu` where the devices are
+    CPUs."""
+    return fast_on_cpu() if jax.default_backend() == "cpu" else contextlib.nullcontext()
+
+
 class CompiledStep:
     """A training step with what stays the same, `(state, batch) -> (state, metrics)`: compiled at
     its first call, it knows what memory it needs.
@@ -54,13 +60,11 @@ class CompiledStep:
             leaves, structure = jax.tree.flatten(state)
 
             def of_leaves(leaves, *arguments):
-                state, metrics = self._step(jax.tree.unflatten(structure, leaves), *arguments)
+                with arithmetic():
+                    state, metrics = self._step(jax.tree.unflatten(structure, leaves), *arguments)
                 return jax.tree.leaves(state), metrics
 
-            on_cpu = jax.default_backend() == "cpu"
-            with fast_on_cpu() if on_cpu else contextlib.nullcontext():
-                lowered = self._lower(of_leaves, leaves, batch, *self._constant)
-            self._compiled = lowered.compile()
+            self._compiled = self._lower(of_leaves, leaves, batch, *self._constant).compile()
         return self._compiled
 
     def memory_bytes(self, state, batch) -> int | None:

@@ -7,7 +7,6 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax import tracing_cache
-from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.training import state as states
 
 
@@ -15,7 +14,7 @@ class Small(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         x = nn.Dense(4)(x)
-        return BatchNorm(train)(x)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
 
 
 @pytest.fixture(

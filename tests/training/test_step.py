@@ -12,9 +12,9 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.models.unet import UNet
 from cnn_jax.training import state as states
+from cnn_jax.training.devices import arithmetic
 from cnn_jax.training.losses import cross_entropy
 from cnn_jax.training.step import make_train_step
 
@@ -30,7 +30,7 @@ class Pixelwise(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         if self.batch_norm:
-            x = BatchNorm(train)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(CLASSES, name="head")(x)
 
@@ -346,11 +346,9 @@ def compiled_step(model, size):
         "position": jnp.arange(2, dtype=jnp.uint32),
     }
     step = make_train_step(model, cross_entropy, optax.adam(1e-3), unchanged)
-    return (
-        jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0)).compile(),
-        state,
-        batch,
-    )
+    with arithmetic():
+        lowered = jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0))
+    return lowered.compile(), state, batch
 
 
 def test_no_parameter_is_copied_before_the_step():
