@@ -513,7 +513,7 @@ def _of_gdal(name, format_, source, driver, stream):
             codec=codec,
             lossy=lossy,
             photometric=photometric,
-            planar=tags.get(_PLANAR, 1) == 2,
+            planar=bands > 1 and tags.get(_PLANAR, 1) == 2,
             alpha="last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else "",
             orientation=tags.get(_ORIENTATION, 1),
             nodata=dataset.nodata,
