@@ -6,6 +6,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import rasterio
@@ -13,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from cnn_jax.commands.inspect_data import inspect, report
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration import DataConfig, build_model
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import BUILT_IN, Description, load_description
 from cnn_jax.data.normalization import moments, normalization
@@ -22,6 +23,8 @@ from cnn_jax.data.rasters import open_raster, photograph, upright
 from cnn_jax.data.scene_folders import class_counts, dataset_info, open_folder, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS
 from cnn_jax.errors import InputError
+from cnn_jax.run import run
+from experiments import aerial_unet
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 
@@ -721,3 +724,58 @@ def test_examples(name, tmp_path):
         assert any("6 image files match neither template" in note for note in scenes.notes)
     if name in ("soft_mask", "antialiased_palette", "jpeg_mask_binary", "jpeg_mask_palette"):
         assert scenes.uncertain or name == "jpeg_mask_binary"
+
+
+# ---- to the end: a run
+
+RUNS = {
+    "four bands of 12 bits": {"mean": "auto", "std": "auto"},
+    "one band of fractions": {"mean": (5.0,), "std": "auto"},
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_a_run_on_other_pixels(case, tmp_path, quick_compilation, few_pictures):
+    """Trained for a few steps from files, and once more with the set on the device: the same
+    figures."""
+    change, writer = DEEP[case]
+    data = write_folders(tmp_path / "data", lambda path, image: writer(path, change(image)))
+    figures = []
+    for on_device in (False, True):
+        config = aerial_unet.smoke()
+        config.data.source, config.data.directory = "folders", data.directory
+        config.data.mean, config.data.std = RUNS[case]["mean"], RUNS[case]["std"]
+        config.data.crop_px, config.data.on_device = (32, 32), on_device
+        config.augmentation.saturation_probability = 0.0
+        config.augmentation.noise_probability = 0.5
+        config.model.base_width, config.model.depth = 4, 1
+        config.training.steps, config.training.batch_size = 3, 2
+        config.optimizer.warmup_steps = 1
+        config.evaluation.window_px, config.evaluation.context_px = (48, 48), 4
+        summary = run(config, tmp_path / f"run{on_device}")
+        figures.append([summary[f"{split}/loss"] for split in ("validation", "test")])
+        assert summary["test/pixels"] == 2 * 64 * 64
+        channels = change(scene(0)[0]).shape[-1]
+        assert summary["parameters"] == figures_of_unet(config, channels)
+    assert np.isfinite(figures).all()
+    np.testing.assert_allclose(figures[0], figures[1], rtol=1e-5)
+
+
+def figures_of_unet(config, channels):
+    """The parameters of the run's network for so many channels."""
+    module = build_model(config.model, num_classes=2, axis_name=None, crop_px=(32, 32))
+    shapes = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), np.zeros((1, 32, 32, channels)), train=False)
+    )
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def test_colours_that_the_bands_have_not_are_refused_before_a_run(tmp_path):
+    change, writer = DEEP["four bands of 12 bits"]
+    data = write_folders(tmp_path / "data", lambda path, image: writer(path, change(image)))
+    config = aerial_unet.smoke()
+    config.data.source, config.data.directory = "folders", data.directory
+    config.augmentation.saturation_probability = 0.5
+    with pytest.raises(InputError, match=r"augmentation\.saturation_probability .* 4 channels of"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
