@@ -608,7 +608,8 @@ def test_crops_of_any_kind_are_copies_and_flips_of_them(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_warp_of_any_kind_is_channel_by_channel_that_of_another(kind):
-    """Of each channel as of a float image that holds it alone, whatever the type."""
+    """Of each channel as of a float image that holds it alone, but for coordinates: of 100 px they
+    are rounded to 8e-6 px, between neighbours that differ by 2."""
     image, mask, greatest = scene_of(kind)
     config = only(rotation_probability=1.0, rotation_degrees=40.0, scale_probability=1.0)
     whole, labels = augment(regions_of(image, mask), config)
@@ -616,7 +617,7 @@ def test_a_warp_of_any_kind_is_channel_by_channel_that_of_another(kind):
         alone = (image[..., [channel]].astype(np.float64) / greatest).astype(np.float32)
         one, same = augment(regions_of(alone, mask), config)
         scale = max(1.0, np.abs(alone).max())
-        np.testing.assert_allclose(whole[..., channel], one[..., 0], atol=2e-6 * scale)
+        np.testing.assert_allclose(whole[..., channel], one[..., 0], atol=3e-5 * scale)
         np.testing.assert_array_equal(labels, same)
 
 
