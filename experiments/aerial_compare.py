@@ -1,8 +1,8 @@
 """Segmentation architectures side by side: every one with every seed, under one budget, and what
 the differences are worth.
 
-python -m experiments.aerial_compare [--config NAME] [--models unet,fcn8s] [--config.seeds=0,1,2]
-    [--config.FIELD=VALUE ...] [--workdir DIR]
+python -m experiments.aerial_compare [--config NAME] [--variants unet fcn8s] [--seeds 0 1 2]
+    [--FIELD VALUE ...] [--workdir DIR]
 
 What is recorded already is not run again, and what was interrupted goes on. It ends in
 comparison.csv, comparison.md and index.html in the study's folder; runs that
@@ -12,16 +12,16 @@ comparison.csv, comparison.md and index.html in the study's folder; runs that
 import sys
 from pathlib import Path
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     AugmentationConfig,
     DataConfig,
     EvaluationConfig,
     OptimizerConfig,
     SegmentationConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 
 GROUPS = {
     "Architectures": ("unet", "fcn8s", "deeplabv3", "deeplabv3plus", "asymmetric_unet"),
@@ -198,7 +198,7 @@ STUDIES = {"default": default, "smoke": smoke, "dubai": dubai, "dubai_whole": du
 def conclude(folder: Path, records: list) -> None:
     """Compares all finished runs of the study's folder, the peers' among them; its pages lie beside
     the runs."""
-    from cnn_jax.commands.compare import records_in
+    from cnn_jax.records.run_record import records_in
     from cnn_jax.reporting import comparison
 
     workdir = folder.parent

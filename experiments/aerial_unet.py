@@ -1,21 +1,21 @@
 """U-Net on aerial scenes, synthetic or photographed.
 
-python -m experiments.aerial_unet [--config NAME|config.json] [--config.FIELD=VALUE ...] [--workdir
+python -m experiments.aerial_unet [--config NAME|config.json] [--FIELD VALUE ...] [--workdir
 DIR]
 """
 
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     AugmentationConfig,
     DataConfig,
     EvaluationConfig,
     OptimizerConfig,
     SegmentationConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.run import main
+from cnn_jax.tasks import model_config
 
 
 def default() -> SegmentationConfig:
@@ -82,7 +82,7 @@ def _photographs(source: str, crop_px: tuple[int, int]) -> SegmentationConfig:
 
 def folders() -> SegmentationConfig:
     """Your own train/images, train/masks, test/images, test/masks; classes by
-    --config.data.source=FILE.toml."""
+    --data.source FILE.toml."""
     config = _photographs("folders", (144, 256))
     config.training.steps, config.training.validate_every_steps = 5000, 500
     return config

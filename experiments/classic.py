@@ -1,7 +1,7 @@
 """Classic methods against a convolutional network, on the same splits of Fashion-MNIST.
 
-python -m experiments.classic [--config NAME|config.json] [--config.data.source=cifar10]
-    [--config.FIELD=VALUE ...] [--variants knn,svm_hog] [--workdir DIR]
+python -m experiments.classic [--config NAME|config.json] [--data.source cifar10]
+    [--FIELD VALUE ...] [--variants knn svm_hog] [--workdir DIR]
 
 k nearest neighbours on raw pixels, with k and the distance chosen by cross-validation; a support
 vector machine, a random forest, logistic regression and k-means on descriptors computed from each
@@ -10,8 +10,9 @@ image; and the network that `experiments.classify` trains.
 
 import sys
 
-from cnn_jax.configuration import ClassicConfig, ImageDataConfig, SelectionConfig, model_config
+from cnn_jax.configuration.schema import ClassicConfig, ImageDataConfig, SelectionConfig
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 from experiments import classify
 from experiments.dense_vs_convolutional import MEAN, STD
 

@@ -1,7 +1,7 @@
 """Any classifier on any set of labelled images, by name.
 
-python -m experiments.classify [--config NAME|config.json] [--config.model.name=resnet20]
-    [--config.data.source=cifar10] [--config.FIELD=VALUE ...] [--workdir DIR]
+python -m experiments.classify [--config NAME|config.json] [--model.name resnet20]
+    [--data.source cifar10] [--FIELD VALUE ...] [--workdir DIR]
 
 A model given by name comes with its own defaults. Regularisation is by configuration:
 model.dropout, optimizer.weight_decay, loss.label_smoothing, augmentation.*,
@@ -10,16 +10,16 @@ augmentation.mixup_alpha, training.patience.
 
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageAugmentationConfig,
     ImageDataConfig,
     LossConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.run import main
+from cnn_jax.tasks import model_config
 from experiments.dense_vs_convolutional import MEAN, STD
 
 

@@ -1,7 +1,7 @@
 """A multilayer perceptron against a convolutional network of no more parameters, on Fashion-MNIST.
 
-python -m experiments.dense_vs_convolutional [--config NAME|config.json] [--config.FIELD=VALUE ...]
-[--seeds 0,1,2] [--workdir DIR]
+python -m experiments.dense_vs_convolutional [--config NAME|config.json] [--FIELD VALUE ...]
+[--seeds 0 1 2] [--workdir DIR]
 
 Both take the same steps, on the same batches, with the same optimiser; each has the dropout that
 served it on validation. Two questions beside the score: how each fares on test images moved by a
@@ -11,15 +11,15 @@ shuffled by one fixed permutation, which takes the neighbourhood away and leaves
 
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageDataConfig,
     ImageEvaluationConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 
 MEAN, STD = (0.286,), (0.353,)
 """Of Fashion-MNIST's training pixels, 0 to 1."""

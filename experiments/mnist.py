@@ -1,21 +1,21 @@
 """Softmax regression, a multilayer perceptron and a convolutional network on MNIST's handwritten
 digits.
 
-python -m experiments.mnist [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants cnn]
+python -m experiments.mnist [--config NAME|config.json] [--FIELD VALUE ...] [--variants cnn]
 [--workdir DIR]
 """
 
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageAugmentationConfig,
     ImageDataConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 
 MEAN, STD = (0.1307,), (0.3081,)
 """Of MNIST's training pixels, 0 to 1."""

@@ -1,23 +1,23 @@
 """What keeps a network from learning its training images by heart: each regularisation on and off,
 on 2,000 images of Fashion-MNIST.
 
-python -m experiments.overfitting [--config NAME|config.json] [--config.FIELD=VALUE ...] [--variants
+python -m experiments.overfitting [--config NAME|config.json] [--FIELD VALUE ...] [--variants
 NAMES] [--workdir DIR]
 """
 
 import copy
 import sys
 
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageAugmentationConfig,
     ImageDataConfig,
     ImageEvaluationConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study, main
+from cnn_jax.tasks import model_config
 from experiments.dense_vs_convolutional import MEAN, STD
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from contextlib import contextmanager
 from importlib import metadata
 
@@ -68,11 +67,7 @@ def quick_compilation():
 @pytest.fixture
 def command(quick_compilation, optimized_command):
     """Function that runs the main job in this process with the arguments given, and returns what a
-    child would.
-
-    What it traces is kept for other tests: one that changes traced code must have a folder of its
-    own for that.
-    """
+    child would."""
     return optimized_command
 
 
@@ -85,7 +80,7 @@ def optimized_command(capsys):
 
     def run(*arguments):
         capsys.readouterr()
-        code = main(MODULE, CONFIGURATIONS, [MODULE, *map(str, arguments)])
+        code = main(MODULE, CONFIGURATIONS, list(map(str, arguments)))
         return Finished(code, *capsys.readouterr())
 
     return run
@@ -96,24 +91,11 @@ def few_pictures(monkeypatch):
     """Runs draw no pictures of their own, which take a third of so small a run's time: they are
     left to the tests without this."""
     from cnn_jax.reporting import classifier_pictures
-    from cnn_jax.tasks.segmentation import Segmentation
+    from cnn_jax.tasks.segmentation import SegmentationEvaluator
 
-    monkeypatch.setattr(Segmentation, "pictures", lambda *arguments: None)
+    monkeypatch.setattr(SegmentationEvaluator, "draw", lambda *arguments: None)
     for name in ("draw", "prediction_pictures"):
         monkeypatch.setattr(classifier_pictures, name, lambda *arguments: None)
-
-
-@pytest.fixture
-def old_source(monkeypatch):
-    """This package's files count as older than the process, whenever they were saved: what is
-    traced can be kept."""
-    import cnn_jax
-    from cnn_jax import tracing_cache
-
-    monkeypatch.setattr(cnn_jax, "IMPORTED_S", time.time() + 3600)
-    tracing_cache._code.cache_clear()
-    yield
-    tracing_cache._code.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,23 +19,48 @@ STEPS = 12
 
 TINY = (
     "--config=smoke",
-    "--config.model.base_width=4",
-    "--config.model.depth=1",
-    "--config.data.crop_px=(32,48)",
-    "--config.data.scene_px=(64,96)",
-    "--config.data.scene_counts=(4,1,1)",
-    f"--config.training.steps={STEPS}",
-    "--config.training.batch_size=2",
-    "--config.training.log_every_steps=2",
-    "--config.training.validate_every_steps=4",
-    "--config.optimizer.warmup_steps=2",
-    "--config.evaluation.window_px=(64,64)",
-    "--config.evaluation.context_px=8",
+    "--model.base_width=4",
+    "--model.depth=1",
+    "--data.crop_px",
+    "32",
+    "48",
+    "--data.scene_px",
+    "64",
+    "96",
+    "--data.scene_counts",
+    "4",
+    "1",
+    "1",
+    f"--training.steps={STEPS}",
+    "--training.batch_size=2",
+    "--training.log_every_steps=2",
+    "--training.validate_every_steps=4",
+    "--optimizer.warmup_steps=2",
+    "--evaluation.window_px",
+    "64",
+    "64",
+    "--evaluation.context_px=8",
 )
 """The smallest run that trains, validates and saves three times."""
 
-SHORT = ("--config.training.steps=2", "--config.optimizer.warmup_steps=1")
+SHORT = ("--training.steps=2", "--optimizer.warmup_steps=1")
 """After `TINY`: two steps are enough to see that a configuration runs."""
+
+
+def given(*fields: str) -> list[str]:
+    """Fields as Python has them, such as `data.image_px=(32, 32)`, as words of a command line."""
+    words = []
+    for field in fields:
+        path, _, value = field.partition("=")
+        section, _, name = path.rpartition(".")
+        if value.startswith("("):
+            words += [f"--{path}", *re.findall(r"[^(),' ]+", value)]
+        elif value in ("True", "False"):
+            words.append(f"--{path}" if value == "True" else f"--{section}.no-{name}")
+        else:
+            words.append(f"--{field}")
+    return words
+
 
 CLOCKED = {"elapsed_s", "wall_time_s", "train/images_per_second", "train/data_wait_fraction"}
 """What is measured in seconds, and differs from run to run."""
@@ -137,7 +163,7 @@ def state(workdir: Path, step: int = STEPS) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        folder = (workdir / "checkpoints" / str(step) / "default").absolute()
+        folder = (workdir / "checkpoints" / str(step)).absolute()
         tree = checkpointer.metadata(folder).item_metadata.tree
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         tree = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=kinds))

@@ -10,18 +10,18 @@ from cnn_jax.run import main
 from experiments import aerial_unet, classic, classify
 from tests import running as commands
 from tests.data import fake_images
-from tests.running import Finished, assert_refused
+from tests.running import Finished, assert_refused, given
 
 TINY = (
-    "--config.data.train_examples=0",
-    "--config.training.steps=2",
-    "--config.training.batch_size=4",
-    "--config.optimizer.warmup_steps=1",
-    "--config.model.widths=(2,)",
-    "--config.model.pool_after=(1,)",
-    "--config.model.dense=()",
-    "--config.model.norm=none",
-    "--config.augmentation.flip_horizontal_probability=0",
+    "--data.train_examples=0",
+    "--training.steps=2",
+    "--training.batch_size=4",
+    "--optimizer.warmup_steps=1",
+    "--model.widths=2",
+    "--model.pool_after=1",
+    "--model.dense=",
+    "--model.norm=none",
+    "--augmentation.flip_horizontal_probability=0",
 )
 
 
@@ -40,7 +40,7 @@ def command(capsys, monkeypatch, quick_compilation):
 
     def run(command, *arguments):
         capsys.readouterr()
-        code = command(["command", *map(str, arguments)])
+        code = command(list(map(str, arguments)))
         return Finished(code, *capsys.readouterr())
 
     return run
@@ -61,21 +61,21 @@ def classic_methods(argv):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["model.name=resnt20"], ["--config.model.name=resnt20", "did you mean resnet20"]),
+        (["model.name=resnt20"], ["--model.name resnt20", "did you mean resnet20"]),
         (["model.name=unet"], ["unet", "no architecture for classification"]),
         (["model.name=knn"], ["knn", "no architecture for classification"]),
         (
             ["model.name=inception_v3"],
-            ["inception_v3", "at least 75x75 px", "28x28", "--config.data.image_px=(75,75)"],
+            ["inception_v3", "at least 75x75 px", "28x28", "--data.image_px", "75", "75"],
         ),
         (
             ["model.name=alexnet", "data.image_px=(8,8)"],
-            ["alexnet", "at least", "8x8", "--config.model.stem=small"],
+            ["alexnet", "at least", "8x8", "--model.stem=small"],
         ),
         (["data.source=fashion_mnits"], ["'fashion_mnits'", "did you mean", "fashion_mnist"]),
         (
             ["data.source=kmnist"],
-            ["kmnist is not in", "tfds build kmnist", "--config.data.directory"],
+            ["kmnist is not in", "tfds build kmnist", "--data.directory"],
         ),
         (["data.source=folders"], ["fashion_mnist holds no images", "makes it a class"]),
         (
@@ -110,24 +110,22 @@ def classic_methods(argv):
     ],
 )
 def test_classifiers(arguments, words, sets, tmp_path, command):
-    given = [
-        a
-        for a in TINY
-        if not (a.startswith("--config.model.") and arguments[0].startswith("model.name"))
+    common = [
+        a for a in TINY if not (a.startswith("--model.") and arguments[0].startswith("model.name"))
     ]
-    given = [
+    common = [
         "--config=smoke",
-        f"--config.data.directory={sets}",
-        *given,
-        *(f"--config.{a}" for a in arguments),
+        f"--data.directory={sets}",
+        *common,
+        *given(*arguments),
     ]
-    assert_refused(command(a_classifier, *given, "--workdir", tmp_path / "run"), *words)
+    assert_refused(command(a_classifier, *common, "--workdir", tmp_path / "run"), *words)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_classifier_is_no_segmenter(tmp_path, command):
     refused = command(
-        a_segmenter, "--config=smoke", "--config.model.name=resnet20", "--workdir", tmp_path / "run"
+        a_segmenter, "--config=smoke", "--model.name=resnet20", "--workdir", tmp_path / "run"
     )
     assert_refused(refused, "resnet20", "no architecture for segmentation")
     assert not list(tmp_path.iterdir())
@@ -146,15 +144,13 @@ def test_a_classifier_is_no_segmenter(tmp_path, command):
     ],
 )
 def test_classic_methods(variant, arguments, words, sets, tmp_path, command):
-    given = [
+    common = [
         "--config=smoke",
-        f"--config.data.directory={sets}",
-        "--config.data.train_examples=0",
+        f"--data.directory={sets}",
+        "--data.train_examples=0",
         f"--variants={variant}",
     ]
-    refused = command(
-        classic_methods, *given, *(f"--config.{a}" for a in arguments), "--workdir", tmp_path / "s"
-    )
+    refused = command(classic_methods, *common, *given(*arguments), "--workdir", tmp_path / "s")
     assert_refused(refused, *words)
     assert not list(tmp_path.iterdir())
 
@@ -170,15 +166,15 @@ def test_classic_methods(variant, arguments, words, sets, tmp_path, command):
 def test_what_a_method_refuses_once_it_has_the_images_leaves_its_folder_free(
     arguments, words, sets, tmp_path, command
 ):
-    given = (
+    common = (
         "--config=smoke",
-        f"--config.data.directory={sets}",
-        "--config.data.train_examples=0",
+        f"--data.directory={sets}",
+        "--data.train_examples=0",
         "--variants=knn",
     )
-    given = (*given, "--workdir", tmp_path / "s")
-    assert_refused(command(classic_methods, *given, *(f"--config.{a}" for a in arguments)), *words)
-    mended = command(classic_methods, *given, "--config.selection.ks=()", "--config.model.k=3")
+    common = (*common, "--workdir", tmp_path / "s")
+    assert_refused(command(classic_methods, *common, *given(*arguments)), *words)
+    mended = command(classic_methods, *common, "--selection.ks", "--model.k=3")
     assert mended.code == 0, mended.err
     assert commands.read(tmp_path / "s" / "knn-seed0" / "config.json")["model"]["k"] == 3
 
@@ -187,7 +183,7 @@ def test_the_folder_of_a_study_that_could_not_begin_is_not_left_behind(tmp_path,
     refused = command(
         classic_methods,
         "--config=smoke",
-        "--config.data.directory=nowhere",
+        "--data.directory=nowhere",
         "--workdir",
         tmp_path / "s",
     )
@@ -203,8 +199,10 @@ def hands(tmp_path):
     """(Folder of hands, arguments of a run on it)."""
     folder = fake_images.write_fingers(tmp_path / "data")
     where = (
-        f"--config.data.directory={folder}",
-        "--config.data.image_px=(16,16)",
+        f"--data.directory={folder}",
+        "--data.image_px",
+        "16",
+        "16",
         "--workdir",
         tmp_path / "run",
     )
@@ -213,7 +211,7 @@ def hands(tmp_path):
 
 def test_a_pattern_that_matches_nothing(hands, tmp_path, command):
     folder, arguments = hands
-    refused = command(a_classifier, *arguments, r"--config.data.label_pattern=hand(\d)")
+    refused = command(a_classifier, *arguments, r"--data.label_pattern=hand(\d)")
     assert_refused(refused, folder, r"hand(\\d)", "data.label_pattern")
     assert not (tmp_path / "run").exists()
 
@@ -243,8 +241,8 @@ def test_one_class_alone(tmp_path, command):
         a_classifier,
         "--config=smoke",
         *TINY,
-        "--config.data.source=folders",
-        f"--config.data.directory={tmp_path / 'data'}",
+        "--data.source=folders",
+        f"--data.directory={tmp_path / 'data'}",
     )
     assert_refused(refused, "only the class cats", "two or more classes")
 
@@ -278,12 +276,12 @@ def test_a_class_of_one_image_and_a_batch_larger_than_the_set(tmp_path, command)
         a_classifier,
         "--config=smoke",
         *TINY,
-        "--config.data.source=folders",
-        f"--config.data.directory={lonely(tmp_path)}",
-        "--config.data.validation_share=0.5",
-        f"--config.data.split_seed={HELD_OUT}",
-        "--config.training.batch_size=32",
-        "--config.loss.class_weights=inverse",
+        "--data.source=folders",
+        f"--data.directory={lonely(tmp_path)}",
+        "--data.validation_share=0.5",
+        f"--data.split_seed={HELD_OUT}",
+        "--training.batch_size=32",
+        "--loss.class_weights=inverse",
         "--workdir",
         workdir,
     )
@@ -299,18 +297,26 @@ def test_classic_methods_keep_classes_apart_that_training_lacks(tmp_path, comman
     """Columns of scores are those of the classes in training; predictions are still numbered as the
     set numbers them."""
     folder = lonely(tmp_path)
-    given = (
+    common = (
         "--config=smoke",
-        "--config.data.source=folders",
-        f"--config.data.directory={folder}",
-        "--config.data.train_examples=5",
+        "--data.source=folders",
+        f"--data.directory={folder}",
+        "--data.train_examples=5",
     )
-    variants = "--variants=svm_hog,random_forest_pixels,logistic_regression_pixels,k_means_hog"
+    variants = (
+        "--variants",
+        "svm_hog",
+        "random_forest_pixels",
+        "logistic_regression_pixels",
+        "k_means_hog",
+    )
     finished = command(
         classic_methods,
-        *given,
-        variants,
-        "--config.data.image_px=(28,28)",
+        *common,
+        *variants,
+        "--data.image_px",
+        "28",
+        "28",
         "--workdir",
         tmp_path / "s",
     )

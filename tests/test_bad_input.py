@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax.evaluation.evaluate import SceneEvaluator
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from cnn_jax.training.checkpoints import Checkpoints
 from tests.data import fake_sets
 from tests.running import (
@@ -23,6 +23,7 @@ from tests.running import (
     assert_same_run,
     environment,
     finish,
+    given,
     metrics,
     saved_steps,
     start,
@@ -39,7 +40,7 @@ def dubai(tmp_path):
 
 
 def run_on(source, tmp_path):
-    data = ("--config.data.source", source, "--config.data.directory", tmp_path / "data")
+    data = ("--data.source", source, "--data.directory", tmp_path / "data")
     return *TINY, *SHORT, *data, "--workdir", tmp_path / "run"
 
 
@@ -51,14 +52,14 @@ IMAGE, MASK = "Tile 1/images/image_part_001.jpg", "Tile 1/masks/image_part_001.p
     ("directory", "words"),
     [
         ("nowhere", ["data.directory", "nowhere"]),
-        ("", ["data.directory", "--config.data.directory"]),
+        ("", ["data.directory", "--data.directory"]),
         ("empty", ["no image"]),
     ],
 )
 def test_directory(directory, words, tmp_path, command):
     (tmp_path / "empty").mkdir()
     directory = tmp_path / directory if directory else ""
-    refused = command(*run_on("dubai", tmp_path), f"--config.data.directory={directory}")
+    refused = command(*run_on("dubai", tmp_path), f"--data.directory={directory}")
     assert_refused(refused, *words)
 
 
@@ -113,7 +114,7 @@ def test_damage_in_validation_alone(dubai, command):
     ],
 )
 def test_groups(groups, words, dubai, command):
-    flags = [f"--config.data.{group.replace('=', '_groups=', 1)}" for group in groups]
+    flags = given(*(f"data.{group.replace('=', '_groups=', 1)}" for group in groups))
     assert_refused(command(*dubai[1], *flags), *words)
 
 
@@ -125,24 +126,24 @@ def test_groups(groups, words, dubai, command):
     [
         (["--config=smok"], ["--config smok", "did you mean smoke"]),
         (["--config=nowhere/config.json"], ["nowhere/config.json"]),
-        (["--config.training.step=3"], ["training.step", "did you mean --config.training.steps"]),
-        (["--config.lr=3"], ["--config.lr", "--help"]),
-        (["--config.training.steps=many"], ["training.steps", "whole number", "many"]),
-        (["--config.training.steps=1.5"], ["training.steps", "whole number", "1.5"]),
-        (["--config.training.steps=0"], ["training.steps", "at least 1"]),
-        (["--config.data.crop_px=(32,)"], ["data.crop_px", "tuple of 2"]),
-        (["--config.optimizer.learning_rate=nan"], ["optimizer.learning_rate", "finite"]),
-        (["--config.optimizer.name=adam"], ["optimizer.name", "did you mean adamw"]),
-        (["--config.training.parallelism=ddp"], ["training.parallelism", "jit", "pmap"]),
-        (["--config.augmentation.scale_probability=1.5"], ["augmentation.scale_probability", "1"]),
+        (["--training.step=3"], ["training.step", "did you mean --training.steps"]),
+        (["--lr=3"], ["--lr", "--help"]),
+        (["--training.steps=many"], ["training.steps", "whole number", "many"]),
+        (["--training.steps=1.5"], ["training.steps", "whole number", "1.5"]),
+        (["--training.steps=0"], ["training.steps", "at least 1"]),
+        (["--data.crop_px", "32"], ["data.crop_px", "tuple of 2"]),
+        (["--optimizer.learning_rate=nan"], ["optimizer.learning_rate", "finite"]),
+        (["--optimizer.name=adam"], ["optimizer.name", "did you mean adamw"]),
+        (["--training.parallelism=ddp"], ["training.parallelism", "jit", "pmap"]),
+        (["--augmentation.scale_probability=1.5"], ["augmentation.scale_probability", "1"]),
         (
-            ["--config.augmentation.scale_range=(2.0,1.0)"],
+            ["--augmentation.scale_range", "2.0", "1.0"],
             ["augmentation.scale_range", "lower number first"],
         ),
-        (["--config.data.source=dubay"], ["dubay", "dubai"]),
-        (["--config.model.name=vgg"], ["model.name"]),
-        (["--config.training.accumulate=3"], ["training.batch_size", "training.accumulate"]),
-        (["--config.evaluation.context_px=40"], ["evaluation.context_px", "window"]),
+        (["--data.source=dubay"], ["dubay", "dubai"]),
+        (["--model.name=vgg"], ["model.name"]),
+        (["--training.accumulate=3"], ["training.batch_size", "training.accumulate"]),
+        (["--evaluation.context_px=40"], ["evaluation.context_px", "window"]),
         (["--workdirs=x"], ["--workdirs", "--workdir"]),
         (["train"], ["'train'"]),
     ],
@@ -155,7 +156,7 @@ def test_configuration(arguments, words, tmp_path, command):
 def test_batch_that_the_devices_do_not_divide(tmp_path):
     eight = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
     refused = finish(
-        start(*TINY, "--config.training.batch_size=12", "--workdir", tmp_path / "run", env=eight)
+        start(*TINY, "--training.batch_size=12", "--workdir", tmp_path / "run", env=eight)
     )
     assert_refused(refused, "training.batch_size", "12", "8")
 
@@ -251,10 +252,10 @@ def fill(folder):
     ("owner", "method", "call", "saved", "words"),
     [
         pytest.param(Checkpoints, "save", 2, [4], ["free the disk"], id="checkpoint"),
-        pytest.param(Record, "log", 6, [4], ["free the disk"], id="line of metrics"),
+        pytest.param(RunDirectory, "log", 6, [4], ["free the disk"], id="line of metrics"),
         pytest.param(SceneEvaluator, "evaluate", 5, [4, 8, 12], ["free the disk"], id="pictures"),
         pytest.param(
-            Record, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
+            RunDirectory, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
         ),
     ],
 )
@@ -291,8 +292,8 @@ def test_full_disk(owner, method, call, saved, words, small_disk, reference, com
 def test_not_finite(tmp_path, command):
     arguments = (
         *TINY,
-        "--config.optimizer.learning_rate=1e30",
-        "--config.optimizer.warmup_steps=0",
+        "--optimizer.learning_rate=1e30",
+        "--optimizer.warmup_steps=0",
         "--workdir",
         tmp_path / "run",
     )

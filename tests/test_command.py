@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.commands import evaluate
-from cnn_jax.configuration import leaves
+from cnn_jax.configuration.schema import leaves
 from cnn_jax.data.synthetic import CLASSES, draw_scene
 from experiments.aerial_unet import CONFIGURATIONS
 from tests import running as commands
@@ -126,7 +126,7 @@ def test_finished_run_is_shown_and_left_alone(reference, command):
 def test_evaluate(split, sentence, reference, capsys, quick_compilation):
     workdir, _ = reference
     before = sorted(workdir.rglob("*"))
-    assert evaluate.main(["--run", str(workdir), "--split", split]) == 0
+    assert evaluate.main([str(workdir), "--split", split]) == 0
     out = capsys.readouterr().out
     assert sentence in out
     if split == "test":
@@ -145,9 +145,8 @@ def test_help_lists_every_configuration_and_field():
         assert make.__doc__.strip().splitlines()[0] in finished.out
     for path, option, _ in leaves(CONFIGURATIONS["default"]()):
         if path not in ("task", "experiment", "configuration", "variant"):
-            assert re.search(
-                rf"^  {re.escape(path)} \(.+\) = .+\n      \S", finished.out, re.MULTILINE
-            ), path
+            flag = f"--{path.replace('_', '-')}"
+            assert re.search(rf"{re.escape(flag)}[ ,].+", finished.out), path
             assert option.metadata["help"], path
 
 
@@ -167,16 +166,14 @@ def test_shipped_configuration_runs(name, tmp_path, command, request):
     arguments = [
         a
         for a in arguments
-        if not a.startswith("--config.model.") or a.split("=")[0].split(".")[-1] in options
+        if not a.startswith("--model.") or a.split("=")[0].split(".")[-1] in options
     ]
     arguments += (
-        ["--config.model.base_width=2", "--config.model.depth=1"]
-        if {"base_width", "depth"} <= options
-        else []
+        ["--model.base_width=2", "--model.depth=1"] if {"base_width", "depth"} <= options else []
     )
     if config.data.source != "synthetic":
         fake_sets.WRITERS[config.data.source](tmp_path / "data")
-        arguments += ["--config.data.directory", tmp_path / "data"]
+        arguments += ["--data.directory", tmp_path / "data"]
     finished = command(*arguments, "--workdir", tmp_path / "run")
     assert finished.code == 0, finished.err
     pictures = FIGURES if name in PICTURED else ()
@@ -189,17 +186,15 @@ def test_shipped_configuration_runs(name, tmp_path, command, request):
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(
-            ["--config.data.crop_px=(33,47)", "--config.data.scene_px=(67,91)"], id="odd sizes"
-        ),
-        pytest.param(["--config.data.crop_px=(80,112)"], id="crop larger than the scenes"),
-        pytest.param(["--config.training.parallelism=pmap"], id="pmap"),
-        pytest.param(["--config.model.dtype=bfloat16"], id="bfloat16"),
+        pytest.param(["--data.crop_px", "33", "47", "--data.scene_px", "67", "91"], id="odd sizes"),
+        pytest.param(["--data.crop_px", "80", "112"], id="crop larger than the scenes"),
+        pytest.param(["--training.parallelism=pmap"], id="pmap"),
+        pytest.param(["--model.dtype=bfloat16"], id="bfloat16"),
         pytest.param(
             [
-                "--config.training.accumulate=2",
-                "--config.optimizer.ema_decay=0.9",
-                "--config.evaluation.weights=best",
+                "--training.accumulate=2",
+                "--optimizer.ema_decay=0.9",
+                "--evaluation.weights=best",
             ],
             id="accumulated and averaged",
         ),
@@ -226,25 +221,27 @@ def test_tiny_set_is_learnt_by_heart(tmp_path, command, few_pictures):
     )
     (tmp_path / "set.toml").write_text(f"base = 'folders'\n{classes}")
     still = [
-        f"--config.augmentation.{option.name}=0.0"
+        f"--augmentation.{option.name}=0.0"
         for option in dataclasses.fields(CONFIGURATIONS["smoke"]().augmentation)
         if option.name.endswith("_probability")
     ]
     finished = command(
         *TINY,
         *still,
-        "--config.model.base_width=8",
-        "--config.data.source",
+        "--model.base_width=8",
+        "--data.source",
         tmp_path / "set.toml",
-        "--config.data.directory",
+        "--data.directory",
         tmp_path / "data",
-        "--config.training.steps=150",
-        "--config.training.validate_every_steps=150",
-        "--config.training.log_every_steps=50",
-        "--config.optimizer.learning_rate=0.01",
-        "--config.optimizer.warmup_steps=10",
-        "--config.evaluation.window_px=(32,48)",
-        "--config.evaluation.context_px=0",
+        "--training.steps=150",
+        "--training.validate_every_steps=150",
+        "--training.log_every_steps=50",
+        "--optimizer.learning_rate=0.01",
+        "--optimizer.warmup_steps=10",
+        "--evaluation.window_px",
+        "32",
+        "48",
+        "--evaluation.context_px=0",
         "--workdir",
         tmp_path / "run",
     )

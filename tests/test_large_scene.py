@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.data import resizing
 from cnn_jax.evaluation import boundaries
-from cnn_jax.reporting import resizing
 from tests import running as commands
 
 SIDE_PX = 20_000
@@ -19,14 +19,18 @@ while it is decoded; the rest is JAX."""
 
 SMALLEST = (
     "--config=folders",
-    "--config.model.base_width=1",
-    "--config.model.depth=0",
-    "--config.data.crop_px=(64,64)",
-    "--config.training.steps=2",
-    "--config.training.batch_size=2",
-    "--config.optimizer.warmup_steps=1",
-    "--config.evaluation.window_px=(512,512)",
-    "--config.evaluation.context_px=8",
+    "--model.base_width=1",
+    "--model.depth=0",
+    "--data.crop_px",
+    "64",
+    "64",
+    "--training.steps=2",
+    "--training.batch_size=2",
+    "--optimizer.warmup_steps=1",
+    "--evaluation.window_px",
+    "512",
+    "512",
+    "--evaluation.context_px=8",
 )
 
 
@@ -56,7 +60,7 @@ def test_peak_memory(tmp_path):
         write_scene(tmp_path / "data" / "test", "large", SIDE_PX)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    data = f"--config.data.directory={tmp_path / 'data'}"
+    data = f"--data.directory={tmp_path / 'data'}"
     optimized = commands.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0")
     process = commands.start(
         *SMALLEST, data, "--workdir", tmp_path / "run", stdout=None, stderr=None, env=optimized

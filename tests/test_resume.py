@@ -13,8 +13,8 @@ def test_another_configuration_is_refused(reference, command):
     rate = commands.read(reference[0] / "config.json")["optimizer"]["learning_rate"]
     refused = command(
         *TINY,
-        "--config.optimizer.learning_rate=0.001",
-        "--config.seed=7",
+        "--optimizer.learning_rate=0.001",
+        "--seed=7",
         "--workdir",
         reference[0],
     )

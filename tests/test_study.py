@@ -2,21 +2,20 @@
 and what it refuses."""
 
 import copy
-import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cnn_jax import study
-from cnn_jax.configuration import (
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageDataConfig,
     OptimizerConfig,
     TrainingConfig,
-    model_config,
 )
 from cnn_jax.study import Study
+from cnn_jax.tasks import model_config
 from tests import running as commands
 from tests.running import Finished
 
@@ -65,8 +64,8 @@ def images(tmp_path_factory):
 def command(capsys, images, quick_compilation, few_pictures):
     def run(*arguments, pictures=None, directory=True):
         capsys.readouterr()
-        where = [f"--config.data.directory={images}"] if directory else []
-        code = study.main(MODULE, STUDIES, pictures, [MODULE, *where, *map(str, arguments)])
+        where = [f"--data.directory={images}"] if directory else []
+        code = study.main(MODULE, STUDIES, pictures, [*where, *map(str, arguments)])
         return Finished(code, *capsys.readouterr())
 
     return run
@@ -106,8 +105,8 @@ def test_every_variant_and_seed_is_a_record_and_a_second_call_runs_nothing(comma
     assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*.json*")} == before
 
 
-def test_models_and_config_seeds_are_other_words(command, tmp_path):
-    assert command("--workdir", tmp_path / "s", "--models", "mlp", "--config.seeds=1").code == 0
+def test_variants_and_seeds_are_chosen(command, tmp_path):
+    assert command("--workdir", tmp_path / "s", "--variants", "mlp", "--seeds=1").code == 0
     assert [path.name for path in (tmp_path / "s").glob("*/summary.json")] == ["summary.json"]
     assert (tmp_path / "s" / "mlp-seed1" / "summary.json").exists()
 
@@ -124,8 +123,9 @@ def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
     finished = command(
         "--workdir",
         tmp_path,
-        "--config.model.widths=(3,)",
-        "--config.training.steps",
+        "--model.widths",
+        "3",
+        "--training.steps",
         "2",
         "--seeds=5",
     )
@@ -139,7 +139,7 @@ def test_changes_reach_every_variant_that_has_the_field(command, tmp_path):
 
 
 def test_a_runs_own_configuration_repeats_it(command, tmp_path):
-    command("--workdir", tmp_path / "s", "--variants=softmax", "--seeds=0,1")
+    command("--workdir", tmp_path / "s", "--variants=softmax", "--seeds", "0", "1")
     path = tmp_path / "s" / "softmax-seed1"
     again = command(
         "--config", path / "config.json", "--workdir", tmp_path / "again", directory=False
@@ -152,22 +152,22 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
     ("arguments", "words"),
     [
         (["--variants=mpl"], ["names 'mpl'", "did you mean mlp"]),
-        (["--seeds=1,x"], ["--seeds takes whole numbers such as 0,1,2, not '1,x'"]),
-        (["--config.seed=3"], ["use --seeds"]),
+        (["--seeds", "1", "x"], ["--seeds takes", "each a whole number, not '1 x'"]),
+        (["--seed=3"], ["--seed is no flag", "did you mean --seeds"]),
         (["--config=defualt"], ["--config defualt", "did you mean default"]),
         (
-            ["--config.model.width=(3,)"],
+            ["--model.width", "3"],
             [
-                "--config.model.width is no field of any variant",
-                "did you mean --config.model.widths",
+                "--model.width is no flag",
+                "did you mean --model.widths",
             ],
         ),
-        (["--config.training.stepz=3"], ["did you mean --config.training.steps"]),
-        (["--config.model.name="], ["--config.model.name needs a value"]),
-        (["--config.model.name=unet"], ["no architecture for classification"]),
-        (["--config.data.std=()"], ["data.mean and data.std need one value, or one a channel"]),
+        (["--training.stepz=3"], ["did you mean --training.steps"]),
+        (["--model.name="], ["model.name is ''"]),
+        (["--model.name=unet"], ["no architecture for classification"]),
+        (["--data.std"], ["data.mean and data.std need one value, or one a channel"]),
         (["--sedes=1"], ["--sedes is no flag", "--seeds"]),
-        (["--config.training.steps=x"], ["takes a whole number"]),
+        (["--training.steps=x"], ["takes a whole number"]),
     ],
 )
 def test_mistakes_end_in_one_sentence_before_anything_runs(
@@ -184,8 +184,13 @@ def test_a_seed_counts_once_however_often_it_is_named(command, tmp_path):
     finished = command(
         "--workdir",
         tmp_path,
-        "--variants=mlp,mlp",
-        "--seeds=0,1,0",
+        "--variants",
+        "mlp",
+        "mlp",
+        "--seeds",
+        "0",
+        "1",
+        "0",
         pictures=lambda _, records: drawn.extend(records),
     )
     assert finished.code == 0, finished.err
@@ -199,10 +204,12 @@ def test_only_the_chosen_variants_must_take_what_is_changed(command, tmp_path):
         tmp_path,
         "--variants=mlp",
         "--seeds=0",
-        "--config.model.name=cnn",
-        "--config.model.pool_after=(1,)",
-        "--config.model.widths=(2,)",
-        "--noconfig.model.global_average",
+        "--model.name=cnn",
+        "--model.pool_after",
+        "1",
+        "--model.widths",
+        "2",
+        "--model.no-global_average",
     )
     assert finished.code == 0, finished.err
     assert commands.read(tmp_path / "mlp-seed0" / "config.json")["model"]["name"] == "cnn"
@@ -214,9 +221,10 @@ def test_a_command_that_was_refused_late_leaves_the_folder_to_the_next(command, 
         tmp_path,
         "--variants=mlp",
         "--seeds=0",
-        "--config.model.name=cnn",
-        "--config.model.padding=SAME",
-        "--config.model.pool_after=(9,)",
+        "--model.name=cnn",
+        "--model.padding=SAME",
+        "--model.pool_after",
+        "9",
     )
     commands.assert_refused(wrong, "pool_after is (9,)")
     assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=0").code == 0
@@ -226,14 +234,14 @@ def test_help_names_variants_seeds_and_fields(command):
     finished = command("--help", directory=False)
     assert finished.code == 0
     assert "variants softmax, mlp; seeds 0, 1" in finished.out
-    assert finished.out.count("training.patience (int)") == 1
-    assert re.search(r"^fields of mlp .*\n  model.widths", finished.out, re.MULTILINE)
+    assert finished.out.count("--training.patience INT") == 1
+    assert "--model.widths [INT ...]" in finished.out
     for word in (
         "--variants",
         "--seeds",
         "--workdir",
         "training.patience",
-        "augmentation.mixup_alpha",
+        "augmentation.mixup-alpha",
         "Two models, two seeds.",
     ):
         assert word in finished.out, word
@@ -242,5 +250,5 @@ def test_help_names_variants_seeds_and_fields(command):
 def test_studies_are_made_anew(command, tmp_path):
     """A change on one command line stays out of the next."""
     before = copy.deepcopy(default().variants)
-    command("--workdir", tmp_path, "--config.training.steps=2", "--variants=softmax", "--seeds=0")
+    command("--workdir", tmp_path, "--training.steps=2", "--variants=softmax", "--seeds=0")
     assert default().variants == before

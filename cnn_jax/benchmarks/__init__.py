@@ -10,11 +10,9 @@ their like only inside its functions). It has
     NEEDS                   what its peers import, such as ("torch", "torchvision"); found missing,
                             the command says which extra to install ("peers", or the module's
                             EXTRA), unless --without-peers is given
-    add_arguments(parser)   its own flags; --repeats, --seconds, --without-peers and --output are
-    the command's measure(options)        yields a row a case, as `measuring.row` makes them; the
-    record is written after each, so that a case
-                            that fails doesn't lose the others. `options.platform` is "cpu", "gpu"
-                            or "tpu"
+    Options                 a dataclass of its own flags, a `measuring.Options`
+    measure(options)        yields a row a case, as `measuring.row` makes them; the record is
+                            written after each, so that a case that fails doesn't lose the others
 
 Most have two sides, "cnn_jax" and a peer, that do one case again and again, each in a process of
 its own: `measure` is then

@@ -11,56 +11,35 @@ those of train_step; a DataLoader cuts its windows, with two workers on a GPU an
 itself on a CPU, where workers would take the cores it computes on.
 """
 
-from cnn_jax import configuration
+from dataclasses import dataclass
+
 from cnn_jax.benchmarks import measuring, networks, train_step
+from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
 
 NEEDS = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
 SIDES = ("cnn_jax", "pytorch")
 
 
-def add_arguments(parser):
-    """Which network and which scenes."""
-    dense = [name for name, network in networks.NETWORKS.items() if network.dense]
-    parser.add_argument(
-        "--models", default="unet16", help=f"of {','.join(dense)} (default: unet16)"
-    )
-    parser.add_argument(
-        "--data",
-        default="",
-        metavar="DIR",
-        help="folder of the Dubai photographs (default: synthetic scenes)",
-    )
-    parser.add_argument(
-        "--scenes",
-        type=int,
-        default=4,
-        metavar="N",
-        help="the first of the test split (default: 4)",
-    )
-    parser.add_argument(
-        "--scene",
-        default="720x1280",
-        help="height and width of a synthetic scene, px (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--window",
-        default="288x512",
-        help="height and width of a window, px (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--context", type=int, default=32, help="rim that is seen and not counted, px (default: 32)"
-    )
-    parser.add_argument("--batch", type=int, help="windows at once (default: 2 on a CPU, else 16)")
-    parser.add_argument(
-        "--dtype",
-        default="",
-        choices=("float32", "bfloat16"),
-        help="default: float32 on a CPU, else bfloat16",
+@dataclass
+class Options(measuring.Options):
+    """Which networks and which scenes."""
+
+    models: tuple[str, ...] = setting(("unet16",), "networks that segment")
+    data: str = setting("", "folder of the Dubai photographs; empty: synthetic scenes", path=True)
+    scenes: int = setting(4, "scenes, the first of the test split", at_least=1)
+    scene: str = setting("720x1280", "height and width of a synthetic scene", unit="px")
+    window: str = setting("288x512", "height and width of a window", unit="px")
+    context: int = setting(32, "rim that is seen and not counted", unit="px", at_least=0)
+    batch: int = setting(0, "windows at once; 0: 2 on a CPU, else 16", at_least=0)
+    dtype: str = setting(
+        "",
+        "of the computation; empty: float32 on a CPU, else bfloat16",
+        choices=("", "float32", "bfloat16"),
     )
 
 
-def measure(options):
+def measure(options: Options):
     """A row a network."""
     on_cpu = options.platform == "cpu"
     settings = {
@@ -73,21 +52,15 @@ def measure(options):
         "dtype": options.dtype or ("float32" if on_cpu else "bfloat16"),
         "platform": options.platform,
     }
-    if min(options.scenes, settings["batch"]) < 1 or not 0 <= 2 * options.context < min(
-        settings["window_px"]
-    ):
-        raise InputError(
-            "--scenes and --batch must be at least 1, and twice the --context less than the"
-            " --window."
-        )
+    if 2 * options.context >= min(settings["window_px"]):
+        raise InputError("--context must be less than half the --window.")
     known = open_scenes(**settings)[0]
     megapixels = sum(scene.height_px * scene.width_px for scene in known.scenes) / 1e6
-    for name in options.models.split(","):
+    for name in options.models:
         if name not in networks.NETWORKS or not networks.NETWORKS[name].dense:
             dense = [name for name, network in networks.NETWORKS.items() if network.dense]
             raise InputError(
-                f"--models names {name!r}, which segments nothing:"
-                f" {configuration.nearest(name, dense)}."
+                f"--models names {name!r}, which segments nothing: {nearest(name, dense)}."
             )
         source = "Dubai" if options.data else "synthetic"
         case = measuring.Case(
@@ -102,7 +75,7 @@ def measure(options):
 
 def open_scenes(data, scenes, scene_px, **_):
     """(the first `scenes` of the test split, decoded when first used; the number of classes)."""
-    from cnn_jax.configuration import DataConfig
+    from cnn_jax.configuration.schema import DataConfig
     from cnn_jax.data.pipeline import DecodedScenes
     from cnn_jax.data.scene_folders import open_scenes
 
@@ -126,13 +99,11 @@ def prepare(side: str, settings: dict):
 
 
 def _ours(model, window_px, context_px, batch, dtype, **settings):
-    import functools
-
     import jax
     import jax.numpy as jnp
 
-    from cnn_jax.configuration import EvaluationConfig
-    from cnn_jax.data.augmentation import normalize
+    from cnn_jax.configuration.schema import EvaluationConfig
+    from cnn_jax.data.augmentation import normalize, scaled
     from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step
     from cnn_jax.training.devices import Devices
     from cnn_jax.training.losses import cross_entropy
@@ -144,7 +115,7 @@ def _ours(model, window_px, context_px, batch, dtype, **settings):
     step = make_window_step(
         network,
         cross_entropy,
-        functools.partial(normalize, mean=(0.5,) * 3, std=(0.25,) * 3),
+        lambda images: normalize(scaled(images), mean=(0.5,), std=(0.25,)),
         classes,
     )
     config = EvaluationConfig(window_px=tuple(window_px), context_px=context_px, batch_size=batch)

@@ -3,8 +3,8 @@ one that another seed filled.
 
 The real command is started in a fresh process each time, for one step alone, and watched from
 outside: the clock stops when metrics.jsonl has its line of that step, and the process is ended.
-Interpreter, imports, data, tracing and compilation (or reading what was traced and compiled) and
-the step itself all count. Cold and warm runs take turns; before the warm ones a run with another
+Interpreter, imports, data, tracing, compilation (or reading what was compiled) and the step itself
+all count. Cold and warm runs take turns; before the warm ones a run with another
 seed has filled their cache. The last row is `import cnn_jax` by itself. There is no peer.
 """
 
@@ -13,32 +13,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_jax.benchmarks import measuring
+from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
 
 NEEDS = ()
 
 COMMANDS = {
     "U-Net": ("--config=smoke",),
-    "DeepLabV3+": ("--config=smoke", "--config.model.name=deeplabv3plus"),
+    "DeepLabV3+": ("--config", "smoke", "--model.name", "deeplabv3plus"),
 }
 """Case -> what follows `python -m experiments.aerial_unet`."""
 
 _POLL_S = 0.005
 
 
-def add_arguments(parser):
+@dataclass
+class Options(measuring.Options):
     """Which commands are measured."""
-    parser.add_argument("--cases", default=",".join(COMMANDS), help="default: all, %(default)s")
+
+    cases: tuple[str, ...] = setting(tuple(COMMANDS), "commands", choices=COMMANDS)
 
 
-def measure(options):
+def measure(options: Options):
     """A row a command, and one for the import."""
-    for name in options.cases.split(","):
-        if name not in COMMANDS:
-            raise InputError(f"--cases names {name!r}, which is none of {', '.join(COMMANDS)}.")
+    for name in options.cases:
         case = measuring.Case(
             name, {"command": ["experiments.aerial_unet", *COMMANDS[name]]}, unit="starts"
         )
@@ -75,11 +77,11 @@ def first_step(arguments, caches: str, seed: int) -> float:
             "-m",
             "experiments.aerial_unet",
             *arguments,
-            f"--config.seed={seed}",
+            f"--seed={seed}",
         ]
         command += [
-            "--config.training.steps=1",
-            "--config.optimizer.warmup_steps=0",
+            "--training.steps=1",
+            "--optimizer.warmup_steps=0",
             "--workdir",
             str(metrics.parent),
         ]

@@ -22,10 +22,12 @@ import math
 import os
 import time
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
 from cnn_jax.benchmarks import measuring
+from cnn_jax.configuration.schema import setting
 
 NEEDS = ("torch", "albumentations")
 SIDES = ("cnn_jax", "pytorch")
@@ -38,14 +40,14 @@ SCALES = (0.6, 1.65)
 WORKERS = (0, 1, 2)
 
 
-def add_arguments(parser):
+@dataclass
+class Options(measuring.Options):
     """Where the scenes are."""
-    parser.add_argument(
-        "--data", default="", help="folder of the Dubai photographs (default: synthetic scenes)"
-    )
+
+    data: str = setting("", "folder of the Dubai photographs; empty: synthetic scenes", path=True)
 
 
-def measure(options):
+def measure(options: Options):
     """A row each: the host's work and the whole chain on decoded scenes, the host's work from
     disk."""
     for (
@@ -80,13 +82,13 @@ def prepare(side, settings):
 
 
 def _config(directory):
-    from cnn_jax.configuration import (
+    from cnn_jax.configuration.schema import (
         AugmentationConfig,
         DataConfig,
         SegmentationConfig,
         TrainingConfig,
-        model_config,
     )
+    from cnn_jax.tasks import model_config
 
     data = DataConfig(source="dubai", directory=directory) if directory else DataConfig()
     data.crop_px = CROP_PX

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cnn_jax.configuration.schema import setting
 from cnn_jax.runtime import memory
 
 PEERS = (
@@ -31,6 +32,19 @@ THEIRS = ("pytorch", "scikit_learn")
 
 MOST_TIMES = 1000
 PATIENCE_S = 30
+
+
+@dataclass
+class Options:
+    """The flags of every benchmark."""
+
+    platform = ""
+    """"cpu", "gpu" or "tpu", once the command has asked."""
+
+    repeats: int = setting(5, "repetitions, each of all sides in turn", at_least=1)
+    seconds: float = setting(1.0, "a repetition's least time", unit="s", at_least=0)
+    without_peers: bool = setting(False, "measure ourselves alone")
+    output: str = setting("", "the record; empty: results/benchmarks/NAME.json", path=True)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ vote. scikit-learn works on all cores. Reading the images, and our compilation, 
 record holds the share of predictions in which the sides agree.
 """
 
+from dataclasses import dataclass
+
 from cnn_jax.benchmarks import measuring
-from cnn_jax.errors import InputError
+from cnn_jax.configuration.schema import setting
 
 NEEDS = ("sklearn",)
 EXTRA = "classic"
@@ -16,26 +18,17 @@ K = 5
 METRICS = {"l1": "manhattan", "l2": "euclidean"}
 
 
-def add_arguments(parser):
+@dataclass
+class Options(measuring.Options):
     """How many images."""
-    parser.add_argument(
-        "--directory",
-        default="",
-        metavar="DIR",
-        help="where TFDS sets are prepared (default: TFDS's own)",
-    )
-    parser.add_argument(
-        "--train", type=int, default=50_000, help="training images (default: 50000)"
-    )
-    parser.add_argument(
-        "--queries", type=int, default=1_000, help="test images classified (default: 1000)"
-    )
+
+    directory: str = setting("", "where TFDS sets are prepared; empty: TFDS's own", path=True)
+    train: int = setting(50_000, "training images", at_least=K)
+    queries: int = setting(1_000, "test images classified", at_least=1)
 
 
-def measure(options):
+def measure(options: Options):
     """A row a distance."""
-    if options.queries < 1 or options.train < K:
-        raise InputError(f"--train must be at least {K}, and --queries at least 1.")
     for distance in METRICS:
         settings = {"distance": distance, "train": options.train, "queries": options.queries}
         case = measuring.Case(
@@ -75,7 +68,7 @@ def prepare(side: str, settings: dict):
 def read(settings):
     """(training images uint8 `[train, 784]`, their labels int32, queries uint8 `[queries,
     784]`)."""
-    from cnn_jax.configuration import ImageDataConfig
+    from cnn_jax.configuration.schema import ImageDataConfig
     from cnn_jax.data.images import open_images
 
     config = ImageDataConfig(

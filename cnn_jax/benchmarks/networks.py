@@ -27,7 +27,7 @@ def asymmetric_unet(size_px, classes: int, base_width: int):
 def deeplabv3plus(size_px, classes: int, encoder: str):
     """DeepLabV3+ of segmentation_models_pytorch, whose 3x3 convolutions after the backbone are
     separable."""
-    from experiments.aerial_peers import libraries
+    from cnn_jax.tasks.torch_segmentation import libraries
 
     _, smp = libraries()
     return smp.DeepLabV3Plus(
@@ -41,7 +41,7 @@ def deeplabv3plus(size_px, classes: int, encoder: str):
 
 def resnet50(size_px, classes: int):
     """ResNet-50 of torchvision."""
-    from experiments.aerial_peers import libraries
+    from cnn_jax.tasks.torch_segmentation import libraries
 
     libraries()
     import torchvision
@@ -94,11 +94,11 @@ NETWORKS = {
 
 def ours(name: str, size_px, dtype: str = "float32", classes: int | None = None):
     """The Flax module for images of that height and width, computing in `dtype`."""
-    from cnn_jax import configuration
+    from cnn_jax import tasks
 
     network = NETWORKS[name]
-    section = configuration.model_config(network.model, **network.options, dtype=dtype)
-    return configuration.build_model(
+    section = tasks.model_config(network.model, **network.options, dtype=dtype)
+    return tasks.build_model(
         section, num_classes=classes or network.classes, crop_px=tuple(size_px)
     )
 

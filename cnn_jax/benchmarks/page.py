@@ -8,7 +8,7 @@ from pathlib import Path
 from cnn_jax.benchmarks import BENCHMARKS
 from cnn_jax.benchmarks.measuring import figure, ratio_text
 from cnn_jax.errors import InputError
-from cnn_jax.records.run_directory import read_object
+from cnn_jax.records.files import read_object
 from cnn_jax.reporting.table import escaped, markdown
 
 RATIOS = (

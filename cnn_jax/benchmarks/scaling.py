@@ -14,9 +14,10 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import measuring, networks, train_step
+from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
 
 NEEDS = ()
@@ -43,39 +44,26 @@ _BYTES = {
 }
 
 
-def add_arguments(parser):
+@dataclass
+class Options(measuring.Options):
     """Which networks, how many devices and processes."""
-    parser.add_argument(
-        "--models",
-        default="unet16,asymmetric_unet64",
-        help=f"of {','.join(networks.NETWORKS)} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--size", default="144x256", help="height and width of an image, px (default: %(default)s)"
-    )
-    parser.add_argument("--batch", type=int, default=1, help="images a device (default: 1)")
-    parser.add_argument(
-        "--devices", default="1,2,4,8", help="devices of one process (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--processes", default="2,4", help="processes of one device (default: %(default)s)"
-    )
+
+    models: tuple[str, ...] = setting(("unet16", "asymmetric_unet64"), "networks")
+    size: str = setting("144x256", "height and width of an image", unit="px")
+    batch: int = setting(1, "images a device", at_least=1)
+    devices: tuple[int, ...] = setting((1, 2, 4, 8), "devices of one process", at_least=1)
+    processes: tuple[int, ...] = setting((2, 4), "processes of one device", at_least=1)
 
 
-def measure(options):
+def measure(options: Options):
     """A row a network and a number of devices or processes."""
     size = train_step.size_px("--size", options.size)
-    layouts = [(1, count) for count in train_step.numbers("--devices", options.devices)]
-    layouts += [(count, 1) for count in train_step.numbers("--processes", options.processes)]
-    if options.batch < 1:
-        raise InputError("--batch must be at least 1.")
-    models = options.models.split(",")
-    for model in models:
+    layouts = [(1, count) for count in options.devices]
+    layouts += [(count, 1) for count in options.processes]
+    for model in options.models:
         if model not in networks.NETWORKS:
-            raise InputError(
-                f"--models names {model!r}: {configuration.nearest(model, networks.NETWORKS)}."
-            )
-    for model in models:
+            raise InputError(f"--models names {model!r}: {nearest(model, networks.NETWORKS)}.")
+    for model in options.models:
         for processes, devices in layouts:
             layout = (
                 f"{processes} processes"
@@ -118,7 +106,7 @@ def _in_processes(settings):
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = (
-        "import json, sys; from cnn_jax import processes; from cnn_jax.benchmarks import scaling;"
+        "import json, sys; from cnn_jax.runtime import processes; from cnn_jax.benchmarks import scaling;"
         " processes.join(sys.argv[1]); print(json.dumps(scaling.count(**json.loads(sys.argv[2]))));"
         " processes.leave()"
     )

@@ -8,9 +8,10 @@ out, and so is reading data.
 """
 
 import functools
+from dataclasses import dataclass
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import measuring, networks, train_step
+from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
 
 NEEDS = ()
@@ -18,37 +19,30 @@ SIDES = ("together", "one_after_another")
 COMPARED_STEPS = 3
 
 
-def add_arguments(parser):
+@dataclass
+class Options(measuring.Options):
     """Which network, and how many seeds."""
-    parser.add_argument(
-        "--model", default="unet16", help=f"of {','.join(networks.NETWORKS)} (default: unet16)"
-    )
-    parser.add_argument(
-        "--size", default="144x256", help="height and width of an image, px (default: %(default)s)"
-    )
-    parser.add_argument("--batch", type=int, default=4, help="images a step and seed (default: 4)")
-    parser.add_argument("--seeds", default="2,4,8", help="numbers of seeds (default: %(default)s)")
-    parser.add_argument(
-        "--dtype",
-        default="",
-        choices=("float32", "bfloat16"),
-        help="default: float32 on a CPU, else bfloat16",
+
+    model: str = setting("unet16", "the network")
+    size: str = setting("144x256", "height and width of an image", unit="px")
+    batch: int = setting(4, "images a step and seed", at_least=1)
+    seeds: tuple[int, ...] = setting((2, 4, 8), "numbers of seeds", at_least=1)
+    dtype: str = setting(
+        "",
+        "of the computation; empty: float32 on a CPU, else bfloat16",
+        choices=("", "float32", "bfloat16"),
     )
 
 
-def measure(options):
+def measure(options: Options):
     """A row a number of seeds."""
     if options.model not in networks.NETWORKS:
         raise InputError(
-            f"--model is {options.model!r}:"
-            f" {configuration.nearest(options.model, networks.NETWORKS)}."
+            f"--model is {options.model!r}: {nearest(options.model, networks.NETWORKS)}."
         )
-    counts = train_step.numbers("--seeds", options.seeds)
     size = train_step.size_px("--size", options.size)
-    if options.batch < 1:
-        raise InputError("--batch must be at least 1.")
     dtype = options.dtype or ("float32" if options.platform == "cpu" else "bfloat16")
-    for count in counts:
+    for count in options.seeds:
         case = measuring.Case(
             f"{count} seeds of {options.model} {options.size} batch {options.batch}",
             {

@@ -17,9 +17,10 @@ forward pass (forward and both gradients), whatever the compiler makes of them.
 """
 
 import itertools
+from dataclasses import dataclass
 
-from cnn_jax import configuration
 from cnn_jax.benchmarks import measuring, networks
+from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
 
 NEEDS = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
@@ -38,26 +39,23 @@ PEAK_FLOPS = {
 """JAX's `device_kind` -> dense bfloat16 operations a second, by the makers' data sheets."""
 
 
-def add_arguments(parser):
+@dataclass
+class Options(measuring.Options):
     """Which cases are measured: all combinations."""
-    parser.add_argument(
-        "--models", default=",".join(networks.NETWORKS), help="default: all, %(default)s"
+
+    models: tuple[str, ...] = setting(tuple(networks.NETWORKS), "networks")
+    sizes: tuple[str, ...] = setting(("144x256", "512x512"), "heights and widths", unit="px")
+    batches: tuple[int, ...] = setting(
+        (), "images a step; empty: 1 4 on a CPU, 1 8 32 elsewhere", at_least=1
     )
-    parser.add_argument(
-        "--sizes", default="144x256,512x512", help="heights and widths, px (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--batches", default="", help="images a step (default: 1,4 on a CPU, 1,8,32 elsewhere)"
-    )
-    parser.add_argument(
-        "--dtype",
-        default="",
-        choices=("float32", "bfloat16"),
-        help="default: float32 on a CPU, else bfloat16",
+    dtype: str = setting(
+        "",
+        "of the computation; empty: float32 on a CPU, else bfloat16",
+        choices=("", "float32", "bfloat16"),
     )
 
 
-def measure(options):
+def measure(options: Options):
     """A row a network, size and batch."""
     for case in cases(options):
         row = measuring.compare(__name__, case, SIDES, options, note=note)
@@ -76,21 +74,18 @@ def share_of_peak(row) -> dict:
     return {"share_of_peak": each}
 
 
-def cases(options) -> list[measuring.Case]:
+def cases(options: Options) -> list[measuring.Case]:
     """What the flags ask for.
 
     Raises:
         InputError: one of them is no network, size or number.
     """
     on_cpu = options.platform == "cpu"
-    names = [name.strip() for name in options.models.split(",")]
-    for name in names:
+    for name in options.models:
         if name not in networks.NETWORKS:
-            raise InputError(
-                f"--models names {name!r}: {configuration.nearest(name, networks.NETWORKS)}."
-            )
-    sizes = [size_px("--sizes", size) for size in options.sizes.split(",")]
-    batches = numbers("--batches", options.batches or ("1,4" if on_cpu else "1,8,32"))
+            raise InputError(f"--models names {name!r}: {nearest(name, networks.NETWORKS)}.")
+    sizes = [size_px("--sizes", size) for size in options.sizes]
+    batches = options.batches or ((1, 4) if on_cpu else (1, 8, 32))
     settings = {
         "dtype": options.dtype or ("float32" if on_cpu else "bfloat16"),
         "platform": options.platform,
@@ -102,7 +97,7 @@ def cases(options) -> list[measuring.Case]:
             work=batch,
             unit="images",
         )
-        for name, size, batch in itertools.product(names, sizes, batches)
+        for name, size, batch in itertools.product(options.models, sizes, batches)
     ]
 
 
@@ -120,24 +115,10 @@ def size_px(flag: str, text: str) -> tuple[int, int]:
     Raises:
         InputError: it is none, naming the flag.
     """
-    size = numbers(flag, text, "x")
-    if len(size) != 2:
+    words = text.split("x")
+    if len(words) != 2 or not all(word.isdecimal() and int(word) for word in words):
         raise InputError(f"{flag} has {text!r}; write height and width in px, such as 144x256.")
-    return tuple(size)
-
-
-def numbers(flag: str, text: str, separator: str = ",") -> list[int]:
-    """Whole numbers from text such as 1,4.
-
-    Raises:
-        InputError: there are others than from 1 on, naming the flag.
-    """
-    words = text.split(separator)
-    if not all(word.strip().isdecimal() and int(word) for word in words):
-        raise InputError(
-            f"{flag} has {text!r}; write whole numbers from 1 on with {separator!r} between them."
-        )
-    return [int(word) for word in words]
+    return int(words[0]), int(words[1])
 
 
 def prepare(side: str, settings: dict):
@@ -160,11 +141,15 @@ def example(model: str, size_px, batch: int, seed: int = 0):
 def our_step(model: str, size_px, dtype: str):
     """(the Flax module, the step of `make_train_step`, a function that makes its state from a
     seed)."""
+    from contextlib import nullcontext
+
+    import jax
     import jax.numpy as jnp
     import optax
 
     from cnn_jax.data.augmentation import normalize
-    from cnn_jax.training.losses import cross_entropy
+    from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
+    from cnn_jax.training.losses import cross_entropy, hits
     from cnn_jax.training.state import create
     from cnn_jax.training.step import make_train_step
 
@@ -175,10 +160,18 @@ def our_step(model: str, size_px, dtype: str):
         images = normalize(batch["image"].astype(jnp.float32) / 255, (0.5,) * 3, (0.25,) * 3)
         return images, batch["label"].astype(jnp.int32)
 
-    step = make_train_step(network, cross_entropy, optimizer, augment)
+    def loss_and_metrics(logits, labels):
+        return {"loss": cross_entropy(logits, labels), "accuracy": hits(logits, labels)}
+
+    step = make_train_step(network, loss_and_metrics, optimizer, augment)
+
+    def traced(*arguments):
+        with fast_on_cpu() if jax.default_backend() == "cpu" else nullcontext():
+            return step(*arguments)
+
     return (
         network,
-        step,
+        traced,
         lambda seed: create(network, optimizer, seed, (*size_px, 3), averaged=False),
     )
 

@@ -1,109 +1,61 @@
 """Compare finished runs: what each is worth and costs, and which differences are real.
 
-python -m cnn_jax.commands.compare RUN_DIR... [--out DIR] [--target SCORE] [--force]
+python -m cnn_jax.commands.compare RUN... [--output FOLDER] [--target SCORE] [--force]
+
+Runs that differ in their seed alone are averaged; pairs of variants are tested across seeds and
+across test images.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_jax.errors import InputError
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import setting
 from cnn_jax.run import guarded
 
+MODULE = "cnn_jax.commands.compare"
 
-def main(arguments: Sequence[str] | None = None) -> int:
+
+@dataclass
+class Options:
+    """Which runs are compared, and how."""
+
+    runs: tuple[str, ...] = command_line.positional(
+        (), "RUN", "folders of finished runs, or folders that hold some"
+    )
+    output: str = setting("results/comparison", "folder for the comparison", path=True)
+    target: float = setting(
+        0.0,
+        "validation score to measure the time to; 0: 90% of the best variant's",
+        unit="0 to 1",
+    )
+    force: bool = setting(False, "compare what isn't comparable too; the tables then say so")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Write comparison.csv, comparison.md and index.html, and print the verdict. Returns the exit
-    code.
-
-    It is 2, with one sentence on standard error, if a record can't be used, or records can't be
-    compared.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m cnn_jax.commands.compare",
-        description=__doc__.splitlines()[0],
-        epilog=(
-            "Runs that differ in their seed alone are averaged; pairs of variants are tested across"
-            " seeds and across test images."
-        ),
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN_DIR",
-        help="a finished run's folder, or a folder that holds some",
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder for the comparison (default: results/comparison)"
-    )
-    parser.add_argument(
-        "--target",
-        type=float,
-        help="validation score to measure the time to (default: 90%% of the best variant's)",
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="compare also what isn't comparable; the tables then say so",
-    )
-    options = parser.parse_args(arguments)
-
-    def command():
+    code: 2, with one sentence on standard error, if a record can't be used, or records can't be
+    compared."""
+    with guarded() as outcome:
+        options = command_line.options(Options, argv, MODULE, __doc__)
+        from cnn_jax.records.run_record import records_in
         from cnn_jax.reporting import comparison
 
-        if options.target is not None and not 0 <= options.target <= 1:
-            raise InputError(f"--target is {options.target:g}; a score lies between 0 and 1.")
         compared = comparison.compare(
-            records_in(options.runs), target=options.target, force=options.force
+            records_in(list(map(Path, options.runs))),
+            target=options.target or None,
+            force=options.force,
         )
-        paths = comparison.write(compared, options.out or Path("results/comparison"))
+        paths = comparison.write(compared, Path(options.output))
         for difference in compared.differences:
             print(f"not comparable: {difference}")
         for group in compared.groups:
             print(group.verdict)
             print("".join(f"  {pair.sentence}\n" for pair in group.pairs), end="")
         print("\n".join(map(str, paths)))
-
-    return guarded(command)
-
-
-def records_in(folders: Sequence[Path], unfinished: bool = False) -> list:
-    """The records in the folders given, or one below them, each once; runs that aren't finished are
-    left out where they may be.
-
-    Raises:
-        InputError: a folder doesn't exist or holds no run, or a run isn't finished.
-    """
-    from cnn_jax.reporting.table import RECORD_FILES, read_record
-
-    found = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is no folder: give the folders of finished runs.")
-        within = [
-            folder,
-            *sorted(
-                path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-            ),
-        ]
-        runs = [path for path in within if any((path / name).is_file() for name in RECORD_FILES)]
-        if not runs:
-            raise InputError(
-                f"{folder} holds no record of a run: give the folder of a finished run, or one that"
-                " holds such folders."
-            )
-        for run in runs[:1] if runs[0] == folder else runs:
-            if not (run / "summary.json").is_file() and unfinished:
-                continue
-            if not (run / "summary.json").is_file():
-                raise InputError(
-                    f"{run} holds a run that isn't finished (summary.json is missing): finish it,"
-                    " or leave it out."
-                )
-            path = run.resolve()
-            found[path] = read_record(path, path.parent.parent)
-    return list(found.values())
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

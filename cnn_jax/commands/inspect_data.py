@@ -1,12 +1,12 @@
-"""What a set of scenes holds, before a model sees it.
+"""Show what a set of scenes holds, before a model sees it.
 
-python -m cnn_jax.commands.inspect_data [--config NAME|config.json] [--config.FIELD=VALUE ...]
+python -m cnn_jax.commands.inspect_data [--config NAME|config.json] [--data.FIELD VALUE ...]
 [--output FILE.png]
 
 Pairs and sizes are checked, pixels of each class counted, mask values outside the description
-listed with the files that hold them, and a contact sheet is drawn. It takes the configurations of
-`experiments.aerial_unet`; any other set is reached by `--config.data.source` and
-`--config.data.directory`.
+listed with the files that hold them, and a contact sheet is drawn. NAME is synthetic or one of the
+descriptions of data sets that come with the package; any other set is reached by `--data.source
+FILE.toml` and `--data.directory`.
 """
 
 import os
@@ -19,26 +19,37 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import configuration
-from cnn_jax.configuration import DataConfig
+from cnn_jax import tasks
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import DataConfig, nearest, setting
 from cnn_jax.data.descriptions import BUILT_IN
 from cnn_jax.data.file_names import natural
 from cnn_jax.data.normalization import Moments, moments
+from cnn_jax.data.resizing import displayable
 from cnn_jax.data.scene_folders import label_histogram, open_scenes, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS, SceneSet
 from cnn_jax.errors import InputError
-from cnn_jax.reporting.resizing import displayable
 from cnn_jax.reporting.scene_figures import contact_sheet
 from cnn_jax.run import guarded
-from experiments.aerial_unet import CONFIGURATIONS
 
-FLAGS = {
-    "output": ("", "where the contact sheet is written (default: results/runs/inspect_SOURCE.png)")
-}
+MODULE = "cnn_jax.commands.inspect_data"
 SHEET_SCENES = 12
 SHEET_PX = 1024
 MOST_LISTED = 5
 """So many mask values outside the description, and files of each, are listed."""
+
+
+@dataclass
+class Options:
+    """Which data are inspected."""
+
+    config: str = setting(
+        "synthetic", "a data set's name, or the path of a recorded config.json", path=True
+    )
+    output: str = setting(
+        "", "file of the contact sheet; empty: results/runs/inspect_SOURCE.png", path=True
+    )
+    data: DataConfig = setting(DataConfig, "data")
 
 
 @dataclass(frozen=True)
@@ -190,21 +201,16 @@ def report(inspection: Inspection) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for what the user can mend."""
-    argv = list(sys.argv if argv is None else argv)
-    if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
-        print(
-            configuration.help_text("cnn_jax.commands.inspect_data", CONFIGURATIONS, FLAGS), end=""
-        )
-        return 0
-
-    def command():
-        config, values = configuration.parse_command_line(argv, CONFIGURATIONS, FLAGS)
-        output = Path(
-            values["output"] or f"results/runs/inspect_{Path(config.data.source).stem}.png"
-        )
-        inspection = inspect(config.data, output)
-        print(f"{config.data.source} {config.data.directory}".rstrip())
-        if about := config.data.source in BUILT_IN and BUILT_IN[config.data.source].about:
+    with guarded() as outcome:
+        argv = sys.argv[1:] if argv is None else list(argv)
+        (options,), _ = command_line.parse(argv, Options())
+        options = Options(data=_data(options.config))
+        options = command_line.options(options, argv, MODULE, f"{__doc__}\n{_sets()}")
+        config = options.data
+        output = Path(options.output or f"results/runs/inspect_{Path(config.source).stem}.png")
+        inspection = inspect(config, output)
+        print(f"{config.source} {config.directory}".rstrip())
+        if about := config.source in BUILT_IN and BUILT_IN[config.source].about:
             print(about)
         print(report(inspection))
         print(f"\ncontact sheet: {output}" if output.is_file() else "\nno scene to draw")
@@ -214,7 +220,30 @@ def main(argv: Sequence[str] | None = None) -> int:
                 " remove these files."
             )
 
-    return guarded(command)
+    return outcome.exit_code
+
+
+def _data(name):
+    """The data of a set that comes with the package, or of a recorded run."""
+    if name == "synthetic" or name in BUILT_IN:
+        return DataConfig(source=name)
+    if not (name.endswith(".json") or "/" in name or Path(name).is_file()):
+        known = nearest(name, ("synthetic", *BUILT_IN))
+        raise InputError(
+            f"--config {name} is neither a data set nor the path of a recorded config.json:"
+            f" {known}."
+        )
+    config = tasks.read_config(name)
+    if config.task != "segmentation":
+        raise InputError(f"{name} is of {config.task}: give a segmentation run's config.json.")
+    return config.data
+
+
+def _sets():
+    """The package's own data sets, for `--help`."""
+    known = [(name, description.about) for name, description in BUILT_IN.items()]
+    lines = [f"  {name:<14}{about}" for name, about in known]
+    return "\n".join(["data sets:", "  synthetic", *lines])
 
 
 def _for_sheet(scenes):

@@ -1,29 +1,33 @@
-"""What a trained segmentation network sees, drawn from any finished run that kept its checkpoint.
+"""Draw what a trained network sees, from any finished run that kept its checkpoint.
 
-python -m cnn_jax.commands.inspect_run --run DIR [--what
-    overlays,errors,features,attention,grad_cam,receptive_field] [--split test] [--scenes N]
-    [--class NAME] [--out DIR] [--directory DATA]
-python -m cnn_jax.commands.inspect_run --run DIR DIR ... --out DIR     # how far several networks
+python -m cnn_jax.commands.inspect_run RUN [--what overlays errors features attention grad_cam
+    receptive_field] [--split test] [--scenes N] [--classes NAME ...] [--output FOLDER]
+    [--directory DATA]
+python -m cnn_jax.commands.inspect_run RUN RUN ... --output FOLDER     # how far several networks
 look, side by side
 
-The pictures go into the run's figures/, or into --out. Predictions are of whole scenes, at their
+The pictures go into the run's figures/, or into --output. Predictions are of whole scenes, at their
 own resolution; what looks into the network sees crops of the size it was trained at. Of a
 classifier's run its own pictures are drawn again.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnn_jax import configuration
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
-from cnn_jax.inference.finished import FinishedRun, open_run
 from cnn_jax.run import guarded
+
+if TYPE_CHECKING:
+    from cnn_jax.inference.predictor import Run
+    from cnn_jax.tasks.segmentation import SegmentationDataset
 
 LOOKED_AT_CROPS = 8
 """Over so many crops the effective receptive field is averaged."""
@@ -33,19 +37,24 @@ ATTENTION_CROPS = 64
 excitations."""
 
 
+MODULE = "cnn_jax.commands.inspect_run"
+
+
 @dataclass(frozen=True)
 class Inspection:
     """A segmenter's run that is looked at, and how.
 
     Attributes:
         run: the run.
+        dataset: its scenes.
         split: whose scenes are looked at.
         scenes: how many at most are drawn.
         classes: indices of the classes asked about.
         folder: where the pictures go.
     """
 
-    run: FinishedRun
+    run: "Run"
+    dataset: "SegmentationDataset"
     split: str
     scenes: int
     classes: Sequence[int]
@@ -54,12 +63,12 @@ class Inspection:
     @property
     def colors(self) -> list[tuple[int, int, int]]:
         """Of all classes."""
-        return [known.color for known in self.run.task.classes]
+        return list(self.run.info.colors)
 
     @functools.cached_property
     def model(self):
         """The network."""
-        return self.run.task.model()
+        return self.run.model
 
     @functools.cached_property
     def crops(self):
@@ -68,12 +77,12 @@ class Inspection:
         from cnn_jax.data.pipeline import RegionSource
 
         crop_px = self.run.config.data.crop_px
-        return RegionSource(self.run.task.scenes[self.split], crop_px, crop_px)
+        return RegionSource(self.dataset.scenes[self.split], crop_px, crop_px)
 
     @functools.cached_property
     def pixels(self) -> np.ndarray:
         """How many pixels of each class each crop has: int64 `[crops, classes]`."""
-        count = len(self.run.task.names)
+        count = len(self.run.info.classes)
         return np.stack(
             [
                 np.bincount(self.crops[i]["mask"].ravel(), minlength=256)[:count]
@@ -83,9 +92,7 @@ class Inspection:
 
     def normalized(self, crop):
         """Its image as the model sees it, float32 `[height, width, channels]`."""
-        from cnn_jax.data.augmentation import scaled
-
-        return np.asarray(self.run.task.normalize(scaled(crop["image"], self.run.task.greatest)))
+        return np.asarray(self.run.normalize(crop["image"]))
 
     def spread(self, count: int) -> list[int]:
         """Numbers of so many crops, evenly spaced."""
@@ -97,22 +104,23 @@ class Inspection:
         labelled pixel is not)."""
         from cnn_jax.evaluation import metrics
 
-        evaluator = self.run.task.evaluator(self.split, self.run.devices)
+        run = self.run
+        evaluator = self.dataset.evaluator(run.learner, self.split, run.devices).windows
         miou = np.array(
-            [metrics.miou(matrix) for matrix in evaluator.evaluate(self.run.variables).confusion]
+            [metrics.miou(matrix) for matrix in evaluator.evaluate(run.variables).confusion]
         )
         return evaluator, miou, np.argsort(miou, kind="stable")[: np.isfinite(miou).sum()].tolist()
 
     def scene_pictures(self, function, chosen: Sequence[int], name: str, **options) -> None:
         """Draws scenes with `function`, under their names and mIoU."""
-        from cnn_jax.reporting.resizing import pictured
+        from cnn_jax.data.resizing import pictured
 
         evaluator, miou, _ = self.predicted
         rows = [
             pictured(*evaluator.scenes[i], evaluator.predict(self.run.variables, i)) for i in chosen
         ]
         titles = [f"{evaluator.scenes.scenes[i].name}: mIoU {miou[i]:.3f}" for i in chosen]
-        names = self.run.task.names
+        names = self.run.info.classes
         function(
             *zip(*rows, strict=True), names, self.colors, self.folder / name, titles, **options
         )
@@ -177,12 +185,12 @@ def attention(seen: Inspection) -> str:
         for crop in map(seen.crops.__getitem__, chosen)
     )
     found = attribution.excitation_by_class(
-        seen.model, seen.run.variables, batches, len(seen.run.task.names)
+        seen.model, seen.run.variables, batches, len(seen.run.info.classes)
     )
     if not found:
         return "the network has no squeeze and excitation: no attention.png"
     segmenter_pictures.attention(
-        found, seen.classes, seen.run.task.names, seen.folder / "attention.png", crops=len(chosen)
+        found, seen.classes, seen.run.info.classes, seen.folder / "attention.png", crops=len(chosen)
     )
     return f"attention.png: {len(found)} squeeze-and-excitations, {len(chosen)} crops"
 
@@ -220,7 +228,7 @@ def grad_cam(seen: Inspection) -> str:
         predictions,
         heats,
         seen.classes,
-        seen.run.task.names,
+        seen.run.info.classes,
         seen.colors,
     )
     segmenter_pictures.grad_cam(*pictured, seen.folder / "grad_cam.png", layer=layer)
@@ -264,77 +272,82 @@ def inspect(
     split: str,
     scenes: int,
     names: Sequence[str] = (),
-    out=None,
-    directory=None,
+    out: str | None = None,
+    directory: str = "",
 ) -> None:
     """Draws the pictures named in `what` of one run, and prints a line of each.
 
     Raises:
-        InputError: as `open_run`, or a class that the run or the split doesn't have.
+        InputError: as `load`, or a class that the run or the split doesn't have.
     """
-    from cnn_jax.records.run_directory import pictures_can_be_written
+    from cnn_jax.inference.predictor import load
+    from cnn_jax.records.files import pictures_can_be_written
 
-    run = open_run(folder, split, directory)
+    run = load(folder)
+    dataset = run.open_data(directory, split)
     target = Path(out) if out else run.folder / "figures"
     with pictures_can_be_written(target):
         target.mkdir(parents=True, exist_ok=True)
         if run.config.task != "segmentation":
-            _redraw(run, split, target)
+            _redraw(run, dataset, split, target)
             return
-        seen = _inspection(run, split, scenes, names, target)
+        seen = _inspection(run, dataset, split, scenes, names, target)
         for name in what:
             print(PICTURES[name](seen), flush=True)
     print(f"pictures: {target}")
 
 
-def compare(folders: Sequence, split: str, out, directory=None) -> None:
+def compare(folders: Sequence[str], split: str, out: str, directory: str = "") -> None:
     """Draws how far several networks look into one receptive_field.png in `out`.
 
     Raises:
-        InputError: as `open_run`, or a run that is not a segmenter's.
+        InputError: as `load`, or a run that is not a segmenter's.
     """
-    from cnn_jax.records.run_directory import pictures_can_be_written
+    from cnn_jax.inference.predictor import load
+    from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import segmenter_pictures
 
     fields = []
     for folder in folders:
-        run = open_run(folder, split, directory)
+        run = load(folder)
         if run.config.task != "segmentation":
             raise InputError(
                 f"{folder} is a run of {run.config.task}: receptive fields of segmentation networks"
                 " alone are compared."
             )
-        fields.append(field(_inspection(run, split, 1, (), Path(out))))
+        dataset = run.open_data(directory, split)
+        fields.append(field(_inspection(run, dataset, split, 1, (), Path(out))))
     with pictures_can_be_written(out):
         segmenter_pictures.receptive_fields(fields, Path(out) / "receptive_field.png")
     print(f"receptive_field.png: {len(fields)} networks\npictures: {out}")
 
 
-def _inspection(run, split, scenes, names, folder):
-    known = list(run.task.names)
+def _inspection(run, dataset, split, scenes, names, folder):
+    known = list(run.info.classes)
     for name in names:
         if name not in known:
             raise InputError(
-                f"--class {name!r} is no class of {run.folder}:"
-                f" {configuration.nearest(name, known)}."
+                f"--classes {name!r} is no class of {run.folder}: {nearest(name, known)}."
             )
-        if not run.task.class_counts[split][known.index(name)]:
+        if not dataset.class_counts[split][known.index(name)]:
             raise InputError(
-                f"--class {name!r} has no pixel in the {split} split; choose another class or"
+                f"--classes {name!r} has no pixel in the {split} split; choose another class or"
                 " --split."
             )
-    present = [index for index, count in enumerate(run.task.class_counts[split]) if count]
-    return Inspection(run, split, scenes, [known.index(name) for name in names] or present, folder)
+    present = [index for index, count in enumerate(dataset.class_counts[split]) if count]
+    classes = [known.index(name) for name in names] or present
+    return Inspection(run, dataset, split, scenes, classes, folder)
 
 
-def _redraw(run, split, folder):
-    from cnn_jax.records.run_directory import metrics_lines
+def _redraw(run, dataset, split, folder):
+    from cnn_jax.records.files import metrics_lines
+    from cnn_jax.reporting.figures import learning_curves
 
-    evaluator = run.task.evaluator(split, run.devices)
-    evaluation = evaluator.evaluate(run.variables)
-    run.task.pictures(
-        folder, metrics_lines(run.folder / "metrics.jsonl"), evaluator, evaluation, run.variables
-    )
+    lines = metrics_lines(run.folder / "metrics.jsonl")
+    learning_curves(lines, folder / "learning_curves.png")
+    evaluator = dataset.evaluator(run.learner, split, run.devices)
+    report = evaluator.report(run.variables, lambda: None)
+    evaluator.draw(folder, lines, report, run.variables)
     print(
         f"{run.folder} is a classifier's run: its own pictures are drawn again, of the {split}"
         " split; --what is for segmenters."
@@ -342,77 +355,55 @@ def _redraw(run, split, folder):
     print(f"pictures: {folder}")
 
 
-def _chosen(text: str) -> list[str]:
-    """The names in --what, in the order of `PICTURES`."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in PICTURES:
-            raise InputError(
-                f"--what {name!r} is no picture: {configuration.nearest(name, PICTURES)}."
-            )
-    if not names:
-        raise InputError(f"--what is empty; give some of {', '.join(PICTURES)}.")
-    return [name for name in PICTURES if name in names]
+@dataclass
+class Options:
+    """Which runs are looked at, and which pictures are drawn."""
+
+    runs: tuple[str, ...] = command_line.positional(
+        (), "RUN", "folder of a finished run; several: receptive fields alone"
+    )
+    what: tuple[str, ...] = setting(
+        tuple(PICTURES), "pictures, of segmentation networks", choices=PICTURES
+    )
+    split: str = setting("test", "examples drawn", choices=("train", "validation", "test"))
+    scenes: int = setting(4, "scenes drawn at most", unit="scenes", at_least=1)
+    classes: tuple[str, ...] = setting(
+        (), "classes for attention and grad_cam; empty: those in the split"
+    )
+    output: str = setting("", "folder of the pictures; empty: the run's figures/", path=True)
+    directory: str = setting(
+        "", "where the data lie, if no longer where the configuration says", path=True
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cnn_jax.commands.inspect_run",
-        description=__doc__.splitlines()[0],
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--run",
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="DIR",
-        help="the --workdir of a finished run; several: receptive fields",
-    )
-    parser.add_argument(
-        "--what",
-        default=",".join(PICTURES),
-        help=f"which pictures, with commas between (default: {','.join(PICTURES)})",
-    )
-    parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="default: test"
-    )
-    parser.add_argument(
-        "--scenes", type=int, default=4, help="how many scenes at most are drawn (default: 4)"
-    )
-    parser.add_argument(
-        "--class",
-        dest="classes",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a class for attention and grad_cam; may be repeated (default: those in the split)",
-    )
-    parser.add_argument("--out", help="where the pictures go (default: the run's figures/)")
-    parser.add_argument(
-        "--directory", help="where the data lie, if no longer where the configuration says"
-    )
-    arguments = parser.parse_args(argv)
-
-    def command():
-        what = _chosen(arguments.what)
-        if arguments.scenes < 1:
-            raise InputError(f"--scenes is {arguments.scenes}; it must be at least 1.")
-        if len(arguments.run) == 1:
-            options = arguments.classes, arguments.out, arguments.directory
-            inspect(arguments.run[0], what, arguments.split, arguments.scenes, *options)
-            return
-        if what not in (["receptive_field"], list(PICTURES)):
-            raise InputError(
-                "--what is receptive_field where --run names several runs; give one run for other"
-                " pictures."
+    with guarded() as outcome:
+        options = command_line.options(Options, argv, MODULE, __doc__)
+        what = [name for name in PICTURES if name in options.what]
+        if not what:
+            raise InputError(f"--what is empty; give some of {', '.join(PICTURES)}.")
+        if len(options.runs) == 1:
+            inspect(
+                options.runs[0],
+                what,
+                options.split,
+                options.scenes,
+                options.classes,
+                options.output or None,
+                options.directory,
             )
-        if not arguments.out:
-            raise InputError("--out is missing: give the folder for the picture of several runs.")
-        compare(arguments.run, arguments.split, arguments.out, arguments.directory)
-
-    return guarded(command)
+        elif what not in (["receptive_field"], list(PICTURES)):
+            raise InputError(
+                "--what is receptive_field for several runs; give one RUN for other pictures."
+            )
+        elif not options.output:
+            raise InputError(
+                "--output is missing: give the folder for the picture of several runs."
+            )
+        else:
+            compare(options.runs, options.split, options.output, options.directory)
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

@@ -1,114 +1,81 @@
-"""The layers of an architecture in a table: shapes, parameters, multiply-adds, receptive fields.
-Nothing is computed or downloaded.
+"""Print the layers of an architecture: shapes, parameters, multiply-adds, receptive fields.
 
-python -m cnn_jax.commands.summarize --model NAME [--input HEIGHTxWIDTHxCHANNELS] [--classes N]
-[--model.OPTION=VALUE ...]
+python -m cnn_jax.commands.summarize --model.name NAME [--input HEIGHTxWIDTHxCHANNELS] [--classes N]
+[--model.OPTION VALUE ...]
+
+Nothing is computed or downloaded. In the table, padding of 0+1x2 is 0 above, 1 below, and 2 on the
+left and the right; the field is what one value of the output depends on.
 """
 
-import argparse
-import dataclasses
-import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from cnn_jax import configuration
+from cnn_jax import tasks
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
-from cnn_jax.run import guarded
+from cnn_jax.run import ModelName, guarded
+
+MODULE = "cnn_jax.commands.summarize"
+
+
+@dataclass
+class Options:
+    """Which architecture is summarized, and for what images."""
+
+    input: str = setting("", "size of the image, as HEIGHTxWIDTHxCHANNELS; empty: the paper's")
+    classes: int = setting(1000, "number of classes", at_least=1)
+    model: Any = setting(ModelName, "an architecture and its options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, or 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cnn_jax.commands.summarize",
-        description=__doc__.splitlines()[0],
-        epilog=(
-            "The architecture's options are set as --model.OPTION=VALUE; an unknown one prints the"
-            " nearest. In the table, padding of 0+1x2 is 0 above, 1 below, and 2 on the left and"
-            " the right; the field is what one value of the output depends on."
-        ),
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="NAME",
-        help="an architecture; an unknown name prints the nearest",
-    )
-    parser.add_argument(
-        "--input",
-        metavar="HEIGHTxWIDTHxCHANNELS",
-        help="size of the image, in px (default: the paper's)",
-    )
-    parser.add_argument(
-        "--classes", type=int, default=1000, help="number of classes (default: 1000)"
-    )
-    arguments, options = parser.parse_known_args(argv)
-
-    def command():
+    with guarded() as outcome:
+        argv = sys.argv[1:] if argv is None else list(argv)
+        options = Options(model=_section(argv))
+        options = command_line.options(options, argv, MODULE, __doc__)
         from cnn_jax.analysis.layer_table import layer_table, summarize
 
-        model = _model(arguments.model, options, arguments.classes)
-        input_px = _input_px(arguments.input, arguments.model, model)
+        name = options.model.name
+        model = tasks.build_model(options.model, num_classes=options.classes)
+        input_px = _input_px(options.input, name, model)
+        size = "x".join(map(str, input_px))
         table = layer_table(summarize(model, input_px))
-        print(
-            f"{arguments.model}, {arguments.classes} classes, input"
-            f" {'x'.join(map(str, input_px))}\n\n{table}"
-        )
-
-    return guarded(command)
+        print(f"{name}, {options.classes} classes, input {size}\n\n{table}")
+    return outcome.exit_code
 
 
-def _model(name, options, classes):
-    """The module of that name, with `options` as they stand on the command line."""
-    from cnn_jax.models import CLASSIFIERS, MODELS
+def _section(argv):
+    """The options of the architecture that a command line names."""
+    (options,), _ = command_line.parse(argv, Options())
+    name = options.model.name
+    if command_line.asks_for_help(argv) and not name:
+        return options.model
+    from cnn_jax.models import MODELS
 
+    if not name:
+        raise InputError(f"--model.name is missing: {nearest(name, MODELS)}.")
     if name not in MODELS:
-        raise InputError(
-            f"--model {name} is no architecture: {configuration.nearest(name, MODELS)}."
-        )
-    if classes < 1:
-        raise InputError(f"--classes is {classes}; it must be at least 1.")
-    known = [
-        field.name
-        for field in dataclasses.fields(configuration.model_config(name))
-        if field.name != "name"
-    ]
-    for option in options:
-        match = re.fullmatch(r"--model[.](\w+)=.*", option, re.DOTALL)
-        if not match:
-            raise InputError(
-                f"{option!r} is not understood; an option of the architecture is set as"
-                " --model.OPTION=VALUE."
-            )
-        if match[1] not in known:
-            raise InputError(
-                f"--model.{match[1]} is no option of {name}:"
-                f" {configuration.nearest(match[1], known)}."
-            )
-    task = configuration.TASKS["classification" if name in CLASSIFIERS else "segmentation"]
-    flags = [option.replace("--model.", "--config.model.", 1) for option in options]
-    configurations = {name: lambda: task(model=configuration.model_config(name))}
-    try:
-        config, _ = configuration.parse_command_line(["summarize", *flags], configurations, {})
-    except InputError as error:
-        raise InputError(str(error).replace("--config.model.", "--model.")) from error
-    return configuration.build_model(config.model, num_classes=classes)
+        raise InputError(f"--model.name {name} is no architecture: {nearest(name, MODELS)}.")
+    return tasks.model_config(name)
 
 
 def _input_px(text, name, model):
     """(height, width, channels) as given, or the paper's."""
-    if text is None:
+    if not text:
         if not hasattr(model, "paper_px"):
             raise InputError(
                 f"{name} has no size of image of its own; give one, such as --input 256x256x3."
             )
         return model.paper_px
-    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
-    if not match or not all(map(int, match.groups())):
+    words = text.split("x")
+    if len(words) != 3 or not all(word.isdecimal() and int(word) for word in words):
         raise InputError(
             f"--input is {text!r}; write height, width and channels, such as 224x224x3."
         )
-    input_px = tuple(map(int, match.groups()))
+    input_px = tuple(map(int, words))
     least = getattr(model, "least_px", 1)
     if min(input_px[:2]) < least:
         raise InputError(

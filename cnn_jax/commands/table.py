@@ -1,53 +1,55 @@
-"""Make the page of all results from their records: `python -m cnn_jax.commands.table [--results
-DIR] [--readme FILE]`."""
+"""Make the page of all results from their records.
 
-import argparse
+python -m cnn_jax.commands.table [--results FOLDER] [--readme FILE]
+"""
+
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_jax.benchmarks import page as benchmarks
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import setting
+from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
-    AVERAGING,
+    averaging_note,
     headline_table,
-    read_records,
     relative_link,
     results_page,
     update_block,
 )
 from cnn_jax.run import guarded
 
+MODULE = "cnn_jax.commands.table"
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write `README.md` into the results folder, and the headline table into a project's README;
-    returns the exit code.
 
-    It is 2, with one sentence on standard error, if a record or a file can't be used; nothing is
-    written from bad records.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m cnn_jax.commands.table",
-        description="Make the page of all results from their records.",
-    )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        help="folder of the records (default: results)",
-    )
-    parser.add_argument(
-        "--readme",
-        type=Path,
-        help="also fill the block <!-- results --> ... <!-- /results --> of this file",
-    )
-    options = parser.parse_args(arguments)
+@dataclass
+class Options:
+    """Where the records lie, and which files are written."""
 
-    def command():
-        records = read_records(options.results)
-        page = options.results / "README.md"
+    results: str = setting(
+        "results", "folder of the records, into which README.md is written", path=True
+    )
+    readme: str = setting(
+        "",
+        "file whose block <!-- results --> ... <!-- /results --> is filled too; empty: none",
+        path=True,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write `README.md` into the results folder, and the headline table into a project's README.
+    Returns the exit code: 2, with one sentence on standard error, if a record or a file can't be
+    used; nothing is written from bad records."""
+    with guarded() as outcome:
+        options = command_line.options(Options, argv, MODULE, __doc__)
+        results = Path(options.results)
+        records = read_records(results)
+        page = results / "README.md"
         page.write_text(results_page(records), encoding="utf-8", newline="\n")
         print(f"{page}: {len(records)} records")
-        measured = options.results / "benchmarks"
+        measured = results / "benchmarks"
         speeds = benchmarks.read(measured)
         if speeds:
             (measured / "README.md").write_text(
@@ -55,18 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             print(f"{measured / 'README.md'}: {len(speeds)} records")
         if options.readme:
-            table = headline_table(
-                records, link_base=relative_link(options.readme, options.results), brief=True
-            )
-            if update_block(options.readme, "results", f"{table}\n\n{AVERAGING}"):
-                print(f"{options.readme}: block of results updated")
-            table = benchmarks.short_table(speeds, relative_link(options.readme, measured) + "/")
-            if speeds and update_block(
-                options.readme, "benchmarks", f"{table}\n\n{benchmarks.RATIOS}"
-            ):
-                print(f"{options.readme}: block of benchmarks updated")
-
-    return guarded(command)
+            readme = Path(options.readme)
+            table = headline_table(records, link_base=relative_link(readme, results), brief=True)
+            if update_block(readme, "results", f"{table}\n\n{averaging_note(records)}"):
+                print(f"{readme}: block of results updated")
+            table = benchmarks.short_table(speeds, relative_link(readme, measured) + "/")
+            if speeds and update_block(readme, "benchmarks", f"{table}\n\n{benchmarks.RATIOS}"):
+                print(f"{readme}: block of benchmarks updated")
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data.rasters import greatest_of
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError

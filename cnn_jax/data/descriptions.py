@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from cnn_jax.configuration import nearest
+from cnn_jax.configuration.schema import nearest
 from cnn_jax.data.file_names import can_be_shown
 from cnn_jax.errors import InputError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import composed, natural
 from cnn_jax.data.images import StoredImages, digest, file_digests
@@ -71,14 +71,11 @@ def find(config: ImageDataConfig) -> StoredImages:
     """
     if not config.directory:
         raise InputError(
-            "data.directory is empty: give the folder of images with"
-            " --config.data.directory=FOLDER."
+            "data.directory is empty: give the folder of images with --data.directory=FOLDER."
         )
     directory = Path(config.directory).expanduser()
     if not directory.is_dir():
-        raise InputError(
-            f"data.directory {directory} is not a folder: check --config.data.directory."
-        )
+        raise InputError(f"data.directory {directory} is not a folder: check --data.directory.")
     pattern = _compiled(config.label_pattern)
     roots = _split_folders(directory, pattern)
     found = {
@@ -211,7 +208,7 @@ def _split_folders(directory, pattern):
             return {"train": directory}
         raise InputError(
             f"{named['train'][0]} has no folder a class: make them, or say where a file's name"
-            " holds its label with --config.data.label_pattern."
+            " holds its label with --data.label_pattern."
         )
     named.pop(None, None)
     for split, roots in named.items():

@@ -14,7 +14,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.pipeline import aligned
@@ -305,18 +305,25 @@ def open_images(config: ImageDataConfig) -> ImageSet:
     )
 
 
-def dataset_info(config: ImageDataConfig, images: ImageSet) -> DatasetInfo:
+def dataset_info(config: ImageDataConfig, images: ImageSet, *, counted: bool) -> DatasetInfo:
     """What a network needs to know of labelled images; for `mean` or `std` of "auto", those of
     training.
+
+    Args:
+        config: `source`, `mean` and `std` are used.
+        images: opened.
+        counted: whether classes are counted: to learn the labels of a TFDS set, all of its files
+            are read.
 
     Raises:
         InputError: a file can't be used, or `mean` and `std` don't fit the channels.
     """
     train = images.splits["train"]
     mean, std = normalization(config, images.channels, images.greatest, train)
-    counts = np.bincount(train.labels, minlength=len(images.classes))
+    labels = train.labels if counted else np.zeros(0, np.int32)
+    counts = np.bincount(labels, minlength=len(images.classes))
     return DatasetInfo(
-        source=config.source,
+        source=Path(config.source).name,
         classes=images.classes,
         colors=(),
         channels=images.channels,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import (
     IMAGE_SUFFIXES,
@@ -92,13 +92,11 @@ def open_folder(
     if not config.directory:
         raise InputError(
             f"data.directory is empty: give the folder of {config.source} with"
-            " --config.data.directory=FOLDER."
+            " --data.directory=FOLDER."
         )
     directory = Path(config.directory).expanduser()
     if not directory.is_dir():
-        raise InputError(
-            f"data.directory {directory} is not a folder: check --config.data.directory."
-        )
+        raise InputError(f"data.directory {directory} is not a folder: check --data.directory.")
     if report_unknown is None:
         report_unknown = (
             functools.partial(_refuse_unknown, config.source)
@@ -138,7 +136,9 @@ def open_folder(
     )
 
 
-def dataset_info(config: DataConfig, scenes: SceneSet, decoded: Mapping[str, Any]) -> DatasetInfo:
+def dataset_info(
+    config: DataConfig, scenes: SceneSet, decoded: Mapping[str, Any], counts: np.ndarray
+) -> DatasetInfo:
     """What a network needs to know of scenes; for `mean` or `std` of "auto", those of training.
 
     Args:
@@ -146,6 +146,7 @@ def dataset_info(config: DataConfig, scenes: SceneSet, decoded: Mapping[str, Any
         scenes: opened.
         decoded: `(image, mask)` by index of each split that isn't empty, such as
             `pipeline.DecodedScenes`; threads take them.
+        counts: pixels of each class in training, int64 `[classes]`.
 
     Raises:
         InputError: a file can't be used, or `mean` and `std` don't fit the channels.
@@ -162,7 +163,7 @@ def dataset_info(config: DataConfig, scenes: SceneSet, decoded: Mapping[str, Any
         greatest=scenes.greatest,
         mean=mean,
         std=std,
-        class_counts=tuple(class_counts(train, len(scenes.classes)).tolist()),
+        class_counts=tuple(counts.tolist()),
         sizes={split: len(scenes.splits[split]) for split in SPLITS},
         image_px=every.pop() if len(every) == 1 else None,
         fingerprint=scenes.fingerprint,
@@ -302,7 +303,7 @@ def _find_pairs(description, directory, unlabelled):
         raise InputError(
             f"{directory} has {' and '.join(problems)}: complete the pairs or remove these files"
             + (
-                ", or leave such images out with --config.data.unlabelled=ignore."
+                ", or leave such images out with --data.unlabelled=ignore."
                 if lonely_images
                 else "."
             )
@@ -614,7 +615,7 @@ def _refuse_unknown(source, path, unknown):
         f"{path} has the mask values {', '.join(named)}{more}, which {source} doesn't list: correct"
         " the mask or the description (which can give a threshold, ranges of values, or a distance"
         " to the nearest colour), or count them as ignored with"
-        " --config.data.unknown_colors=ignore."
+        " --data.unknown_colors=ignore."
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import scipy
 from PIL import Image
 
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.scenes import SPLITS, Scene, SceneClass, SceneSet
 from cnn_jax.errors import InputError
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax.configuration import ImageDataConfig, nearest, strict_json
+from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import ImageDataConfig, nearest
 from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
@@ -257,7 +258,7 @@ def _newest(tfds, source, directory):
         )
     raise InputError(
         f"{source} is not in {directory}: prepare it with {_command(source, directory)}, or say"
-        " where it is with --config.data.directory."
+        " where it is with --data.directory."
     )
 
 
@@ -285,7 +286,7 @@ def _check_classes(folder, again):
     whatever module it names."""
     path = folder / "features.json"
     try:
-        waiting = [strict_json.parse(path.read_bytes())]
+        waiting = [documents.parse(path.read_bytes())]
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} can't be read as a TFDS set ({_brief(error)}): {again}."

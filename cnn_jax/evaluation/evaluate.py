@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.data.augmentation import scaled
 from cnn_jax.data.pipeline import DecodedScenes, read_ahead
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import boundaries, metrics
@@ -41,12 +40,8 @@ class Evaluation:
         return self.confusion.sum(0)
 
 
-def make_window_step(
-    model, loss: Callable, normalize: Callable, classes: int, greatest: float | None = None
-):
+def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
     """`(variables, batch) -> results`, to be compiled; one row of each result is one window.
-
-    `greatest` is the stored value that becomes 1 before `normalize`; None: that of the type.
 
     Results: `confusion` int32 `[batch, classes, classes]`, `prediction` uint8 `[batch, height,
     width]`, `loss_sum` and
@@ -54,8 +49,7 @@ def make_window_step(
     """
 
     def window_step(variables, batch):
-        images = normalize(scaled(batch["image"], greatest))
-        logits = model.apply(variables, images, train=False)
+        logits = model.apply(variables, normalize(batch["image"]), train=False)
         return window_results(logits, batch["mask"], loss, classes)
 
     return window_step

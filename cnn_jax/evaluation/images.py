@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cnn_jax.data.augmentation import scaled
 from cnn_jax.data.images import LabelledImages
 from cnn_jax.data.pipeline import read_ahead
 
@@ -40,11 +39,10 @@ class ImageEvaluation:
         return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
 
 
-def make_image_step(model, normalize: Callable, classes: int, greatest: float | None = None):
+def make_image_step(model, normalize: Callable, classes: int):
     """`(variables, batch) -> results`, to be compiled; one row of each result is one image.
 
-    A batch holds `image` `[batch, height, width, channels]` as stored (`greatest` is the value that
-    becomes 1 before `normalize`; None: that of the type), `label` int32 `[batch]` (-1: not
+    A batch holds `image` uint8 `[batch, height, width, channels]`, `label` int32 `[batch]` (-1: not
     counted) and `shift_px` int32 `[batch, 2]`, how far the image is moved down and to the right,
     zeros coming in. Results: `prediction` int32, `probability` and `loss` (cross-entropy, nats)
     float32, `within_five` bool, all `[batch]`.
@@ -52,7 +50,7 @@ def make_image_step(model, normalize: Callable, classes: int, greatest: float | 
 
     def image_step(variables, batch):
         images = jax.vmap(shifted)(batch["image"], batch["shift_px"])
-        logits = model.apply(variables, normalize(scaled(images, greatest)), train=False)
+        logits = model.apply(variables, normalize(images), train=False)
         labels = jax.nn.one_hot(batch["label"], classes)  # a label of -1 is all zeros
         of_label = jnp.sum(logits * labels, axis=-1, keepdims=True)
         return {

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import ConvolutionNormActivation
+from cnn_jax.layers.pooling import global_average_pool
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
 
@@ -78,7 +79,7 @@ class ASPP(nn.Module):
                     self.features, dilation=rate, norm=self.norm, name=name, **options
                 )
             branches.append(branch(x, train=train))
-        pooled = x.mean((1, 2), keepdims=True, dtype=jnp.float32).astype(self.dtype)
+        pooled = global_average_pool(x, keepdims=True).astype(self.dtype)
         pooled = pointwise("image_pooling", "none" if self.norm == "none" else "group")(
             pooled, train=train
         )

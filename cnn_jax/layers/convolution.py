@@ -5,7 +5,6 @@ from collections.abc import Callable
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import normalization
 
 DTYPES = ("float32", "bfloat16")
@@ -78,7 +77,7 @@ class ConvolutionNormActivation(nn.Module):
         kernel_px = (
             (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
         )
-        x = Convolution(
+        x = nn.Conv(
             self.features,
             kernel_px,
             strides=self.stride,

@@ -6,7 +6,6 @@ import math
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
-from cnn_jax.layers.batch_norm import BatchNorm
 
 NORMS = ("batch", "group", "none")
 
@@ -34,7 +33,12 @@ def normalization(
     """
     if norm == "batch":
         return functools.partial(
-            BatchNorm, train=train, momentum=0.9, epsilon=epsilon, dtype=dtype, axis_name=axis_name
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=epsilon,
+            dtype=dtype,
+            axis_name=axis_name,
         )
     if norm == "group":
         return functools.partial(_GroupNorm, epsilon=epsilon, dtype=dtype)

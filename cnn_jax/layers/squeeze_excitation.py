@@ -4,6 +4,8 @@ places by their channels (Roy, Navab, Wachinger, 2018)."""
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cnn_jax.layers.pooling import global_average_pool
+
 
 class SqueezeExcitation(nn.Module):
     """Multiplies each channel of `[batch, height, width, channels]` by a number between 0 and 1,
@@ -30,7 +32,7 @@ class SqueezeExcitation(nn.Module):
     @nn.compact
     def __call__(self, x):
         channels = x.shape[-1]
-        squeezed = x.mean((1, 2), dtype=jnp.float32)
+        squeezed = global_average_pool(x)
         squeezed = nn.relu(nn.Dense(max(channels // self.reduction, 1), name="reduction")(squeezed))
         excitation = nn.sigmoid(nn.Dense(channels, name="excitation")(squeezed))
         weighed = x * excitation[:, None, None].astype(x.dtype)

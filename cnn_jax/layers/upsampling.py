@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
-from cnn_jax.layers.convolve import Convolution, convolve
+from cnn_jax.layers.operations import convolve
 
 UPSAMPLINGS = ("transposed", "bilinear")
 
@@ -96,7 +96,7 @@ class BilinearUpsampling(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = Convolution(self.features, (1, 1), dtype=self.dtype, name="convolution")(
+        x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="convolution")(
             x
         )  # first, for a quarter of the work
         return bilinear_resize(x, 2 * x.shape[1], 2 * x.shape[2])

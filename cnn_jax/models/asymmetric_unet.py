@@ -14,7 +14,6 @@ from flax import linen as nn
 
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
@@ -116,6 +115,6 @@ class AsymmetricUNet(nn.Module):
             if self.skips:
                 x = jnp.concatenate([skip, x], axis=-1)
             x = stage(x, f"decoder_{level}", features, convolutions=1 if self.asymmetry else 2)
-        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+        return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )

@@ -9,7 +9,7 @@ from flax import linen as nn
 from cnn_jax.errors import InputError
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.normalization import NORMS
-from cnn_jax.layers.pooling import max_pool
+from cnn_jax.layers.pooling import global_average_pool, max_pool
 
 DENSE_ACTIVATIONS = {
     "relu": (nn.relu, nn.initializers.he_normal()),
@@ -101,7 +101,7 @@ class CNN(nn.Module):
         if feature_maps:
             return maps
 
-        x = x.mean((1, 2)) if self.global_average else x.reshape(x.shape[0], -1)
+        x = global_average_pool(x) if self.global_average else x.reshape(x.shape[0], -1)
         activation, kernel_init = DENSE_ACTIVATIONS[self.dense_activation]
         for number, width in enumerate(self.dense, 1):
             x = activation(

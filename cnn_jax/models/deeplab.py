@@ -10,7 +10,6 @@ from flax import linen as nn
 from cnn_jax.errors import InputError
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.encoders import DILATED_ENCODERS, encoder, enlarged
@@ -56,7 +55,7 @@ class AuxiliaryHead(nn.Module):
             x, train=train
         )
         x = nn.Dropout(0.1, deterministic=not train)(x)
-        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+        return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )
 
@@ -135,7 +134,7 @@ class DeepLabV3(nn.Module):
         )
         x = aspp(maps[max(maps)], train=train)
         x = _convolution(self.separable, self.width, "convolution", options)(x, train=train)
-        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )
         size_px = images.shape[1:3]
@@ -213,7 +212,7 @@ class DeepLabV3Plus(nn.Module):
             x = _convolution(self.separable, self.width, f"decoder_convolution_{number}", options)(
                 x, train=train
             )
-        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )
         return bilinear_resize(logits, *images.shape[1:3])

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import normalization
-from cnn_jax.layers.pooling import average_pool, max_pool
+from cnn_jax.layers.pooling import average_pool, global_average_pool, max_pool
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
 """Depth -> layers in each dense block (the paper's table 1)."""
@@ -51,7 +50,7 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, images, *, train: bool, feature_maps: bool = False):
         convolution = functools.partial(
-            Convolution, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype
+            nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype
         )
         norm = normalization("batch", train=train, dtype=self.dtype, axis_name=self.axis_name)
 
@@ -90,5 +89,5 @@ class DenseNet(nn.Module):
             x = maps[output_stride] = nn.relu(norm(name=f"block_{block}_norm")(x))
         if feature_maps:
             return maps
-        x = x.mean((1, 2), dtype=jnp.float32)
+        x = global_average_pool(x)
         return nn.Dense(self.num_classes, name="head")(x)

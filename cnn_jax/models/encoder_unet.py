@@ -8,7 +8,6 @@ from flax import linen as nn
 
 from cnn_jax.errors import InputError
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 
@@ -18,10 +17,10 @@ class EncoderUNet(nn.Module):
     `[batch, height, width, num_classes]`.
 
     The encoder's last map at each output stride is a skip; from the deepest on, each stage enlarges
-    the map (bilinear) to the next skip's size, joins the two and convolves twice. Where the backbone
-    has no map at the image's own size, a last stage without a skip gets there. It is the U-Net of
-    segmentation_models.pytorch, but for the bilinear enlargement (theirs repeats pixels) and the
-    1x1 head (theirs is 3x3).
+    the map (bilinear) to the next skip's size, joins the two and convolves twice. Where the
+    backbone has no map at the image's own size, a last stage without a skip gets there. It is the
+    U-Net of segmentation_models.pytorch, but for the bilinear enlargement (theirs repeats pixels)
+    and the 1x1 head (theirs is 3x3).
 
     Attributes:
         num_classes: classes to tell apart.
@@ -68,6 +67,6 @@ class EncoderUNet(nn.Module):
             x = block(features, name=f"decoder_{stride}_convolution_1")(x, train=train)
             x = block(features, name=f"decoder_{stride}_convolution_2")(x, train=train)
         x = x[:, : images.shape[1], : images.shape[2]]
-        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+        return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.upsampling import BilinearTransposedConvolution, bilinear_resize
@@ -57,7 +56,7 @@ class FCN(nn.Module):
         maps = encoder("vgg16", width=self.width, **options)(images, train=train, feature_maps=True)
 
         def score(x, name):
-            return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name=name)(
+            return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name=name)(
                 x.astype(jnp.float32)
             )
 
@@ -125,7 +124,7 @@ class DilatedFCN(nn.Module):
             x, train=train
         )
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        logits = Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )
         sow_auxiliary(self, maps[max(maps) // 2], images.shape[1:3], options, train)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.local_response_normalization import local_response_normalization
 from cnn_jax.layers.normalization import NORMS
-from cnn_jax.layers.pooling import average_pool, max_pool
+from cnn_jax.layers.pooling import average_pool, global_average_pool, max_pool
 
 INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),
@@ -75,7 +75,7 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x, *, train: bool):
         x = average_pool(x, 5, 3, padding="VALID")
         x = self.convolution(128, 1, name="convolution")(x, train=train)
-        x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="dense")(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="dense")(x.reshape(x.shape[0], -1)))
         x = nn.Dropout(0.7, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="head")(x.astype(jnp.float32))
 
@@ -169,6 +169,6 @@ class GoogLeNet(nn.Module):
                     self.sow("auxiliary", "logits", logits)
         if feature_maps:
             return maps
-        x = x.mean((1, 2), dtype=jnp.float32)
+        x = global_average_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="head")(x)

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import normalization
-from cnn_jax.layers.pooling import average_pool, max_pool
+from cnn_jax.layers.pooling import average_pool, global_average_pool, max_pool
 
 ROW, COLUMN = (1, 7), (7, 1)
 
@@ -62,7 +61,7 @@ class ConvolutionNorm(nn.Module):
         kernel_px = (
             (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
         )
-        x = Convolution(
+        x = nn.Conv(
             self.features,
             kernel_px,
             strides=self.stride,
@@ -220,7 +219,7 @@ class InceptionV3(nn.Module):
             x = maps[output_stride] = module(x, train=train)
         if feature_maps:
             return maps
-        x = x.mean((1, 2), dtype=jnp.float32)
+        x = global_average_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="head")(x)
 
@@ -231,5 +230,5 @@ class InceptionV3(nn.Module):
             x, train=train
         )
         return nn.Dense(self.num_classes, name="auxiliary_head")(
-            x.reshape(len(x), -1).astype(jnp.float32)
+            x.reshape(x.shape[0], -1).astype(jnp.float32)
         )

@@ -4,10 +4,10 @@ al., 2017)."""
 import functools
 from dataclasses import field
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
+from cnn_jax.layers.pooling import global_average_pool
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
 BLOCKS = (
@@ -98,6 +98,6 @@ class MobileNet(nn.Module):
             maps[key] = x
         if feature_maps:
             return maps
-        x = x.mean((1, 2), dtype=jnp.float32)
+        x = global_average_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="head")(x)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
-from cnn_jax.layers.pooling import max_pool
+from cnn_jax.layers.pooling import global_average_pool, max_pool
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
 
 BLOCKS = {
@@ -180,7 +180,7 @@ class ResNet(nn.Module):
             maps[key] = x
         if feature_maps:
             return maps
-        x = x.mean((1, 2), dtype=jnp.float32)
+        x = global_average_pool(x)
         return nn.Dense(self.num_classes, name="head")(x)
 
 
@@ -228,5 +228,5 @@ class CifarResNet(nn.Module):
             maps[2 ** (stage - 1)] = x
         if feature_maps:
             return maps
-        x = x.mean((1, 2), dtype=jnp.float32)
+        x = global_average_pool(x)
         return nn.Dense(self.num_classes, name="head")(x)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
-from cnn_jax.layers.convolve import Convolution
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.upsampling import UPSAMPLINGS, upsampling
@@ -72,6 +71,6 @@ class UNet(nn.Module):
             if self.skips:
                 x = jnp.concatenate([skip, x], axis=-1)
             x = stage(x, f"decoder_{level}", features)
-        return Convolution(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
+        return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )

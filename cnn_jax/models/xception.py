@@ -3,11 +3,10 @@
 import functools
 from dataclasses import field
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
-from cnn_jax.layers.pooling import max_pool
+from cnn_jax.layers.pooling import global_average_pool, max_pool
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
 BLOCKS = (
@@ -150,6 +149,6 @@ class Xception(nn.Module):
             )(x, train=train)
         if feature_maps:
             return maps
-        x = x.mean((1, 2), dtype=jnp.float32)
+        x = global_average_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="head")(x)

@@ -1,6 +1,7 @@
 """Every figure of a record, described once: tables, comparisons and pages know it from here.
 
-A summary keys a figure of a split as `split/name`, and one of a class as `split/name/class`.
+A summary keys a figure of a split as `split/name`, one of a class as `split/name/class`, and the
+interval of a figure as `split/name_interval`.
 """
 
 import math
@@ -19,6 +20,8 @@ class Figure:
         higher_is_better: whether more is better; None where neither is (a count, say).
         tasks: those that have it.
         compared: whether tables of results and comparisons show it.
+        of_classes: whether each class has its own, keyed `split/name/class`.
+        omitted_for: tasks whose comparisons, which are narrower than tables, leave it out.
         averaging: how it is averaged, for the notes below tables.
     """
 
@@ -29,12 +32,19 @@ class Figure:
     higher_is_better: bool | None = True
     tasks: tuple[str, ...] = ("segmentation",)
     compared: bool = True
+    of_classes: bool = False
+    omitted_for: tuple[str, ...] = ()
     averaging: str = ""
 
 
 _IMAGES = ("classification", "classic")
 _ALL = ("segmentation", *_IMAGES)
 _PRESENT = "mean over the classes that occur in truth or prediction, each class counting the same"
+
+
+def _count(name: str, label: str, tasks: tuple[str, ...] = ("segmentation",)) -> Figure:
+    return Figure(name, label, most=math.inf, higher_is_better=None, tasks=tasks, compared=False)
+
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
@@ -44,7 +54,8 @@ FIGURES: dict[str, Figure] = {
         Figure(
             "frequency_weighted_iou",
             "frequency-weighted IoU",
-            averaging="IoU of each class weighted by its share of the true pixels",
+            omitted_for=("segmentation",),
+            averaging="mean IoU of the classes, each weighted by its share of the true pixels",
         ),
         Figure("mean_dice", "mean Dice", averaging=_PRESENT),
         Figure("pixel_accuracy", "pixel accuracy", averaging="share of pixels that are right"),
@@ -52,20 +63,41 @@ FIGURES: dict[str, Figure] = {
             "mean_class_accuracy",
             "mean class accuracy",
             tasks=_ALL,
+            omitted_for=("segmentation",),  # mean Dice is close to it
             averaging="mean recall over the classes that occur in truth",
         ),
-        Figure("boundary_miou", "boundary mIoU", averaging=_PRESENT),
+        Figure(
+            "boundary_miou",
+            "boundary mIoU",
+            averaging="mIoU of the pixels near the edges of classes, within 2% of the image's"
+            " diagonal (Cheng et al., 2021)",
+        ),
         Figure("image_miou", "image mIoU", averaging="mean over scenes of each scene's own mIoU"),
-        Figure("expected_calibration_error", "calibration error", higher_is_better=False),
+        Figure(
+            "expected_calibration_error",
+            "calibration error",
+            higher_is_better=False,
+            averaging="mean distance between confidence and accuracy, in 15 bins of confidence"
+            " (Guo et al., 2017)",
+        ),
         Figure("mean_f1", "mean F1", tasks=_IMAGES, averaging=_PRESENT),
-        Figure("top5_accuracy", "top-5 accuracy", tasks=_IMAGES),
-        Figure("iou", "IoU", compared=False),
-        Figure("dice", "Dice", compared=False),
-        Figure("boundary_iou", "boundary IoU", compared=False),
-        Figure("class_accuracy", "recall", tasks=_ALL, compared=False),
-        Figure("f1", "F1", tasks=_IMAGES, compared=False),
+        Figure(
+            "top5_accuracy",
+            "top-5 accuracy",
+            tasks=_IMAGES,
+            averaging="share of images whose class is among the five most probable",
+        ),
+        Figure("iou", "IoU", compared=False, of_classes=True),
+        Figure("class_accuracy", "recall", tasks=_ALL, compared=False, of_classes=True),
+        Figure("f1", "F1", tasks=_IMAGES, compared=False, of_classes=True),
+        Figure("dice", "Dice", compared=False, of_classes=True),
+        Figure("boundary_iou", "boundary IoU", compared=False, of_classes=True),
         Figure("shifted_accuracy", "accuracy, moved", tasks=_IMAGES, compared=False),
         Figure("loss", "loss", most=math.inf, higher_is_better=False, tasks=_ALL, compared=False),
+        _count("scenes", "scenes"),
+        _count("pixels", "pixels"),
+        _count("images", "images", _IMAGES),
+        _count("images_per_second", "images/s", _IMAGES),
     )
 }
 """Name -> figure, the first of a task being what ranks its runs. A new figure is one line here."""

@@ -1,32 +1,42 @@
-"""The record of a run: what it was, where it ran, what came of it. Small files, plain JSON, made to
-be read again.
+"""The folder of a run while it is written: what the run is, where it runs, what comes of it. Small
+files of plain JSON; `cnn_jax.records.run_record` reads them again.
 
-A run's folder (the workdir) holds
+A run's folder (`--workdir`) holds
 
     config.json        the resolved configuration
-    description.toml   of the data, where it is the user's own
-    environment.json   its digest, the data's fingerprint, versions, devices, commit: all before
-    step 0 metrics.jsonl      one object a line, each with its step summary.json       the final
-    figures; its presence says that the run is finished checkpoints/       not part of the record
-    figures/           pictures tensorboard/       the metrics again, for TensorBoard
+    data.json          its data in words and numbers: classes, colours, normalisation, fingerprint
+    environment.json   format and digest of the record, versions, devices, commit
+    metrics.jsonl      one object a line, each with its step
+    summary.json       the final figures; it is there once the run is finished
+    scenes.json        the test scenes of a segmentation one by one; pictures of them in scenes/
+    figures/           pictures
+    checkpoints/       not part of the record
+    tensorboard/       the metrics again, for TensorBoard
+
+The first three are written before step 0.
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
+import numpy as np
 
-from cnn_jax import configuration
-from cnn_jax.configuration import Config, strict_json
+from cnn_jax.configuration import documents, schema
+from cnn_jax.configuration.schema import Config
+from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
-from cnn_jax.records.checks import check_origin, check_summary
+from cnn_jax.records import checks, formats, run_record, scene_record
+from cnn_jax.records.files import line_of, metrics_lines, read_object, write_object, write_text
 
 PACKAGES = (
     "jax",
@@ -41,35 +51,41 @@ PACKAGES = (
     "dm-pix",
 )
 OPTIONAL_PACKAGES = (
+    "cnn_jax",
     "tensorflow-datasets",
     "array-record",
     "scikit-learn",
     "scikit-image",
     "joblib",
 )
-"""Of extras; those that are installed are recorded."""
+"""This one, which may be read from a checkout, and extras; those installed are recorded."""
 
 
-class Record:
+class RunDirectory:
     """The folder of one run, held by one process.
 
     Use as a context manager: entering makes the folder, takes its lock and compares configurations.
+    A folder that holds files of others is refused and left as it is.
 
     Args:
         workdir: the folder.
         config: the configuration to run.
+        study: the folder of the study that the run belongs to, if any, whose runs keep photographs
+            and truths of their test scenes once.
 
     Raises:
         InputError: on entering, if another process holds the folder, it can't be written, or it
-            holds a run of another configuration.
+            holds a run of another configuration or files of others.
     """
 
-    def __init__(self, workdir, config: Config):
-        self.workdir, self.config = Path(workdir), config
+    def __init__(self, workdir: str | Path, config: Config, study: Path | None = None):
+        self.workdir, self.config, self.study = Path(workdir), config, study
         self._lock = filelock.FileLock(self.workdir / ".lock", timeout=0)
-        self._tensorboard = None
+        self._tensorboard: Any = None
+        self._resumes = False
 
-    def __enter__(self):
+    def __enter__(self) -> "RunDirectory":
+        locked_before = (self.workdir / ".lock").exists()
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -83,48 +99,57 @@ class Record:
                 f"{self.workdir} can't be written ({error.strerror}); give another --workdir."
             ) from error
         try:
-            self._check_configuration()
+            self._check_owner()
         except BaseException:
             self._lock.release()
+            if not locked_before:  # nothing of ours stays in a folder of others
+                (self.workdir / ".lock").unlink(missing_ok=True)
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._tensorboard is not None:
             with contextlib.suppress(OSError):  # of a full disk; `log` has told of it
                 self._tensorboard.close()
-        self._release()
-
-    def _release(self):
         self._lock.release()
-        with contextlib.suppress(
-            OSError
-        ):  # a command that failed before it wrote anything leaves no folder behind
+        with contextlib.suppress(OSError):
+            # A command that failed before it wrote anything leaves no folder behind.
             if {path.name for path in self.workdir.iterdir()} <= {".lock"}:
                 (self.workdir / ".lock").unlink(missing_ok=True)
                 self.workdir.rmdir()
 
-    def _check_configuration(self):
-        if not self.config_path.exists():
-            others = [
-                path.name
-                for path in self.workdir.iterdir()
-                if path.name not in (".lock", "config.json.partial")
-            ]
-            if others:
-                raise InputError(
-                    f"{self.workdir} holds other files ({', '.join(sorted(others)[:3])}) and no"
-                    " run; give an empty or new --workdir."
-                )
+    def _check_owner(self):
+        """Refuses a folder that holds anything but a run of this configuration, or of another one
+        under which nothing was computed. What is in the files decides: a config.json is ours if it
+        has the digest that the environment.json beside it says."""
+        names = {path.name for path in self.workdir.iterdir()}
+        others = sorted(names - {".lock", "config.json", "config.json.partial"})
+        if others and not {"config.json", "environment.json"} <= names:
+            raise InputError(
+                f"{self.workdir} holds other files ({', '.join(others[:3])}) and no run; give an"
+                " empty or new --workdir."
+            )
+        own = json.loads(documents.to_json(self.config))
+        if "config.json" not in names:
             return
-        if (
-            not self._begun
-        ):  # by a command that was refused later, or interrupted before it had done anything
-            self.config_path.unlink()
-            (self.workdir / "environment.json").unlink(missing_ok=True)
-            return
-        different = configuration.differences(configuration.read(self.config_path), self.config)
-        if different:
+        try:
+            if "environment.json" not in names:
+                # A run that was interrupted after its first file left its own configuration.
+                if read_object(self.config_path) != own:
+                    raise InputError(f"{self.config_path} is of no run that was begun here.")
+                return
+            config, environment = run_record.read_origin(self.workdir)
+            begun = self._begun
+            if formats.format_of(environment) > 1 and (begun or "data.json" in names):
+                run_record.read_info(self.workdir, environment)
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}, or give another --workdir.") from error
+        self._resumes = begun
+        different = formats.differences(
+            (config, formats.outside_digest(config, environment)),
+            (own, formats.outside_digest(own, _digested(self.config))),
+        )
+        if begun and different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here):"
                 f" {'; '.join(different)}; give another --workdir, or the same values to resume."
@@ -143,6 +168,7 @@ class Record:
 
     @property
     def config_path(self) -> Path:
+        """Its config.json."""
         return self.workdir / "config.json"
 
     @property
@@ -153,63 +179,70 @@ class Record:
         return folder
 
     @property
-    def summary(self) -> dict | None:
+    def summary(self) -> dict[str, Any] | None:
         """The final figures; None while the run isn't finished."""
         path = self.workdir / "summary.json"
         if not path.exists():
             return None
         summary = read_object(path)
-        check_summary(path, summary)
+        checks.check_summary(path, summary)
         return summary
 
-    def begin(self, environment: dict) -> None:
-        """Writes configuration and environment before step 0; of a run that is resumed, notes where
-        it goes on.
+    def begin(self, environment: Mapping[str, Any], info: DatasetInfo) -> None:
+        """Writes config.json, environment.json and data.json before step 0; of a run that is
+        resumed, notes where it goes on.
+
+        Args:
+            environment: what `environment` gave.
+            info: what the network needs to know of the data.
 
         Raises:
-            InputError: the data are not those that the run was begun with.
+            InputError: the data are not those that the run was begun with, or it was begun by an
+                older version.
         """
-        path = self.workdir / "environment.json"
-        if not path.exists() or not self.config_path.exists():
-            # The configuration first: a folder with other files and without it isn't taken for a
-            # run.
-            _write(self.config_path, configuration.to_json(self.config))
-            source = Path(self.config.data.source)
-            if (
-                source.suffix == ".toml"
-            ):  # the record must tell what the data are, wherever this file goes
-                _write(self.workdir / "description.toml", source.read_text(encoding="utf-8"))
-            _write_json(path, environment)
+        path, data = self.workdir / "environment.json", json.loads(json.dumps(info.to_dict()))
+        environment = {**environment, "data_digest": formats.digest(data, ())}
+        if not self._resumes:
+            for name in ("environment.json", "data.json"):  # of a command that was refused later
+                (self.workdir / name).unlink(missing_ok=True)
+            write_text(self.config_path, documents.to_json(self.config))
+            write_object(path, environment)
+            write_object(self.workdir / "data.json", data)
+            self._resumes = True
             return
         recorded = read_object(path)
+        if formats.format_of(recorded) != formats.FORMAT:
+            raise InputError(
+                f"{self.workdir} holds an unfinished run of an older version: finish it there, or"
+                " give another --workdir."
+            )
         if recorded.get("data_fingerprint") != environment["data_fingerprint"]:
             raise InputError(
                 f"the data differ from those that the run in {self.workdir} was begun with"
                 f" (fingerprint {environment['data_fingerprint']}, recorded"
                 f" {recorded.get('data_fingerprint')}); restore them, or give another --workdir."
             )
-        differing = {
-            k: v for k, v in environment.items() if k != "command" and recorded.get(k) != v
-        }
+        kept = ("command", "data_digest")  # a class may be shown in another colour by now
+        differing = {k: v for k, v in environment.items() if k not in kept and recorded.get(k) != v}
         recorded.setdefault("resumed", []).append(differing)
-        _write_json(path, recorded)
+        write_object(path, recorded)
 
-    def metrics(self) -> list[dict]:
+    def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, as `metrics_lines` reads them."""
         return metrics_lines(self.workdir / "metrics.jsonl")
 
-    def rewind(self, keep: Callable[[dict], bool]) -> list[dict]:
+    def rewind(self, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         """Drops the lines of metrics.jsonl that don't satisfy `keep`, because their steps will be
-        taken again."""
+        taken again; returns the others."""
         lines = [line for line in self.metrics() if keep(line)]
-        _write(self.workdir / "metrics.jsonl", "".join(_line(line) for line in lines))
+        write_text(self.workdir / "metrics.jsonl", "".join(map(line_of, lines)))
         return lines
 
-    def log(self, values: dict) -> None:
+    def log(self, values: Mapping[str, Any]) -> None:
         """Appends one line, which has a `step`, to metrics.jsonl and to TensorBoard."""
         try:
             with (self.workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(_line(values))
+                file.write(line_of(values))
             self._to_tensorboard(values)
         except OSError as error:
             raise InputError(
@@ -232,127 +265,95 @@ class Record:
             # Of a run that is resumed, TensorBoard forgets what came from this step on.
             start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
             self._tensorboard.write_event(Event(wall_time=now, step=step, session_log=start))
-        scalars = {
-            name: value
+        scalars = [
+            Summary.Value(tag=name, simple_value=value)
             for name, value in values.items()
             if name != "step" and isinstance(value, int | float)
-        }
-        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        ]
         self._tensorboard.write_event(
             Event(wall_time=now, step=step, summary=Summary(value=scalars))
         )
         self._tensorboard.flush()
 
-    def finish(self, summary: dict) -> None:
+    def write_scenes(
+        self, scenes, evaluation, classes: Sequence, predictions: Mapping[int, np.ndarray]
+    ) -> None:
+        """Writes scenes.json and the pictures of test scenes, as `scene_record.write` does; runs of
+        a study keep photographs and truths together. To be called after `begin`."""
+        shared = None
+        if self.study is not None:
+            environment = read_object(self.workdir / "environment.json")
+            shared = scene_record.shared_folder(self.study, environment["data_fingerprint"])
+        scene_record.write(self.workdir, scenes, evaluation, classes, predictions, shared)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json, which says that the run is finished."""
-        _write_json(self.workdir / "summary.json", summary)
+        write_object(self.workdir / "summary.json", summary)
 
 
 class Onlooker:
-    """What a process holds in place of the `Record` that another process of the same run writes: it
-    writes nothing and knows nothing."""
+    """What a process holds in place of the `RunDirectory` that another process of the same run
+    writes: it writes nothing and knows nothing."""
 
     summary = None
 
-    def __init__(self, workdir, config: Config):
+    def __init__(self, workdir: str | Path, config: Config):
         self.workdir, self.config = Path(workdir), config
 
-    def __enter__(self):
+    def __enter__(self) -> "Onlooker":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         pass
 
-    def begin(self, environment: dict) -> None:
+    def begin(self, environment: Mapping[str, Any], info: DatasetInfo) -> None:
         """Nothing."""
 
-    def rewind(self, keep: Callable[[dict], bool]) -> list[dict]:
+    def rewind(self, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         """No lines."""
         return []
 
-    def log(self, values: dict) -> None:
+    def metrics(self) -> list[dict[str, Any]]:
+        """No lines."""
+        return []
+
+    def log(self, values: Mapping[str, Any]) -> None:
         """Nothing."""
 
 
-def metrics_lines(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl, none where there is no file; a last line cut short by a crash
-    is left out.
+def environment(config: Config, fingerprint: str, command: str) -> dict[str, Any]:
+    """What besides the configuration a run depends on, and what its record is checked by.
 
-    Raises:
-        InputError: another line isn't one that a run wrote.
+    Args:
+        config: the configuration.
+        fingerprint: of the data.
+        command: what to type to run or resume this.
     """
-    if not path.exists():
-        return []
-    try:
-        *whole, _ = path.read_bytes().split(
-            b"\n"
-        )  # what follows the last line's end is nothing, or was cut short
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be read ({error.strerror}); make it readable, or give another --workdir."
-        ) from error
-    lines = []
-    for number, line in enumerate(whole, 1):
-        try:
-            values = strict_json.parse(line)
-            known = type(values["step"]) is int and all(
-                value is None or type(value) in (int, float) for value in values.values()
-            )
-            known = known and values["step"] >= 0 and values["elapsed_s"] >= 0
-        except (ValueError, TypeError, KeyError, AttributeError):
-            known = False
-        if not known:
-            raise InputError(
-                f"{path} is damaged in line {number}; restore it, or give another --workdir."
-            )
-        lines.append(values)
-    return lines
-
-
-@contextlib.contextmanager
-def pictures_can_be_written(folder):
-    """Around drawing into a folder: a full or closed disk becomes an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"the pictures can't be written to {folder} ({error.strerror}); free the disk or make"
-            " it writable, and run the same command again."
-        ) from error
-
-
-def read_run(run) -> tuple[Config, dict, dict]:
-    """(configuration, environment, summary) of a finished run.
-
-    Raises:
-        InputError: the folder holds no finished run, or a file there is not as a run writes it.
-    """
-    run = Path(run)
-    for name in ("config.json", "environment.json", "summary.json"):
-        if not (run / name).is_file():
-            raise InputError(
-                f"{run} holds no finished run: {name} is missing; give the --workdir of a run that"
-                " has ended."
-            )
-    config, environment, summary = (
-        read_object(run / name) for name in ("config.json", "environment.json", "summary.json")
-    )
-    check_origin(run, config, environment)
-    check_summary(run / "summary.json", summary)
-    return configuration.from_dict(config, str(run / "config.json")), environment, summary
-
-
-def environment(config: Config, fingerprint: str, command: str) -> dict:
-    """What besides the configuration a run depends on."""
     return {
-        "digest": configuration.digest(config),
+        **_digested(config),
         "data_fingerprint": fingerprint,
         "command": command,
-        **surroundings(),
+    } | surroundings()
+
+
+def _digested(config):
+    """Format and digest, and which fields lie outside the digest."""
+    options = {path: option.metadata for path, option, _ in schema.leaves(config)}
+    never = [path for path, option in options.items() if not option["result"]]
+    absent = {
+        path: option["absent"]
+        for path, option in options.items()
+        if path not in never and option["absent"] is not dataclasses.MISSING
+    }
+    return {
+        "format": formats.FORMAT,
+        "digest": documents.digest(config),
+        "outside_digest": never,
+        "absent_values": json.loads(json.dumps(absent)),
     }
 
 
-def surroundings() -> dict:
+def surroundings() -> dict[str, Any]:
     """Versions, devices and commit: what any figure depends on, whatever was run."""
     import jax
 
@@ -372,75 +373,42 @@ def surroundings() -> dict:
         "machine": platform.machine(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
-        **commit_of(Path(__file__).resolve().parent),
+        **commit_of(Path(__file__).resolve().parents[1]),
     }
 
 
-def commit_of(folder: Path) -> dict:
-    """`commit` that a folder of code is at, and `dirty`, whether its tree differs from that,
-    records apart; None outside a checkout."""
+def commit_of(package: Path) -> dict[str, Any]:
+    """`commit` that the repository of a package is at, and `dirty`, whether its tree differs from
+    that, records apart.
+
+    Both are None unless the package lies at the top of a repository that tracks it: installed into
+    somebody's environment, it isn't part of their repository.
+    """
+    # Git's own variables, as hooks have them, would speak of another repository.
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
 
     def git(*words):
         answer = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            ["git", "-C", str(package), *words],
             capture_output=True,
             text=True,
             check=False,
             timeout=30,
+            env=variables,
         )
         return answer.stdout.strip() if answer.returncode == 0 else None
 
+    nothing = {"commit": None, "dirty": None}
     try:
+        top = git("rev-parse", "--show-toplevel")
+        if top is None or Path(top).resolve() != package.resolve().parent:
+            return nothing
+        if not git("ls-files", "--", "."):
+            return nothing
         commit = git("rev-parse", "HEAD")
         changed = git(
             "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"
         )
     except (OSError, subprocess.TimeoutExpired):
-        commit = changed = None
+        return nothing
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
-
-
-def _line(values):
-    return json.dumps(values, ensure_ascii=False) + "\n"
-
-
-def read_object(path: Path) -> dict:
-    """The object in a JSON file of a record. Raises InputError, naming the file, where it can't be
-    read or holds something else."""
-    try:
-        content = strict_json.parse(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: finish the run, or remove its folder.") from None
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be read ({error.strerror}): mend its permissions, or remove its folder."
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not valid JSON ({error}): restore it, or run the experiment again."
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path} must hold a JSON object: restore it, or run the experiment again."
-        )
-    return content
-
-
-def _write_json(path: Path, values: dict) -> None:
-    _write(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be written ({error.strerror}); free the disk or make it writable, and"
-            " run the same command again."
-        ) from error

@@ -4,45 +4,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.analysis import attribution
-from cnn_jax.data.augmentation import scaled
 from cnn_jax.reporting import figures, image_figures
 
 LOOKED_AT = 8
 """Images whose evidence is drawn: half of them right, half wrong, where there are as many."""
 
 
-def draw(task, folder, lines, evaluator, evaluation, variables) -> None:
-    """Learning curves, confusion matrix, misclassified images, first-layer filters, feature maps
-    and Grad-CAM, as PNG files.
+def draw(learner, folder, images, evaluation, variables) -> None:
+    """Confusion matrix, misclassified images, first-layer filters, feature maps and Grad-CAM, as
+    PNG files.
 
     Args:
-        task: a `Classification`.
+        learner: a `ClassificationLearner`.
         folder: where the files go.
-        lines: of metrics.jsonl.
-        evaluator: of the test split, and
-        evaluation: what it found; both None where there is no test split, and then only the curves
-            are drawn.
+        images: the split.
+        evaluation: of it.
         variables: that predictions are made with.
     """
-    best = None
-    if task.config.training.patience:
-        validated = [line for line in lines if line.get(task.headline) is not None]
-        best = max(validated, key=lambda line: line[task.headline])["step"] if validated else None
-    figures.learning_curves(lines, folder / "learning_curves.png", best_step=best)
-    if evaluation is None:
-        return
-    prediction_pictures(
-        task.names, folder, evaluator.images, evaluation, task.config.evaluation.pictured_images
-    )
-
-    model, images, names = task.model(), evaluator.images, task.names
+    names, shown = learner.names, learner.config.evaluation.pictured_images
+    prediction_pictures(names, folder, images, evaluation, shown)
+    model = learner.module()
     chosen = looked_at(evaluation)
     pictured = images.arrays(chosen)[0]
-    seen = task.normalize(scaled(jnp.asarray(pictured), task.images.greatest))
+    seen = learner.normalize(jnp.asarray(pictured))
     kernel = attribution.first_kernel(model, variables, seen)
     if kernel is not None:
         dense = (
-            {"image_px": task.images.image_px, "channels": task.images.channels}
+            {"image_px": learner.info.image_px, "channels": learner.info.channels}
             if kernel.ndim == 2
             else {}
         )

@@ -115,12 +115,14 @@ def against_cost(
     xlabel: str,
     ylabel: str,
     more_is_better: bool = False,
+    *,
+    lower_is_better: bool = False,
 ) -> str:
     """Draw scores against a cost, with their standard deviations, and the Pareto front: the
     variants that none beats at no more cost.
 
-    `more_is_better` is for what isn't a cost but a speed. The axis is logarithmic where costs
-    differ by more than five times. Returns the SVG.
+    `more_is_better` is for what isn't a cost but a speed, `lower_is_better` for scores such as a
+    mean rank. The axis is logarithmic where costs differ by more than five times. Returns the SVG.
     """
     known = {
         name: p for name, p in points.items() if math.isfinite(p.cost) and math.isfinite(p.score)
@@ -143,7 +145,7 @@ def against_cost(
         else:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
-        front = pareto_front(known, more_is_better)
+        front = pareto_front(known, more_is_better, lower_is_better)
         corners = np.array([(known[name].cost, known[name].score) for name in front])
         axes.plot(
             *corners.T,
@@ -181,15 +183,20 @@ def against_cost(
         return _svg(figure)
 
 
-def pareto_front(points: Mapping[str, Point], more_is_better: bool = False) -> list[str]:
-    """The names of the points that no other beats, from the lowest score up: none is as good in
+def pareto_front(
+    points: Mapping[str, Point], more_is_better: bool = False, lower_is_better: bool = False
+) -> list[str]:
+    """The names of the points that no other beats, from the worst score on: none is as good in
     both and better in one."""
-    sign = -1 if more_is_better else 1
+    cost_sign, score_sign = (-1 if more_is_better else 1), (-1 if lower_is_better else 1)
+    ordered = sorted(
+        points.items(), key=lambda item: (cost_sign * item[1].cost, -score_sign * item[1].score)
+    )
     front, best = [], -math.inf
-    for name, p in sorted(points.items(), key=lambda item: (sign * item[1].cost, -item[1].score)):
-        if p.score > best:
+    for name, point in ordered:
+        if score_sign * point.score > best:
             front.append(name)
-            best = p.score
+            best = score_sign * point.score
     return front
 
 
@@ -225,7 +232,7 @@ def _name_points(
     candidates = [(dx * r, dy * r) for r in (8, 15, 24, 34, 46, 60) for dx, dy in directions]
     for name, (x, y) in sorted(places.items(), key=lambda item: -item[1][1]):
         text = axes.annotate(
-            label(name, 24),
+            label(name, 26),
             (points[name].cost, points[name].score),
             (0, 0),
             textcoords="offset pixels",
@@ -255,10 +262,14 @@ def _name_points(
         text.set_ha("left" if dx > 0 else "right" if dx < 0 else "center")
         text.set_va("bottom" if dy > 0 else "top" if dy < 0 else "center")
         if math.hypot(dx, dy) > 20:
+            line = {"color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
             axes.annotate(
-                "", (points[name].cost, points[name].score), (dx, dy), textcoords="offset pixels",
-                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
-            )  # fmt: skip
+                "",
+                (points[name].cost, points[name].score),
+                (dx, dy),
+                textcoords="offset pixels",
+                arrowprops={"arrowstyle": "-", **line},
+            )
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
@@ -372,7 +383,7 @@ def _chart(legend_rows: int = 0) -> tuple[Figure, Axes]:
     and room for a legend below."""
     below = 0.5 + 0.2 * legend_rows
     height = _HEIGHT_IN + below
-    figure = Figure(figsize=(_WIDTH_IN, height))
+    figure = Figure(figsize=(_WIDTH_IN, height), dpi=72)  # SVG's: what is measured is what is drawn
     return figure, figure.add_axes(
         (0.58 / _WIDTH_IN, below / height, 1 - 0.68 / _WIDTH_IN, 1 - (below + 0.08) / height)
     )

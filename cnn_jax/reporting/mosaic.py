@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn_jax.reporting.resizing import resized
+from cnn_jax.data.resizing import resized
 from cnn_jax.reporting.style import DPI, label, save
 
 GAP_PX = 8

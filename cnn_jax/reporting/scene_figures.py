@@ -16,12 +16,17 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from cnn_jax.data.scenes import IGNORED
+from cnn_jax.reporting.image_figures import swatch
 from cnn_jax.reporting.mosaic import fit, mosaic, panel_px
 from cnn_jax.reporting.style import label, style
 
 ERROR_COLOR = (255, 176, 0)
 """Wrong pixels: far brighter than the dimmed photograph under them, so they stand out in grey
 too."""
+
+_OTHER_ERROR_COLORS = ((0, 255, 255), (255, 128, 255), (170, 255, 0), (255, 255, 255))
+_APART = 60
+"""Colours nearer than this (in RGB) could be taken for each other."""
 
 _HATCH_LIGHT, _HATCH_DARK = 225, 120
 _OUTLINE = (20, 20, 20)
@@ -52,6 +57,7 @@ def gallery(
         check(image, truth, class_names, colors)
         check(image, prediction, class_names, colors)
     width_px = panel_px(2 * len(rows), images)
+    wrong = error_color(colors)
 
     cells = []
     for image, truth, prediction, title in rows:
@@ -60,15 +66,13 @@ def gallery(
             (image, None),
             (paint(truth, colors), numbers(truth, colors)),
             (paint(prediction, colors), numbers(prediction, colors)),
-            (paint_errors(image, truth, prediction), None),
+            (paint_errors(image, truth, prediction, wrong), None),
         )
         cells.append((title, panels))
     ignored = any((mask == IGNORED).any() for mask in (*truths, *predictions))
     with style():
         handles = [*class_swatches(class_names, colors), *ignored_swatch(ignored)]
-        handles.append(
-            Patch(facecolor=_unit(ERROR_COLOR), edgecolor="black", linewidth=0.6, label="wrong")
-        )
+        handles.append(swatch(_unit(wrong), "wrong"))
         mosaic(cells, path, headings=("Image", "Truth", "Prediction", "Errors"), handles=handles)
 
 
@@ -110,31 +114,50 @@ def paint(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarra
     """Colour a mask: uint8 [height, width] of class indices or `IGNORED` to uint8 [height, width,
     3].
 
-    Classes get `colors` (sRGB, 0 to 255) with a dark line, one pixel wide, between neighbours;
-    ignored pixels are hatched grey.
+    Classes get `colors` (sRGB, 0 to 255) with a dark line, one pixel wide, between regions at
+    least three pixels wide; ignored pixels are hatched grey.
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
     painted = table[mask]
+    # Lines around specks, as in a network's first guesses, would leave nothing of the colours.
+    inside = scipy.ndimage.maximum_filter(mask, 3) == scipy.ndimage.minimum_filter(mask, 3)
+    wide = scipy.ndimage.binary_dilation(inside, np.ones((3, 3)))
     border = np.zeros(mask.shape, bool)
-    border[:, :-1] |= mask[:, :-1] != mask[:, 1:]
-    border[:-1] |= mask[:-1] != mask[1:]
+    border[:, :-1] |= (mask[:, :-1] != mask[:, 1:]) & wide[:, :-1] & wide[:, 1:]
+    border[:-1] |= (mask[:-1] != mask[1:]) & wide[:-1] & wide[1:]
     painted[border] = _OUTLINE
     hatch(painted, mask == IGNORED)
     return painted
 
 
-def paint_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+def error_color(colors: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """The colour of wrong pixels that no class has: `ERROR_COLOR` where none is near it, else the
+    next bright colour, or that which is farthest from all."""
+
+    def distance(color):
+        return min((math.dist(color, other) for other in colors), default=math.inf)
+
+    candidates = (ERROR_COLOR, *_OTHER_ERROR_COLORS)
+    return next((c for c in candidates if distance(c) >= _APART), max(candidates, key=distance))
+
+
+def paint_errors(
+    image: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    color: tuple[int, int, int] = ERROR_COLOR,
+) -> np.ndarray:
     """Show where a prediction is wrong: uint8 [height, width, 3], from an image of that shape and
     two masks [height, width].
 
-    Wrong pixels are `ERROR_COLOR`, pixels that truth ignores are hatched, and the rest is the image
+    Wrong pixels have the `color`, pixels that truth ignores are hatched, and the rest is the image
     in dark grey.
     """
     # Steps of four: nobody sees them in so dark a grey, and the file is smaller.
     grey = (luminance(image) * 0.45).astype(np.uint8) & 0xFC
     painted = np.repeat(grey[..., None], 3, axis=-1)
-    painted[truth != prediction] = ERROR_COLOR
+    painted[truth != prediction] = color
     hatch(painted, truth == IGNORED)
     return painted
 
@@ -152,6 +175,7 @@ def _overlay(
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
+    """Float32 `[height, width]`, 0 to 255, of colours `[height, width, 3]`."""
     return image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -199,27 +223,27 @@ def _number_regions(
 def class_swatches(
     class_names: Sequence[str], colors: Sequence[tuple[int, int, int]]
 ) -> list[Patch]:
+    """The entries of a legend: number, name and colour of each class."""
     return [
-        Patch(
-            facecolor=_unit(color),
-            edgecolor="black",
-            linewidth=0.6,
-            label=f"{index} {label(name, 40)}",
-        )
+        swatch(_unit(color), f"{index} {label(name, 40)}")
         for index, (name, color) in enumerate(zip(class_names, colors, strict=True))
     ]
 
 
 def ignored_swatch(present: bool) -> list[Patch]:
-    light, dark = _unit((_HATCH_LIGHT,) * 3), _unit((_HATCH_DARK,) * 3)
-    return (
-        [Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")]
-        if present
-        else []
-    )
+    """The entry of ignored pixels in a legend, where there are any."""
+    light, dark = (np.full(3, shade) / 255 for shade in (_HATCH_LIGHT, _HATCH_DARK))
+    patch = Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")
+    return [patch] if present else []
 
 
-def check(image, mask, class_names, colors) -> None:
+def check(
+    image: np.ndarray,
+    mask: np.ndarray,
+    class_names: Sequence[str],
+    colors: Sequence[tuple[int, int, int]],
+) -> None:
+    """Raises ValueError unless image and mask are of one scene and of these classes."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 [height, width, 3], not {image.dtype} {image.shape}")
     if mask.shape != image.shape[:2] or mask.dtype != np.uint8:

@@ -1,17 +1,14 @@
 """Tables made from records alone: a page for `results/`, a block for a README, and lines for a
 terminal.
 
-A record is a folder with `config.json`, `environment.json` and `summary.json`. What a record
-doesn't hold shows as a dash.
+What a record doesn't hold shows as a dash.
 """
 
-import json
 import math
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,170 +17,27 @@ from urllib.parse import quote
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
-from cnn_jax.records.checks import check_origin, check_summary
-from cnn_jax.records.run_directory import metrics_lines, read_object
+from cnn_jax.records.metrics import FIGURES, Figure
+from cnn_jax.records.run_record import RunRecord, rank, variants
 
-RECORD_FILES = ("config.json", "environment.json", "summary.json")
-"""What makes a folder a record."""
+_PLAIN = {"record", "data", "device"}
+"""Columns of text; the others hold numbers and stand at the right."""
 
-HEADLINES = {
-    "miou": "mIoU",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "mean_dice": "mean Dice",
-    "pixel_accuracy": "pixel accuracy",
-    "accuracy": "accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "boundary_miou": "boundary mIoU",
-    "image_miou": "image mIoU",
-    "expected_calibration_error": "calibration error",
-    "mean_f1": "mean F1",
-    "top5_accuracy": "top-5 accuracy",
-}
-"""The metrics of a split that stand for the whole run, and what they are called; the first that a
-record has of mIoU (segmentation) and accuracy (classification) ranks it."""
+_BRIEF = {"record", "data", "device", "parameters", "steps", "seed", "training time, s"}
+"""Columns of a README's table besides the leading figure's."""
 
-AVERAGING = (
-    "Every metric is taken from one confusion matrix over the whole test split: of all pixels that"
-    " are not ignored where scenes are segmented, of all images where images are classified. mIoU,"
-    " mean Dice and mean F1 are means over the classes that occur in truth or prediction, each"
-    " class counting the same; mean class accuracy is the mean over the classes that occur in"
-    " truth; frequency-weighted IoU weighs each class by its share of the true pixels; accuracy is"
-    " the share of images that are right. Where a row stands for several seeds it gives means, and"
-    " ± half the width of the 95% Student t interval of the mean."
-)
-
-FURTHER = (
-    "Boundary mIoU counts the pixels near the edges of classes alone, within 2% of the image's"
-    " diagonal (Cheng et al., 2021); image mIoU is the mean of each scene's own mIoU; calibration"
-    " error is the distance between confidence and accuracy, in 15 bins of confidence (Guo et al.,"
-    " 2017)."
-)
-
-_BRIEF = (
-    "record",
-    "data",
-    "device",
-    "parameters",
-    "steps",
-    "seed",
-    "mIoU",
-    "pixel accuracy",
-    "accuracy",
-    "training time, s",
-)
 _MOVED = "test/shifted_accuracy/"
-_BY_CLASS = {"iou": "IoU", "class_accuracy": "Recall"}
 MOST_CLASSES = 30
+"""Tables and charts by class leave out more classes than this."""
+
 _NOTHING = "\N{EN DASH}"
 
 
-@dataclass(frozen=True)
-class Record:
-    """A finished run as read from its folder: where that is, also within `results/`, and its three
-    files.
+def results_page(records: Sequence[RunRecord]) -> str:
+    """The Markdown page of a results folder: for each experiment its records with their figures on
+    the test split, in total and of each class.
 
-    `location` is a POSIX path relative to the results folder, such as `aerial_unet/dubai-seed0`.
-    """
-
-    folder: Path
-    location: str
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    summary: Mapping[str, Any]
-
-    @property
-    def experiment(self) -> str:
-        """The first folder of the location."""
-        return self.location.split("/")[0]
-
-    @property
-    def name(self) -> str:
-        """The location within its experiment."""
-        return self.location.removeprefix(f"{self.experiment}/")
-
-    @property
-    def variant(self) -> str:
-        """What runs that differ in their seed alone are called: as their configuration says, or by
-        the name without `-seed` and seed."""
-        return str(
-            self.config.get("variant") or self.name.removesuffix(f"-seed{self.config.get('seed')}")
-        )
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of its metrics.jsonl."""
-        return metrics_lines(self.folder / "metrics.jsonl")
-
-    @property
-    def leading(self) -> str:
-        """The metric that ranks it, a key of `HEADLINES`; "" if it has none."""
-        return next((key for key in ("miou", "accuracy") if f"test/{key}" in self.summary), "")
-
-    @property
-    def source(self) -> str:
-        """The name of the data; of a data description given as a file, the name of the file."""
-        data = self.config.get("data")
-        source = data.get("source") if isinstance(data, Mapping) else None
-        if not source:
-            return _NOTHING
-        # Where somebody keeps a description says nothing about the data.
-        return re.split(r"[/\\]", str(source))[-1].removesuffix(".toml")
-
-    @property
-    def device(self) -> str:
-        """What the run was computed on, such as `2 x NVIDIA H200`."""
-        kind, count = self.environment.get("device_kind"), self.environment.get("device_count")
-        if not kind:
-            return _NOTHING
-        kind = "CPU" if kind == "cpu" else str(kind)
-        return f"{count} x {kind}" if isinstance(count, int) and count > 1 else kind
-
-
-def read_records(results: str | Path) -> list[Record]:
-    """Read every record under a results folder, except under `runs/`, in the order of their
-    locations.
-
-    Raises `InputError` if the folder doesn't exist, if a folder holds some of a record's files but
-    not all, or if one of them isn't a JSON object or holds text where a figure belongs.
-    """
-    results = Path(results)
-    if not results.is_dir():
-        raise InputError(
-            f"{results} is no folder: give the folder that holds the records with --results."
-        )
-    folders = []
-    for experiment in sorted(results.iterdir()):
-        # Unfinished and private runs lie in runs/, with checkpoints of thousands of files.
-        if (
-            experiment.is_dir()
-            and experiment.name != "runs"
-            and not experiment.name.startswith(".")
-        ):
-            folders += [
-                experiment,
-                *sorted(path for path in experiment.rglob("*") if path.is_dir()),
-            ]
-    return [
-        read_record(folder, results)
-        for folder in folders
-        if any((folder / name).is_file() for name in RECORD_FILES)
-    ]
-
-
-def read_record(folder: Path, results: Path) -> Record:
-    """Read one record. Raises `InputError` as `read_records` does."""
-    contents = [read_object(folder / name) for name in RECORD_FILES]
-    config, environment, summary = contents
-    check_origin(folder, config, environment)
-    check_summary(folder / "summary.json", summary)
-    return Record(folder, folder.relative_to(results).as_posix(), config, environment, summary)
-
-
-def results_page(records: Sequence[Record]) -> str:
-    """The Markdown page of a results folder: for each experiment its records with their headline
-    figures and per-class IoU.
-
-    Records stand by data source, best mIoU first. Links are relative to the results folder.
+    Records stand by data source, best first. Links are relative to the results folder.
     """
     parts = [
         (
@@ -191,72 +45,68 @@ def results_page(records: Sequence[Record]) -> str:
             " run the command again. -->"
         ),
         "# Results",
-        "This page is generated from the records beside it by `python -m cnn_jax.commands.table`. "
-        + AVERAGING,
-        FURTHER,
+        "This page is generated from the records beside it by `python -m cnn_jax.commands.table`.",
+        averaging_note(records),
     ]
     if not records:
         parts.append("There are no records yet.")
-    for experiment, group in groupby(
-        sorted(records, key=lambda record: record.experiment), lambda record: record.experiment
-    ):
-        group = _ranked(group)
-        parts += [f"## {escaped(experiment)}"]
+    for experiment, group in groupby(_ranked(records), lambda record: record.experiment):
+        group = list(group)
+        parts.append(f"## {escaped(experiment)}")
         if (group[0].folder.parent / "comparison.md").is_file():
-            parts += [
-                "Which differences are real:"
-                f" [comparison]({_link('', group[0].experiment)}comparison.md)."
-            ]
+            parts.append(
+                f"Which differences are real: [comparison]({_link('', experiment)}comparison.md)."
+            )
         if len(variants(group)) < len(group):
             parts += [headline_table(group, by_variant=True), "### Every run"]
-        parts += [headline_table(group)]
+        parts.append(headline_table(group))
         for source, same_data in groupby(group, lambda record: record.source):
-            for kind, records_of_kind in groupby(
-                same_data, lambda record: "iou" if record.leading == "miou" else "class_accuracy"
-            ):
-                table = class_table(list(records_of_kind))
-                if table:
-                    parts += [
-                        f"### {_BY_CLASS[kind]} per class on the test split of {escaped(source)}",
-                        table,
-                    ]
+            for figure, of_figure in groupby(same_data, lambda r: class_figure(r.summary, "test")):
+                table = class_table(list(of_figure))
+                if figure and table:
+                    title = f"{capitalized(figure.label)} per class on the test split"
+                    parts += [f"### {title} of {escaped(source)}", table]
     return "\n\n".join(parts) + "\n"
 
 
-def variants(records: Iterable[Record]) -> list[list[Record]]:
-    """Records that differ in their seed alone, together: of one folder and one configuration but
-    for the seed. Best first.
+def averaging_note(records: Iterable[RunRecord]) -> str:
+    """A paragraph: how each figure is averaged that the records' tables show."""
+    return (
+        "Figures are taken from one confusion matrix over the whole test split, of all pixels that"
+        " are not ignored or of all images, unless said otherwise."
+        f" {averaging(shown_figures(records))} Where a row stands for several seeds it gives means,"
+        " and ± half the width of the 95% Student t interval of the mean."
+    )
 
-    A seed that was run twice counts once: the second record stands by itself.
-    """
-    groups: dict[tuple, list[Record]] = {}
-    for record in records:
-        same = {key: value for key, value in record.config.items() if key != "seed"}
-        if isinstance(same.get("data"), Mapping):
-            same["data"] = {key: value for key, value in same["data"].items() if key != "directory"}
-        key = record.location.rpartition("/")[0], record.variant, json.dumps(same, sort_keys=True)
-        while any(
-            record.config.get("seed") == other.config.get("seed") for other in groups.get(key, ())
-        ):
-            key = (*key, "again")
-        groups.setdefault(key, []).append(record)
 
-    def rank(group):
-        values = [_leading_value(record) for record in group]
-        known = [value for value in values if value is not None]
-        return (
-            group[0].experiment,
-            group[0].source,
-            not known,
-            -sum(known) / max(len(known), 1),
-            group[0].location,
-        )
+def averaging(figures: Iterable[Figure]) -> str:
+    """How figures are averaged, in a sentence; those that share a way are named together."""
+    by_way: dict[str, list[str]] = {}
+    for figure in figures:
+        if figure.averaging:
+            less = " (less is better)" if figure.higher_is_better is False else ""
+            by_way.setdefault(figure.averaging, []).append(figure.label + less)
+    ways = [f"{', '.join(labels)}: {way}" for way, labels in by_way.items()]
+    return "; ".join(ways) + "." if ways else ""
 
-    return sorted(groups.values(), key=rank)
+
+def shown_figures(records: Iterable[RunRecord]) -> list[Figure]:
+    """The figures that tables compare records by and any of them has of the test split."""
+    held = {key for record in records for key in record.summary}
+    return [f for f in FIGURES.values() if f.compared and f"test/{f.name}" in held]
+
+
+def number_format(figure: Figure) -> str:
+    """Four places for a share, three for what may exceed 1."""
+    return ".4f" if figure.most <= 1 else ",.3f"
 
 
 def headline_table(
-    records: Iterable[Record], *, link_base: str = "", brief: bool = False, by_variant: bool = False
+    records: Iterable[RunRecord],
+    *,
+    link_base: str = "",
+    brief: bool = False,
+    by_variant: bool = False,
 ) -> str:
     """A Markdown table: what was run on what, the headline metrics of the test split, speed and
     training time.
@@ -269,52 +119,64 @@ def headline_table(
     steps, with their compilation and the validations between them.
     """
     records = list(records)
-    if brief and len({record.leading for record in records}) > 1:
-        kinds = [
-            [r for r in records if r.leading == leading] for leading in ("miou", "accuracy", "")
-        ]
+    kinds = sorted({record.leading for record in records}, key=[*FIGURES, ""].index)
+    if brief and len(kinds) > 1:
         return "\n\n".join(
-            headline_table(kind, link_base=link_base, brief=True) for kind in kinds if kind
+            headline_table(
+                [r for r in records if r.leading == kind], link_base=link_base, brief=True
+            )
+            for kind in kinds
         )
-    shown = [key for key in HEADLINES if any(f"test/{key}" in record.summary for record in records)]
-    moved = {key for record in records for key in record.summary if key.startswith(_MOVED)}
+    figures = shown_figures(records)
     further = {
         key: f"moved by {key.removeprefix(_MOVED)} px"
-        for key in sorted(moved, key=lambda key: int(key.removeprefix(_MOVED)))
-    }
-    if any("train/accuracy" in record.summary for record in records):
-        further["train/accuracy"] = "on training images"
-    rows = []
-    for group in (
-        variants(records) if brief or by_variant else [[record] for record in _ranked(records)]
-    ):
-        first = group[0]
-        name, location = (first.location if brief else first.name), first.location
-        if len(group) > 1:
-            location = first.location.rpartition("/")[0]
-            name = (f"{first.experiment}/" if brief else "") + first.variant
-        seeds = (
-            str(first.config.get("seed", _NOTHING)) if len(group) == 1 else f"{len(group)} seeds"
+        for key in sorted(
+            {key for record in records for key in record.summary if key.startswith(_MOVED)},
+            key=lambda key: int(key.removeprefix(_MOVED)),
         )
+    }
+    further |= {
+        key: "on training images"
+        for kind in kinds
+        if any((key := f"train/{kind}") in record.summary for record in records)
+    }
+    columns = _BRIEF | {FIGURES[kind].label for kind in kinds if kind}
+    groups = variants(records) if brief or by_variant else [[r] for r in _ranked(records)]
+    rows = []
+    for group in groups:
+        first = group[0]
+        name, location = _named(group)
+        seeds = f"{len(group)} seeds" if len(group) > 1 else first.config.get("seed", _NOTHING)
         row = {
-            "record": f"[{escaped(name)}]({_link(link_base, location)})",
+            "record": _linked(f"{first.experiment}/{name}" if brief else name, location, link_base),
             "data": escaped(first.source),
             "parameters": _mean(group, "parameters", ",.0f"),
             "steps": _mean(group, "steps", ",.0f"),
-            "seed": escaped(seeds),
+            "seed": escaped(str(seeds)),
             "device": escaped(first.device),
-            **{HEADLINES[key]: _mean(group, f"test/{key}", ".4f") for key in shown},
+            **{f.label: _mean(group, f"test/{f.name}", number_format(f)) for f in figures},
             **{title: _mean(group, key, ".4f") for key, title in further.items()},
             "training images/s": _mean(group, "train/images_per_second", ",.1f"),
             "training time, s": _mean(group, "wall_time_s", ",.0f"),
         }
-        rows.append({title: row[title] for title in (_BRIEF if brief else row) if title in row})
-    header = list(rows[0]) if rows else list(_BRIEF)
-    text = {header.index(title) for title in ("record", "data", "device") if title in header}
+        if brief:
+            order = ["record", "data", "device", *row]
+            row = {title: row[title] for title in order if title in columns}
+        rows.append(row)
+    header = list(rows[0]) if rows else ["record"]
+    text = {index for index, title in enumerate(header) if title in _PLAIN}
     return markdown(header, [list(row.values()) for row in rows], text_columns=text)
 
 
-def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
+def _named(group: Sequence[RunRecord]) -> tuple[str, str]:
+    """(what a record or several seeds of a variant are called, where they lie)."""
+    first = group[0]
+    if len(group) == 1:
+        return first.name, first.location
+    return first.variant, first.location.rpartition("/")[0]
+
+
+def class_table(records: Sequence[RunRecord], *, link_base: str = "") -> str:
     """A Markdown table of the IoU, or of images the recall, of each class on the test split, means
     over seeds; "" if no record holds any, or there are more than 30 classes."""
     names = list(
@@ -324,15 +186,10 @@ def class_table(records: Sequence[Record], *, link_base: str = "") -> str:
         return ""
     rows = []
     for group in variants(records):
-        first, one = group[0], len(group) == 1
-        name, location = (
-            (first.name, first.location)
-            if one
-            else (first.variant, first.location.rpartition("/")[0])
-        )
-        key = class_key(first.summary, "test")
-        values = [_mean(group, f"test/{key}/{name}", ".4f", interval=False) for name in names]
-        rows.append([f"[{escaped(name)}]({_link(link_base, location)})", *values])
+        figure = class_figure(group[0].summary, "test")
+        keys = [f"test/{figure.name}/{name}" if figure else "" for name in names]
+        values = [_mean(group, key, ".4f", interval=False) for key in keys]
+        rows.append([_linked(*_named(group), link_base), *values])
     return markdown(["record", *map(escaped, names)], rows, text_columns={0})
 
 
@@ -345,67 +202,59 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     """
     parts = []
     for split in SPLITS:
-        headlines = [
-            (name, _number(summary[f"{split}/{key}"], ".4f"))
-            for key, name in HEADLINES.items()
-            if f"{split}/{key}" in summary
+        totals = [
+            (figure.label, _number(summary[f"{split}/{figure.name}"], number_format(figure)))
+            for figure in FIGURES.values()
+            if figure.compared and f"{split}/{figure.name}" in summary
         ]
         if split == "test":
-            headlines += [
+            totals += [
                 (f"moved by {key.removeprefix(_MOVED)} px", _number(value, ".4f"))
                 for key, value in summary.items()
                 if key.startswith(_MOVED)
             ]
         names = scored_classes(summary, split)
         names = names if len(names) <= MOST_CLASSES else []
-        keys, titles = ("iou", "dice"), ("IoU", "Dice")
-        if class_key(summary, split) == "class_accuracy":
-            keys, titles = ("class_accuracy", "f1"), ("recall", "F1")
-        if not headlines and not names:
+        if not totals and not names:
             continue
-        rows = [("class", *titles)] if names else []
-        for name in names:
-            rows.append(
-                (name, *(_number(summary.get(f"{split}/{key}/{name}"), ".4f") for key in keys))
-            )
-        rows += headlines
-        first = max(_columns(row[0]) for row in rows)
-        lines = [
-            row[0] + " " * (first - _columns(row[0])) + "".join(f"{cell:>8}" for cell in row[1:])
-            for row in rows
-        ]
+        rows: list[tuple[str, ...]] = []
+        if names:
+            figures = _of_classes(summary, split)
+            rows.append(("class", *(figure.label for figure in figures)))
+            for name in names:
+                keys = [f"{split}/{figure.name}/{name}" for figure in figures]
+                rows.append((name, *(_number(summary.get(key), ".4f") for key in keys)))
+        rows += totals
+        width = max(_columns(row[0]) for row in rows)
+        lines = [_padded(row[0], width) + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows]
         if names:
             rule = "-" * max(map(_columns, lines))
             lines[1:1] = [rule]
-            lines[len(names) + 2 : len(names) + 2] = [rule] if headlines else []
+            lines[len(names) + 2 : len(names) + 2] = [rule] if totals else []
         parts.append("\n".join([split, *lines]))
     return "\n\n".join(parts)
 
 
-def variants_table(records: Sequence[Record]) -> str:
+def variants_table(records: Sequence[RunRecord]) -> str:
     """The variants of a study as aligned plain text for a terminal, best first: the leading metric,
     parameters, training time."""
-    rows = [
-        (
-            "variant",
-            "seeds",
-            HEADLINES.get(records[0].leading, "score"),
-            "parameters",
-            "training, s",
-        )
-    ]
+    figure = FIGURES.get(records[0].leading)
+    score = figure.label if figure else "score"
+    rows = [("variant", "seeds", score, "parameters", "training, s")]
     for group in variants(records):
-        score = _mean(group, f"test/{group[0].leading}", ".4f")
+        worth = _mean(group, f"test/{group[0].leading}", number_format(figure) if figure else ".4f")
         cost = _mean(group, "parameters", ",.0f"), _mean(group, "wall_time_s", ",.0f")
-        rows.append((group[0].variant, str(len(group)), score, *cost))
-    widths = [max(_columns(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            " " * (width - _columns(cell)) + cell for cell, width in zip(row, widths, strict=True)
-        ]
-        lines.append("  ".join([row[0] + " " * (widths[0] - _columns(row[0])), *cells[1:]]))
-    return "\n".join(lines)
+        rows.append((group[0].variant, str(len(group)), worth, *cost))
+    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [
+                _padded(name, widths[0]),
+                *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)),
+            ]
+        )
+        for name, *cells in rows
+    )
 
 
 def update_block(readme_path: str | Path, marker: str, text: str) -> bool:
@@ -444,33 +293,36 @@ def relative_link(page: str | Path, folder: str | Path) -> str:
     return Path(os.path.relpath(folder, Path(page).parent)).as_posix()
 
 
-def _leading_value(record: Record) -> float | None:
-    value = record.summary.get(f"test/{record.leading}")
-    return value if value is not None and math.isfinite(value) else None
+def _ranked(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """By experiment and data source, best first, records without a score last."""
+    return sorted(records, key=lambda record: rank([record]))
 
 
-def _ranked(records: Iterable[Record]) -> list[Record]:
-    """By data source, best first, records without a score last."""
-
-    def rank(record: Record):
-        value = _leading_value(record)
-        return record.experiment, record.source, value is None, -(value or 0.0), record.location
-
-    return sorted(records, key=rank)
+def class_figure(summary: Mapping[str, Any], split: str) -> Figure | None:
+    """The first figure of which a summary has the values of the split's classes."""
+    return next(iter(_of_classes(summary, split)), None)
 
 
-def class_key(summary: Mapping[str, Any], split: str) -> str:
-    return "iou" if any(key.startswith(f"{split}/iou/") for key in summary) else "class_accuracy"
+def _of_classes(summary: Mapping[str, Any], split: str) -> list[Figure]:
+    """The two figures of classes that stand side by side: the first that a summary has, and the
+    next of the same tasks."""
+    figures = [figure for figure in FIGURES.values() if figure.of_classes]
+    for index, figure in enumerate(figures):
+        if any(key.startswith(f"{split}/{figure.name}/") for key in summary):
+            later = (f for f in figures[index + 1 :] if set(f.tasks) <= set(figure.tasks))
+            return [figure, *list(later)[:1]]
+    return []
 
 
 def scored_classes(summary: Mapping[str, Any], split: str) -> list[str]:
-    """The classes with an IoU, or of images a recall, in the order of the summary, which is the
-    order of the data."""
-    prefix = f"{split}/{class_key(summary, split)}/"
-    return [key.removeprefix(prefix) for key in summary if key.startswith(prefix)]
+    """The classes with a figure of their own, in the order of the summary, which is the order of
+    the data."""
+    figure = class_figure(summary, split)
+    prefix = f"{split}/{figure.name}/" if figure else ""
+    return [key.removeprefix(prefix) for key in summary if figure and key.startswith(prefix)]
 
 
-def _mean(group: Sequence[Record], key: str, form: str, interval: bool = True) -> str:
+def _mean(group: Sequence[RunRecord], key: str, form: str, interval: bool = True) -> str:
     """A figure of one record, or the mean over several; of scores with its interval."""
     values = [record.summary.get(key) for record in group]
     if len(group) == 1 or any(value is None for value in values):
@@ -497,8 +349,17 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|&]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 
 
+def capitalized(text: str) -> str:
+    """A label at the beginning of a sentence: `Recall`, but `mIoU` as it is."""
+    return text[0].upper() + text[1:] if text.islower() else text
+
+
 def _link(base: str, location: str) -> str:
     return quote(f"{base}/{location}/" if base else f"{location}/")
+
+
+def _linked(name: str, location: str, base: str) -> str:
+    return f"[{escaped(name)}]({_link(base, location)})"
 
 
 def _columns(text: str) -> int:
@@ -508,3 +369,7 @@ def _columns(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def _padded(text: str, columns: int) -> str:
+    return text + " " * (columns - _columns(text))

@@ -1,123 +1,183 @@
-"""A classic method's run, from configuration to record: the same splits, figures and pictures as a
-network's."""
+"""Classic methods, without a network: the same splits, figures and pictures as classification."""
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cnn_jax import configuration
 from cnn_jax.classic.cross_validation import cross_validate
-from cnn_jax.configuration import ClassicConfig
-from cnn_jax.data.images import open_images
+from cnn_jax.classic.methods import METHODS
+from cnn_jax.configuration.schema import ClassicConfig
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.images import LabelledImages, dataset_info, open_images
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation
-from cnn_jax.tasks.classification import MOST_CLASSES_TABLED, check
+from cnn_jax.runtime import processes
+from cnn_jax.tasks import build_model
+from cnn_jax.tasks.classification import check_splits, counted
+from cnn_jax.tasks.task import Fitted, Report, Session
 
 BATCH = 1000
 """Images predicted at once."""
 
 
-def fit_and_evaluate(config: ClassicConfig, record, command: str, stopped: Callable) -> dict:
-    """Fits on the training images, predicts validation and test, writes the record, and returns its
-    summary.
+class ClassicLearner:
+    """A classic method that gives each image its class.
 
     Args:
         config: checked.
-        record: entered.
-        command: what to type to run this again.
-        stopped: called between batches; may raise Stopped.
-
-    Raises:
-        InputError: what the user can mend.
+        info: of the images.
     """
-    from cnn_jax.records import run_directory as records
-    from cnn_jax.reporting import classifier_pictures, study_figures
 
-    data = open_images(config.data)
-    check(config, data)
-    if len(np.unique(data.splits["train"].labels)) < 2:
-        raise InputError(
-            f"the training images of {config.data.source} are all of one class: use more of them,"
-            " or other data."
-        )
-    record.begin(records.environment(config, data.fingerprint, command))
-    record.rewind(lambda line: False)
-    names = list(data.classes)
-    images, labels = data.splits["train"].arrays()
-    sizes = ", ".join(f"{len(images):,} {split}" for split, images in data.splits.items())
-    print(
-        f"{config.data.source}: {sizes}; {config.model.name}, seed {config.seed}, in"
-        f" {record.workdir}",
-        flush=True,
-    )
+    example, monitor, evaluated = "images", "accuracy", ("validation", "test")
 
-    summary, method = configuration.identity(config), configuration.build_model(config.model)
-    start, selection, found = time.perf_counter(), config.selection, None
-    if selection.ks:
-        count = min(selection.examples, len(images))
-        some = np.random.default_rng(config.seed).permutation(len(images))[
-            :count
-        ]  # folders store their images by class
-        found = cross_validate(
-            images[some], labels[some], selection.ks, folds=selection.folds, seed=config.seed
-        )
-        distance, k = found.best
-        print(
-            f"chosen by {selection.folds}-fold cross-validation on {count:,} training images:"
-            f" k={k}, {distance}",
-            flush=True,
-        )
-        method = dataclasses.replace(method, k=k, distance=distance)
-        summary["cross_validation"] = {
-            "ks": list(found.ks),
-            "examples": count,
-            "accuracy": {
-                d: a.tolist() for d, a in zip(found.distances, found.accuracies, strict=True)
-            },
-            "chosen": {"distance": distance, "k": k},
-        }
-        stopped()
-    fitted = method.fit(images, labels, config.seed)
-    summary["wall_time_s"] = time.perf_counter() - start
-    evaluation = None
-    for split in ("validation", "test"):
-        if len(data.splits[split]):
-            evaluation, seconds = _evaluate(fitted, data.splits[split], len(names), stopped)
-            summary |= metrics.image_scores(evaluation.total, names, split) | {
-                f"{split}/images": len(evaluation.labels)
+    def __init__(self, config: ClassicConfig, info: DatasetInfo):
+        self.config, self.info, self.names = config, info, list(info.classes)
+
+    def fit(self, dataset: "ClassicDataset", session: Session) -> Fitted:
+        """Fits on the training images, with k and distance chosen by cross-validation where that is
+        asked for.
+
+        Raises:
+            InputError: several processes, images of one class, or what the method refuses.
+        """
+        config, selection = self.config, self.config.selection
+        if processes.several():
+            raise InputError(f"{config.model.name} is fitted by one process: omit --distributed.")
+        images, labels = dataset.images["train"].arrays()
+        if len(np.unique(labels)) < 2:
+            raise InputError(
+                f"the training images of {self.info.source} are all of one class: use more of them,"
+                " or other data."
+            )
+        session.record.rewind(lambda line: False)
+        method, figures, start = build_model(config.model), {}, time.perf_counter()
+        if selection.ks:
+            count = min(selection.examples, len(images))
+            # Folders store their images by class.
+            some = np.random.default_rng(config.seed).permutation(len(images))[:count]
+            found = cross_validate(
+                images[some], labels[some], selection.ks, folds=selection.folds, seed=config.seed
+            )
+            distance, k = found.best
+            print(
+                f"chosen by {selection.folds}-fold cross-validation on {count:,} training images:"
+                f" k={k}, {distance}",
+                flush=True,
+            )
+            method = dataclasses.replace(method, k=k, distance=distance)
+            by_distance = zip(found.distances, found.accuracies, strict=True)
+            figures["cross_validation"] = {
+                "ks": list(found.ks),
+                "examples": count,
+                "accuracy": {name: accuracies.tolist() for name, accuracies in by_distance},
+                "chosen": {"distance": distance, "k": k},
             }
-            summary[f"{split}/images_per_second"] = len(evaluation.labels) / seconds
-            if len(names) <= MOST_CLASSES_TABLED:
-                summary[f"{split}/confusion"] = evaluation.total.tolist()
-    with records.pictures_can_be_written(record.workdir / "figures"):
-        if found is not None:
-            accuracies = dict(zip(found.distances, found.accuracies, strict=True))
-            study_figures.cross_validation(
-                found.ks, accuracies, record.figures / "cross_validation.png", chosen=found.best
-            )
-        if len(data.splits["test"]):
-            score = "margin" if config.model.name == "svm" else "share"
-            classifier_pictures.prediction_pictures(
-                names, record.figures, data.splits["test"], evaluation, 24, score
-            )
-    record.finish(summary)
-    return summary
+            session.stop.raise_if_set()
+        fitted = method.fit(images, labels, config.seed)
+        figures["wall_time_s"] = time.perf_counter() - start
+        if selection.ks:
+            _draw_selection(session.record.figures, figures["cross_validation"])
+        return Fitted(fitted, figures)
 
 
-def _evaluate(fitted, images, classes: int, stopped: Callable) -> tuple[ImageEvaluation, float]:
-    """(the evaluation, seconds that predicting took). In place of probabilities it has the method's
-    scores: shares or margins."""
-    scores, seconds = [], 0.0
-    fitted.scores(images.arrays(range(min(BATCH, len(images))))[0])  # compiles, untimed
-    for first in range(0, len(images), BATCH):
-        stopped()
-        some, _ = images.arrays(range(first, min(first + BATCH, len(images))))
-        start = time.perf_counter()
-        scores.append(fitted.scores(some))
-        seconds += time.perf_counter() - start
-    scores = np.concatenate(scores)
-    predictions = fitted.classes[scores.argmax(1)].astype(np.int32)
-    return ImageEvaluation(classes, np.asarray(images.labels), predictions, scores.max(1)), seconds
+class ClassicDataset:
+    """Labelled images, by split.
+
+    Attributes:
+        info: of the images.
+        images: split -> `LabelledImages`.
+    """
+
+    def __init__(self, config: ClassicConfig):
+        images = open_images(config.data)
+        check_splits(config.data, images)
+        if images.dtype != "uint8" or images.channels not in (1, 3):
+            raise InputError(
+                f"{config.data.source} has images of {images.channels} channels of {images.dtype};"
+                " classic methods take 8 bits, grey or red, green and blue."
+            )
+        self.images, self.info = images.splits, dataset_info(config.data, images, counted=False)
+
+    def training_source(self, learner: ClassicLearner) -> LabelledImages:
+        """The training images."""
+        return self.images["train"]
+
+    def resident(self, learner: ClassicLearner) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def evaluator(self, learner: ClassicLearner, split: str, devices: Any) -> "ClassicEvaluator":
+        """Evaluates a split."""
+        return ClassicEvaluator(learner, self.images[split], split)
+
+
+class ClassicEvaluator:
+    """Evaluates the images of one split with a fitted method."""
+
+    def __init__(self, learner: ClassicLearner, images: LabelledImages, split: str):
+        self.learner, self.images, self.split = learner, images, split
+
+    def scores(self, variables: Any, check: Callable = lambda: None) -> dict[str, Any]:
+        """Accuracies, keyed by split and averaging."""
+        return dict(self.report(variables, check).figures)
+
+    def report(self, variables: Any, check: Callable = lambda: None) -> Report:
+        """Accuracies, what they were counted from, and images predicted per second."""
+        scores, seconds, images = [], 0.0, self.images
+        variables.scores(images.arrays(range(min(BATCH, len(images))))[0])  # compiles, untimed
+        for first in range(0, len(images), BATCH):
+            check()
+            some, _ = images.arrays(range(first, min(first + BATCH, len(images))))
+            start = time.perf_counter()
+            scores.append(variables.scores(some))
+            seconds += time.perf_counter() - start
+        scores = np.concatenate(scores)
+        # In place of probabilities stand the method's scores: shares of votes, or margins.
+        predictions = variables.classes[scores.argmax(1)].astype(np.int32)
+        names = self.learner.names
+        labels = np.asarray(images.labels)
+        evaluation = ImageEvaluation(len(names), labels, predictions, scores.max(1))
+        figures = metrics.image_scores(evaluation.total, names, self.split)
+        figures[f"{self.split}/images_per_second"] = len(labels) / seconds
+        return Report(figures | counted(evaluation, self.split), evaluation)
+
+    def keep(self, record: Any, report: Report) -> None:
+        """Nothing beside the summary."""
+
+    def draw(self, folder: Path, lines: list[dict], report: Report, variables: Any) -> None:
+        """Confusion matrix and misclassified images."""
+        from cnn_jax.reporting import classifier_pictures
+
+        score = "margin" if self.learner.config.model.name == "svm" else "share"
+        classifier_pictures.prediction_pictures(
+            self.learner.names, folder, self.images, report.evaluation, 24, score
+        )
+
+
+class Classic:
+    """The task: configurations, methods, learners and data of classic methods."""
+
+    configuration = ClassicConfig
+    models: Mapping[str, Callable] = METHODS
+
+    def learner(self, config: ClassicConfig, info: DatasetInfo) -> ClassicLearner:
+        """Of the configuration's method."""
+        return ClassicLearner(config, info)
+
+    def dataset(self, config: ClassicConfig) -> ClassicDataset:
+        """Images of TFDS, or of a folder."""
+        return ClassicDataset(config)
+
+
+def _draw_selection(folder: Path, found: Mapping[str, Any]) -> None:
+    from cnn_jax.reporting import study_figures
+
+    accuracies = {name: np.array(values) for name, values in found["accuracy"].items()}
+    chosen = found["chosen"]["distance"], found["chosen"]["k"]
+    path = folder / "cross_validation.png"
+    study_figures.cross_validation(found["ks"], accuracies, path, chosen=chosen)

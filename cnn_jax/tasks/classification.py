@@ -1,254 +1,263 @@
-"""What is particular to classifying images: how examples become inputs, how predictions are
-counted, scored and pictured."""
+"""Classification: each image gets its class."""
 
-import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from cnn_jax import configuration
-from cnn_jax.configuration import Config
+from cnn_jax.configuration.schema import ClassificationConfig, ImageDataConfig
 from cnn_jax.data import augmentation, resident
-from cnn_jax.data.images import ImageSet, ImageSource, open_images
-from cnn_jax.data.normalization import normalization
-from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.images import (
+    ImageSet,
+    ImageSource,
+    LabelledImages,
+    dataset_info,
+    open_images,
+)
 from cnn_jax.errors import InputError
-from cnn_jax.evaluation import images as evaluate
 from cnn_jax.evaluation import metrics
-from cnn_jax.tracing_cache import NOT_KEPT
-from cnn_jax.training import losses, optimizer, state
+from cnn_jax.evaluation.images import ImageEvaluation, ImageEvaluator, make_image_step
+from cnn_jax.models import CLASSIFIERS
+from cnn_jax.tasks import build_model
+from cnn_jax.tasks.network import check_module, train_network
+from cnn_jax.tasks.task import Report
+from cnn_jax.training import losses
 
 MOST_CLASSES_TABLED = 100
 """A confusion matrix of more classes than this is left out of the summary: it would be a file of
 megabytes."""
 
 
-class Classification:
-    """The task that a configuration and a set of labelled images make.
+class ClassificationLearner:
+    """A network that gives each image its class.
 
     Args:
         config: checked.
-        images: the splits.
-        tracings: where what is traced is kept.
+        info: of the images.
 
     Raises:
-        InputError: the model doesn't take images of this size, a split that is needed is empty, or
-            settings don't fit the images.
+        InputError: the model doesn't take images of this size, or settings don't fit the images.
     """
 
-    headline = "validation/accuracy"
-    accuracy = "accuracy"
-    example = "images"
+    example, monitor = "images", "accuracy"
+    fit = train_network
 
-    def __init__(self, config: Config, images: ImageSet, tracings=NOT_KEPT):
-        check(config, images)
-        self.config, self.images, self._tracings = config, images, tracings
-        self.names = list(images.classes)
-        self.fingerprint = images.fingerprint
-        self.sizes = {split: len(images.splits[split]) for split in SPLITS}
-        self.optimizer = optimizer.make_optimizer(config.optimizer, config.training.steps)
+    def __init__(self, config: ClassificationConfig, info: DatasetInfo):
+        self.config, self.info = config, info
+        self.names = list(info.classes)
+        _check(self)
+        self.evaluated = (*(("train",) if config.evaluation.train else ()), "validation", "test")
+        weights = losses.class_weights(info.class_counts, config.loss.class_weights)
+        self.loss = losses.of(config.loss, weights)
         self._image_steps = {}
 
-    @staticmethod
-    def open(config: Config) -> ImageSet:
-        """The data of a configuration."""
-        return open_images(config.data)
-
-    def model(self, axis_name: str | None = None):
+    def module(self, axis_name: str | None = None) -> nn.Module:
         """The Flax module; `axis_name` is the `pmap` axis."""
-        return configuration.build_model(
-            self.config.model, num_classes=len(self.names), axis_name=axis_name
-        )
-
-    def initial_state(self) -> state.TrainState:
-        """The state before step 0, drawn from the seed."""
-        averaged = self.config.optimizer.ema_decay > 0
-        draw = state.Initializer(
-            self.model(),
-            self.optimizer,
-            self.example_px,
-            averaged=averaged,
-            tracings=self._tracings,
-        )
-        return draw(self.config.seed)
-
-    @functools.cached_property
-    def class_weights(self) -> np.ndarray | None:
-        """What an image of each class counts in the loss, float32 `[classes]`; None: all alike."""
-        name = self.config.loss.class_weights
-        if name == "none":
-            return None
-        return losses.class_weights(
-            np.bincount(self.images.splits["train"].labels, minlength=len(self.names)), name
-        )
-
-    @functools.cached_property
-    def loss(self):
-        """`(logits, labels) -> (sum, count)` with the class weights of the training images."""
-        return losses.of(self.config.loss, self.class_weights)
+        return build_model(self.config.model, num_classes=len(self.names), axis_name=axis_name)
 
     @property
-    def evaluated(self) -> tuple[str, ...]:
-        """The splits that are counted at the end, the test last."""
-        return (*(("train",) if self.config.evaluation.train else ()), "validation", "test")
+    def example_px(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return (*self.info.image_px, self.info.channels)
 
-    @functools.cached_property
-    def training_source(self):
-        """Random access to the training examples."""
-        return ImageSource(self.images.splits["train"])
-
-    def resident(self) -> dict[str, np.ndarray]:
-        """What lies on each device, so that an example need only say its number."""
-        return resident.images(self.images.splits["train"], self.config.data.memory_budget_gib)
-
-    def augment(self, keys, examples):
+    def prepare(self, keys: jax.Array, examples: Mapping[str, jax.Array]):
         """Training inputs: normalised images float32 `[batch, height, width, channels]`, class
         probabilities float32 `[batch, classes]`."""
         config = self.config.augmentation
         if "number" in examples:
             examples = resident.examples(examples)
-        images = augment_images(keys, examples["image"], config)
+        images = augment_images(keys, examples["image"], config, self.info.greatest)
         labels = jax.nn.one_hot(examples["label"], len(self.names))
         if config.mixup_alpha:
             images, labels = mixup(keys, images, labels, config.mixup_alpha)
-        return self.normalize(images), labels
+        return augmentation.normalize(images, self.info.mean, self.info.std), labels
 
     def normalize(self, images):
-        """Images from 0 to 1 as the model sees them."""
-        return augmentation.normalize(images, *self._normalization)
+        """Images of the files' type as the network sees them, float32."""
+        images = augmentation.scaled(images, self.info.greatest)
+        return augmentation.normalize(images, self.info.mean, self.info.std)
 
-    @functools.cached_property
-    def _normalization(self):
-        train = self.images.splits["train"]
-        return normalization(self.config.data, self.images.channels, self.images.greatest, train)
+    def loss_and_metrics(self, logits, labels) -> dict[str, tuple[Any, Any]]:
+        """The loss and the share of images that are right, each as (sum, count)."""
+        return {"loss": self.loss(logits, labels), "accuracy": losses.hits(logits, labels)}
 
-    def evaluator(self, split: str, devices) -> evaluate.ImageEvaluator:
-        """Evaluates a split on the devices."""
-        if devices not in self._image_steps:  # one for all splits, so that it is compiled once
-            step = evaluate.make_image_step(self.model(), self.normalize, len(self.names))
+    def image_step(self, devices) -> Callable:
+        """`(variables, batch) -> results` of `make_image_step`, compiled once for all splits."""
+        if devices not in self._image_steps:
+            step = make_image_step(self.module(), self.normalize, len(self.names))
             self._image_steps[devices] = devices.predict(step)
-        size = self.config.evaluation.batch_size
-        return evaluate.ImageEvaluator(
-            self.images.splits[split], self._image_steps[devices], devices, size, len(self.names)
-        )
+        return self._image_steps[devices]
 
-    def scores(self, evaluation: evaluate.ImageEvaluation, split: str) -> dict:
-        """Loss and accuracies, keyed by split and averaging."""
-        values = {f"{split}/loss": evaluation.loss}
-        if len(self.names) >= MOST_CLASSES_TABLED and len(evaluation.labels):
-            values[f"{split}/top5_accuracy"] = evaluation.within_five / len(evaluation.labels)
-        return values | metrics.image_scores(evaluation.total, self.names, split)
+    def probabilities(self, variables: Any, image: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes, float32 `[classes]`, of an image of the run's size.
 
-    def summary(
-        self, evaluator: evaluate.ImageEvaluator, variables, split: str, check=lambda: None
-    ):
-        """(scores and what they were counted on, the evaluation): images, the confusion matrix, and
-        accuracies on moved test images."""
-        evaluation = evaluator.evaluate(variables, check)
-        summary = self.scores(evaluation, split) | {f"{split}/images": len(evaluation.labels)}
-        if len(self.names) <= MOST_CLASSES_TABLED:
-            summary[f"{split}/confusion"] = evaluation.total.tolist()
-        if split == "test":
-            for size in self.config.evaluation.shifts_px:
-                moves = [(size, 0), (-size, 0), (0, size), (0, -size)]
-                moved = [evaluator.evaluate(variables, check, move) for move in moves]
-                summary[f"test/shifted_accuracy/{size}"] = float(
-                    np.mean([np.mean(m.predictions == m.labels) for m in moved])
-                )
-        return summary, evaluation
-
-    def record(self, folder, evaluator, evaluation) -> None:
-        """Nothing beside the summary."""
-
-    @property
-    def example_px(self) -> tuple[int, int, int]:
-        """Height, width and channels of a training example."""
-        return (*self.images.image_px, self.images.channels)
-
-    def pictures(self, folder, lines, evaluator, evaluation, variables) -> None:
-        """Learning curves, confusion matrix, misclassified images, filters, feature maps and
-        Grad-CAM, as PNG files in `folder`."""
-        from cnn_jax.reporting import classifier_pictures
-
-        classifier_pictures.draw(self, folder, lines, evaluator, evaluation, variables)
-
-
-def check(config: Config, images: ImageSet) -> None:
-    """Holds a configuration to the images. Raises InputError, naming the field and the mend."""
-    source = config.data.source
-    if not len(images.splits["train"]):
-        raise InputError(
-            f"no images of {source} are left to train on: lower data.validation_share."
-        )
-    for name in ("mean", "std"):
-        count = len(getattr(config.data, name))
-        if getattr(config.data, name) != "auto" and count not in (1, images.channels):
+        Raises:
+            InputError: an image of another size.
+        """
+        if image.shape[:2] != tuple(self.info.image_px):
             raise InputError(
-                f"data.{name} has {count} values, but the images of {source} have {images.channels}"
-                " channels; give one, or one a channel."
+                f"the image is {image.shape[0]}x{image.shape[1]} px, and the network takes"
+                f" {self.info.image_px[0]}x{self.info.image_px[1]}: resize it."
             )
-    if config.task == "classic":
-        if images.dtype != "uint8" or images.channels not in (1, 3):
-            raise InputError(
-                f"{source} has images of {images.channels} channels of {images.dtype}; classic"
-                " methods take 8 bits, grey or red, green and blue."
-            )
-        return
-    if config.evaluation.weights == "best" or config.training.patience:
-        field = (
-            "evaluation.weights is 'best'"
-            if config.evaluation.weights == "best"
-            else "training.patience is not 0"
-        )
-        if not len(images.splits["validation"]):
+        logits = self.module().apply(variables, self.normalize(image[None]), train=False)
+        return np.asarray(jax.nn.softmax(logits))[0]
+
+
+class ClassificationDataset:
+    """Labelled images, by split.
+
+    Attributes:
+        info: of the images.
+        images: split -> `LabelledImages`.
+    """
+
+    def __init__(self, config: ClassificationConfig):
+        images = open_images(config.data)
+        check_splits(config.data, images)
+        best, patience = config.evaluation.weights == "best", config.training.patience
+        if (best or patience) and not len(images.splits["validation"]):
+            field = "evaluation.weights is 'best'" if best else "training.patience is not 0"
             raise InputError(
                 f"{field}, but there is no validation split to choose by: raise"
                 " data.validation_share."
             )
+        self.images = images.splits
+        counted = config.loss.class_weights != "none"
+        self.info = dataset_info(config.data, images, counted=counted)
+
+    def training_source(self, learner: ClassificationLearner) -> ImageSource:
+        """Random access to the training images."""
+        return ImageSource(self.images["train"])
+
+    def resident(self, learner: ClassificationLearner) -> dict[str, np.ndarray]:
+        """What lies on each device, so that an example need only say its number."""
+        return resident.images(self.images["train"], learner.config.data.memory_budget_gib)
+
+    def evaluator(
+        self, learner: ClassificationLearner, split: str, devices
+    ) -> "ClassificationEvaluator":
+        """Evaluates a split on the devices."""
+        return ClassificationEvaluator(learner, self.images[split], split, devices)
+
+
+class ClassificationEvaluator:
+    """Evaluates the images of one split, every image once."""
+
+    def __init__(self, learner: ClassificationLearner, images: LabelledImages, split: str, devices):
+        self.learner, self.images, self.split = learner, images, split
+        step, size = learner.image_step(devices), learner.config.evaluation.batch_size
+        self.evaluator = ImageEvaluator(images, step, devices, size, len(learner.names))
+
+    def scores(self, variables: Any, check: Callable = lambda: None) -> dict[str, Any]:
+        """Loss and accuracies, keyed by split and averaging."""
+        return self._scores(self.evaluator.evaluate(variables, check))
+
+    def _scores(self, evaluation: ImageEvaluation) -> dict[str, Any]:
+        values = {f"{self.split}/loss": evaluation.loss}
+        if len(self.learner.names) >= MOST_CLASSES_TABLED and len(evaluation.labels):
+            share = evaluation.within_five / len(evaluation.labels)
+            values[f"{self.split}/top5_accuracy"] = share
+        return values | metrics.image_scores(evaluation.total, self.learner.names, self.split)
+
+    def report(self, variables: Any, check: Callable = lambda: None) -> Report:
+        """The scores, what they were counted from, and accuracies on moved test images."""
+        evaluation = self.evaluator.evaluate(variables, check)
+        figures = self._scores(evaluation) | counted(evaluation, self.split)
+        if self.split == "test":
+            for size in self.learner.config.evaluation.shifts_px:
+                moves = [(size, 0), (-size, 0), (0, size), (0, -size)]
+                moved = [self.evaluator.evaluate(variables, check, move) for move in moves]
+                right = [np.mean(one.predictions == one.labels) for one in moved]
+                figures[f"test/shifted_accuracy/{size}"] = float(np.mean(right))
+        return Report(figures, evaluation)
+
+    def keep(self, record: Any, report: Report) -> None:
+        """Nothing beside the summary."""
+
+    def draw(self, folder: Path, lines: list[dict], report: Report, variables: Any) -> None:
+        """Confusion matrix, misclassified images, filters, feature maps and Grad-CAM."""
+        from cnn_jax.reporting import classifier_pictures
+
+        classifier_pictures.draw(self.learner, folder, self.images, report.evaluation, variables)
+
+
+class Classification:
+    """The task: configurations, models, learners and data of classification."""
+
+    configuration = ClassificationConfig
+    models: Mapping[str, Callable] = CLASSIFIERS
+
+    def learner(self, config: ClassificationConfig, info: DatasetInfo) -> ClassificationLearner:
+        """Of the configuration's model."""
+        return ClassificationLearner(config, info)
+
+    def dataset(self, config: ClassificationConfig) -> ClassificationDataset:
+        """Images of TFDS, or of a folder."""
+        return ClassificationDataset(config)
+
+
+def check_splits(data: ImageDataConfig, images: ImageSet) -> None:
+    """Raises InputError where nothing is left to train on."""
+    if not len(images.splits["train"]):
+        raise InputError(
+            f"no images of {data.source} are left to train on: lower data.validation_share."
+        )
+
+
+def counted(evaluation: ImageEvaluation, split: str) -> dict[str, Any]:
+    """What the figures of a split were counted from."""
+    figures: dict[str, Any] = {f"{split}/images": len(evaluation.labels)}
+    if evaluation.classes <= MOST_CLASSES_TABLED:
+        figures[f"{split}/confusion"] = evaluation.total.tolist()
+    return figures
+
+
+def _check(learner: ClassificationLearner) -> None:
+    """Raises InputError where settings and images don't fit each other."""
+    config, info = learner.config, learner.info
     augmentation.check(config.augmentation)
-    augmentation.check_channels(config.augmentation, images.channels, images.dtype, source)
-    changes = config.evaluation.shifts_px or config.augmentation.shift_px
-    if config.data.permuted and changes:
+    augmentation.check_channels(config.augmentation, info.channels, info.dtype, info.source)
+    if config.data.permuted and (config.evaluation.shifts_px or config.augmentation.shift_px):
         raise InputError(
             "data.permuted scatters each image's pixels, and moving such an image says nothing:"
             " leave evaluation.shifts_px empty and augmentation.shift_px 0."
         )
-    height, width = images.image_px
+    height, width = info.image_px
     if config.augmentation.quarter_turn_probability and height != width:
         raise InputError(
-            f"augmentation.quarter_turn_probability needs square images, not {height}x{width} px:"
-            " set it to 0."
+            "augmentation.quarter_turn_probability needs square images, not"
+            f" {height}x{width} px: set it to 0."
         )
-    if max(config.evaluation.shifts_px, default=0) >= min(images.image_px):
+    if max(config.evaluation.shifts_px, default=0) >= min(height, width):
         raise InputError(
             f"evaluation.shifts_px is {config.evaluation.shifts_px}; images are only"
             f" {height}x{width} px."
         )
-    module = configuration.build_model(config.model, num_classes=len(images.classes))
-    inputs = jax.ShapeDtypeStruct((1, height, width, images.channels), jnp.float32)
-    if min(images.image_px) < module.least_px:
-        stem = (
-            ", or choose --config.model.stem=small"
-            if getattr(module, "stem", "") == "imagenet"
-            else ""
-        )
+    module = learner.module()
+    if min(height, width) < module.least_px:
+        small = getattr(module, "stem", "") == "imagenet"
+        stem = ", or choose --model.stem small" if small else ""
         raise InputError(
             f"{config.model.name} takes images of at least {module.least_px}x{module.least_px} px,"
-            f" and those of {source} are {height}x{width}: enlarge them with"
-            f" --config.data.image_px=({module.least_px},{module.least_px}){stem}."
+            f" and those of {info.source} are {height}x{width}: enlarge them with"
+            f" --data.image_px {module.least_px} {module.least_px}{stem}."
         )
-    # What the module itself refuses is refused before the run has a folder; nothing is computed.
-    jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), inputs)
+    check_module(learner)
 
 
-def augment_images(keys, images, config):
+def augment_images(keys, images, config, greatest: float | None = None):
     """Random changes of whole images, by the warp and the colours that crops of scenes get.
 
     Args:
         keys: one an image.
         images: `[batch, height, width, channels]` as stored.
         config: the `augmentation` section.
+        greatest: the value that becomes 1; None: that of the type.
 
     Returns:
         float32 of the same shape, scaled (uint8: 0 to 1). What a shift, a turn or a zoom brings in
@@ -256,7 +265,7 @@ def augment_images(keys, images, config):
     """
     probabilities = (value for name, value in vars(config).items() if name.endswith("_probability"))
     if not config.shift_px and not any(probabilities):
-        return augmentation.scaled(images)
+        return augmentation.scaled(images, greatest)
     batch, height, width, _ = images.shape
     # One black pixel more than any shift needs: it is what is repeated beyond the image.
     rim = config.shift_px + 1
@@ -273,7 +282,8 @@ def augment_images(keys, images, config):
         "cell_px": jnp.tile(cell, (batch, 1)),
         "extent_px": jnp.tile(jnp.array([rows, columns], jnp.int32), (batch, 1)),
     }
-    return augmentation.augment_examples(keys, examples, config, (height, width))[0]
+    size = height, width
+    return augmentation.augment_examples(keys, examples, config, size, greatest)[0]
 
 
 def mixup(keys, images, labels, alpha: float):

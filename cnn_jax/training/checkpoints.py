@@ -1,172 +1,130 @@
-"""Checkpoints by Orbax: saved in the background, the latest few and the best kept, a half-written
-one never loaded."""
+"""Checkpoints by Orbax: saved in the background, the latest few and the best kept, damaged ones set
+aside.
 
-import functools
+A checkpoint is a folder named after its step. It gets that name when all of it is written, so a
+process that is killed while it saves leaves nothing that would be loaded. Beside the arrays lie the
+metrics of that step, the digest of the run's configuration and a checksum over all of it: Orbax has
+none, and would load a bit that flipped on the disk.
+
+Each save leaves 256 bytes an array behind: Orbax asks TensorStore to describe where each is
+written, and TensorStore never frees its answer.
+"""
+
+import contextlib
 import json
 import logging
-import sys
+import shutil
 import zlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
-from orbax.checkpoint import checkpoint_managers
 
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import processes
 
-# Orbax tells about every save, and prints the traceback of each of its threads that fails beside
-# the exception that it raises.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-# For its log Orbax asks at each save what TensorStore has counted, and TensorStore never frees what
-# it answers: 40 kB a checkpoint.
-tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
-
-
-def _description(spec, of_any, *args, **options):
-    """A key-value store's specification as JSON, which TensorStore never frees either, 256 bytes an
-    array. A mere folder's is known."""
-    folder = {"driver": "file", "path": spec.path}
-    if args or options or spec != tensorstore.KvStore.Spec(folder):
-        return of_any(spec, *args, **options)
-    return folder
-
-
-tensorstore.KvStore.Spec.to_json = functools.partialmethod(
-    _description, tensorstore.KvStore.Spec.to_json
-)
-
-
-def _overlook_abandoned(report, unraisable):
-    """Where one read or write fails, Orbax leaves its others alone, each of which would end in a
-    traceback of its own."""
-    code = getattr(unraisable.object, "cr_code", None)
-    abandoned = (
-        isinstance(unraisable.exc_value, RuntimeError)
-        and str(unraisable.exc_value) == "Event loop is closed"
-    )
-    if not (abandoned or (code is not None and "orbax" in Path(code.co_filename).parts)):
-        report(unraisable)
-
-
-sys.unraisablehook = functools.partial(_overlook_abandoned, sys.unraisablehook)
-
-
-CHECKSUM = "checksum"
-"""Key, beside the metrics of a checkpoint, of a checksum. Orbax has none, and would load a bit that
-has turned on the disk."""
-
-
-class _Best:
-    """Preserves the best checkpoint, the earliest of equals. (Orbax's own policy takes the latest,
-    so that a long plateau would change what "best" is; and it keeps one where none was
-    measured.)"""
-
-    def __init__(self, value):
-        self._value = value
-
-    def should_preserve(self, checkpoints, *, context):
-        values = [self._value(checkpoint.metrics) for checkpoint in checkpoints]
-        best = max(values, default=float("-inf"))
-        chosen = values.index(best) if best > float("-inf") else None
-        return [i == chosen for i in range(len(values))]
+_UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix for folders that are not to be read
+_orbax_log = logging.getLogger("absl")
 
 
 class Checkpoints:
-    """The checkpoints of one run.
-
-    A checkpoint becomes visible by the renaming of its finished folder, so one that was being
-    written when the process died is not seen again.
+    """The checkpoints of one run. In several processes, all must call the same methods.
 
     Args:
         directory: made if missing.
         keep: how many of the latest stay, beside the best.
-        best: name of the metric whose greatest value is best.
+        best: name of the metric that decides which checkpoint is best.
+        higher_is_better: whether the greatest value of that metric is best, or the least.
+        digest: of the run's configuration; checkpoints with another one are refused. None: unknown.
     """
 
-    def __init__(self, directory, *, keep: int, best: str):
-        policies = checkpoint_managers.preservation_policy
-        self._best = best
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        keep: int,
+        best: str,
+        higher_is_better: bool = True,
+        digest: str | None = None,
+    ):
         self.directory = Path(directory).absolute()  # Orbax fails late on relative paths
-        self._without_metrics = set(
-            processes.broadcast(_set_aside(self.directory) if processes.is_primary() else None)
-        )
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(keep), _Best(self._value)]
-                ),
-                best_fn=self._value,  # without it Orbax writes no metrics
-                cleanup_tmp_directories=True,
-            ),
-        )
-
-    def _value(self, metrics):
-        value = (metrics or {}).get(self._best)
-        return float("-inf") if value is None else value
+        self._keep, self._best, self._sign = keep, best, 1 if higher_is_better else -1
+        self._digest = digest
+        self._orbax = ocp.StandardCheckpointer()
+        if processes.is_primary():
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._whole = self.steps  # those known to be finished, wherever the folder is now
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the checkpoints there are, ascending."""
-        return sorted(self._manager.all_steps())
+        """Steps of the finished checkpoints, ascending."""
+        names = [path.name for path in self.directory.glob("*") if path.is_dir()]
+        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
-    def save(self, step: int, state, metrics: dict | None = None) -> None:
+    def save(self, step: int, state: Any, metrics: dict | None = None) -> None:
         """Starts saving; training may go on at once. A checkpoint of the same step is replaced.
 
         Raises:
             InputError: this save or the one before could not be written (a full or read-only disk).
-                Finished ones are untouched.
+                Finished checkpoints are untouched.
         """
-        try:
-            self.wait()
-            probe = (
-                self.directory / ".writable"
-            )  # where Orbax can't make a folder, its threads wait minutes for it
+        self.wait()
+        about = {"metrics": metrics or {}, "digest": self._digest}
+        state = jax.device_get(state)  # of JAX's own arrays each save leaves 40 kB in TensorStore
+        about["checksum"] = _checksum(step, state, about)
+        with self._told_as_input_error(f"checkpoint of step {step}"):
             if processes.is_primary():
-                probe.mkdir(exist_ok=True)
-                probe.rmdir()
-            if step in self._manager.all_steps():
-                self._manager.delete(step)
-            metrics = metrics or {}
-            metrics = {**metrics, CHECKSUM: _checksum(step, state, metrics)}
-            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
-            self._without_metrics.discard(step)
-        except (OSError, ValueError) as error:
-            if processes.of_another(error):
-                raise
-            raise self._unwritable(f"checkpoint of step {step}", error) from error
+                probe = self.directory / f"writable{_UNFINISHED}"
+                probe.mkdir(exist_ok=True)  # where this fails, Orbax would wait minutes
+                for path in self.directory.glob(f"*{_UNFINISHED}*"):
+                    shutil.rmtree(path)
+                if step in self.steps:
+                    self._delete(step)
+            _orbax_log.addFilter(_is_of_others)  # it logs failures with tracebacks, and raises them
+            self._orbax.save(self.directory / str(step), state, custom_metadata=about)
 
     def wait(self) -> None:
-        """Returns when nothing is being saved any more. Raises InputError as `save` does."""
+        """Waits until the checkpoint being saved is finished, then deletes those that need not be
+        kept. Raises InputError as `save` does."""
+        with self._told_as_input_error("checkpoint being saved"):
+            try:
+                self._orbax.wait_until_finished()
+                self._orbax.check_for_errors()
+            finally:
+                _orbax_log.removeFilter(_is_of_others)
+        if processes.is_primary():
+            for step in set(self.steps[: -self._keep]) - {self.best_step()}:
+                self._delete(step)
+        self._whole = self.steps or self._whole
+
+    def _delete(self, step):
+        """Renamed first, so that what is half deleted is not read either."""
+        folder = self.directory / str(step)
+        shutil.rmtree(folder.rename(folder.with_name(f"{step}{_UNFINISHED}")), ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _told_as_input_error(self, what):
         try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            yield
         except (OSError, ValueError) as error:
             if processes.of_another(error):
                 raise
-            raise self._unwritable("checkpoint being saved", error) from error
+            kept = "none was finished before"
+            if self._whole:
+                kept = f"the checkpoint of step {self._whole[-1]} is whole"
+            raise InputError(
+                f"the {what} could not be written to {self.directory} ({_first_line(error)}); free"
+                f" the disk or make it writable and run the same command again: {kept}."
+            ) from error
 
-    def _unwritable(self, what, error):
-        kept = (
-            f"the checkpoint of step {self.steps[-1]} is whole"
-            if self.steps
-            else "none was finished before"
-        )
-        return InputError(
-            f"the {what} could not be written to {self.directory} ({_first_line(error)}); free the"
-            f" disk or make it writable and run the same command again: {kept}."
-        )
-
-    def restore(self, like, step: int | None = None):
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict, int]:
         """The state and metrics saved at `step`, by default the latest that can be read.
 
-        Checkpoints after that one are damaged: they are told of and deleted, as their steps will be
-        taken again.
+        Checkpoints after that one are damaged: their folders are renamed to `damaged-STEP`, and one
+        line is printed for each, as their steps will be taken again.
 
         Args:
             like: a state of the same structure on its devices, or what `jax.eval_shape` gives of it
@@ -174,89 +132,104 @@ class Checkpoints:
             step: which.
 
         Returns:
-            (state, metrics as a dict, step).
+            (state, metrics, step).
 
         Raises:
-            InputError: the checkpoint, or none of them, can be read. All are left as they are.
+            InputError: the checkpoint, or none of them, can be read, or it is of another run. All
+                are left as they are.
         """
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         damaged, reason = [], "there is none"
-        for candidate in reversed(self.steps) if step is None else [step]:
-            folder = (
-                self.directory / str(candidate) / "default"
-            )  # Orbax's name for what is saved alone
+        for candidate in processes.broadcast(self.steps[::-1]) if step is None else [step]:
+            folder = self.directory / str(candidate)
             try:
-                if candidate in self._without_metrics:
-                    raise ValueError("its metrics are no JSON")
+                about = self._about(candidate)
+                digest = about.get("digest")
+                if None not in (digest, self._digest) and digest != self._digest:
+                    raise InputError(
+                        f"{folder} is a checkpoint of another run (configuration {digest}, not"
+                        f" {self._digest}): move it away, or give another --workdir."
+                    )
                 _check_readable(folder)
-                with (
-                    ocp.StandardCheckpointer() as reader
-                ):  # the manager would remember how it failed
-                    restored = reader.restore(folder, like)
-                metrics = dict(self._manager.metrics(candidate) or {})
-                if metrics.pop(CHECKSUM, None) not in (
-                    None,
-                    _checksum(candidate, restored, metrics),
-                ):
+                restored = self._orbax.restore(folder, like)
+                checksum = about.pop("checksum", None)
+                if about and checksum != _checksum(candidate, restored, about):
                     raise ValueError("it is not what was saved")
+            except InputError:
+                raise
             except Exception as error:  # Orbax raises whatever its readers of files do
                 if processes.of_another(error):
                     raise
                 damaged.append(candidate)
                 reason = _first_line(error)
                 continue
-            for number in damaged:
-                print(
-                    f"the checkpoint of step {number} in {self.directory} can't be read and is"
-                    " deleted"
-                )
-                self._manager.delete(number)
-            return restored, metrics, candidate
+            self._set_aside(damaged)
+            return restored, about.get("metrics", {}), candidate
         raise InputError(
             f"no checkpoint in {self.directory} can be read (step {', '.join(map(str, damaged))}:"
             f" {reason}); restore the folder, or give another --workdir."
         )
 
+    def _set_aside(self, steps):
+        for step in steps:
+            name, number = f"damaged-{step}", 1
+            while (self.directory / name).exists():
+                name, number = f"damaged-{step}-{number + 1}", number + 1
+            print(
+                f"the checkpoint of step {step} in {self.directory} can't be read and is set aside"
+                f" as {name}"
+            )
+            if processes.is_primary():
+                (self.directory / str(step)).rename(self.directory / name)
+        processes.broadcast(None)  # the others go on when all are renamed
+
     def best_step(self) -> int | None:
         """The step with the best metric, the earliest of equals; None where none was measured."""
-        measured = {step: self._value(self._manager.metrics(step)) for step in self.steps}
-        measured = {step: value for step, value in measured.items() if value > float("-inf")}
-        return max(measured, key=lambda step: (measured[step], -step)) if measured else None
+        scores = {}
+        for step in self.steps:
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # damaged
+                scores[step] = self._sign * self._about(step)["metrics"][self._best]
+        return max(scores, key=lambda step: (scores[step], -step)) if scores else None
+
+    def _about(self, step) -> dict:
+        """What was saved beside the arrays; nothing if its file is missing, and the step is then
+        validated again."""
+        try:
+            text = (self.directory / str(step) / "_CHECKPOINT_METADATA").read_text("utf-8")
+        except FileNotFoundError:
+            return {}
+        about = json.loads(text)["custom_metadata"]
+        return {name: about[name] for name in ("metrics", "digest", "checksum")}
 
     def close(self) -> None:
         """Finishes what is being saved, and lets go of the threads."""
-        self._manager.close()
+        self._orbax.close()
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Whether a record is of other code than Orbax, which logs through absl."""
+    return "orbax" not in Path(record.pathname).parts
 
 
 def _check_readable(folder: Path) -> None:
-    """Reads every byte of the arrays. On a damaged file Orbax would leave its other reads to fail
-    one by one, each with a traceback."""
-    arrays = tensorstore.KvStore.open(
-        {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
-    ).result()
-    for key in arrays.list().result():
-        arrays.read(key).result()
+    """Reads one array after another. Orbax reads them all at once, and where one can't be read each
+    of the others ends in a traceback of its own."""
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    names = tensorstore.KvStore.open(store).result().list().result()
+    arrays = [name.removesuffix(b".zarray") for name in names if name.endswith(b".zarray")]
+    if not arrays:
+        raise ValueError("it holds no arrays")
+    for name in arrays:
+        array = {"driver": "zarr", "kvstore": {**store, "path": name.decode()}}
+        tensorstore.open(array).result().read().result()
 
 
-def _checksum(step, state, metrics) -> int:
-    """CRC-32 of a step's number, metrics and arrays."""
-    checksum = zlib.crc32(json.dumps([step, metrics], sort_keys=True).encode())
+def _checksum(step, state, about) -> int:
+    """CRC-32 of a step's number, what is said about it, and its arrays."""
+    checksum = zlib.crc32(json.dumps([step, about], sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
         checksum = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8), checksum)
     return checksum
-
-
-def _set_aside(directory) -> list[int]:
-    """Steps whose metrics are damaged: their files are renamed, for Orbax would fail on them when
-    it opens the folder."""
-    steps = []
-    for path in directory.glob("*/metrics/metrics"):
-        try:
-            dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            path.rename(path.with_name("damaged"))
-            steps.append(int(path.parts[-3]) if path.parts[-3].isdecimal() else -1)
-    return steps
 
 
 def _first_line(error) -> str:

@@ -1,13 +1,12 @@
 """How a batch and a state lie on the devices: a mesh for `jit`, or replicas for `pmap`."""
 
-import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.errors import InputError
-from cnn_jax.tracing_cache import NOT_KEPT
 
 AXIS = "data"
 
@@ -26,50 +25,6 @@ def accelerator_notice() -> str:
             " extra 'cuda' or 'tpu'."
         )
     return f"Running on {devices[0].platform.upper()}: {kinds}."
-
-
-class CompiledStep:
-    """A training step with what stays the same, `(state, batch) -> (state, metrics)`: compiled at
-    its first call, it knows what memory it needs.
-
-    Args:
-        step: `(state, batch, *constant) -> (state, metrics)`.
-        lower: `(function, *arguments) -> Lowered` of the step, which then takes and returns the
-            state's leaves in a list.
-        constant: the seed, and what else the step takes from the devices.
-    """
-
-    def __init__(self, step, lower, *constant):
-        self._step, self._lower, self._constant, self._compiled = step, lower, constant, None
-
-    def __call__(self, state, batch):
-        compiled, (leaves, structure) = self._for(state, batch), jax.tree.flatten(state)
-        leaves, metrics = compiled(leaves, batch, *self._constant)
-        return jax.tree.unflatten(structure, leaves), metrics
-
-    def _for(self, state, batch):
-        if self._compiled is None:
-            leaves, structure = jax.tree.flatten(state)
-
-            def of_leaves(leaves, *arguments):
-                state, metrics = self._step(jax.tree.unflatten(structure, leaves), *arguments)
-                return jax.tree.leaves(state), metrics
-
-            self._compiled = self._lower(of_leaves, leaves, batch, *self._constant).compile()
-        return self._compiled
-
-    def memory_bytes(self, state, batch) -> int | None:
-        """Bytes on each device of arguments, results and what lies between, as the compiler plans
-        them; None if it doesn't say.
-
-        Of a run that was resumed with no step left to take, `state` and `batch` are what the step
-        is compiled for.
-        """
-        plan = self._for(state, batch).memory_analysis()
-        if plan is None:
-            return None
-        kept = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-        return int(kept + plan.temp_size_in_bytes)
 
 
 class Devices:
@@ -148,44 +103,25 @@ class Devices:
             lambda x: jax.make_array_from_process_local_data(self.sharded, x), batch
         )
 
-    def _split(self, batch):
-        return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
+    def place_for_training(self, batch):
+        """As `place`; under `pmap` with the devices' axis before the batch's."""
+        if self.parallelism == "jit":
+            return self.place(batch)
+        per_device = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
+        return jax.device_put(per_device, self.sharded)
 
-    def train_step(self, step, seed: int, resident=(), tracings=NOT_KEPT):
-        """`step` as a `CompiledStep` for these devices; the state given to it is used up.
-
-        Args:
-            step: see `make_train_step`.
-            seed: its third argument.
-            resident: a dict of host arrays that each device gets whole, once; under `jit` alone.
-            tracings: where what the step is traced to is kept; under `jit`, and of one process,
-                alone.
-        """
-        seed = jax.device_put(np.uint32(seed), self.replicated)
+    def jit_step(self, step: Callable):
+        """A step of `make_train_step` for these devices, to be lowered and compiled. The state given
+        to it is used up."""
         if self.parallelism == "pmap":
-
-            def lower(function, *arguments):
-                return jax.pmap(
-                    function, axis_name=AXIS, in_axes=(0, 0, None), donate_argnums=0
-                ).lower(*arguments)
-
-            mapped = CompiledStep(step, lower, seed)
-
-            def split(state, batch):
-                state, metrics = mapped(state, self._split(batch))
-                return state, jax.tree.map(lambda x: x[0], metrics)
-
-            split.memory_bytes = lambda state, batch: mapped.memory_bytes(state, self._split(batch))
-            return split
-        tracings = tracings if len(self._processes) == 1 else NOT_KEPT
-        lower = functools.partial(
-            tracings.lower,
-            "training step",
+            in_axes = (0, 0, None, None)
+            return jax.pmap(step, axis_name=AXIS, in_axes=in_axes, donate_argnums=0)
+        return jax.jit(
+            step,
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated, self.replicated),
             out_shardings=(self.replicated, self.replicated),
         )
-        return CompiledStep(step, lower, seed, jax.device_put(dict(resident), self.replicated))
 
     def predict(self, function):
         """`function(variables, batch)` compiled: variables whole, the batch divided; every process

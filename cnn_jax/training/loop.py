@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import tqdm
 
-from cnn_jax.configuration import TrainingConfig
+from cnn_jax.configuration.schema import TrainingConfig
 from cnn_jax.data.pipeline import Timed
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import memory
@@ -45,9 +45,9 @@ def train(
     validated: bool,
     elapsed_s: float,
     learning_rate: Callable,
-    headline: str,
+    monitor: str,
     enough: Callable = lambda: False,
-    save_form: Callable = lambda state: state,
+    single: Callable = lambda state: state,
 ):
     """Takes the steps from `start` to `config.steps`, or until it is enough.
 
@@ -65,9 +65,9 @@ def train(
         validated: whether the checkpoint at `start` already holds its validation.
         elapsed_s: seconds that the run has taken before.
         learning_rate: `step -> learning rate`, for the log.
-        headline: the validation metric shown beside the loss.
+        monitor: the validation metric shown beside the loss.
         enough: asked after each validation whether to stop early.
-        save_form: what of the state is saved.
+        single: what of the state is saved.
 
     Returns:
         The state after the last step, saved and evaluated.
@@ -88,7 +88,8 @@ def train(
         newest = pending[-1][0] if pending else start
         while len(pending) > keep:
             step, metrics = pending.popleft()
-            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            metrics = jax.device_get(single(metrics))
+            metrics = {name: float(value) for name, value in metrics.items()}
             _check_finite({f"train/{name}": value for name, value in metrics.items()}, step)
             if step % config.log_every_steps == 0 or step == config.steps:
                 line = {"step": step} | {f"train/{name}": value for name, value in metrics.items()}
@@ -118,13 +119,13 @@ def train(
                     try:
                         metrics = validate(state, stop.raise_if_set)
                     except Stopped:
-                        checkpoints.save(step, save_form(state))
+                        checkpoints.save(step, single(state))
                         checkpoints.wait()
                         raise
                     _check_finite(metrics, step)
                     log({"step": step, **metrics, "elapsed_s": time.perf_counter() - begun})
-                    shown.validated(step, metrics, headline)
-                checkpoints.save(step, save_form(state), metrics)
+                    shown.validated(step, metrics, monitor)
+                checkpoints.save(step, single(state), metrics)
                 memory.give_back()
                 interval["time"] += time.perf_counter() - before  # validation is no training time
             if step == config.steps or enough():
@@ -132,13 +133,13 @@ def train(
             if stop.signal_number is not None:
                 settle(0)
                 if step and step not in checkpoints.steps:
-                    checkpoints.save(step, save_form(state))
+                    checkpoints.save(step, single(state))
                 checkpoints.wait()
                 stop.raise_if_set()
             batch = next(batches)
             state, metrics = train_step(state, batch)
             step += 1
-            if step == start + 1:  # the first step compiles, and is left out of the speed
+            if step == start + 1:  # the first step warms up, and is left out of the speed
                 jax.block_until_ready(metrics)
                 memory.give_back()
                 shown.begin(step)
@@ -196,14 +197,14 @@ class _Progress:
                 flush=True,
             )
 
-    def validated(self, step, metrics, headline):
-        value = metrics.get(headline)
-        self.score = "" if value is None else f", {headline} {value:.4f}"
+    def validated(self, step, metrics, monitor):
+        value = metrics.get(monitor)
+        self.score = "" if value is None else f", {monitor} {value:.4f}"
         if self.bar is not None:
             self.bar.set_postfix_str(f"{self.loss}{self.speed}{self.score}")
         else:
             print(
-                f"step {step}/{self.steps}: {headline}"
+                f"step {step}/{self.steps}: {monitor}"
                 f" {'undefined' if value is None else f'{value:.4f}'}",
                 flush=True,
             )

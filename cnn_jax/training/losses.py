@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.configuration import LossConfig
+from cnn_jax.configuration.schema import LossConfig
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation.metrics import class_logits
 
@@ -353,6 +353,8 @@ def of(config: LossConfig, class_weights=None):
         for name in names
     ]
     weights = config.weights or (1.0,) * len(terms)
+    if len(terms) == 1 and weights == (1.0,):
+        return terms[0]
 
     def loss(logits, labels):
         sums, counts = zip(*(term(logits, labels) for term in terms), strict=True)

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from cnn_jax.configuration import OptimizerConfig
+from cnn_jax.configuration.schema import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:

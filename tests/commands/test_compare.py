@@ -18,7 +18,7 @@ def study(tmp_path):
 
 
 def test_a_study_is_compared_and_the_verdict_printed(study, tmp_path, capsys):
-    assert main([str(study), "--out", str(tmp_path / "one")]) == 0
+    assert main([str(study), "--output", str(tmp_path / "one")]) == 0
     printed = capsys.readouterr().out
     assert "unet has the best mIoU" in printed
     assert re.search(r"unet is (better than|ahead of) fcn8s by 0\.\d+ mIoU: ", printed)
@@ -59,22 +59,26 @@ def refused(capsys, *arguments):
 def test_what_cannot_be_used_is_a_sentence(study, tmp_path, capsys):
     out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
-    assert "nowhere is no folder" in refused(capsys, tmp_path / "nowhere", "--out", out)
-    assert "empty holds no record" in refused(capsys, tmp_path / "empty", "--out", out)
-    assert "--target is 50" in refused(capsys, study, "--target", "50", "--out", out)
+    assert "nowhere is no folder" in refused(capsys, tmp_path / "nowhere", "--output", out)
+    assert "empty holds no record" in refused(capsys, tmp_path / "empty", "--output", out)
+    assert "--target is 50.0" in refused(capsys, study, "--target", "50", "--output", out)
     shutil.copytree(study / "unet-seed0", study / "copy")
-    assert "unet with seed 0" in refused(capsys, study, "--out", out)
+    assert "unet with seed 0" in refused(capsys, study, "--output", out)
     (study / "copy" / "summary.json").unlink()
-    assert "copy holds a run that isn't finished" in refused(capsys, study, "--out", out)
+    assert "copy holds a run that isn't finished" in refused(capsys, study, "--output", out)
     assert not out.exists()
 
 
 def test_incomparable_runs_need_force(study, tmp_path, capsys, written):
     other = tmp_path / "other" / "se-seed0"
     write_run(
-        other, "se", 0, {"test/miou": 0.1}, config={"training": {"steps": 10, "batch_size": 8}}
+        other,
+        "se",
+        0,
+        {"steps": 10, "test/miou": 0.1},
+        config={"training": {"steps": 10, "batch_size": 8}},
     )
-    line = refused(capsys, study, other, "--out", tmp_path / "out")
+    line = refused(capsys, study, other, "--output", tmp_path / "out")
     assert "training.steps is 1500 in" in line
     assert "10 in other/se-seed0; use --force" in line
     assert main([str(study), str(other), "--force"]) == 0

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax.commands.inspect_data import inspect, main, report
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.scene_folders import class_counts
 from cnn_jax.data.scenes import IGNORED
 from tests.data import fake_sets
@@ -69,10 +69,9 @@ def test_the_command_lists_scenes_that_cannot_be_decoded(dubai, tmp_path, capsys
         path.write_bytes(path.read_bytes()[:-60])
     output = tmp_path / "sheet.png"
     argv = [
-        "inspect_data",
         "--config",
         "dubai",
-        f"--config.data.directory={dubai}",
+        f"--data.directory={dubai}",
         f"--output={output}",
     ]
     assert main(argv) == 2
@@ -85,9 +84,13 @@ def test_the_command_lists_scenes_that_cannot_be_decoded(dubai, tmp_path, capsys
 def test_the_command_on_synthetic_scenes(tmp_path, capsys):
     output = tmp_path / "sheet.png"
     argv = [
-        "inspect_data",
-        "--config.data.scene_px=32,48",
-        "--config.data.scene_counts=2,1,1",
+        "--data.scene_px",
+        "32",
+        "48",
+        "--data.scene_counts",
+        "2",
+        "1",
+        "1",
         "--output",
         str(output),
     ]
@@ -97,7 +100,7 @@ def test_the_command_on_synthetic_scenes(tmp_path, capsys):
 
 
 def test_the_command_says_what_to_mend(capsys):
-    assert main(["inspect_data", "--config=dubai"]) == 2
+    assert main(["--config=dubai"]) == 2
     assert "data.directory is empty" in capsys.readouterr().err
-    assert main(["inspect_data", "--help"]) == 0
+    assert main(["--help"]) == 0
     assert "--output" in capsys.readouterr().out

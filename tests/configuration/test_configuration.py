@@ -6,25 +6,23 @@ import dataclasses
 import hashlib
 import json
 import re
+from typing import Literal
 
 import pytest
 
-from cnn_jax import configuration
-from cnn_jax.configuration import (
+from cnn_jax import tasks
+from cnn_jax.configuration import command_line, documents, schema
+from cnn_jax.configuration.documents import differences, digest
+from cnn_jax.configuration.schema import (
     ClassificationConfig,
     SegmentationConfig,
-    build_model,
-    check,
-    differences,
-    digest,
-    from_dict,
-    help_text,
+    check_fields,
     leaves,
-    model_config,
+    setting,
 )
 from cnn_jax.errors import InputError
-
-FLAGS = {"workdir": ("", "folder of the run")}
+from cnn_jax.run import configured
+from cnn_jax.tasks import build_model, check, config_from_dict, model_config
 
 
 def default():
@@ -47,7 +45,7 @@ CONFIGURATIONS = {"default": default, "other": other}
 
 
 def parse(*arguments):
-    return configuration.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[0]
+    return configured("prog", CONFIGURATIONS, arguments)[0]
 
 
 def get(config, path):
@@ -96,9 +94,8 @@ def test_without_arguments_the_first_configuration_is_taken_as_it_is():
     [
         ("--config=other",),
         ("--config", "other"),
-        ("-config=other",),
         ("--config=default", "--config=other"),
-        ("--config.data.source=synthetic", "--config=other"),
+        ("--data.source=synthetic", "--config=other"),
     ],
 )
 def test_a_configuration_is_chosen_by_name(arguments):
@@ -106,35 +103,38 @@ def test_a_configuration_is_chosen_by_name(arguments):
 
 
 @pytest.mark.parametrize(
-    ("argument", "path", "value"),
+    ("arguments", "path", "value"),
     [
-        ("--config.seed=3", "seed", 3),
-        ("--config.training.steps=1_000", "training.steps", 1000),
-        ("--config.optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
-        ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
-        ("--config.optimizer.name=sgd", "optimizer.name", "sgd"),
-        ("--config.data.directory=/a folder/ü", "data.directory", "/a folder/ü"),
-        ("--config.data.source=a=b", "data.source", "a=b"),
-        ("--config.model.skips=False", "model.skips", False),
-        ("--config.model.skips=false", "model.skips", False),
-        ("--noconfig.model.skips", "model.skips", False),
-        ("--config.model.norm=group", "model.norm", "group"),
-        ("--config.model.dropout=0.5", "model.dropout", 0.5),
-        ("--config.data.crop_px=(10,20)", "data.crop_px", (10, 20)),
-        ("--config.data.crop_px=10,20", "data.crop_px", (10, 20)),
-        ("--config.data.mean=(0,1,0.5)", "data.mean", (0.0, 1.0, 0.5)),
-        ("--config.data.test_groups=8", "data.test_groups", ("8",)),
-        ("--config.data.test_groups=8,7", "data.test_groups", ("8", "7")),
-        ("--config.data.test_groups=north", "data.test_groups", ("north",)),
-        ("--config.data.test_groups=('a','b c')", "data.test_groups", ("a", "b c")),
-        ("--config.data.test_groups=()", "data.test_groups", ()),
-        ("--config.data.test_groups=", "data.test_groups", ()),
-        ("--config.data.test_groups=2_13", "data.test_groups", ("2_13",)),
-        ("--config.data.test_groups=8.10, Tile 8", "data.test_groups", ("8.10", "Tile 8")),
+        ("--seed=3", "seed", 3),
+        ("--training.steps=1_000", "training.steps", 1000),
+        ("--training.steps 60", "training.steps", 60),
+        ("--optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
+        ("--optimizer.learning-rate 1e-4", "optimizer.learning_rate", 1e-4),
+        ("--optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
+        ("--optimizer.name=sgd", "optimizer.name", "sgd"),
+        ("--data.directory=/a_folder/ü", "data.directory", "/a_folder/ü"),
+        ("--data.source=a=b", "data.source", "a=b"),
+        ("--data.source=--b", "data.source", "--b"),
+        ("--model.no-skips", "model.skips", False),
+        ("--model.no_skips", "model.skips", False),
+        ("--training.remat", "training.remat", True),
+        ("--model.norm=group", "model.norm", "group"),
+        ("--model.dropout=0.5", "model.dropout", 0.5),
+        ("--data.crop_px 10 20", "data.crop_px", (10, 20)),
+        ("--data.crop-px 10 20", "data.crop_px", (10, 20)),
+        ("--data.crop-px=10 20", "data.crop_px", (10, 20)),
+        ("--data.mean 0 1 0.5", "data.mean", (0.0, 1.0, 0.5)),
+        ("--data.test_groups=8", "data.test_groups", ("8",)),
+        ("--data.test_groups 8 7", "data.test_groups", ("8", "7")),
+        ("--data.test_groups=north", "data.test_groups", ("north",)),
+        ("--data.test_groups", "data.test_groups", ()),
+        ("--data.test_groups=", "data.test_groups", ()),
+        ("--data.test_groups=2_13", "data.test_groups", ("2_13",)),
+        ("--data.test_groups 8.10 Tile_8", "data.test_groups", ("8.10", "Tile_8")),
     ],
 )
-def test_an_override_sets_one_field_with_its_type(argument, path, value):
-    config = parse(argument)
+def test_an_override_sets_one_field_with_its_type(arguments, path, value):
+    config = parse(*arguments.split())
     assert get(config, path) == value
     assert type(get(config, path)) is type(value)
     if isinstance(value, tuple):
@@ -142,71 +142,90 @@ def test_an_override_sets_one_field_with_its_type(argument, path, value):
     assert config == changed(default(), path, value)
 
 
+def test_a_value_may_hold_spaces():
+    assert parse("--data.test_groups", "a", "b c").data.test_groups == ("a", "b c")
+    assert parse("--data.directory", "/a folder/ü").data.directory == "/a folder/ü"
+
+
 def test_a_value_may_follow_as_its_own_argument_and_the_last_one_counts():
-    assert parse("--config.seed", "4").seed == 4
-    assert parse("--config.seed=1", "--config.seed=2").seed == 2
-    assert parse("--config.seed=1", "--config=other").seed == 1
+    assert parse("--seed", "4").seed == 4
+    assert parse("--seed=1", "--seed=2").seed == 2
+    assert parse("--seed=1", "--config=other").seed == 1
+
+
+def test_the_home_folder_may_be_called_by_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config.json").write_text(documents.to_json(other()), encoding="utf-8")
+    config, flags = configured(
+        "prog",
+        CONFIGURATIONS,
+        ["--config=~/config.json", "--workdir=~/a b", "--data.directory", "~", "--data.source=~/x"],
+    )
+    assert (config.seed, flags.workdir) == (7, f"{tmp_path}/a b")
+    assert (config.data.directory, config.data.source) == (f"{tmp_path}", f"{tmp_path}/x")
+    assert parse("--data.directory=a~b").data.directory == "a~b"
 
 
 def test_further_flags_are_given_back_and_have_defaults():
     def read(*arguments):
-        return configuration.parse_command_line(["prog", *arguments], CONFIGURATIONS, FLAGS)[1]
+        return configured("prog", CONFIGURATIONS, arguments)[1].workdir
 
-    assert read() == {"workdir": ""}
-    assert read("--workdir=a b", "--config=other") == {"workdir": "a b"}
-    assert read("--workdir", "x") == {"workdir": "x"}
+    assert read() == ""
+    assert read("--workdir=a b", "--config=other") == "a b"
+    assert read("--workdir", "x") == "x"
+
+
+@dataclasses.dataclass
+class Statistics:
+    """A field of one type or another."""
+
+    mean: tuple[float, ...] | Literal["auto"] = setting("auto", "one a channel, or auto")
+
+
+def test_a_field_may_be_of_one_type_or_another():
+    def read(*arguments):
+        (held,), unknown = command_line.parse(arguments, Statistics())
+        assert not unknown
+        check_fields(held)
+        return held.mean
+
+    assert read() == read("--mean", "auto") == "auto"
+    assert read("--mean", "0.5", "1") == (0.5, 1.0)
+    with pytest.raises(InputError, match=r"^--mean takes a tuple of any .* or auto, not 'aut'\.$"):
+        read("--mean", "aut")
+    with pytest.raises(InputError, match=r"^mean takes a tuple of any .* or auto, not 'aut'\.$"):
+        check_fields(Statistics("aut"))
+    held = Statistics([1, 2])
+    check_fields(held)
+    assert held.mean == (1.0, 2.0)
 
 
 def test_parsing_twice_starts_afresh():
-    assert parse("--config.seed=5").seed == 5
+    assert parse("--seed=5").seed == 5
     assert parse().seed == 0
 
 
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
+        ("--sed=1", "--sed is no flag: did you mean --seed."),
         (
-            "--config.sed=1",
-            "--config.sed is no field of this configuration: did you mean --config.seed.",
+            "--learning_rate=1",
+            "--learning_rate is no flag: did you mean --optimizer.learning_rate.",
         ),
         (
-            "--config.learning_rate=1",
-            (
-                "--config.learning_rate is no field of this configuration: did you mean"
-                " --config.optimizer.learning_rate."
-            ),
+            "--training.batchsize=1",
+            "--training.batchsize is no flag: did you mean --training.batch_size",
         ),
+        ("--data=3", "--data is no flag"),
+        ("--xyzzy=3", "--xyzzy is no flag: --help lists them all."),
+        ("--model.no-skip", "--model.no-skip is no flag: did you mean --model.skips"),
         (
-            "--config.training.batchsize=1",
-            (
-                "--config.training.batchsize is no field of this configuration: did you mean"
-                " --config.training.batch_size"
-            ),
+            "--model.name=unnet",
+            "--model.name unnet is no architecture for segmentation: did you mean unet.",
         ),
-        ("--config.data=3", "--config.data is no field of this configuration"),
-        (
-            "--config.xyzzy=3",
-            "--config.xyzzy is no field of this configuration: --help lists them all.",
-        ),
-        (
-            "--noconfig.model.skip",
-            (
-                "--config.model.skip is no field of this configuration: did you mean"
-                " --config.model.skips"
-            ),
-        ),
-        (
-            "--config.model.name=unnet",
-            "--config.model.name=unnet is no architecture for segmentation: did you mean unet.",
-        ),
-        (
-            "--config.task=classic",
-            "--config.task can't be changed; choose another --config instead.",
-        ),
-        (
-            "--config.configuration=x",
-            "--config.configuration can't be changed; choose another --config instead.",
-        ),
+        ("--task=classic", "--task can't be changed: choose another --config instead."),
+        ("--configuration=x", "--configuration can't be changed: choose another --config instead."),
         ("--confg=other", "--confg is no flag: did you mean --config."),
         ("--wrkdir=1", "--wrkdir is no flag: did you mean --workdir."),
         (
@@ -217,80 +236,58 @@ def test_parsing_twice_starts_afresh():
             ),
         ),
         ("--config", "--config needs a value"),
-        ("--flagfile=flags.txt", "--flagfile=flags.txt is no flag of this command"),
-        ("--seed=3", "--seed is no flag: did you mean --config.seed"),
-        ("--config.seed=4294967296", "seed is 4294967296; it must be less than 2**32"),
+        ("--flagfile=flags.txt", "--flagfile is no flag"),
+        ("-config=other", "-config is no flag: did you mean --config."),
+        ("--config.seed=3", "--config.seed is no flag: did you mean --seed"),
+        ("--seed=4294967296", "seed is 4294967296; it must be less than 2**32"),
         (
-            "--config.model.dtype=float99",
+            "--model.dtype=float99",
             "model.dtype is 'float99': did you mean float32 or bfloat16",
         ),
-        ("--config.model.base_width=0", "model.base_width is 0; it must be at least 1"),
-        ("--config.model.dropout=1.5", "model.dropout is 1.5; it must lie between 0 and 1"),
+        ("--model.base_width=0", "model.base_width is 0; it must be at least 1"),
+        ("--model.dropout=1.5", "model.dropout is 1.5; it must lie between 0 and 1"),
         ("--config=missing.json", "missing.json can't be read (No such file or directory)"),
-        ("x", "'x' is not understood; write values as --config.section.field=value."),
-        ("--config.seed", "Missing value for flag --config.seed."),
-        ("--config.seed=abc", "--config.seed takes a whole number, not 'abc'."),
-        ("--config.seed=1.5", "--config.seed takes a whole number, not '1.5'."),
+        ("x", "'x' is not understood: write values as --section.field VALUE"),
+        ("--seed 3 x", "'x' is not understood: --seed takes one value."),
+        ("--seed", "--seed needs a value: a whole number."),
+        ("--seed=abc", "--seed takes a whole number, not 'abc'."),
+        ("--seed=1.5", "--seed takes a whole number, not '1.5'."),
+        ("--model.base_width=3.5", "--model.base_width takes a whole number, not '3.5'."),
+        ("--model.skips=maybe", "'maybe' is not understood: write values as --section.field VALUE"),
+        ("--optimizer.learning_rate=fast", "--optimizer.learning_rate takes a number, not 'fast'."),
+        ("--data.crop_px=10", "--data.crop_px takes a tuple of 2, each a whole number, not '10'."),
+        ("--data.crop_px 1 2 3", "--data.crop_px takes a tuple of 2, each a whole number"),
+        ("--data.crop_px 1 2.5", "--data.crop_px takes a tuple of 2, each a whole number"),
+        ("--optimizer.name=adam", "optimizer.name is 'adam': did you mean adamw."),
         (
-            "--config.model.base_width=3.5",
-            "--config.model.base_width takes a whole number, not '3.5'.",
-        ),
-        ("--config.model.skips=maybe", "--config.model.skips takes True or False, not 'maybe'."),
-        (
-            "--config.optimizer.learning_rate=fast",
-            "--config.optimizer.learning_rate takes a number, not 'fast'.",
-        ),
-        (
-            "--config.data.crop_px=10",
-            "data.crop_px takes a tuple of 2, each a whole number, not (10,).",
-        ),
-        ("--config.data.crop_px=(1,2,3)", "data.crop_px takes a tuple of 2, each a whole number"),
-        ("--config.data.crop_px=(1,2.5)", "data.crop_px takes a whole number, not 2.5."),
-        ("--config.optimizer.name=adam", "optimizer.name is 'adam': did you mean adamw."),
-        (
-            "--config.loss.class_weights=xyz",
+            "--loss.class_weights=xyz",
             "loss.class_weights is 'xyz': it must be one of inverse, median, none.",
         ),
-        ("--config.seed=-1", "seed is -1; it must be at least 0."),
-        ("--config.training.steps=0", "training.steps is 0; it must be at least 1."),
-        ("--config.data.crop_px=(10,0)", "data.crop_px is (10, 0); it must be at least 1."),
+        ("--seed=-1", "seed is -1; it must be at least 0."),
+        ("--training.steps=0", "training.steps is 0; it must be at least 1."),
+        ("--data.crop_px 10 0", "data.crop_px is (10, 0); it must be at least 1."),
+        ("--optimizer.learning_rate=nan", "optimizer.learning_rate is nan; it must be finite."),
+        ("--optimizer.learning_rate=inf", "optimizer.learning_rate is inf; it must be finite."),
+        ("--data.mean 0 2 0", "data.mean is (0.0, 2.0, 0.0); it must lie between 0 and 1."),
+        ("--loss.label_smoothing=1.5", "loss.label_smoothing is 1.5; it must lie between 0 and 1."),
+        ("--data.std 0.2 0 0.2", "data.std is (0.2, 0.0, 0.2); every value must be above 0."),
         (
-            "--config.optimizer.learning_rate=nan",
-            "optimizer.learning_rate is nan; it must be finite.",
-        ),
-        (
-            "--config.optimizer.learning_rate=inf",
-            "optimizer.learning_rate is inf; it must be finite.",
-        ),
-        (
-            "--config.data.mean=(0,2,0)",
-            "data.mean is (0.0, 2.0, 0.0); it must lie between 0 and 1.",
-        ),
-        (
-            "--config.loss.label_smoothing=1.5",
-            "loss.label_smoothing is 1.5; it must lie between 0 and 1.",
-        ),
-        (
-            "--config.data.std=(0.2,0,0.2)",
-            "data.std is (0.2, 0.0, 0.2); every value must be above 0.",
-        ),
-        (
-            "--config.training.accumulate=3",
+            "--training.accumulate=3",
             "training.batch_size is 4, which training.accumulate=3 does not divide",
         ),
         (
-            "--config.evaluation.context_px=144",
+            "--evaluation.context_px=144",
             "evaluation.context_px is 144, which leaves nothing of a window of (288, 512)",
         ),
         (
-            "--config.optimizer.warmup_steps=100000",
+            "--optimizer.warmup_steps=100000",
             "optimizer.warmup_steps is 100000, not less than training.steps=",
         ),
     ],
 )
 def test_a_mistake_ends_in_one_sentence_that_names_it(argument, sentence):
     with pytest.raises(InputError) as caught:
-        parse(argument)
+        parse(*argument.split())
     message = str(caught.value)
     assert message.startswith(sentence)
     assert message.endswith(".")
@@ -340,7 +337,7 @@ def test_unknown_models_and_options_are_input_errors_with_the_nearest_names():
 
 
 def record(config):
-    return json.loads(configuration.to_json(config))
+    return json.loads(documents.to_json(config))
 
 
 def everything_changed():
@@ -359,12 +356,12 @@ def everything_changed():
 @pytest.mark.parametrize("make", [default, other, everything_changed])
 def test_a_configuration_survives_its_record(make):
     config = make()
-    again = from_dict(record(config))
+    again = config_from_dict(record(config))
     for path, _, value in leaves(config):
         assert get(again, path) == value, path
         assert type(get(again, path)) is type(value), path
     assert again == config
-    assert configuration.to_json(again) == configuration.to_json(config)
+    assert documents.to_json(again) == documents.to_json(config)
     assert digest(again) == digest(config)
 
 
@@ -378,9 +375,9 @@ def test_everything_changed_is_really_changed():
 
 def test_a_recorded_file_is_a_configuration_and_takes_overrides(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(configuration.to_json(everything_changed()), encoding="utf-8")
+    path.write_text(documents.to_json(everything_changed()), encoding="utf-8")
     assert parse(f"--config={path}") == everything_changed()
-    assert parse(f"--config={path}", "--config.seed=9") == changed(everything_changed(), "seed", 9)
+    assert parse(f"--config={path}", "--seed=9") == changed(everything_changed(), "seed", 9)
 
 
 def _drop(section, name):
@@ -449,7 +446,7 @@ def test_a_wrong_record_is_an_input_error_that_names_the_field(change, sentence)
     held = record(default())
     change(held)
     with pytest.raises(InputError) as caught:
-        from_dict(held)
+        config_from_dict(held)
     assert str(caught.value) == sentence
 
 
@@ -458,17 +455,17 @@ def test_a_file_that_is_no_record_is_an_input_error(tmp_path):
     broken.write_text("{", encoding="utf-8")
     listed.write_text("[1]", encoding="utf-8")
     with pytest.raises(InputError, match=r"broken\.json is not valid JSON"):
-        configuration.read(broken)
+        tasks.read_config(broken)
     with pytest.raises(InputError, match=r"list\.json must hold an object"):
-        configuration.read(listed)
+        tasks.read_config(listed)
     with pytest.raises(InputError, match="can't be read"):
-        configuration.read(tmp_path)
+        tasks.read_config(tmp_path)
 
 
 def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
     held = record(default())
     held["optimizer"]["learning_rate"], held["data"]["std"] = 1, [1, 1, 1]
-    config = from_dict(held)
+    config = config_from_dict(held)
     assert type(config.optimizer.learning_rate) is float
     assert config.data.std == (1.0, 1.0, 1.0)
 
@@ -525,7 +522,7 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
     for path in younger:
         section, _, name = path.rpartition(".")
         del (old[section] if section else old)[name]
-    assert from_dict(old) == default()
+    assert config_from_dict(old) == default()
     values = {
         path: value
         for path, option, value in leaves(default())
@@ -538,39 +535,39 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config.loss.name=dise"], ["loss.name is 'dise'", "did you mean dice"]),
+        (["--loss.name=dise"], ["loss.name is 'dise'", "did you mean dice"]),
         (
-            ["--config.loss.further=focal,lovasz"],
+            ["--loss.further", "focal", "lovasz"],
             ["loss.further is 'lovasz'", "did you mean lovasz_softmax"],
         ),
         (
-            ["--config.loss.further=dice", "--config.loss.weights=(1.0,)"],
+            ["--loss.further=dice", "--loss.weights=1.0"],
             ["loss.weights has 1 values for 2 losses"],
         ),
         (
-            ["--config.loss.further=dice", "--config.loss.weights=(0.0,0.0)"],
+            ["--loss.further=dice", "--loss.weights", "0", "0"],
             ["loss.weights is (0.0, 0.0)", "nothing to train on"],
         ),
         (
             [
-                "--config.loss.name=tversky",
-                "--config.loss.tversky_alpha=0",
-                "--config.loss.tversky_beta=0",
+                "--loss.name=tversky",
+                "--loss.tversky_alpha=0",
+                "--loss.tversky_beta=0",
             ],
             ["loss.tversky_alpha and loss.tversky_beta are both 0"],
         ),
-        (["--config.loss.activation=tanh"], ["softmax", "sigmoid"]),
+        (["--loss.activation=tanh"], ["softmax", "sigmoid"]),
         (
-            ["--config.model.name=deeplabv3", "--config.model.output_stride=4"],
+            ["--model.name=deeplabv3", "--model.output_stride=4"],
             ["model.output_stride is 4", "16", "8"],
         ),
         (
-            ["--config.model.name=deeplabv3", "--config.model.encoder=vgg16"],
+            ["--model.name=deeplabv3", "--model.encoder=vgg16"],
             ["model.encoder is 'vgg16'"],
         ),
-        (["--config.model.name=deeplab"], ["did you mean deeplabv3"]),
+        (["--model.name=deeplab"], ["did you mean deeplabv3"]),
         (
-            ["--config.model.name=encoder_unet", "--config.model.encoder=resnet-34"],
+            ["--model.name=encoder_unet", "--model.encoder=resnet-34"],
             ["did you mean resnet34"],
         ),
     ],
@@ -584,11 +581,11 @@ def test_unknown_losses_models_and_output_strides_are_refused_with_the_nearest(a
 
 def test_losses_of_pixels_and_one_logit_are_refused_for_images():
     config = ClassificationConfig(model=model_config("mlp"))
-    configuration.check(config)
+    tasks.check(config)
     with pytest.raises(InputError, match="'dice', which is of pixels"):
-        configuration.check(changed(config, "loss.further", ("focal", "dice")))
+        tasks.check(changed(config, "loss.further", ("focal", "dice")))
     with pytest.raises(InputError, match=r"loss\.activation is 'sigmoid'"):
-        configuration.check(changed(config, "loss.activation", "sigmoid"))
+        tasks.check(changed(config, "loss.activation", "sigmoid"))
 
 
 def test_another_model_brings_its_own_options():
@@ -596,32 +593,28 @@ def test_another_model_brings_its_own_options():
         return ClassificationConfig(model=model_config("mlp"))
 
     def parsed(*arguments):
-        return configuration.parse_command_line(["prog", *arguments], {"default": classify}, FLAGS)[
-            0
-        ]
+        return configured("prog", {"default": classify}, arguments)[0]
 
     assert parsed().model.name == "mlp"
-    config = parsed("--config.model.widths=(8,)", "--config.model.name=mlp")
+    config = parsed("--model.widths=8", "--model.name=mlp")
     assert config.model == model_config("mlp", widths=(8,))
-    config = parsed("--config.model.norm=batch", "--config.model.name", "vgg11")
+    config = parsed("--model.norm=batch", "--model.name", "vgg11")
     assert config.model == model_config("vgg11", norm="batch")
-    with pytest.raises(InputError, match=r"^--config\.model\.widths is no field"):
-        parsed("--config.model.name=vgg11", "--config.model.widths=(8,)")
+    with pytest.raises(InputError, match=r"^--model\.widths is no flag"):
+        parsed("--model.name=vgg11", "--model.widths=8")
     with pytest.raises(
-        InputError, match=r"^--config\.model\.name=vgg12 is no architecture .*did you mean vgg1"
+        InputError, match=r"^--model\.name vgg12 is no architecture .*did you mean vgg1"
     ):
-        parsed("--config.model.name=vgg12")
+        parsed("--model.name=vgg12")
     with pytest.raises(
-        InputError, match=r"^--config\.model\.name=unet is no architecture for classification"
+        InputError, match=r"^--model\.name unet is no architecture for classification"
     ):
-        parsed("--config.model.name=unet")
+        parsed("--model.name=unet")
 
 
 def test_differences_also_name_fields_that_one_side_lacks():
     varied = default()
-    varied.model = dataclasses.make_dataclass(
-        "Other", [("name", str, configuration.setting("mlp", ""))]
-    )()
+    varied.model = dataclasses.make_dataclass("Other", [("name", str, schema.setting("mlp", ""))])()
     found = differences(default(), varied)
     assert "model.base_width: 16, None" in found
     assert "model.name: 'unet', 'mlp'" in found
@@ -630,27 +623,41 @@ def test_differences_also_name_fields_that_one_side_lacks():
 # ---- help
 
 
-def test_help_lists_every_field_with_type_default_and_unit():
-    text = help_text("experiments.aerial", CONFIGURATIONS, FLAGS)
-    lines = text.splitlines()
-    assert lines[0].startswith("usage: python -m experiments.aerial ")
-    for entry in (
-        "default        The first.",
-        "other          Another seed.",
-        "--workdir      folder of the run",
-    ):
-        assert f"  {entry}" in lines
-    types = {int: "int", float: "float", str: "str", bool: "bool"}
+def printed(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        configured("experiments.aerial", CONFIGURATIONS, arguments)
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def test_help_lists_every_field_with_type_default_and_unit(capsys):
+    text = printed(capsys, "--help")
+    assert text.startswith("usage: python -m experiments.aerial ")
+    assert "\n  default  The first.\n  other    Another seed.\n" in text
+    # Without the frames, and without the breaks of lines.
+    entries = re.split(r" (?=--[\w.-]+[ ,])", " ".join(re.sub("[│╭╮╰╯─]", " ", text).split()))
+    assert any(entry.startswith("--workdir TEXT folder of the run;") for entry in entries)
+    types = {int: "INT", float: "FLOAT", str: "TEXT"}
     for path, option, value in leaves(default()):
-        if path in configuration.FIXED:
+        if path in schema.FIXED:
             continue
-        unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
-        (line,) = [i for i, text in enumerate(lines) if text.startswith(f"  {path} (")]
-        assert lines[line].endswith(f" = {value!r}{unit}")
-        if option.type in types:
-            assert lines[line].startswith(f"  {path} ({types[option.type]})")
+        flag = f"--{path.replace('_', '-')}"
+        [entry] = [e for e in entries if e.split()[0].rstrip(",") == flag]
+        if option.metadata["unit"]:
+            assert f" [{option.metadata['unit']}]" in entry
+        words = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        more = entries[entries.index(entry) + 1] if option.type is bool else entry
+        assert not words or f"(default: {words})" in more
+        if option.type in types and not option.metadata["choices"]:
+            assert entry.startswith(f"{flag} {types[option.type]} ")
         assert option.metadata["help"]
-        assert option.metadata["help"] in lines[line + 1]
-        assert all(choice in lines[line + 1] for choice in option.metadata["choices"])
-    assert "  data.crop_px ([int, int]) = (144, 256) [px]" in lines
-    assert "  data.test_groups ([str, ...]) = ()" in lines
+        assert option.metadata["help"] in more
+        assert all(choice in entry.partition("}")[0] for choice in option.metadata["choices"])
+    assert any(e.startswith("--data.crop-px INT INT height and width") for e in entries)
+    assert any(e.startswith("--data.test-groups [TEXT ...] groups") for e in entries)
+
+
+def test_completion_prints_a_script_that_knows_flags_and_choices(capsys):
+    script = printed(capsys, "--tyro-print-completion", "bash")
+    assert "--training.batch-size" in script
+    assert "lovasz_softmax" in script

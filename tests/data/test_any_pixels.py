@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from cnn_jax.commands.inspect_data import inspect, report
-from cnn_jax.configuration import DataConfig, build_model
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import BUILT_IN, Description, load_description
 from cnn_jax.data.normalization import moments, normalization
@@ -23,7 +23,8 @@ from cnn_jax.data.rasters import open_raster, photograph, upright
 from cnn_jax.data.scene_folders import class_counts, dataset_info, open_folder, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS
 from cnn_jax.errors import InputError
-from cnn_jax.run import run
+from cnn_jax.run import train_and_evaluate
+from cnn_jax.tasks import build_model
 from experiments import aerial_unet
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
@@ -378,7 +379,7 @@ def test_pairs_that_lie_deeper_are_told(tmp_path):
 def test_images_without_a_mask_are_left_out_by_choice(tmp_path):
     config = write_own(tmp_path, TWO_CLASSES, [255 * scene(n)[1] for n in range(5)])
     png(tmp_path / "data/images/new", scene(9)[0])
-    assert "--config.data.unlabelled=ignore" in refusal(config)
+    assert "--data.unlabelled=ignore" in refusal(config)
     config.unlabelled = "ignore"
     scenes = open_folder(config)
     assert len(every(scenes)) == 5
@@ -440,7 +441,7 @@ def test_info_of_a_set(tmp_path):
     config.mean, config.std = "auto", (0.5,)
     scenes = open_folder(config)
     decoded = {s: DecodedScenes(scenes.splits[s], 1e9) for s in SPLITS}
-    info = dataset_info(config, scenes, decoded)
+    info = dataset_info(config, scenes, decoded, class_counts(decoded["train"], 2))
     images = np.stack([change(scene(n)[0]) for n in (0, 1)])
     np.testing.assert_allclose(info.mean, images.mean((0, 1, 2)) / 65535, rtol=1e-12)
     assert info.std == (0.5,) * 4
@@ -752,7 +753,7 @@ def test_a_run_on_other_pixels(case, tmp_path, quick_compilation, few_pictures):
         config.training.steps, config.training.batch_size = 3, 2
         config.optimizer.warmup_steps = 1
         config.evaluation.window_px, config.evaluation.context_px = (48, 48), 4
-        summary = run(config, tmp_path / f"run{on_device}")
+        summary = train_and_evaluate(config, tmp_path / f"run{on_device}")
         figures.append([summary[f"{split}/loss"] for split in ("validation", "test")])
         assert summary["test/pixels"] == 2 * 64 * 64
         channels = change(scene(0)[0]).shape[-1]
@@ -777,5 +778,5 @@ def test_colours_that_the_bands_have_not_are_refused_before_a_run(tmp_path):
     config.data.source, config.data.directory = "folders", data.directory
     config.augmentation.saturation_probability = 0.5
     with pytest.raises(InputError, match=r"augmentation\.saturation_probability .* 4 channels of"):
-        run(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

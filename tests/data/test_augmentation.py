@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import augmentation
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
@@ -460,7 +460,7 @@ def test_the_same_key_gives_the_same_bits_wherever_the_example_lies():
 EIGHT_DEVICES = """
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data.augmentation import augment
 config = AugmentationConfig(rotation_probability=1.0, saturation_probability=0.0)
 rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.images import open_images
 from cnn_jax.errors import InputError
 from tests.data.fake_images import encoded, picture, write_fingers, write_folder

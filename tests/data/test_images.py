@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data import images as images_module
 from cnn_jax.data.images import ImageSource, LabelledImages, open_images
 from cnn_jax.data.pipeline import read_ahead, training_batches

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import augmentation, pipeline
 from cnn_jax.data.pipeline import (
     DecodedScenes,
@@ -214,16 +214,18 @@ def test_without_a_cpu_device_regions_are_read_whole(monkeypatch):
         (32, 48),
     )
     config.model.base_width, config.model.depth = 4, 1
-    with_one, without = (Segmentation(config, Segmentation.open(config)) for _ in range(2))
+    dataset = Segmentation().dataset(config)
+    learner = Segmentation().learner(config, dataset.info)
 
     def none(backend):
         raise RuntimeError(f"Unknown backend {backend}")
 
-    assert "start" in training_batches(with_one.training_source, seed=0, batch_size=2)[0]
+    assert "start" in training_batches(dataset.training_source(learner), seed=0, batch_size=2)[0]
     monkeypatch.setattr(jax, "local_devices", none)
-    batch = training_batches(without.training_source, seed=0, batch_size=2)[0]
+    whole = dataset.training_source(learner)
+    batch = training_batches(whole, seed=0, batch_size=2)[0]
     assert "start" not in batch
-    assert batch["mask"].shape[1:] == without.region_px
+    assert batch["mask"].shape[1:] == whole.region_px
 
 
 @pytest.mark.parametrize("length", [1, 2, 11, 54_000])

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.configuration import AugmentationConfig
+from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import resident
 from cnn_jax.data.augmentation import augment_examples
 from cnn_jax.data.images import ImageSource, LabelledImages
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource, training_batches
 from cnn_jax.data.scenes import Scene
 from cnn_jax.errors import InputError
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from tests.running import STEPS, TINY, assert_refused, assert_same_run, saved_steps, when
 
 
@@ -103,11 +103,8 @@ def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host
     arithmetic is the same bit for bit."""
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
-        when(patch, Record, "log", 4, signal.SIGTERM)
-        assert (
-            optimized_command(*TINY, "--config.data.on_device=True", "--workdir", workdir).code
-            == 143
-        )
+        when(patch, RunDirectory, "log", 4, signal.SIGTERM)
+        assert optimized_command(*TINY, "--data.on_device", "--workdir", workdir).code == 143
     assert 0 < saved_steps(workdir)[-1] < STEPS
     assert optimized_command(*TINY, "--workdir", workdir).code == 0
     assert optimized_command(*TINY, "--workdir", tmp_path / "host").code == 0
@@ -117,8 +114,8 @@ def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host
 def test_pmap_is_refused(tmp_path, command):
     refused = command(
         *TINY,
-        "--config.data.on_device=True",
-        "--config.training.parallelism=pmap",
+        "--data.on_device",
+        "--training.parallelism=pmap",
         "--workdir",
         tmp_path / "run",
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.descriptions import (
     BUILT_IN,
     LabelClass,
@@ -438,7 +438,7 @@ def test_an_unknown_colour_is_named_counted_and_can_be_ignored(dubai):
         "image_part_001.png has the mask values #0102FF (6 pixels), which dubai doesn't list"
         in str(caught.value)
     )
-    assert "--config.data.unknown_colors=ignore" in str(caught.value)
+    assert "--data.unknown_colors=ignore" in str(caught.value)
 
     scene = open_folder(config("dubai", dubai, unknown_colors="ignore")).splits["train"][0]
     assert (scene.read()[1] == IGNORED).sum() == 6

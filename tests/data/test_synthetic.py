@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data import synthetic
 from cnn_jax.data.synthetic import CLASSES, draw_scene, generate
 from cnn_jax.errors import InputError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from cnn_jax.configuration import EvaluationConfig
+from cnn_jax.configuration.schema import EvaluationConfig
 from cnn_jax.data import augmentation
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import IGNORED, Scene

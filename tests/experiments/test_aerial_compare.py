@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnn_jax import configuration, study
-from cnn_jax.configuration import model_config
+from cnn_jax import study, tasks
+from cnn_jax.configuration import documents
+from cnn_jax.tasks import model_config
 from experiments import aerial_unet
 from experiments.aerial_compare import GROUPS, STUDIES, conclude
 from tests import running as commands
@@ -15,7 +16,7 @@ from tests.running import Finished
 
 
 def parameters(config, classes=5):
-    model = configuration.build_model(
+    model = tasks.build_model(
         config.model, num_classes=classes, axis_name=None, crop_px=config.data.crop_px
     )
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -27,13 +28,13 @@ def parameters(config, classes=5):
 def test_every_variant_is_valid_and_differs_in_its_model_alone(name):
     made = STUDIES[name]()
     first, *others = made.variants.values()
-    configuration.check(first)
+    tasks.check(first)
     for other in others:
-        configuration.check(other)
+        tasks.check(other)
         for section in ("data", "augmentation", "loss", "optimizer", "training", "evaluation"):
             assert getattr(other, section) == getattr(first, section)
             assert getattr(other, section) is not getattr(first, section)
-    models = [configuration.to_dict(config)["model"] for config in made.variants.values()]
+    models = [documents.to_dict(config)["model"] for config in made.variants.values()]
     assert all(models.count(model) == 1 for model in models)
 
 
@@ -82,12 +83,12 @@ def tiny() -> study.Study:
 def command(tmp_path, capsys, quick_compilation, few_pictures):
     def run(*arguments):
         capsys.readouterr()
-        data = f"--config.data.directory={tmp_path / 'dubai'}"
+        data = f"--data.directory={tmp_path / 'dubai'}"
         code = study.main(
             "experiments.aerial_compare",
             {"tiny": tiny},
             conclude,
-            ["command", data, *map(str, arguments)],
+            [data, *map(str, arguments)],
         )
         return Finished(code, *capsys.readouterr())
 
@@ -97,7 +98,7 @@ def command(tmp_path, capsys, quick_compilation, few_pictures):
 
 def test_one_command_ends_in_table_page_and_verdict_and_goes_on_where_it_stopped(command, tmp_path):
     folder = tmp_path / "comparación"
-    assert command("--workdir", folder, "--models=unet", "--config.seeds=0").code == 0
+    assert command("--workdir", folder, "--variants", "unet", "--seeds=0").code == 0
     assert (folder / "comparison.md").exists()  # of what there is so far
     first = commands.read(folder / "unet-seed0" / "summary.json")
     finished = command("--workdir", folder)
@@ -142,9 +143,9 @@ def test_one_command_ends_in_table_page_and_verdict_and_goes_on_where_it_stopped
 
 def test_a_misspelt_model_and_seed_are_refused_before_anything_runs(command, tmp_path):
     for arguments, words in (
-        (["--models=unet,fcn9"], ["'fcn9'", "none of this study"]),
-        (["--config.seeds=zero"], ["--seeds takes whole numbers"]),
-        (["--config.loss.name=lovasz"], ["did you mean lovasz_softmax"]),
+        (["--variants", "unet", "fcn9"], ["'fcn9'", "none of this study"]),
+        (["--seeds=zero"], ["--seeds takes whole numbers"]),
+        (["--loss.name=lovasz"], ["did you mean lovasz_softmax"]),
     ):
         finished = command("--workdir", tmp_path / "s", *arguments)
         assert finished.code == 2
@@ -154,12 +155,12 @@ def test_a_misspelt_model_and_seed_are_refused_before_anything_runs(command, tmp
 
 
 def test_help_says_what_the_studies_are(capsys):
-    assert study.main("experiments.aerial_compare", STUDIES, conclude, ["command", "--help"]) == 0
+    assert study.main("experiments.aerial_compare", STUDIES, conclude, ["--help"]) == 0
     text = capsys.readouterr().out
     for word in (
         "dubai_whole",
-        "--models",
-        "--config.seeds",
+        "--variants",
+        "--seeds",
         "asymmetric_unet",
         "encoder_width",
         "tversky_alpha",

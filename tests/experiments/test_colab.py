@@ -79,7 +79,7 @@ def all_cells(tmp_path_factory):
     the commands those of a user."""
     records = tmp_path_factory.mktemp("colab") / "mis registros"
     options = [option for option in commands.TINY if not option.startswith("--config=")]
-    shorter = ["--models unet,asymmetric_unet", "--seeds 0", "--config.model.reduction=1"]
+    shorter = ["--variants unet asymmetric_unet", "--seeds 0", "--model.reduction=1"]
     parameters = {
         "CONFIGURATION": "smoke",
         "RECORDS": str(records),
@@ -153,4 +153,4 @@ def test_a_runtime_that_computes_on_the_cpu_instead_is_stopped(runtime, tmp_path
 def test_several_devices_get_a_batch_that_they_divide():
     checked = printed(executed({}, UNTIL_CHECKED, **commands.devices(8))["check"])
     assert "computes on 8 x cpu" in checked
-    assert "--config.training.batch_size=8" in checked
+    assert "--training.batch_size=8" in checked

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import configuration, study
+from cnn_jax import study, tasks
+from cnn_jax.configuration import documents
 from cnn_jax.run import main
 from cnn_jax.tasks.classification import Classification
 from experiments import classic, classify, dense_vs_convolutional, mnist, overfitting
 from tests import running as commands
 from tests.data import fake_images
-from tests.running import Finished
+from tests.running import Finished, given
 
 RECORD = ("config.json", "environment.json", "metrics.jsonl", "summary.json")
 
@@ -45,7 +46,7 @@ LOOKED_INTO = {"filters.png", "feature_maps.png", "grad_cam.png"}
 
 
 def flags(values) -> list[str]:
-    return [f"--config.{path}={value}" for path, value in values.items()]
+    return given(*(f"{path}={value}" for path, value in values.items()))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def assert_complete(workdir, pictures=frozenset()):
     assert (
         environment["digest"]
         == summary["digest"]
-        == configuration.digest(configuration.from_dict(config))
+        == documents.digest(tasks.config_from_dict(config))
     )
     assert re.fullmatch("[0-9a-f]{32,}", environment["data_fingerprint"])
     for name in ("experiment", "configuration", "seed"):
@@ -128,21 +129,22 @@ def test_shipped_model_takes_the_images_of_its_set(name, sets):
     """As shipped, but for where the data lie and how many there are: traced, not compiled."""
     config = classify.CONFIGURATIONS[name]()
     config.data.directory, config.data.train_examples = str(directory(sets, config)), 0
-    configuration.check(config)
-    task = Classification(config, Classification.open(config))
+    tasks.check(config)
+    info = Classification().dataset(config).info
+    learner = Classification().learner(config, info)
     assert {(config.experiment, config.configuration)} == {("classify", name)}
-    x = jax.ShapeDtypeStruct((2, *task.images.image_px, task.images.channels), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, *learner.example_px), jnp.float32)
     logits, variables = jax.eval_shape(
-        lambda x: task.model().init_with_output(jax.random.key(0), x, train=False), x
+        lambda x: learner.module().init_with_output(jax.random.key(0), x, train=False), x
     )
-    assert (logits.shape, logits.dtype) == ((2, len(task.names)), jnp.float32)
+    assert (logits.shape, logits.dtype) == ((2, len(info.classes)), jnp.float32)
     assert variables["params"]
     examples = {
         "image": jax.ShapeDtypeStruct(x.shape, jnp.uint8),
         "label": jax.ShapeDtypeStruct((2,), jnp.int32),
     }
     images, labels = jax.eval_shape(
-        lambda e: task.augment(jax.random.split(jax.random.key(0), 2), e), examples
+        lambda e: learner.prepare(jax.random.split(jax.random.key(0), 2), e), examples
     )
     assert images.shape == x.shape
     assert labels.shape == logits.shape
@@ -171,7 +173,7 @@ def test_shipped_configuration_runs(name, changes, images, sets, tmp_path, comma
     if name != "default":
         request.getfixturevalue("few_pictures")
     shipped = classify.CONFIGURATIONS[name]()
-    where = f"--config.data.directory={directory(sets, shipped)}"
+    where = f"--data.directory={directory(sets, shipped)}"
     arguments = (f"--config={name}", where, *flags(CUT | changes), "--workdir", tmp_path / "run")
     finished = command(
         lambda argv: main("experiments.classify", classify.CONFIGURATIONS, argv), *arguments
@@ -181,7 +183,7 @@ def test_shipped_configuration_runs(name, changes, images, sets, tmp_path, comma
         tmp_path / "run", PICTURES | LOOKED_INTO if name == "default" else set()
     )
     assert (summary["validation/images"], summary["test/images"]) == images
-    assert configuration.from_dict(config).augmentation == shipped.augmentation
+    assert tasks.config_from_dict(config).augmentation == shipped.augmentation
     assert ("test/top5_accuracy" in summary) == (name == "cifar100")
     assert re.search(r"^accuracy +0\.\d{4}$", finished.out, re.MULTILINE)
 
@@ -210,17 +212,18 @@ def test_shipped_studies_fit_their_set(name, which, sets):
     digests = set()
     for variant, config in made.variants.items():
         config.variant, config.configuration, config.data.directory = variant, which, str(sets)
-        configuration.check(config)
+        tasks.check(config)
         assert config.experiment == name
-        digests.add(configuration.digest(config))
-        assert configuration.from_dict(configuration.to_dict(config)) == config
+        digests.add(documents.digest(config))
+        assert tasks.config_from_dict(documents.to_dict(config)) == config
         config.data.train_examples = 0
         if config.task == "classification":
-            task = Classification(config, Classification.open(config))
+            learner = Classification().learner(config, Classification().dataset(config).info)
+            module = learner.module()
             logits = jax.eval_shape(
-                lambda x, task=task: task.model().init_with_output(
-                    jax.random.key(0), x, train=False
-                )[0],
+                lambda x, module=module: module.init_with_output(jax.random.key(0), x, train=False)[
+                    0
+                ],
                 jnp.zeros((2, 28, 28, 1)),
             )
             assert logits.shape == (2, 10)
@@ -231,7 +234,7 @@ def run_study(name, command, sets, workdir, *arguments, pictures=None, changes=C
     module = STUDIES[name]
     where = (
         "--config=smoke",
-        f"--config.data.directory={sets}",
+        f"--data.directory={sets}",
         *flags(changes),
         *arguments,
         "--workdir",
@@ -282,7 +285,10 @@ def test_overfitting(sets, tmp_path, command, few_pictures):
         command,
         sets,
         tmp_path / "s",
-        "--variants=none,early_stopping,all",
+        "--variants",
+        "none",
+        "early_stopping",
+        "all",
         pictures=overfitting.pictures,
     )
     for variant in ("none", "early_stopping", "all"):
@@ -310,13 +316,13 @@ def test_overfitting(sets, tmp_path, command, few_pictures):
 
 def test_every_regularisation_is_in_one_variant_and_in_all():
     variants = overfitting.default().variants
-    base = configuration.to_dict(variants["none"])
+    base = documents.to_dict(variants["none"])
     changed = {
-        name: set(configuration.differences(variants["none"], config))
+        name: set(documents.differences(variants["none"], config))
         for name, config in variants.items()
         if name != "none"
     }
-    assert base == configuration.to_dict(overfitting.default().variants["none"])
+    assert base == documents.to_dict(overfitting.default().variants["none"])
     alone = [changes for name, changes in changed.items() if name not in ("all", "early_stopping")]
     assert all(alone)
     assert sum(map(len, alone)) == len(set().union(*alone))  # no two change the same

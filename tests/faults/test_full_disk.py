@@ -65,7 +65,7 @@ def test_disk_of_any_size(disk, reference, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("free_kib", [0, 4, 64, 200, 400])
+@pytest.mark.parametrize("free_kib", [0, 4, 64, 200, 300])
 def test_disk_that_others_fill(free_kib, disk, reference, tmp_path):
     """At the start of a run there is as little room; what is there already is a run with two
     checkpoints."""
@@ -80,7 +80,7 @@ def test_disk_that_others_fill(free_kib, disk, reference, tmp_path):
     os.truncate(folder / "filling", max((folder / "filling").stat().st_size - 1024 * free_kib, 0))
     finished = finish(start(*TINY, "--workdir", workdir), 600)
     assert_refused(finished, folder)
-    assert saved_steps(workdir)[0] == 8
+    assert saved_steps(workdir)[:2] == [4, 8]
     (folder / "filling").unlink()
     assert finish(start(*TINY, "--workdir", workdir), 600).code == 0
     assert_same_run(workdir, reference[0])

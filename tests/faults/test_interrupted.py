@@ -34,7 +34,7 @@ from tests.running import (
 
 def read_ahead(chance):
     """Another number of batches read ahead, which is no part of what a run is."""
-    return [f"--config.data.prefetch_batches={chance.randint(1, 4)}"]
+    return [f"--data.prefetch_batches={chance.randint(1, 4)}"]
 
 
 def assert_stopped(finished, workdir, code):
@@ -278,10 +278,10 @@ def test_terminal_that_hangs_up(tmp_path):
 GUARDED = """
     import sys
     from cnn_jax.run import guarded
-    def command():
+    with guarded() as outcome:
         for number in range(100_000):
             print(number)
-    sys.exit(guarded(command))
+    sys.exit(outcome.exit_code)
     """
 
 
@@ -314,7 +314,7 @@ def test_closed_streams_are_not_mistaken_for_files(tmp_path):
     text = """
         import os, pathlib, sys
         from cnn_jax.run import guarded
-        def command():
+        with guarded() as outcome:
             print("to nobody")
             print("to nobody", file=sys.stderr)
             with open("file", "w") as file:
@@ -322,7 +322,7 @@ def test_closed_streams_are_not_mistaken_for_files(tmp_path):
                 os.write(2, b"to nobody")
                 sys.stderr.isatty()
                 file.write(str(file.fileno() > 2))
-        sys.exit(guarded(command))
+        sys.exit(outcome.exit_code)
         """
     (tmp_path / "program.py").write_text(textwrap.dedent(text))
     ended = subprocess.run(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from cnn_jax.runtime import memory
 from tests.running import TINY, environment, finish, start
 
@@ -32,7 +32,7 @@ def resident_mib(process_id):
 def test_nothing_is_kept_from_step_to_step(tmp_path, command, monkeypatch):
     """Arrays on the devices, threads and open files are as many after the last validation as after
     the second."""
-    counts, log = [], Record.log
+    counts, log = [], RunDirectory.log
 
     def counting(record, values):
         if "validation/miou" in values:
@@ -46,11 +46,11 @@ def test_nothing_is_kept_from_step_to_step(tmp_path, command, monkeypatch):
             )
         log(record, values)
 
-    monkeypatch.setattr(Record, "log", counting)
+    monkeypatch.setattr(RunDirectory, "log", counting)
     finished = command(
         *TINY,
-        "--config.training.validate_every_steps=2",
-        "--config.data.prefetch_batches=1",
+        "--training.validate_every_steps=2",
+        "--data.prefetch_batches=1",
         "--workdir",
         tmp_path / "run",
     )
@@ -101,11 +101,14 @@ def sizes_mib(folder, steps, **changes):
     every hundred steps."""
     process = start(
         *TINY,
-        "--config.model.depth=2",
-        f"--config.training.steps={steps}",
-        "--config.training.log_every_steps=10",
-        "--config.training.validate_every_steps=100",
-        "--config.data.scene_counts=(8,1,1)",
+        "--model.depth=2",
+        f"--training.steps={steps}",
+        "--training.log_every_steps=10",
+        "--training.validate_every_steps=100",
+        "--data.scene_counts",
+        "8",
+        "1",
+        "1",
         "--workdir",
         folder,
         env=environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", **changes),

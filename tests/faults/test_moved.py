@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from cnn_jax.training.checkpoints import Checkpoints
 from tests.running import TINY, assert_refused, assert_same_run
 
@@ -14,9 +14,9 @@ from tests.running import TINY, assert_refused, assert_same_run
 @pytest.mark.parametrize(
     ("owner", "method", "call"),
     [
-        pytest.param(Record, "log", 4, id="before a line of metrics"),
+        pytest.param(RunDirectory, "log", 4, id="before a line of metrics"),
         pytest.param(Checkpoints, "save", 2, id="before a checkpoint"),
-        pytest.param(Record, "finish", 1, id="before the summary"),
+        pytest.param(RunDirectory, "finish", 1, id="before the summary"),
     ],
 )
 def test_moved(owner, method, call, reference, tmp_path, command, monkeypatch):

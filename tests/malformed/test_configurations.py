@@ -7,7 +7,8 @@ from typing import get_args, get_origin
 import pytest
 from hypothesis import strategies as st
 
-from cnn_jax import configuration, run
+from cnn_jax import run
+from cnn_jax.configuration import documents, schema
 from experiments import aerial_unet, classify
 from tests.malformed.refusals import broken_json, changed, generated, paths, refused
 
@@ -16,8 +17,8 @@ CONFIGS = {name: configurations["smoke"]() for name, configurations in CONFIGURA
 FIELDS = [
     (name, path, option)
     for name, config in CONFIGS.items()
-    for path, option, _ in configuration.leaves(config)
-    if path not in configuration.FIXED
+    for path, option, _ in schema.leaves(config)
+    if path not in schema.FIXED
 ]
 
 NO_NUMBER = [
@@ -75,7 +76,8 @@ def wrong_texts(option):
             "(1e999,2)",
         ]
         if length:
-            wrong += [f"({','.join('1' * n)},)" for n in (1, 2, 3, 4, 7) if n != length] + ["()"]
+            wrong += [["1"] * n for n in (0, 1, 2, 3, 4, 7) if n != length]
+            wrong += [["1"] * (length - 1) + [text] for text in ("nan", "1e999", "a", "")]
         return wrong
     return ["nonesuch", "\N{SNOWMAN}"] if option.metadata["choices"] else []
 
@@ -88,7 +90,8 @@ def command_lines(draw):
     )
     name, path, option = draw(st.sampled_from([field for field in FIELDS if wrong_texts(field[2])]))
     if kind == "value":
-        return name, [f"--config.{path}={draw(st.sampled_from(wrong_texts(option)))}"]
+        wrong = draw(st.sampled_from(wrong_texts(option)))
+        return name, [f"--{path}={wrong}"] if isinstance(wrong, str) else [f"--{path}", *wrong]
     text = draw(
         st.text(
             st.characters(min_codepoint=33, exclude_categories=["Cs", "Zs", "Cc"]),
@@ -97,14 +100,14 @@ def command_lines(draw):
         )
     )
     if kind == "field":
-        return name, [f"--config.{path}{re.sub('[=.]', '', text) or 'x'}x=1"]
+        return name, [f"--{path}{re.sub('[=.]', '', text) or 'x'}x=1"]
     if kind == "flag":
         return name, [f"--{re.sub('=', '', text)}zz"]
     if kind == "name":
         return name, [
             draw(
                 st.sampled_from(
-                    [f"--config={text}zz", f"--config.model.name={text}zz", f"--config={text}.json"]
+                    [f"--config={text}zz", f"--model.name={text}zz", f"--config={text}.json"]
                 )
             )
         ]
@@ -112,7 +115,7 @@ def command_lines(draw):
 
 
 def command(name):
-    return lambda argv: run.main(f"experiments.{name}", CONFIGURATIONS[name], [name, *argv])
+    return lambda argv: run.main(f"experiments.{name}", CONFIGURATIONS[name], argv)
 
 
 @generated(60, 2000, command_lines())
@@ -158,14 +161,14 @@ def recorded_configurations(draw):
     """(experiment, content of config.json) that is no configuration."""
     name = draw(st.sampled_from(sorted(CONFIGS)))
     config = CONFIGS[name]
-    text = configuration.to_json(config)
+    text = documents.to_json(config)
     record = json.loads(text)
     kind = draw(
         st.sampled_from(["value", "value", "value", "missing", "unknown", "broken", "broken"])
     )
     if kind == "broken":
         return name, draw(broken_json(text))
-    options = {tuple(path.split(".")): option for path, option, _ in configuration.leaves(config)}
+    options = {tuple(path.split(".")): option for path, option, _ in schema.leaves(config)}
     if kind == "value":
         path = draw(st.sampled_from(sorted(options)))
         return (
@@ -179,8 +182,7 @@ def recorded_configurations(draw):
         needed = [
             p
             for p in every
-            if p not in options
-            or options[p].metadata["absent"] is configuration.dataclasses.MISSING
+            if p not in options or options[p].metadata["absent"] is schema.dataclasses.MISSING
         ]
         return name, json.dumps(changed(record, draw(st.sampled_from(needed)), ...)).encode()
     section = draw(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnn_jax import run
-from cnn_jax.configuration import DataConfig
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.descriptions import load_description
 from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.data.scene_folders import open_scenes
@@ -20,16 +20,20 @@ from tests.malformed.refusals import SHARES, changed, generated, refused
 
 SMALLEST = (
     "--config=smoke",
-    "--config.model.base_width=1",
-    "--config.model.depth=0",
-    "--config.data.crop_px=(8,8)",
-    "--config.evaluation.window_px=(8,8)",
-    "--config.evaluation.context_px=1",
+    "--model.base_width=1",
+    "--model.depth=0",
+    "--data.crop_px",
+    "8",
+    "8",
+    "--evaluation.window_px",
+    "8",
+    "8",
+    "--evaluation.context_px=1",
 )
 
 
 def command(argv):
-    return run.main("experiments.aerial_unet", aerial_unet.CONFIGURATIONS, ["aerial_unet", *argv])
+    return run.main("experiments.aerial_unet", aerial_unet.CONFIGURATIONS, argv)
 
 
 def refused_set(source, directory):
@@ -37,8 +41,8 @@ def refused_set(source, directory):
     said = refused(
         command,
         *SMALLEST,
-        f"--config.data.source={source}",
-        f"--config.data.directory={directory}",
+        f"--data.source={source}",
+        f"--data.directory={directory}",
         "--workdir",
         never,
     )

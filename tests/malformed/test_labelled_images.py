@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from cnn_jax import run
-from cnn_jax.configuration import ImageDataConfig
+from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.images import open_images
 from experiments import classify
 from tests.data import fake_images, fake_sets
@@ -16,16 +16,17 @@ from tests.malformed.refusals import SHARES, broken_json, changed, generated, re
 
 
 def command(argv):
-    return run.main("experiments.classify", classify.CONFIGURATIONS, ["classify", *argv])
+    return run.main("experiments.classify", classify.CONFIGURATIONS, argv)
 
 
 def refused_set(source, directory, *arguments):
     never = directory.parent / "never"
-    data = f"--config.data.source={source}", f"--config.data.directory={directory}"
+    data = f"--data.source={source}", f"--data.directory={directory}"
     said = refused(
         command,
         "--config=smoke",
-        "--config.model.widths=(1,)",
+        "--model.widths",
+        "1",
         *data,
         *arguments,
         "--workdir",
@@ -99,7 +100,7 @@ def damages(draw):
     kind = draw(st.sampled_from(["file", "file", "file", "cut", "name", "pattern"]))
     file, further = f"{split}/a/{draw(st.integers(0, 2))}.png", []
     if kind == "pattern":
-        return None, file, [f"--config.data.label_pattern={draw(st.sampled_from(PATTERNS))}"]
+        return None, file, [f"--data.label_pattern={draw(st.sampled_from(PATTERNS))}"]
     if kind == "cut":
         share = draw(
             SHARES.map(lambda share: 0.3 * share)

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax.configuration import DataConfig, ImageDataConfig
+from cnn_jax.configuration.schema import DataConfig, ImageDataConfig
 from cnn_jax.data import image_folders
 from cnn_jax.data.descriptions import patterns
 from cnn_jax.data.images import open_images
 from cnn_jax.data.rasters import LARGEST_IMAGE_PX, open_raster
 from cnn_jax.data.scene_folders import open_scenes
 from cnn_jax.errors import InputError
-from cnn_jax.reporting import comparison, page, table
+from cnn_jax.records.run_record import read
+from cnn_jax.reporting import comparison, comparison_tables, page, table
 from tests.data import fake_images, fake_sets
 from tests.reporting import fake_records
 
@@ -148,12 +149,14 @@ def test_names_in_a_record_are_no_markup(tmp_path):
         json.loads((folder / f"{name}.json").read_text())
         for name in ("config", "summary", "scenes")
     )
-    config["variant"], config["data"]["source"] = evil, f"a|{evil}"
+    config["variant"] = summary["variant"] = evil
+    config["data"]["source"] = f"a|{evil}"
     summary = {key.replace("building", evil): value for key, value in summary.items()}
     scenes["classes"][0] = scenes["scenes"][0]["name"] = evil
     for name, content in (("config", config), ("summary", summary), ("scenes", scenes)):
         (folder / f"{name}.json").write_text(json.dumps(content))
-    compared = comparison.compare([table.read_record(folder, tmp_path)])
+    record = read(fake_records.digested(folder))
+    compared = comparison.compare([record])
     tags = _Tags()
     tags.feed(page.page(compared))
     assert [attributes for tag, attributes in tags.seen if tag == "script"] == [{}]
@@ -166,8 +169,8 @@ def test_names_in_a_record_are_no_markup(tmp_path):
     assert sources
     assert all(source.startswith("data:image/") for source in sources)
     for markdown in (
-        comparison.as_markdown(compared),
-        table.results_page([table.read_record(folder, tmp_path)]),
+        comparison_tables.as_markdown(compared),
+        table.results_page([record]),
     ):
         assert "script" in markdown
         assert not re.search(r"(?<!\\)<(script|img)|(?<!\\)\]\(javascript", markdown)

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnn_jax import configuration
+from cnn_jax import tasks
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.models import (
     CLASSIFIERS,
@@ -111,7 +112,7 @@ def family(name):
 
 
 def has(name, option):
-    return option in {field.name for field in dataclasses.fields(configuration.model_config(name))}
+    return option in {field.name for field in dataclasses.fields(tasks.model_config(name))}
 
 
 STEMS = [
@@ -240,12 +241,12 @@ def test_every_family_has_a_small_member_whose_options_are_options():
 
 @each_name
 def test_every_name_builds_and_every_option_is_explained(name):
-    section = configuration.model_config(name)
-    config = configuration.ClassificationConfig(model=section)
-    configuration.check(config)
+    section = tasks.model_config(name)
+    config = schema.ClassificationConfig(model=section)
+    tasks.check(config)
     for option in dataclasses.fields(section):
         assert option.metadata["help"], option.name
-    model = configuration.build_model(config.model, num_classes=7)
+    model = tasks.build_model(config.model, num_classes=7)
     assert isinstance(model, family(name))
     assert model.num_classes == 7
     height, width, channels = model.paper_px

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from cnn_jax import configuration
+from cnn_jax import tasks
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.layers.aspp import ASPP
 from cnn_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
@@ -128,12 +129,12 @@ def test_rates_are_the_papers_or_those_given_or_follow_the_crop(options, rates):
     ],
 )
 def test_a_task_hands_the_crop_on_and_a_larger_window_keeps_its_rates(name, options, rates):
-    config = configuration.SegmentationConfig(model=configuration.model_config(name, **options))
+    config = schema.SegmentationConfig(model=tasks.model_config(name, **options))
     config.data.crop_px = (144, 256)
-    configuration.check(config)
+    tasks.check(config)
     model = Segmentation.model(SimpleNamespace(config=config, names=["a", "b"]))
     assert model.crop_px == (144, 256)
-    left = configuration.build_model(config.model, num_classes=2)
+    left = tasks.build_model(config.model, num_classes=2)
     assert left.crop_px is None
     with shallow():
         assert dilations(model, 144, 256) == dilations(model, 512, 512) == rates
@@ -164,9 +165,9 @@ def test_a_task_hands_the_crop_on_and_a_larger_window_keeps_its_rates(name, opti
     ],
 )
 def test_bad_options_are_sentences(name, options, sentence):
-    config = configuration.SegmentationConfig(model=configuration.model_config(name, **options))
+    config = schema.SegmentationConfig(model=tasks.model_config(name, **options))
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
-        configuration.check(config)
+        tasks.check(config)
 
 
 def test_a_stride_without_rates_is_refused_without_a_configuration_too():

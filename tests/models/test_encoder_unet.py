@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from cnn_jax import configuration
+from cnn_jax import tasks
+from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.models.encoder_unet import EncoderUNet
 from cnn_jax.models.encoders import ENCODERS, encoder
@@ -63,18 +64,16 @@ def test_without_skips_the_decoder_takes_what_comes_from_below_alone():
 
 
 def test_a_misspelt_trunk_and_an_option_out_of_range_are_sentences():
-    config = configuration.SegmentationConfig(
-        model=configuration.model_config("encoder_unet", encoder="resnet5O")
-    )
+    config = schema.SegmentationConfig(model=tasks.model_config("encoder_unet", encoder="resnet5O"))
     with pytest.raises(InputError, match=r"model\.encoder is 'resnet5O': did you mean .*resnet50"):
-        configuration.check(config)
-    config = configuration.SegmentationConfig(
-        model=configuration.model_config("encoder_unet", decoder_widths=(8, 0))
+        tasks.check(config)
+    config = schema.SegmentationConfig(
+        model=tasks.model_config("encoder_unet", decoder_widths=(8, 0))
     )
     with pytest.raises(
         InputError, match=r"^model.decoder_widths is \(8, 0\); it must be at least 1"
     ):
-        configuration.check(config)
+        tasks.check(config)
     model = EncoderUNet(3, encoder="googlenet", encoder_width=0.5)
     with pytest.raises(
         InputError, match=r"^model.encoder_width is 0.5, but googlenet has one width"

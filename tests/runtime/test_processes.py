@@ -13,12 +13,12 @@ from tests.running import TINY, finish, logged, saved_steps, start, wait_for
 # or shuts, stays small. A hundred steps leave time to interrupt them.
 RUN = (
     *TINY,
-    "--config.training.steps=100",
-    "--config.training.batch_size=4",
-    "--config.training.log_every_steps=5",
-    "--config.training.validate_every_steps=25",
-    "--config.optimizer.name=sgd",
-    "--config.optimizer.learning_rate=0.003",
+    "--training.steps=100",
+    "--training.batch_size=4",
+    "--training.log_every_steps=5",
+    "--training.validate_every_steps=25",
+    "--optimizer.name=sgd",
+    "--optimizer.learning_rate=0.003",
 )
 
 
@@ -123,7 +123,7 @@ def test_a_process_that_is_refused_ends_the_others(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    other = ("--config.seed=1",)
+    other = ("--seed=1",)
     processes = [
         start(*RUN, *arguments, "--workdir", tmp_path / "run", f"--distributed={address},2,{i}")
         for i, arguments in enumerate([(), other])
@@ -150,8 +150,8 @@ def test_smoke_on_eight_devices(tmp_path):
     """The whole command, a batch of eight crops divided among eight devices of one process."""
     arguments = (
         *RUN,
-        "--config.training.steps=4",
-        "--config.training.batch_size=8",
+        "--training.steps=4",
+        "--training.batch_size=8",
         "--workdir",
         tmp_path / "run",
     )

@@ -31,26 +31,29 @@ from tests.running import (
 MODULE, STEPS = "experiments.classify", 8
 TINY = (
     "--config=smoke",
-    "--config.data.train_examples=0",
-    "--config.data.validation_share=0.2",
-    f"--config.training.steps={STEPS}",
-    "--config.training.batch_size=8",
-    "--config.training.log_every_steps=1",
-    "--config.training.validate_every_steps=4",
-    "--config.optimizer.warmup_steps=1",
-    "--config.model.widths=(4,)",
-    "--config.model.pool_after=(1,)",
-    "--config.model.dense=()",
-    "--config.model.norm=batch",
-    "--config.evaluation.batch_size=25",
+    "--data.train_examples=0",
+    "--data.validation_share=0.2",
+    f"--training.steps={STEPS}",
+    "--training.batch_size=8",
+    "--training.log_every_steps=1",
+    "--training.validate_every_steps=4",
+    "--optimizer.warmup_steps=1",
+    "--model.widths",
+    "4",
+    "--model.pool_after",
+    "1",
+    "--model.dense",
+    "--model.norm=batch",
+    "--evaluation.batch_size=25",
 )
 RANDOM = (
-    "--config.model.dropout=0.5",
-    "--config.augmentation.shift_px=2",
-    "--config.augmentation.flip_horizontal_probability=0.5",
-    "--config.augmentation.mixup_alpha=0.3",
-    "--config.loss.label_smoothing=0.1",
-    "--config.evaluation.shifts_px=(2,)",
+    "--model.dropout=0.5",
+    "--augmentation.shift_px=2",
+    "--augmentation.flip_horizontal_probability=0.5",
+    "--augmentation.mixup_alpha=0.3",
+    "--loss.label_smoothing=0.1",
+    "--evaluation.shifts_px",
+    "2",
 )
 """All that draws random numbers, and what besides could be forgotten on resuming."""
 
@@ -60,7 +63,7 @@ def directory(tmp_path_factory):
     """A tiny Fashion-MNIST, as a flag."""
     folder = tmp_path_factory.mktemp("sets")
     fake_images.write_mnist(folder, "fashion_mnist")
-    return f"--config.data.directory={folder}"
+    return f"--data.directory={folder}"
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def command(capsys, monkeypatch, directory, quick_compilation):
 
     def run(*arguments):
         capsys.readouterr()
-        code = main(MODULE, CONFIGURATIONS, [MODULE, directory, *map(str, arguments)])
+        code = main(MODULE, CONFIGURATIONS, [directory, *map(str, arguments)])
         return Finished(code, *capsys.readouterr())
 
     return run
@@ -103,7 +106,7 @@ def test_again_from_its_own_record_and_after_sigterm(reference, command, directo
         directory,
         *TINY,
         *RANDOM,
-        "--config.data.prefetch_batches=1",
+        "--data.prefetch_batches=1",
         "--workdir",
         tmp_path / "stopped",
     )
@@ -123,11 +126,11 @@ def test_again_from_its_own_record_and_after_sigterm(reference, command, directo
 
 
 EARLY = (
-    "--config.training.patience=2",
-    "--config.evaluation.weights=best",
-    "--config.training.validate_every_steps=1",
-    "--config.training.steps=40",
-    "--config.optimizer.learning_rate=0",  # no validation will ever be better than the first
+    "--training.patience=2",
+    "--evaluation.weights=best",
+    "--training.validate_every_steps=1",
+    "--training.steps=40",
+    "--optimizer.learning_rate=0",  # no validation will ever be better than the first
 )
 
 
@@ -162,7 +165,7 @@ def test_stopped_early(reference, command, monkeypatch, tmp_path, capsys):
 
     before = sorted(workdir.rglob("*"))
     for split in ("validation", "test"):
-        assert evaluate.main(["--run", str(workdir), "--split", split]) == 0
+        assert evaluate.main([str(workdir), "--split", split]) == 0
         assert "figures equal the record" in capsys.readouterr().out
     assert sorted(workdir.rglob("*")) == before
 
@@ -173,12 +176,12 @@ def test_a_classic_method_keeps_no_weights_to_evaluate(tmp_path, directory, caps
         "--config=smoke",
         "--variants=k_means_hog",
         directory,
-        "--config.data.train_examples=0",
+        "--data.train_examples=0",
         f"--workdir={tmp_path / 's'}",
     )
-    assert study.main("experiments.classic", classic.STUDIES, None, ["command", *arguments]) == 0
+    assert study.main("experiments.classic", classic.STUDIES, None, arguments) == 0
     capsys.readouterr()
-    code = evaluate.main(["--run", str(tmp_path / "s" / "k_means_hog-seed0")])
+    code = evaluate.main([str(tmp_path / "s" / "k_means_hog-seed0")])
     assert_refused(
         Finished(code, *capsys.readouterr()), "k_means_hog", "classic method", "config.json"
     )
@@ -188,11 +191,11 @@ def test_pmap_on_eight_devices_is_jit_on_one(reference, directory, tmp_path):
     """With BatchNorm, whose statistics must be the whole batch's, each device having one image of
     it; without dropout, whose key is each device's own, and mixup, whose pairs are."""
     still = (
-        "--config.model.dropout=0",
-        "--config.augmentation.flip_horizontal_probability=0",
-        "--config.loss.class_weights=inverse",
-        "--config.training.validate_every_steps=8",
-        "--config.optimizer.name=sgd",
+        "--model.dropout=0",
+        "--augmentation.flip_horizontal_probability=0",
+        "--loss.class_weights=inverse",
+        "--training.validate_every_steps=8",
+        "--optimizer.name=sgd",
     )
     workdir = reference(*still)
     eight = environment(**commands.devices(8), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
@@ -200,7 +203,7 @@ def test_pmap_on_eight_devices_is_jit_on_one(reference, directory, tmp_path):
         directory,
         *TINY,
         *still,
-        "--config.training.parallelism=pmap",
+        "--training.parallelism=pmap",
         "--workdir",
         tmp_path / "eight",
     )

@@ -9,14 +9,18 @@ from tests.data import fake_sets
 
 SHORT = (
     "--config=smoke",
-    "--config.data.crop_px=(8,8)",
-    "--config.evaluation.window_px=(8,12)",
-    "--config.evaluation.context_px=1",
-    "--config.training.steps=2",
-    "--config.training.batch_size=2",
-    "--config.training.validate_every_steps=2",
-    "--config.training.log_every_steps=1",
-    "--config.optimizer.warmup_steps=1",
+    "--data.crop_px",
+    "8",
+    "8",
+    "--evaluation.window_px",
+    "8",
+    "12",
+    "--evaluation.context_px=1",
+    "--training.steps=2",
+    "--training.batch_size=2",
+    "--training.validate_every_steps=2",
+    "--training.log_every_steps=1",
+    "--optimizer.warmup_steps=1",
 )
 
 
@@ -29,10 +33,8 @@ def data(tmp_path_factory):
 
 
 def run(command, data, source, workdir, *arguments):
-    directory = f"--config.data.directory={data / source}"
-    return command(
-        *SHORT, f"--config.data.source={source}", directory, "--workdir", workdir, *arguments
-    )
+    directory = f"--data.directory={data / source}"
+    return command(*SHORT, f"--data.source={source}", directory, "--workdir", workdir, *arguments)
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -42,11 +44,13 @@ def test_two_classes_are_learnt_with_one_logit_and_a_sum_of_losses(command, data
         data,
         "folders",
         tmp_path / "run",
-        "--config.model.base_width=2",
-        "--config.model.depth=1",
-        "--config.loss.activation=sigmoid",
-        "--config.loss.further=dice",
-        "--config.loss.weights=(1.0,0.5)",
+        "--model.base_width=2",
+        "--model.depth=1",
+        "--loss.activation=sigmoid",
+        "--loss.further=dice",
+        "--loss.weights",
+        "1.0",
+        "0.5",
     )
     assert finished.code == 0, finished.err
     summary, lines = (
@@ -72,30 +76,30 @@ def test_two_classes_are_learnt_with_one_logit_and_a_sum_of_losses(command, data
     ("arguments", "words"),
     [
         (
-            ["--config.loss.activation=sigmoid"],
+            ["--loss.activation=sigmoid"],
             ["loss.activation is 'sigmoid'", "dubai has 5", "softmax"],
         ),
         (
             [
-                "--config.model.name=deeplabv3plus",
-                "--config.model.encoder=xception",
-                "--config.model.encoder_width=0.01",
+                "--model.name=deeplabv3plus",
+                "--model.encoder=xception",
+                "--model.encoder_width=0.01",
             ],
             ["model.encoder_width", "at least"],
         ),
         (
             [
-                "--config.model.name=encoder_unet",
-                "--config.model.encoder=densenet121",
-                "--config.model.encoder_width=0.5",
+                "--model.name=encoder_unet",
+                "--model.encoder=densenet121",
+                "--model.encoder_width=0.5",
             ],
             ["model.encoder_width is 0.5, but densenet121 has one width"],
         ),
         (
             [
-                "--config.model.name=encoder_unet",
-                "--config.model.encoder=mobilenet",
-                "--config.model.decoder_widths=()",
+                "--model.name=encoder_unet",
+                "--model.encoder=mobilenet",
+                "--model.decoder_widths",
             ],
             ["model.decoder_widths is empty"],
         ),

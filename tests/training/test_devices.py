@@ -19,14 +19,14 @@ from tests import running as commands
 SCRIPT = textwrap.dedent("""
     import functools, json, sys
     import jax, jax.numpy as jnp, numpy as np, optax
-    from cnn_jax.configuration import EvaluationConfig
+    from cnn_jax.configuration.schema import EvaluationConfig
     from cnn_jax.data.pipeline import DecodedScenes
     from cnn_jax.data.scenes import IGNORED, Scene
     from cnn_jax.errors import InputError
     from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step
     from cnn_jax.models.unet import UNet
     from cnn_jax.training.devices import Devices, accelerator_notice
-    from cnn_jax.training.losses import cross_entropy
+    from cnn_jax.training.losses import cross_entropy, hits
     from cnn_jax.training.state import TrainState
     from cnn_jax.training.step import make_train_step
 
@@ -39,19 +39,29 @@ SCRIPT = textwrap.dedent("""
 
     def start():
         rng = np.random.default_rng(0)
-        shapes = jax.eval_shape(lambda: unet().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)), train=False))
-        fill = lambda p: rng.normal(0, (2 / (p.size // p.shape[-1])) ** 0.5, p.shape) if p.ndim > 1 else np.full(p.shape, 0.5)
-        variables = jax.tree.map(lambda p: np.asarray(fill(p), np.float32), shapes)
-        return TrainState(np.int32(0), variables, jax.device_get(optimizer.init(variables["params"])), variables)
+        image = jnp.zeros((1, SIZE, SIZE, 3))
+        shapes = jax.eval_shape(lambda: unet().init(jax.random.key(0), image, train=False))
 
-    def batch(number):  # the examples differ in brightness and in how many pixels count, so that means of means would show
+        def fill(p):
+            deviation = (2 / (p.size // p.shape[-1])) ** 0.5
+            return rng.normal(0, deviation, p.shape) if p.ndim > 1 else np.full(p.shape, 0.5)
+
+        variables = jax.tree.map(lambda p: np.asarray(fill(p), np.float32), shapes)
+        optimizer_state = jax.device_get(optimizer.init(variables["params"]))
+        return TrainState(np.int32(0), variables, optimizer_state, variables)
+
+    # The examples differ in brightness and in how many pixels count, so that means of means would
+    # show.
+    def batch(number):
         rng = np.random.default_rng(number)
-        image = rng.normal(size=(BATCH, SIZE, SIZE, 3)) * np.linspace(0.2, 3, BATCH)[:, None, None, None]
+        brightness = np.linspace(0.2, 3, BATCH)[:, None, None, None]
+        image = rng.normal(size=(BATCH, SIZE, SIZE, 3)) * brightness
         mask = (image.sum(-1) > 0) + (image[..., 0] > 1).astype(np.uint8)
         for i in range(BATCH):
             mask[i, : 2 * i] = IGNORED
         position = np.arange(number * BATCH, (number + 1) * BATCH, dtype=np.uint32)
-        return {"image": image.astype(np.float32), "mask": mask.astype(np.uint8), "position": position}
+        image, mask = image.astype(np.float32), mask.astype(np.uint8)
+        return {"image": image, "mask": mask, "position": position}
 
     def augment(keys, examples):
         factors = jax.vmap(lambda key: jax.random.uniform(key, (), minval=0.5, maxval=2))(keys)
@@ -59,8 +69,12 @@ SCRIPT = textwrap.dedent("""
 
     def step_function(axis_name=None):
         return make_train_step(
-            unet(axis_name), cross_entropy, optimizer, augment, accumulate=2, ema_decay=0.5, axis_name=axis_name
+            unet(axis_name), objective, optimizer, augment, accumulate=2, ema_decay=0.5,
+            axis_name=axis_name,
         )
+
+    def objective(outputs, labels):
+        return {"loss": cross_entropy(outputs, labels), "accuracy": hits(outputs, labels)}
 
     def train(step, state, place):
         losses = []
@@ -76,16 +90,23 @@ SCRIPT = textwrap.dedent("""
         )
 
     compiled = jax.jit(step_function())
-    one, losses = train(lambda state, batch: compiled(state, batch, 1), start(), lambda batch: batch)
+    one, losses = train(lambda state, batch: compiled(state, batch, 1), start(), lambda b: b)
     one = jax.device_get(one)
     report["moved"] = distance(one.variables, start().variables)
     report["one"] = losses
 
     rng = np.random.default_rng(9)
     pictures = [
-        (rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 3, size).astype(np.uint8)) for size in ((32, 32), (45, 61), (9, 70))
+        (rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 3, size).astype(np.uint8))
+        for size in ((32, 32), (45, 61), (9, 70))
     ]
-    scenes = DecodedScenes([Scene(str(i), *m.shape, functools.partial(lambda p: p, (x, m))) for i, (x, m) in enumerate(pictures)], 1e9)
+    scenes = DecodedScenes(
+        [
+            Scene(str(i), *m.shape, functools.partial(lambda p: p, (x, m)))
+            for i, (x, m) in enumerate(pictures)
+        ],
+        1e9,
+    )
     config = EvaluationConfig(window_px=(32, 32), context_px=4, batch_size=8)
     window_step = make_window_step(unet(), cross_entropy, lambda x: (x - 0.5) / 0.25, 3)
 
@@ -102,8 +123,14 @@ SCRIPT = textwrap.dedent("""
     for parallelism in ("jit", "pmap"):
         devices = Devices(parallelism)
         placed = devices.place(batch(0))["image"]
-        step = devices.train_step(step_function(devices.axis_name), seed=1)
-        state, losses = train(step, devices.replicate(start()), devices.place)
+        jitted = devices.jit_step(step_function(devices.axis_name))
+        seed = jax.device_put((np.uint32(1), {}), devices.replicated)
+
+        def step(state, batch):
+            state, metrics = jitted(state, batch, *seed)
+            return state, devices.single(metrics)
+
+        state, losses = train(step, devices.replicate(start()), devices.place_for_training)
         single = devices.single(state)
         evaluator = SceneEvaluator(scenes, devices.predict(window_step), devices, config, 3)
         evaluated = evaluator.evaluate(single.evaluated)
@@ -112,8 +139,9 @@ SCRIPT = textwrap.dedent("""
             "metrics": losses,
             "distance": distance(one, single),
             "replicas": max(
-                float(np.abs(np.asarray(shard.data) - np.asarray(leaf.addressable_shards[0].data)).max())
-                for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards
+                distance(shard.data, leaf.addressable_shards[0].data)
+                for leaf in jax.tree.leaves(state)
+                for shard in leaf.addressable_shards
             ),
             "shards": [shard.data.shape[0] for shard in placed.addressable_shards],
             "same_confusion": np.array_equal(again.confusion, expected.confusion),

@@ -14,8 +14,8 @@ from scipy import ndimage, special
 from sklearn.metrics import f1_score, jaccard_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from cnn_jax import configuration
-from cnn_jax.configuration import LossConfig
+from cnn_jax.configuration import schema
+from cnn_jax.configuration.schema import LossConfig
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.training import losses
 from cnn_jax.training.losses import LOSSES, class_weights, cross_entropy, focal, hits
@@ -549,7 +549,7 @@ def test_names_are_those_that_a_configuration_may_give():
         "lovasz_softmax",
         "boundary",
     )
-    assert set(LOSSES) == set(configuration.LOSSES)
+    assert set(LOSSES) == set(schema.LOSSES)
 
 
 def test_a_sum_of_losses_adds_weighted_sums_and_keeps_the_count(scenes):

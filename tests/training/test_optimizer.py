@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax.configuration import OptimizerConfig
+from cnn_jax.configuration.schema import OptimizerConfig
 from cnn_jax.training.optimizer import decayed, learning_rate, make_optimizer
 
 STEPS, WARMUP, PEAK, END = 110, 10, 0.5, 0.02

@@ -12,10 +12,9 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.models.unet import UNet
 from cnn_jax.training import state as states
-from cnn_jax.training.losses import cross_entropy
+from cnn_jax.training.losses import cross_entropy, hits
 from cnn_jax.training.step import make_train_step
 
 CLASSES = 3
@@ -30,7 +29,7 @@ class Pixelwise(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         if self.batch_norm:
-            x = BatchNorm(train)(x)
+            x = nn.BatchNorm(not train, momentum=0.9)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(CLASSES, name="head")(x)
 
@@ -48,6 +47,14 @@ class WithAuxiliary(nn.Module):
         if train:
             self.sow("auxiliary", "logits", further)
         return nn.Dense(CLASSES, name="head")(hidden)
+
+
+def with_accuracy(loss=cross_entropy):
+    """The loss and the share of right predictions, as a learner gives them to the step."""
+    return lambda outputs, labels: {
+        "loss": loss(outputs, labels),
+        "accuracy": hits(outputs, labels),
+    }
 
 
 def unchanged(keys, batch):
@@ -81,7 +88,9 @@ def start(model=None, optimizer=SGD, averaged=False):
 
 
 def compiled(model=None, loss=cross_entropy, optimizer=SGD, augment=unchanged, seed=0, **options):
-    step = jax.jit(make_train_step(model or Pixelwise(), loss, optimizer, augment, **options))
+    step = jax.jit(
+        make_train_step(model or Pixelwise(), with_accuracy(loss), optimizer, augment, **options)
+    )
     return lambda state, batch: step(state, batch, seed)
 
 
@@ -319,7 +328,7 @@ def test_computing_again_and_in_half_precision_is_the_same_step():
         step = jax.jit(
             make_train_step(
                 UNet(CLASSES, base_width=4, depth=1, dtype=dtype),
-                cross_entropy,
+                with_accuracy(),
                 SGD,
                 unchanged,
                 **options,
@@ -345,7 +354,7 @@ def compiled_step(model, size):
         "mask": jnp.zeros((2, *size), jnp.uint8),
         "position": jnp.arange(2, dtype=jnp.uint32),
     }
-    step = make_train_step(model, cross_entropy, optax.adam(1e-3), unchanged)
+    step = make_train_step(model, with_accuracy(), optax.adam(1e-3), unchanged)
     return (
         jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0)).compile(),
         state,

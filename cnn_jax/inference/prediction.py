@@ -1,0 +1,64 @@
+"""What a network says of an image."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities, and what follows from them.
+
+    Attributes:
+        probabilities: float32 `[height, width, classes]` of a segmenter, `[classes]` of a
+            classifier.
+        names: of the classes.
+        colors: of the classes, red, green and blue; empty where there are none.
+    """
+
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The most probable class: uint8 `[height, width]` (uint16 above 255 classes), or one."""
+        dtype = np.uint8 if self.probabilities.shape[-1] <= 255 else np.uint16
+        return self.probabilities.argmax(-1).astype(dtype)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of the most probable class, float32."""
+        return self.probabilities.max(-1)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """Of the probabilities, in nats: 0 where the network is sure, float32."""
+        p = self.probabilities
+        return -np.sum(p * np.log(np.maximum(p, np.finfo(np.float32).tiny)), axis=-1)
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Names and probabilities of a classifier's most probable classes, the first first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.names[i], float(self.probabilities[i])) for i in order]
+
+    def colored(self) -> np.ndarray:
+        """The classes in their colours, uint8 `[height, width, 3]`."""
+        return np.array(self.colors, np.uint8)[self.classes]
+
+    def overlay(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+        """The classes in their colours over an image uint8 `[height, width, 3]`, of the same
+        type."""
+        mixed = (1 - opacity) * image + opacity * self.colored()
+        return mixed.round().astype(np.uint8)
+
+    def _repr_png_(self) -> bytes | None:
+        """As a notebook shows it."""
+        if self.probabilities.ndim != 3:
+            return None
+        from PIL import Image
+
+        stream = io.BytesIO()
+        Image.fromarray(self.colored()).save(stream, "PNG")
+        return stream.getvalue()

@@ -1,0 +1,119 @@
+"""Files of records: read strictly, written whole or not at all."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.configuration import documents
+from cnn_jax.errors import InputError
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a record.
+
+    Raises:
+        InputError: it can't be read, or isn't the JSON of an object.
+    """
+    try:
+        content = documents.parse(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} is missing: restore it, or remove the folder that it belongs in."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be read ({error.strerror}): mend its permissions, or remove its folder."
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}): restore it, or run the experiment again."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} must hold a JSON object: restore it, or run the experiment again."
+        )
+    return content
+
+
+def metrics_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; none where there is no file. A last line that a crash cut short
+    is left out.
+
+    Raises:
+        InputError: another line isn't one that a run wrote.
+    """
+    if not path.exists():
+        return []
+    try:
+        # What follows the end of the last line is nothing, or was cut short.
+        *whole, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be read ({error.strerror}); make it readable, or give another --workdir."
+        ) from error
+    lines = []
+    for number, line in enumerate(whole, 1):
+        values = _values(line)
+        if values is None:
+            raise InputError(
+                f"{path} is damaged in line {number}; restore it, or give another --workdir."
+            )
+        lines.append(values)
+    return lines
+
+
+def _values(line: bytes) -> dict[str, Any] | None:
+    """What a line of metrics holds; None if a run writes no such line."""
+    try:
+        values = documents.parse(line)
+        known = type(values["step"]) is int and all(
+            value is None or type(value) in (int, float) for value in values.values()
+        )
+        return values if known and values["step"] >= 0 and values["elapsed_s"] >= 0 else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def line_of(values: Mapping[str, Any]) -> str:
+    """An object as one line of a metrics.jsonl."""
+    return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def write_object(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes an object as indented JSON. Raises InputError as `write_text` does."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        InputError: the disk is full, or the folder can't be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written ({error.strerror}); free the disk or make it writable, and"
+            " run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def pictures_can_be_written(folder: str | Path) -> Iterator[None]:
+    """Around drawing into a folder: a full or closed disk becomes an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"the pictures can't be written to {folder} ({error.strerror}); free the disk or make"
+            " it writable, and run the same command again."
+        ) from error

@@ -1,0 +1,218 @@
+"""How a network learns: from the initial state, or the last checkpoint, to the weights that are
+evaluated."""
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from cnn_jax.analysis import layer_table
+from cnn_jax.data.pipeline import read_ahead, training_batches
+from cnn_jax.data.resident import Numbers
+from cnn_jax.errors import InputError
+from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
+from cnn_jax.records.metrics import FIGURES
+from cnn_jax.runtime import processes
+from cnn_jax.tasks.task import Dataset, Fitted, Learner, Session
+from cnn_jax.training import loop
+from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.optimizer import learning_rate, make_optimizer
+from cnn_jax.training.state import create, parameter_count
+from cnn_jax.training.step import make_train_step
+
+
+class Network(Learner, Protocol):
+    """A learner that JAX trains, step by step."""
+
+    @property
+    def example_px(self) -> tuple[int, int, int]:
+        """Height, width and channels of a training example."""
+        ...
+
+    def module(self, axis_name: str | None = None) -> nn.Module:
+        """The Flax module; `axis_name` is the `pmap` axis."""
+        ...
+
+    def prepare(self, keys: jax.Array, examples: dict[str, jax.Array]) -> tuple[Any, Any]:
+        """(inputs, labels) of a training batch: augmented and normalised, on the device."""
+        ...
+
+    def loss_and_metrics(self, outputs: Any, labels: Any) -> dict[str, tuple[Any, Any]]:
+        """name -> (sum, count) over a batch; "loss" is minimised, the others are logged."""
+        ...
+
+
+def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitted:
+    """Trains, or goes on where an earlier run stopped; validates and saves on the way.
+
+    Raises:
+        InputError: what the user can mend.
+        Stopped: SIGTERM or Ctrl-C came; the state is saved.
+    """
+    config, training, devices = learner.config, learner.config.training, session.devices
+    record, stop = session.record, session.stop
+    figure, monitor = FIGURES[learner.monitor], f"validation/{learner.monitor}"
+    devices.check_batch(
+        "training.batch_size / training.accumulate", training.batch_size // training.accumulate
+    )
+    optimizer = make_optimizer(config.optimizer, training.steps)
+    module, averaged = learner.module(), config.optimizer.ema_decay > 0
+    state = create(module, optimizer, config.seed, learner.example_px, averaged=averaged)
+    parameters = parameter_count(state.variables)
+    print(
+        f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of"
+        f" {training.batch_size} {learner.example}",
+        flush=True,
+    )
+    on_device = config.data.on_device
+    source = dataset.training_source(learner)
+    batches = training_batches(
+        Numbers(len(source)) if on_device else source,
+        seed=config.seed,
+        batch_size=training.batch_size,
+        share=devices.share(training.batch_size),
+    )
+
+    # Where an earlier run stopped: its lines of metrics beyond the checkpoint are dropped, for
+    # those steps are taken again.
+    checkpoints = Checkpoints(
+        record.workdir / "checkpoints",
+        keep=training.keep_checkpoints,
+        best=monitor,
+        higher_is_better=bool(figure.higher_is_better),
+        digest=session.digest,
+    )
+    evaluator = None
+    if learner.info.sizes["validation"]:
+        evaluator = dataset.evaluator(learner, "validation", devices)
+    start, validated = 0, False
+    if checkpoints.steps:
+        state, metrics, start = checkpoints.restore(devices.copy(state))
+        validated = bool(metrics) or evaluator is None
+        print(f"resuming after step {start}", flush=True)
+    lines = processes.broadcast(
+        record.rewind(
+            lambda line: (
+                line["step"] < start
+                or (line["step"] == start and (validated or monitor not in line))
+            )
+        )
+    )
+    if (lines[-1]["step"] if lines else 0) < start - start % training.log_every_steps:
+        raise InputError(
+            f"{record.workdir / 'metrics.jsonl'} ends before step {start}, of which there is a"
+            " checkpoint; restore it, or give another --workdir."
+        )
+    history = _History(
+        figure.higher_is_better, [line[monitor] for line in lines if monitor in line]
+    )
+
+    def validate(state, check: Callable[[], None]) -> dict[str, Any]:
+        scores = evaluator.scores(devices.single(state).evaluated, check)
+        history.values.append(scores[monitor])
+        return scores
+
+    stop.raise_if_set()
+    begun = time.perf_counter()
+    resident = dataset.resident(learner) if on_device else {}
+    constant = jax.device_put((np.uint32(config.seed), resident), devices.replicated)
+    state = devices.replicate(state)
+    train_step = make_train_step(
+        learner.module(devices.axis_name),
+        learner.loss_and_metrics,
+        optimizer,
+        learner.prepare,
+        accumulate=training.accumulate,
+        remat=training.remat,
+        ema_decay=config.optimizer.ema_decay,
+        axis_name=devices.axis_name,
+    )
+    batch = devices.place_for_training(batches[start])
+    with fast_on_cpu() if jax.default_backend() == "cpu" else nullcontext():
+        lowered = devices.jit_step(train_step).lower(state, batch, *constant)
+    compiled = lowered.compile()
+    elapsed_s = (lines[-1]["elapsed_s"] if lines else 0.0) + time.perf_counter() - begun
+
+    state = loop.train(
+        state,
+        lambda state, batch: compiled(state, batch, *constant),
+        lambda start: read_ahead(
+            batches, start, devices.place_for_training, config.data.prefetch_batches
+        ),
+        validate if evaluator is not None else None,
+        checkpoints,
+        record.log,
+        stop,
+        training,
+        start=start,
+        validated=validated,
+        elapsed_s=elapsed_s,
+        learning_rate=jax.jit(learning_rate(config.optimizer, training.steps)),
+        monitor=monitor,
+        enough=lambda: history.is_over(training.patience),
+        single=devices.single,
+    )
+    state = devices.single(state)
+    steps = evaluated_step = int(state.step)
+    if steps < training.steps:
+        print(f"stopped early at step {steps}: no better validation in {training.patience}")
+    best_step = checkpoints.best_step()
+    if config.evaluation.weights == "best":
+        evaluated_step = best_step or evaluated_step
+        state, _, _ = checkpoints.restore(devices.copy(state), evaluated_step)
+    checkpoints.close()
+    lines = record.metrics()  # none where another process writes them
+    figures = {
+        "parameters": parameters,
+        "steps": steps,
+        "evaluated_step": evaluated_step,
+        "wall_time_s": lines[-1]["elapsed_s"] if lines else None,
+        "multiply_adds": layer_table.summarize(module, learner.example_px).multiply_adds,
+        "step_memory_bytes": _memory_bytes(compiled),
+        **speed(lines),
+    }
+    return Fitted(state.evaluated, figures, best_step if training.patience else None)
+
+
+def check_module(learner: Network) -> None:
+    """Raises InputError for what the module itself refuses, before a run has a folder. Nothing is
+    computed."""
+    image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
+    module = learner.module()
+    jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+
+
+class _History:
+    """The monitored figure of all validations so far."""
+
+    def __init__(self, higher_is_better: bool | None, values: list[float | None]):
+        self.values, self._sign = values, 1 if higher_is_better else -1
+
+    def is_over(self, patience: int) -> bool:
+        """Whether the best validation, the earliest of equals, is `patience` validations ago."""
+        signed = [float("-inf") if v is None else self._sign * v for v in self.values]
+        return bool(patience and signed) and len(signed) - 1 - signed.index(max(signed)) >= patience
+
+
+def speed(lines: list[dict]) -> dict[str, float | None]:
+    """Medians over the intervals of the log; a mean would count every hiccup of the machine."""
+    figures = {}
+    for key in ("train/images_per_second", "train/data_wait_fraction"):
+        values = [line[key] for line in lines if key in line]
+        figures[key] = statistics.median(values) if values else None
+    return figures
+
+
+def _memory_bytes(compiled) -> int | None:
+    """Bytes on each device of a step's arguments, results and what lies between, as the compiler
+    plans them; None if it doesn't say."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return None
+    kept = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return int(kept + plan.temp_size_in_bytes)

@@ -1,0 +1,122 @@
+"""What segments scenes: made from a record alone, it knows no files."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from cnn_jax.configuration.schema import SegmentationConfig
+from cnn_jax.data import augmentation, resident
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.errors import InputError
+from cnn_jax.evaluation.evaluate import make_window_step
+from cnn_jax.evaluation.metrics import class_logits
+from cnn_jax.evaluation.windows import counted_part, spans
+from cnn_jax.tasks import build_model
+from cnn_jax.tasks.network import train_network
+from cnn_jax.training import losses
+
+
+class SegmentationLearner:
+    """A network that gives each pixel of a scene its class.
+
+    Args:
+        config: checked.
+        info: of the scenes.
+
+    Raises:
+        InputError: configuration and data don't fit each other.
+    """
+
+    example, monitor, evaluated = "crops", "miou", ("validation", "test")
+    fit = train_network
+
+    def __init__(self, config: SegmentationConfig, info: DatasetInfo):
+        augmentation.check(config.augmentation)
+        augmentation.check_channels(config.augmentation, info.channels, info.dtype, info.source)
+        if config.loss.activation == "sigmoid" and len(info.classes) != 2:
+            raise InputError(
+                f"loss.activation is 'sigmoid', which is for two classes, and {info.source} has"
+                f" {len(info.classes)}: use 'softmax'."
+            )
+        self.config, self.info = config, info
+        self.names, self.colors = list(info.classes), list(info.colors)
+        weights = losses.class_weights(info.class_counts, config.loss.class_weights)
+        self.loss = losses.of(config.loss, weights)
+        self._window_steps = {}
+
+    def module(self, axis_name: str | None = None) -> nn.Module:
+        """The Flax module; `axis_name` is the `pmap` axis."""
+        outputs = 1 if self.config.loss.activation == "sigmoid" else len(self.names)
+        crop_px = self.config.data.crop_px
+        return build_model(
+            self.config.model, num_classes=outputs, axis_name=axis_name, crop_px=crop_px
+        )
+
+    @property
+    def example_px(self) -> tuple[int, int, int]:
+        """Height, width and channels of a training crop."""
+        return (*self.config.data.crop_px, self.info.channels)
+
+    def prepare(self, keys: jax.Array, regions: Mapping[str, jax.Array]):
+        """Training crops from regions: normalised images float32 `[batch, height, width, channels]`
+        and labels int32 `[batch, height, width]`."""
+        if "number" in regions:
+            regions = resident.regions(regions)
+        config = self.config
+        images, labels = augmentation.augment_examples(
+            keys, regions, config.augmentation, config.data.crop_px, self.info.greatest
+        )
+        return augmentation.normalize(images, self.info.mean, self.info.std), labels
+
+    def normalize(self, images):
+        """Images of the files' type as the network sees them, float32."""
+        images = augmentation.scaled(images, self.info.greatest)
+        return augmentation.normalize(images, self.info.mean, self.info.std)
+
+    def loss_and_metrics(self, logits, labels) -> dict[str, tuple[Any, Any]]:
+        """The loss and the share of pixels that are right, each as (sum, count)."""
+        return {"loss": self.loss(logits, labels), "pixel_accuracy": losses.hits(logits, labels)}
+
+    def window_step(self, devices) -> Callable:
+        """`(variables, batch) -> results` of `make_window_step`, compiled once for all splits."""
+        if devices not in self._window_steps:
+            step = make_window_step(self.module(), self.loss, self.normalize, len(self.names))
+            self._window_steps[devices] = devices.predict(step)
+        return self._window_steps[devices]
+
+    def probabilities(self, variables: Any, image: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes, float32 `[height, width, classes]`, of an image of any
+        size: window by window, each counting what evaluation counts of it."""
+        settings, classes = self.config.evaluation, len(self.names)
+        size = [min(a, b) for a, b in zip(settings.window_px, image.shape[:2], strict=True)]
+        rows, columns = (
+            spans(length, window, settings.context_px)
+            for length, window in zip(image.shape[:2], size, strict=True)
+        )
+        whole = np.empty((*image.shape[:2], classes), np.float32)
+        for vertical in rows:
+            for horizontal in columns:
+                window = image[
+                    vertical.start : vertical.start + size[0],
+                    horizontal.start : horizontal.start + size[1],
+                ]
+                found = np.asarray(self._window_probabilities(variables, window[None]))[0]
+                whole[vertical.first : vertical.last, horizontal.first : horizontal.last] = found[
+                    counted_part(vertical, horizontal)
+                ]
+        return whole
+
+    @functools.cached_property
+    def _window_probabilities(self) -> Callable:
+        module = self.module()
+
+        @jax.jit
+        def predict(variables, images):
+            logits = module.apply(variables, self.normalize(images), train=False)
+            return jax.nn.softmax(class_logits(logits))
+
+        return predict

@@ -1,0 +1,74 @@
+"""What a new task costs: the one file of `toy_task` and the two lines of the fixture."""
+
+import pytest
+
+from cnn_jax import tasks
+from cnn_jax.configuration.schema import OptimizerConfig, TrainingConfig
+from cnn_jax.inference.predictor import load
+from cnn_jax.records.metrics import FIGURES, Figure
+from cnn_jax.records.run_record import read
+from cnn_jax.reporting import comparison, comparison_tables, table
+from cnn_jax.run import train_and_evaluate
+from cnn_jax.tasks import model_config
+from tests.tasks.toy_task import Counting, CountingConfig
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "counting", Counting())
+    figure = Figure(
+        "count_error", "count error", most=1e9, higher_is_better=False, tasks=("counting",)
+    )
+    monkeypatch.setitem(FIGURES, "count_error", figure)
+
+
+def configured(variant, seed=0, **training):
+    return CountingConfig(
+        experiment="counting",
+        configuration="default",
+        variant=variant,
+        seed=seed,
+        model=model_config("counter", features={"narrow": 1, "wide": 8}[variant]),
+        optimizer=OptimizerConfig(learning_rate=0.3, warmup_steps=2, weight_decay=0.0),
+        training=TrainingConfig(
+            **{"steps": 60, "batch_size": 16, "validate_every_steps": 20, **training}
+        ),
+    )
+
+
+def test_a_toy_task_trains_is_recorded_tabled_and_compared(counting, tmp_path, quick_compilation):
+    for variant in ("narrow", "wide"):
+        for seed in (0, 1):
+            folder = tmp_path / "counting" / f"{variant}-seed{seed}"
+            summary = train_and_evaluate(configured(variant, seed), folder)
+            assert (folder / "figures" / "drawn.txt").exists()
+            assert summary["parameters"] == {"narrow": 10 + 2, "wide": 80 + 9}[variant]
+    assert summary["test/count_error"] < 3
+    records = [read(folder) for folder in sorted((tmp_path / "counting").iterdir())]
+    text = table.headline_table(records)
+    assert "count error" in text
+    compared = comparison.compare(records)
+    means = [variant.scores["count_error"].mean for variant in compared.variants]
+    assert means == sorted(means)  # less error is better
+    assert "count error" in comparison_tables.as_markdown(compared)
+
+
+def test_a_toy_run_is_loaded_and_resumed(counting, tmp_path, quick_compilation):
+    whole = train_and_evaluate(configured("wide"), tmp_path / "whole")
+    run = load(tmp_path / "whole")
+    evaluator = run.open_data().evaluator(run.learner, "test", run.devices)
+    again = evaluator.report(run.variables, lambda: None).figures
+    assert again["test/count_error"] == whole["test/count_error"]
+
+
+def test_the_best_checkpoint_is_the_one_of_least_error(counting, tmp_path, quick_compilation):
+    config = configured("wide", steps=60)
+    config.evaluation.weights = "best"
+    summary = train_and_evaluate(config, tmp_path / "run")
+    lines = read(tmp_path / "run").metrics
+    errors = {
+        line["step"]: line["validation/count_error"]
+        for line in lines
+        if "validation/count_error" in line
+    }
+    assert summary["evaluated_step"] == min(errors, key=errors.get)
