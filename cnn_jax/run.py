@@ -10,7 +10,7 @@ from datetime import datetime
 from cnn_jax import configuration
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
-from cnn_jax.runtime import compilation_cache, processes, streams
+from cnn_jax.runtime import backend, compilation_cache, memory, processes, streams
 
 FLAGS = {
     "workdir": (
@@ -31,6 +31,8 @@ def main(
 ) -> int:
     """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130
     and 143 after signals."""
+    if argv is None:
+        memory.keep()
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
         print(configuration.help_text(module, configurations, FLAGS), end="")
@@ -67,6 +69,8 @@ def guarded(command: Callable) -> int:
         except Stopped as stopped:
             processes.leave()
             return stopped.exit_code
+        finally:
+            compilation_cache.sign_programs()
         processes.leave()
         sys.stdout.flush()
     except InputError as error:
@@ -167,6 +171,7 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
     from cnn_jax.training.step import make_train_step
 
     training = config.training
+    backend.check()
     print(accelerator_notice())
     name = " ".join(filter(None, (config.experiment, config.configuration, config.variant)))
     print(f"{name}, seed {config.seed}, digest {configuration.digest(config)}, in {record.workdir}")
@@ -226,7 +231,10 @@ def _run(config: Config, record, stop, command: str) -> dict | None:
     # those steps are taken again.
     headline = task.headline
     checkpoints = Checkpoints(
-        record.workdir / "checkpoints", keep=training.keep_checkpoints, best=headline
+        record.workdir / "checkpoints",
+        keep=training.keep_checkpoints,
+        best=headline,
+        digest=configuration.digest(config),
     )
     start, validated = 0, False
     if checkpoints.steps:

@@ -17,7 +17,7 @@ from pathlib import Path
 from cnn_jax import configuration, run
 from cnn_jax.configuration import Config
 from cnn_jax.errors import InputError
-from cnn_jax.runtime import processes
+from cnn_jax.runtime import memory, processes
 
 FLAGS = {
     "workdir": (
@@ -60,6 +60,8 @@ def main(
         pictures: `(folder, records)`: draws what only the runs together show.
         argv: the command line.
     """
+    if argv is None:
+        memory.keep()
     argv = list(sys.argv if argv is None else argv)
     if any(argument in ("-h", "--help", "--helpfull") for argument in argv[1:]):
         print(_help(module, studies), end="")

@@ -84,7 +84,10 @@ def open_run(folder, split: str, directory: str | None = None) -> FinishedRun:
     devices = Devices()
     task = task_class(config, data)
     checkpoints = Checkpoints(
-        folder_of_checkpoints, keep=config.training.keep_checkpoints, best=task.headline
+        folder_of_checkpoints,
+        keep=config.training.keep_checkpoints,
+        best=task.headline,
+        digest=configuration.digest(config),
     )
     step = summary.get("evaluated_step")
     if step not in checkpoints.steps:

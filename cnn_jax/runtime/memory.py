@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import sys
+from importlib.util import find_spec
 
 TUNABLES = "GLIBC_TUNABLES"
 SETTING = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**30}"
@@ -19,20 +20,18 @@ all from the heap, at whose end up to 1 GiB may lie unused."""
 
 
 def keep() -> None:
-    """Begins the command anew, in the same process, with `SETTING`; returns where that has been
-    done or can't be.
+    """Begins this command anew, in the same process, with `SETTING`; returns where that has been
+    done or can't be. A command's `main` calls it first, before anything large is imported.
 
-    It can be on Linux with glibc, while `python -m` is still looking for its module and nothing has
-    been done yet, unless a debugger watches. Whoever has set GLIBC_TUNABLES has decided otherwise
-    and is left to it.
+    It is done on Linux with glibc, where no accelerator is to be expected and no debugger watches.
+    Whoever has set GLIBC_TUNABLES has decided otherwise and is left to it.
     """
-    looking = sys.argv[:1] == ["-m"]
     if (
-        not looking
+        TUNABLES in os.environ
+        or platform.libc_ver()[0] != "glibc"
         or not sys.executable
         or _debugged()
-        or TUNABLES in os.environ
-        or platform.libc_ver()[0] != "glibc"
+        or _accelerated()
     ):
         return
     os.environ[TUNABLES] = SETTING
@@ -53,3 +52,10 @@ def _debugged():
     return sys.gettrace() is not None or (
         monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID) is not None
     )
+
+
+def _accelerated():
+    """Whether JAX is told to use, or has a plugin for, other devices than CPUs."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    found = find_spec("jax_plugins") or find_spec("libtpu")
+    return platforms != "cpu" if platforms else found is not None
