@@ -1,10 +1,10 @@
-"""Memory that a command has used stays with it, in huge pages: on Linux a training step on a CPU
+"""Commands keep the memory that they have used, in huge pages: on Linux a training step on a CPU
 otherwise spends a seventh of its time on getting the same memory from the kernel again, 4 KiB at a
 time.
 
 XLA allocates what lies between the operations of a program anew for each call, and the C library
-gives so large a piece back to the kernel as soon as it is freed. What the C library is told
-otherwise it reads once, when a process begins.
+gives so large a piece back to the kernel as soon as it is freed. It reads its settings once, when a
+process begins: so a command that is started without them begins anew, once, with them.
 """
 
 import ctypes

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnn_jax.errors import InputError
+from cnn_jax.runtime import streams
 
 if TYPE_CHECKING:
     from cnn_jax.runtime.preemption import StopRequest
@@ -299,9 +300,11 @@ def _end(sentence, to_others="") -> NoReturn:
     """Not by an exception: the main thread may be waiting for a process that is gone, and JAX would
     wait for it at exit."""
     _ending.acquire()  # for good: the first reason is the one that is told
-    with contextlib.suppress(Exception):
-        sys.stderr.write(f"error: {sentence}\n")
+    with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
+        shown = os.dup(2)
+        streams.silence(2)  # what JAX says from now on
+        os.write(shown, f"error: {sentence}\n".encode())
     for other in _peers:
         _send(other, to_others or sentence)
     if _peers and 0 not in _peers:
