@@ -9,7 +9,7 @@ def check() -> None:
     """Raises InputError where JAX's variables ask for devices that it can't use, or for float64."""
     import jax
 
-    if jax.config.jax_enable_x64:
+    if jax.config.read("jax_enable_x64"):
         raise InputError("JAX_ENABLE_X64 is set, but networks are trained in float32: unset it.")
     try:
         jax.devices()

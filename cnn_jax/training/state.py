@@ -67,17 +67,18 @@ class Initializer:
             optimizer_state = optimizer.init(variables["params"])
             return TrainState(jnp.zeros((), jnp.int32), variables, optimizer_state, average)
 
-        self._lowered, self._compiled = jax.jit(draw).lower(_key(0)), None
+        self._lowered = jax.jit(draw).lower(_key(0))
+        self._compiled: jax.stages.Compiled | None = None
 
-    def compile(self) -> None:
+    def compile(self) -> jax.stages.Compiled:
         """Compiles the program, unless it is compiled already; the first call would."""
         if self._compiled is None:
             self._compiled = self._lowered.compile()
+        return self._compiled
 
     def __call__(self, seed: int) -> TrainState:
         """The state drawn from `seed`."""
-        self.compile()
-        return self._compiled(_key(seed))
+        return self.compile()(_key(seed))
 
 
 _GENERATOR = "rbg"
