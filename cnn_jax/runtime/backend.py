@@ -13,9 +13,8 @@ def check() -> None:
         raise InputError("JAX_ENABLE_X64 is set, but networks are trained in float32: unset it.")
     try:
         jax.devices()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except (RuntimeError, AssertionError) as error:  # the latter of a platform without a plugin
         raise InputError(
-            f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}, but JAX can't use such"
-            f" devices ({reason}): unset it, or install the extra 'cuda' or 'tpu' and its driver."
+            f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}, and JAX finds no such"
+            " device: unset it, or install the extra 'cuda' or 'tpu' and the device's driver."
         ) from error

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnn_jax.errors import InputError
-from cnn_jax.runtime import streams
+from cnn_jax.runtime import backend, streams
 
 if TYPE_CHECKING:
     from cnn_jax.runtime.preemption import StopRequest
@@ -82,7 +82,7 @@ def join(cluster: str) -> None:
             initialization_timeout=JOIN_S,
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
-        jax.devices()
+        backend.check()
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
