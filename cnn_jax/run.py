@@ -238,7 +238,8 @@ def train_and_evaluate(
                 lines, variables = record.metrics(), fitted.variables
                 with pictures_can_be_written(record.workdir / "figures"):
                     if lines:
-                        figures.learning_curves(lines, record.figures / "learning_curves.png")
+                        path = record.figures / "learning_curves.png"
+                        figures.learning_curves(lines, path, best_step=fitted.best_step)
                     if info.sizes["test"]:
                         if processes.several():  # the others have no part in drawing
                             devices = Devices(alone=True)

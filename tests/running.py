@@ -48,12 +48,17 @@ SHORT = ("--training.steps=2", "--optimizer.warmup_steps=1")
 
 
 def given(*fields: str) -> list[str]:
-    """Fields as Python has them, such as `data.image_px=(32,32)`, as words of a command line."""
+    """Fields as Python has them, such as `data.image_px=(32, 32)`, as words of a command line."""
     words = []
     for field in fields:
         path, _, value = field.partition("=")
-        tuple_ = value.startswith("(")
-        words += [f"--{path}", *re.findall(r"[^(),' ]+", value)] if tuple_ else [f"--{field}"]
+        section, _, name = path.rpartition(".")
+        if value.startswith("("):
+            words += [f"--{path}", *re.findall(r"[^(),' ]+", value)]
+        elif value in ("True", "False"):
+            words.append(f"--{path}" if value == "True" else f"--{section}.no-{name}")
+        else:
+            words.append(f"--{field}")
     return words
 
 

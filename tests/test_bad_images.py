@@ -17,11 +17,9 @@ TINY = (
     "--training.steps=2",
     "--training.batch_size=4",
     "--optimizer.warmup_steps=1",
-    "--model.widths",
-    "2",
-    "--model.pool_after",
-    "1",
-    "--model.dense",
+    "--model.widths=2",
+    "--model.pool_after=1",
+    "--model.dense=",
     "--model.norm=none",
     "--augmentation.flip_horizontal_probability=0",
 )
@@ -63,7 +61,7 @@ def classic_methods(argv):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["model.name=resnt20"], ["--model.name=resnt20", "did you mean resnet20"]),
+        (["model.name=resnt20"], ["--model.name resnt20", "did you mean resnet20"]),
         (["model.name=unet"], ["unet", "no architecture for classification"]),
         (["model.name=knn"], ["knn", "no architecture for classification"]),
         (
@@ -315,7 +313,7 @@ def test_classic_methods_keep_classes_apart_that_training_lacks(tmp_path, comman
     finished = command(
         classic_methods,
         *common,
-        variants,
+        *variants,
         "--data.image_px",
         "28",
         "28",

@@ -32,15 +32,14 @@ _NORMS = {
     nn.LayerNorm: "layer norm",
     nn.InstanceNorm: "instance norm",
 }
-_FUNCTIONS = {
-    "max_pool": "max pooling",
-    "average_pool": "average pooling",
-    "bilinear_resize": "bilinear resizing",
-}
-"""Functions of `cnn_jax.layers`, each traced under its own name: one row, whatever they do
+_RESIZE = "bilinear_resize"
+"""The function of `cnn_jax.layers` that is traced under its own name: one row, whatever it does
 inside."""
 
-_WINDOWS = {"reduce_window_max": "max pooling", "reduce_window_sum": "average pooling"}
+_WINDOWS = {
+    "reduce_window_max": ("max pooling", "max_pool"),
+    "reduce_window_sum": ("average pooling", "average_pool"),
+}
 _REDUCTIONS = {"reduce_sum": "global average pooling", "reduce_max": "global max pooling"}
 
 
@@ -174,14 +173,9 @@ class _Reader:
         """The fields of an equation's results, from those of its operands."""
         if norm := self.among(path, _NORMS):
             return self.norm(equation, seen, path, norm)
-        function = equation.params.get("name")
+        if equation.params.get("name") == _RESIZE:
+            return [self.resize(equation, seen[0], path)]
         program = _program(equation)
-        if function in _FUNCTIONS:
-            return [self.function(equation, seen[0], path, function)]
-        if (
-            equation.primitive.name == "cond"
-        ):  # of `platform_dependent` the last branch is the default
-            return self.read(equation.params["branches"][-1].jaxpr, seen[1:], path)
         if program is not None:
             return self.read(program, seen, path)
         results = through(equation, seen)
@@ -205,31 +199,15 @@ class _Reader:
         ranks = [result.aval.ndim for result in equation.outvars]
         return [one if len(one.axes) == rank else one.along((None,) * rank) for rank in ranks]
 
-    def function(self, equation, seen, path, name):
-        """A pooling or a resizing: its window is what it does to a field of one pixel."""
+    def resize(self, equation, seen, path):
+        """A bilinear resizing."""
         before, after = (values[0].aval.shape for values in (equation.invars, equation.outvars))
-        rest = {}
-        if name == "bilinear_resize":
-            for axis, (old, new) in enumerate(zip(before[1:3], after[1:3], strict=True)):
-                taps = (
-                    1 if old == new else math.ceil(2 * max(1, old / new))
-                )  # a triangle reaches one place to either side
-                seen = seen.window(axis, taps, Fraction(old, new))
-            rest["stride"] = tuple(
-                Fraction(old, new) for old, new in zip(before[1:3], after[1:3], strict=True)
-            )
-        else:
-            (alone,) = _Reader(self.modules, {}).read(
-                _program(equation), [Field(), *[None] * (len(equation.invars) - 1)], path
-            )
-            for axis in (0, 1):
-                seen = seen.window(axis, alone.px[axis], alone.jump[axis])
-            rest = {
-                "kernel": alone.px,
-                "stride": alone.jump,
-                "padding": _padding(_program(equation)),
-            }
-        self.add(path, _FUNCTIONS[name], after[1:], seen, name, **rest)
+        steps = tuple(Fraction(old, new) for old, new in zip(before[1:3], after[1:3], strict=True))
+        for axis, step in enumerate(steps):
+            # A triangle reaches one place to either side.
+            taps = 1 if step == 1 else math.ceil(2 * max(1, step))
+            seen = seen.window(axis, taps, step)
+        self.add(path, "bilinear resizing", after[1:], seen, _RESIZE, stride=steps)
         return seen
 
     def layer(self, equation, known, result, path):
@@ -248,13 +226,13 @@ class _Reader:
             window, strides = parameters["window_dimensions"], parameters["window_strides"]
             if max(window[1:3]) > 1:
                 padding = tuple(parameters["padding"][1:3])
-                kind = _WINDOWS.get(name, "pooling")
+                kind, function = _WINDOWS.get(name, ("pooling", name))
                 self.add(
                     path,
                     kind,
                     output[1:],
                     result,
-                    name,
+                    function,
                     kernel=window[1:3],
                     stride=strides[1:3],
                     padding=padding,
@@ -351,26 +329,6 @@ def _program(equation):
         (equation.params[key] for key in ("jaxpr", "call_jaxpr") if key in equation.params), None
     )
     return getattr(program, "jaxpr", program)
-
-
-def _padding(program):
-    """Of the first window or padding in a program."""
-    for equation in program.eqns:
-        if equation.primitive.name.startswith("reduce_window"):
-            return tuple(equation.params["padding"][1:3])
-        if equation.primitive.name == "pad":
-            return tuple(
-                (before, after) for before, after, _ in equation.params["padding_config"][1:3]
-            )
-        # Of `platform_dependent` the last branch is the default.
-        inner = (
-            equation.params["branches"][-1].jaxpr
-            if equation.primitive.name == "cond"
-            else _program(equation)
-        )
-        if inner is not None and any(_padding(inner)[axis] != (0, 0) for axis in (0, 1)):
-            return _padding(inner)
-    return ((0, 0), (0, 0))
 
 
 def layer_table(summary: Summary) -> str:

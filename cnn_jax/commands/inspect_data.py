@@ -23,12 +23,9 @@ from cnn_jax import tasks
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import DataConfig, nearest, setting
 from cnn_jax.data.descriptions import BUILT_IN
-from cnn_jax.data.scene_folders import (
-    channel_histogram,
-    channel_statistics,
-    label_histogram,
-    open_scenes,
-)
+from cnn_jax.data.normalization import Moments, moments
+from cnn_jax.data.resizing import displayable
+from cnn_jax.data.scene_folders import label_histogram, open_scenes, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS, SceneSet
 from cnn_jax.errors import InputError
 from cnn_jax.reporting.scene_figures import contact_sheet
@@ -37,6 +34,8 @@ from cnn_jax.run import guarded
 MODULE = "cnn_jax.commands.inspect_data"
 SHEET_SCENES = 12
 SHEET_PX = 1024
+MOST_LISTED = 8
+"""So many mask values outside the description, and files of each, are listed."""
 
 
 @dataclass
@@ -56,14 +55,14 @@ class Options:
 class Inspection:
     """What `inspect` found.
 
-    `labels` are pixels by split and label, int64 [256]; `channels` pixels by split, colour and
-    value, int64 [3, 256]. `unknown` holds pixels by mask value and file, and `unreadable` a
+    `labels` are pixels by split and label, int64 [256]; `channels` the moments of the images of
+    each split, ignored pixels left out. `unknown` holds pixels by mask value and file, and `unreadable` a
     sentence for each scene that can't be decoded.
     """
 
     scenes: SceneSet
     labels: Mapping[str, np.ndarray]
-    channels: Mapping[str, np.ndarray]
+    channels: Mapping[str, Moments]
     unknown: Mapping[str, Mapping[str, int]]
     unreadable: Sequence[str]
 
@@ -86,14 +85,15 @@ def inspect(config: DataConfig, output: Path) -> Inspection:
             return str(error), None, None, None
         every = max(1, max(mask.shape) // SHEET_PX)
         thumbnail = (
-            (image[::every, ::every].copy(), mask[::every, ::every].copy())
+            (displayable(image[::every, ::every]).copy(), mask[::every, ::every].copy())
             if id(scene) in on_sheet
             else None
         )
-        return None, label_histogram(mask), channel_histogram(image), thumbnail
+        return None, label_histogram(mask), moments(image, mask), thumbnail
 
     labels = {split: np.zeros(256, np.int64) for split in SPLITS}
-    channels = {split: np.zeros((3, 256), np.int64) for split in SPLITS}
+    none = (0,) * scenes.channels
+    channels = {split: Moments(0, none, none) for split in SPLITS}
     unreadable, thumbnails = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for split in SPLITS:
@@ -138,6 +138,7 @@ def report(inspection: Inspection) -> str:
     shown = [f"{number} of {width} x {height}" for (height, width), number in sizes.most_common(12)]
     lines = [
         f"scenes: {counts}; every image has one mask, of its size",
+        f"images: {scenes.channels} channels of {scenes.dtype}, of which {scenes.greatest:g} is 1",
         f"sizes, width x height in px: {', '.join(shown)}"
         + (f", {len(sizes) - 12} more" if len(sizes) > 12 else ""),
         f"fingerprint: {scenes.fingerprint}",
@@ -153,20 +154,35 @@ def report(inspection: Inspection) -> str:
             for split in splits
         ]
         lines.append(name.ljust(width) + "".join(f"{share:>26.2f}" for share in shares))
-    statistics = {split: channel_statistics(inspection.channels[split]) for split in splits}
-    lines += ["", "red, green, blue, 0 to 1"]
-    for row, name in enumerate(("mean", "standard deviation")):
-        cells = ["  ".join(f"{value:.4f}" for value in statistics[split][row]) for split in splits]
-        lines.append(name.ljust(width) + "".join(f"{cell:>26}" for cell in cells))
+    lines += ["", "mean and standard deviation of each channel, on that scale"]
+    for split in splits:
+        mean, std = inspection.channels[split].statistics(scenes.greatest)
+        cells = "  ".join(f"{m:.4g} ± {s:.4g}" for m, s in zip(mean, std, strict=True))
+        lines.append(f"{split.ljust(width)}{cells}")
     for split in splits:
         absent = [name for label, name in enumerate(names) if not inspection.labels[split][label]]
         if absent:
             lines.append(f"no {split} scene shows {', '.join(absent)}")
+    counted = {split: inspection.labels[split][: len(names)] for split in SPLITS}
+    lines += ["", *warnings_of(scenes, counted)]
 
     lines += ["", "mask values outside the description: " + ("" if inspection.unknown else "none")]
-    for value, files in inspection.unknown.items():
-        lines.append(f"  {value}: {sum(files.values()):,} pixels in {len(files)} files")
-        lines += [f"      {pixels:>12,}  {file}" for file, pixels in files.items()]
+    pixels = {value: sum(files.values()) for value, files in inspection.unknown.items()}
+    listed = sorted(sorted(pixels, key=pixels.__getitem__, reverse=True)[:MOST_LISTED])
+    for value in listed:
+        files = inspection.unknown[value]
+        lines.append(f"  {value}: {pixels[value]:,} pixels in {len(files)} files")
+        shown = sorted(files.items(), key=lambda file: -file[1])[:MOST_LISTED]
+        lines += [f"      {count:>12,}  {file}" for file, count in sorted(shown)]
+        if len(files) > len(shown):
+            lines.append(f"      and {len(files) - len(shown):,} more files")
+    if len(pixels) > len(listed):
+        rest = sum(pixels.values()) - sum(pixels[value] for value in listed)
+        lines += [
+            f"  and {len(pixels) - len(listed):,} more values, {rest:,} pixels",
+            "  masks that are soft or compressed: give the description a threshold, ranges of values"
+            " such as '128-255', or a distance to the nearest colour",
+        ]
     if inspection.unreadable:
         lines += [
             "",

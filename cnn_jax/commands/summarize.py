@@ -55,6 +55,8 @@ def _section(argv):
         return options.model
     from cnn_jax.models import MODELS
 
+    if not name:
+        raise InputError(f"--model.name is missing: {nearest(name, MODELS)}.")
     if name not in MODELS:
         raise InputError(f"--model.name {name} is no architecture: {nearest(name, MODELS)}.")
     return tasks.model_config(name)

@@ -148,10 +148,9 @@ def _arguments(trees, fixed, completing, prefix=""):
             continue
         if dataclasses.is_dataclass(values[-1]):
             kind = _arguments(values, fixed, completing, f"{path}.")
-            named = Annotated[
-                kind, tyro.conf.arg(help="")
-            ]  # or tyro would search the source for it
-            made.append((name, named, dataclasses.field(default_factory=kind)))
+            # Without help of its own, tyro searches the source for some, which takes long.
+            section = Annotated[kind, tyro.conf.arg(help=kind.__doc__)]
+            made.append((name, section, dataclasses.field(default_factory=kind)))
         else:
             argument = _argument(path, option, single, completing)
             made.append((name, argument, dataclasses.field(default=values[-1])))
@@ -213,6 +212,8 @@ def _value(path, option, words):
             return _converted(kind, words)
         except ValueError:
             continue
+    if len(words) > 1 and get_origin(option.type) is None:
+        raise InputError(f"{words[1]!r} is not understood: --{path} takes one value.")
     if not words:
         raise InputError(f"--{path} needs a value: {describe(option.type)}.")
     raise InputError(f"--{path} takes {describe(option.type)}, not {' '.join(words)!r}.")

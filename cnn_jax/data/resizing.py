@@ -34,12 +34,32 @@ def resized(
 
 
 def pictured(image: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
-    """A scene as pictures take it: image uint8 `[height, width, 3]` and masks `[height, width]`, no
-    longer than `PICTURED_PX`.
+    """A scene as pictures take it: its image `[height, width, channels]` of any type as uint8
+    `[height, width, 3]` and masks `[height, width]`, no longer than `PICTURED_PX`.
 
     Several whole scenes of 20,000 x 20,000 px would not fit into memory together.
     """
-    return [reduced(array, PICTURED_PX) for array in (image, *masks)]
+    return [reduced(array, PICTURED_PX) for array in (displayable(image), *masks)]
+
+
+def displayable(image: np.ndarray) -> np.ndarray:
+    """An image `[height, width, channels]` of any type as red, green and blue: uint8 `[height,
+    width, 3]`.
+
+    Of four and more channels they are the first three; of one and two, the first is grey. Values of
+    8 bits are as they are; others are stretched, each channel from its 2nd to its 98th percentile.
+    """
+    image = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+    if image.dtype == np.uint8:
+        return image
+    every = max(1, math.isqrt(image.shape[0] * image.shape[1] // 2**20))
+    low, high = np.percentile(image[::every, ::every].astype(np.float64), (2, 98), axis=(0, 1))
+    shown = np.empty(image.shape, np.uint8)
+    rows = max(1, AT_ONCE_PX // (8 * image.shape[1]))
+    for top in range(0, len(image), rows):
+        part = (image[top : top + rows] - low) / np.maximum(high - low, 1e-12)
+        shown[top : top + rows] = np.rint(np.clip(part, 0, 1) * 255)
+    return shown
 
 
 def reduced(picture: np.ndarray, longest_px: int) -> np.ndarray:

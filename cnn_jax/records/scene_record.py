@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnn_jax.data.resizing import reduced
+from cnn_jax.data.resizing import displayable, reduced
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 from cnn_jax.records.checks import MEND, is_confusion
@@ -152,7 +152,8 @@ def write(
     palette = np.zeros((256, 3), np.uint8)  # ignored pixels are black
     palette[: len(classes)] = [c.color for c in classes]
     for index, prediction in predictions.items():
-        image, truth = (thumbnail(picture) for picture in scenes[index])
+        image, truth = scenes[index]
+        image, truth = thumbnail(displayable(image)), thumbnail(truth)
         prediction = np.where(truth == IGNORED, IGNORED, prediction)
         _save(own / f"{index:03d}-prediction.png", _paletted(prediction, palette), optimize=True)
         if not (path := beside / f"{index:03d}-truth.png").is_file():

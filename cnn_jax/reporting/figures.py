@@ -66,17 +66,19 @@ def learning_curves(
         curve(loss, series(metrics, "train/loss"), label="train", **TRAIN)
         curve(loss, series(metrics, "validation/loss"), label="validation", **VALIDATION)
         if loss.lines:
-            loss.legend(loc="upper right", handlelength=3.5)
+            _legend_above(loss)
         else:
             note(loss, "no loss recorded")
         broken = _first_not_finite(metrics, "train/loss")
         if broken is not None:
             loss.annotate(
                 f"not finite at step {broken:,}",
-                (1, 1),
+                (1, 0),
+                (0, -5),
                 xycoords="axes fraction",
+                textcoords="offset points",
                 ha="right",
-                va="bottom",
+                va="top",
             )
         loss.tick_params(labelbottom=False)
 
@@ -98,13 +100,14 @@ def learning_curves(
         if best_step is not None:
             for axes in (loss, worth):
                 axes.axvline(best_step, color="black", linewidth=1, linestyle=":", zorder=1)
+            late = best_step > 0.5 * max(row["step"] for row in metrics)
             worth.annotate(
                 f"best step {best_step:,}",
-                (best_step, 1),
+                (best_step, 0),
+                (-4 if late else 4, 4),
                 xycoords=worth.get_xaxis_transform(),
-                xytext=(0, 3),
                 textcoords="offset points",
-                ha="center",
+                ha="right" if late else "left",
                 va="bottom",
             )
         loss.set_xlim(0, 1.02 * max([1, *(row["step"] for row in metrics)]))
@@ -165,7 +168,14 @@ def _draw_accuracy(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
     low, high = np.quantile(values, 0.1), values.max()
     margin = max(0.08 * (high - low), 0.005)
     axes.set_ylim(max(0, low - margin), min(1, high + margin))
-    axes.legend(loc="lower right", handlelength=3.5)
+    _legend_above(axes)
+
+
+def _legend_above(axes: Axes) -> None:
+    """Beside the title, where no curve runs."""
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=3.5, borderaxespad=0.2
+    )
 
 
 def series(metrics: Sequence[Mapping[str, float]], key: str) -> tuple[list[int], list[float]]:

@@ -18,11 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from cnn_jax.reporting.mosaic import fit, mosaic, panel_px
-from cnn_jax.reporting.style import DPI, note, save, style
-
-_MOST_ROWS = 8
-"""Of feature maps, so that a deep network's picture still fits a page."""
+from cnn_jax.data.resizing import displayable
+from cnn_jax.reporting.mosaic import Panel, fit, mosaic, panel_px
+from cnn_jax.reporting.style import DPI, evenly, note, save, style
 
 _HEAT = matplotlib.colormaps["inferno"]
 # The heat's least bright colours are as dark as the image under them, so it begins where they stand
@@ -155,38 +153,46 @@ def filters(
 
 
 def feature_maps(
-    image: np.ndarray, maps: Mapping[str, np.ndarray], path: str | Path, channels: int = 8
+    image: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    path: str | Path,
+    channels: int = 8,
+    *,
+    most_rows: int = 8,
+    side_px: int = 104,
+    caption: str = "",
 ) -> None:
     """Draw what the layers of a network make of an image: a layer a row, in the order of `maps`,
     its strongest channels side by side.
 
     `image` is uint8 [height, width, 1 or 3], `maps` float [h, w, channels] by name, as of
-    `attribution.feature_maps`. Of more than eight layers, eight are drawn, evenly spaced, the first
-    and the last among them. The strongest `channels` of a layer are those that vary most over the
-    image. A row shares one scale, from its least value (black) to its largest (white). The PNG is
-    written to `path`; for no maps it holds a note.
+    `attribution.feature_maps` or `level_maps`. Of more than `most_rows` layers so many are drawn,
+    evenly spaced, the first and the last among them. The strongest `channels` of a layer are those
+    that vary most over the image. A row shares one scale, from its least value (black) to its
+    largest (white). The PNG is written to `path`; for no maps it holds a note.
     """
-    names = list(maps)
-    if len(names) > _MOST_ROWS:
-        names = [names[i] for i in np.linspace(0, len(names) - 1, _MOST_ROWS).round().astype(int)]
     with style():
-        if not names:
+        if not maps:
             _nothing("the network has no feature maps", path)
             return
-        side = 104
-        cells = [("image\n" + "x".join(map(str, image.shape)), [_stretched(image, side)])]
-        for name in names:
+
+        def panel(picture):
+            return fit(_in_color(picture), panel_px=side_px)[0], None
+
+        cells = [("image\n" + "x".join(map(str, image.shape)), [panel(image)])]
+        for name in evenly(list(maps), most_rows):
             values = np.nan_to_num(np.asarray(maps[name], np.float32))
             strongest = np.argsort(-values.std((0, 1)), kind="stable")[:channels]
             drawn = values[..., strongest]
             low, high = float(drawn.min()), float(drawn.max())
             shades = np.round(255 * (drawn - low) / ((high - low) or 1)).astype(np.uint8)
             height, width, total = values.shape
-            which = ", ".join(map(str, strongest)) if len(strongest) < total else ""
-            title = f"{name}\n{height}x{width}x{total}, {low:.2g} (black) to {high:.2g} (white)"
-            title += f"; channels {which}" if which else ""
-            cells.append((title, [_stretched(shades[..., i], side) for i in range(len(strongest))]))
-        mosaic(cells, path, headings=[""] * channels)
+            title = f"{name}\n{height}x{width}, {total} channels, "
+            title += f"{low:.2g} (black) to {high:.2g} (white)"
+            if len(strongest) < total:
+                title += f"; channels {', '.join(map(str, strongest))}"
+            cells.append((title, [panel(shades[..., i]) for i in range(len(strongest))]))
+        mosaic(cells, path, headings=[""] * channels, caption=caption)
 
 
 def grad_cam(
@@ -231,17 +237,12 @@ def grad_cam(
         cells.append((title, panels))
     columns = 2 if len(cells) > 1 else 1
     with style():
-        levels = np.array([0, 0.25, 0.5, 0.75, 1])
-        handles = [
-            swatch(color, f"{heat:g}")
-            for color, heat in zip(lit(np.full(5, 0.5), levels), levels, strict=True)
-        ]
         mosaic(
             cells,
             path,
             headings=("Image", "Prediction", "True class") * columns,
             cells_per_row=columns,
-            handles=handles,
+            handles=heat_swatches(),
             caption=(
                 "Grad-CAM: places that speak for the prediction and, where it is wrong, for the"
                 " true class; the line is at a half"
@@ -249,15 +250,13 @@ def grad_cam(
         )
 
 
-def heated(panel: np.ndarray, heat: np.ndarray):
+def heated(panel: np.ndarray, heat: np.ndarray) -> Panel:
     """A panel with the heat over it, and the outline of its half."""
     size = panel.shape[1], panel.shape[0]
-    heat = np.asarray(
-        Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR)
-    ).clip(0, 1)
-    return (255 * lit(panel @ np.array([0.299, 0.587, 0.114]) / 255, heat)).astype(
-        np.uint8
-    ), functools.partial(_outline, heat=heat)
+    smooth = Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR)
+    heat = np.asarray(smooth).clip(0, 1)
+    grey = panel @ np.array([0.299, 0.587, 0.114]) / 255
+    return (255 * lit(grey, heat)).astype(np.uint8), functools.partial(_outline, heat=heat)
 
 
 def _outline(axes: Axes, *, heat: np.ndarray) -> None:
@@ -274,16 +273,16 @@ def lit(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
     )[..., :3]
 
 
-def _stretched(image: np.ndarray, side_px: int):
-    """A panel of exactly this size, so that maps of different sizes stand in columns."""
-    return fit(_in_color(image), panel_px=side_px)[0], None
+def heat_swatches() -> list[Patch]:
+    """The entries of a legend: the heat's colours over a grey image."""
+    levels = np.array([0, 0.25, 0.5, 0.75, 1])
+    colors = lit(np.full(5, 0.5), levels)
+    return [swatch(color, f"{heat:g}") for color, heat in zip(colors, levels, strict=True)]
 
 
 def _in_color(image: np.ndarray) -> np.ndarray:
-    """An image uint8 [height, width], [height, width, 1] or [height, width, 3] as the last of
-    these."""
-    image = image[..., None] if image.ndim == 2 else image
-    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+    """An image [height, width] or [height, width, channels] as uint8 [height, width, 3]."""
+    return displayable(image[..., None] if image.ndim == 2 else image)
 
 
 def _panel(image: np.ndarray, side_px: int) -> np.ndarray:
@@ -301,7 +300,8 @@ def _probability(value: float) -> str:
     return ">0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
 
 
-def swatch(color, text: str) -> Patch:
+def swatch(color: Sequence[float] | np.ndarray, text: str) -> Patch:
+    """An entry of a legend; colours from 0 to 1."""
     return Patch(facecolor=tuple(color), edgecolor="black", linewidth=0.6, label=text)
 
 

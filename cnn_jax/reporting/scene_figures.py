@@ -114,15 +114,18 @@ def paint(mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarra
     """Colour a mask: uint8 [height, width] of class indices or `IGNORED` to uint8 [height, width,
     3].
 
-    Classes get `colors` (sRGB, 0 to 255) with a dark line, one pixel wide, between neighbours;
-    ignored pixels are hatched grey.
+    Classes get `colors` (sRGB, 0 to 255) with a dark line, one pixel wide, between regions at
+    least three pixels wide; ignored pixels are hatched grey.
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
     painted = table[mask]
+    # Lines around specks, as in a network's first guesses, would leave nothing of the colours.
+    inside = scipy.ndimage.maximum_filter(mask, 3) == scipy.ndimage.minimum_filter(mask, 3)
+    wide = scipy.ndimage.binary_dilation(inside, np.ones((3, 3)))
     border = np.zeros(mask.shape, bool)
-    border[:, :-1] |= mask[:, :-1] != mask[:, 1:]
-    border[:-1] |= mask[:-1] != mask[1:]
+    border[:, :-1] |= (mask[:, :-1] != mask[:, 1:]) & wide[:, :-1] & wide[:, 1:]
+    border[:-1] |= (mask[:-1] != mask[1:]) & wide[:-1] & wide[1:]
     painted[border] = _OUTLINE
     hatch(painted, mask == IGNORED)
     return painted
@@ -172,6 +175,7 @@ def _overlay(
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
+    """Float32 `[height, width]`, 0 to 255, of colours `[height, width, 3]`."""
     return image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -219,27 +223,27 @@ def _number_regions(
 def class_swatches(
     class_names: Sequence[str], colors: Sequence[tuple[int, int, int]]
 ) -> list[Patch]:
+    """The entries of a legend: number, name and colour of each class."""
     return [
-        Patch(
-            facecolor=_unit(color),
-            edgecolor="black",
-            linewidth=0.6,
-            label=f"{index} {label(name, 40)}",
-        )
+        swatch(_unit(color), f"{index} {label(name, 40)}")
         for index, (name, color) in enumerate(zip(class_names, colors, strict=True))
     ]
 
 
 def ignored_swatch(present: bool) -> list[Patch]:
-    light, dark = _unit((_HATCH_LIGHT,) * 3), _unit((_HATCH_DARK,) * 3)
-    return (
-        [Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")]
-        if present
-        else []
-    )
+    """The entry of ignored pixels in a legend, where there are any."""
+    light, dark = (np.full(3, shade) / 255 for shade in (_HATCH_LIGHT, _HATCH_DARK))
+    patch = Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")
+    return [patch] if present else []
 
 
-def check(image, mask, class_names, colors) -> None:
+def check(
+    image: np.ndarray,
+    mask: np.ndarray,
+    class_names: Sequence[str],
+    colors: Sequence[tuple[int, int, int]],
+) -> None:
+    """Raises ValueError unless image and mask are of one scene and of these classes."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 [height, width, 3], not {image.dtype} {image.shape}")
     if mask.shape != image.shape[:2] or mask.dtype != np.uint8:

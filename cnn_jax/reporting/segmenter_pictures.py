@@ -8,11 +8,14 @@ sRGB, 0 to 255, in the order of the class names.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,7 +23,8 @@ from matplotlib.patches import Circle, Patch, Rectangle
 
 from cnn_jax.analysis.attribution import ClassExcitation
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.reporting.image_figures import heated, lit, swatch
+from cnn_jax.reporting import image_figures
+from cnn_jax.reporting.image_figures import heat_swatches, heated, swatch
 from cnn_jax.reporting.mosaic import Panel, fit, mosaic, panel_px
 from cnn_jax.reporting.scene_figures import (
     check,
@@ -30,7 +34,7 @@ from cnn_jax.reporting.scene_figures import (
     luminance,
     numbers,
 )
-from cnn_jax.reporting.style import DPI, label, save, style
+from cnn_jax.reporting.style import DPI, evenly, label, note, save, style
 
 MOST_LEVELS = 16
 """Rows of a picture of maps or of attention; of deeper networks so many are drawn, evenly
@@ -65,20 +69,17 @@ def overlays(
     so that small regions become tints instead of noise. The PNG is written to `path`. Raises
     `ValueError` if there is no scene, or if lengths, shapes or class indices don't agree.
     """
-    width_px = panel_px(3 * len(images), images)
-    cells = []
-    for image, truth, prediction, title in zip(images, truths, predictions, titles, strict=True):
-        check(image, truth, class_names, colors)
-        check(image, prediction, class_names, colors)
-        panels = [(fit(image, panel_px=width_px)[0], None)]
-        panels += [_laid_over(image, mask, colors, width_px) for mask in (prediction, truth)]
-        cells.append((title, panels))
-    with style():
-        handles = [
-            *class_swatches(class_names, colors),
-            *ignored_swatch(any((mask == IGNORED).any() for mask in truths)),
-        ]
-        mosaic(cells, path, headings=("Photograph", "Prediction", "Truth"), handles=handles)
+    _over_photographs(
+        images,
+        truths,
+        predictions,
+        class_names,
+        colors,
+        path,
+        titles,
+        masks=lambda truth, prediction: (prediction, truth),
+        headings=("Photograph", "Prediction", "Truth"),
+    )
 
 
 def errors(
@@ -98,24 +99,54 @@ def errors(
     in the one panel, of the true class in the other; those that truth ignores are hatched. The PNG
     is written to `path`. Raises `ValueError` as `overlays`.
     """
+
+    def masks(truth, prediction):
+        wrong = np.where(truth == prediction, _OTHER, (prediction, truth))
+        return np.where(truth == IGNORED, IGNORED, wrong).astype(np.uint8)
+
+    _over_photographs(
+        images,
+        truths,
+        predictions,
+        class_names,
+        colors,
+        path,
+        titles,
+        masks=masks,
+        headings=("Photograph", "Wrong: the class predicted", "Wrong: the true class"),
+        further=[swatch((0.894,) * 3, "right")],
+        caption=caption,
+    )
+
+
+def _over_photographs(
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    colors: Sequence[tuple[int, int, int]],
+    path: str | Path,
+    titles: Sequence[str],
+    *,
+    masks: Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]],
+    headings: Sequence[str],
+    further: Sequence[Patch] = (),
+    caption: str = "",
+) -> None:
+    """Draw a scene a row: the photograph, then under the masks that are made of truth and
+    prediction."""
     width_px = panel_px(3 * len(images), images)
     cells = []
     for image, truth, prediction, title in zip(images, truths, predictions, titles, strict=True):
         check(image, truth, class_names, colors)
         check(image, prediction, class_names, colors)
-        right = truth == prediction
-        panels = [(fit(image, panel_px=width_px)[0], None)]
-        for mask in (prediction, truth):
-            shown = np.where(truth == IGNORED, IGNORED, np.where(right, _OTHER, mask)).astype(
-                np.uint8
-            )
-            panels.append(_laid_over(image, shown, colors, width_px))
+        shown = masks(truth, prediction)
+        panels: list[Panel] = [(fit(image, panel_px=width_px)[0], None)]
+        panels += [_laid_over(image, mask, colors, width_px) for mask in shown]
         cells.append((title, panels))
     with style():
-        handles = class_swatches(class_names, colors)
-        handles.append(Patch(facecolor="#E4E4E4", edgecolor="black", linewidth=0.6, label="right"))
-        handles += ignored_swatch(any((mask == IGNORED).any() for mask in truths))
-        headings = ("Photograph", "Wrong: the class predicted", "Wrong: the true class")
+        ignored = ignored_swatch(any((mask == IGNORED).any() for mask in truths))
+        handles = [*class_swatches(class_names, colors), *further, *ignored]
         mosaic(cells, path, headings=headings, handles=handles, caption=caption)
 
 
@@ -128,34 +159,16 @@ def feature_maps(
     `maps` are float [h, w, channels] by name, as of `attribution.level_maps`. The strongest
     `channels` of a level are those that vary most over the image. A row shares one scale, from its
     least value (black) to its largest (white). The PNG is written to `path`.
-
-    Raises `ValueError` if there is no map.
     """
-    if not maps:
-        raise ValueError("a picture of maps needs at least one")
-    side = 168
-    cells = [
-        (
-            "the photograph\n" + "x".join(map(str, image.shape)),
-            [(fit(image, panel_px=side)[0], None)],
-        )
-    ]
-    for name in _spread(list(maps)):
-        values = np.nan_to_num(np.asarray(maps[name], np.float32))
-        strongest = np.argsort(-values.std((0, 1)), kind="stable")[:channels]
-        drawn = values[..., strongest]
-        low, high = float(drawn.min()), float(drawn.max())
-        shades = np.round(255 * (drawn - low) / ((high - low) or 1)).astype(np.uint8)
-        height, width, total = values.shape
-        title = (
-            f"{name}\n{height}x{width}, {total} channels, {low:.2g} (black) to {high:.2g} (white)"
-        )
-        title += f"; channels {', '.join(map(str, strongest))}" if len(strongest) < total else ""
-        grey = [np.repeat(shades[..., i, None], 3, axis=-1) for i in range(len(strongest))]
-        cells.append((title, [(fit(one, panel_px=side)[0], None) for one in grey]))
-    caption = f"Level by level, the {channels} channels that vary most over the photograph"
-    with style():
-        mosaic(cells, path, headings=[""] * channels, caption=caption)
+    image_figures.feature_maps(
+        image,
+        maps,
+        path,
+        channels,
+        most_rows=MOST_LEVELS,
+        side_px=168,
+        caption=f"Level by level, the {channels} channels that vary most over the photograph",
+    )
 
 
 def grad_cam(
@@ -193,22 +206,19 @@ def grad_cam(
         )
         panel = fit(image, panel_px=width_px)[0]
         warm, outline = heated(panel, heat)
-        silent = functools.partial(_silent, text="nothing here speaks for it")
+        silent = functools.partial(
+            note, text="nothing here speaks for it", color="white", fontsize=7
+        )
         cells.append(
             (title, [(panel, None), (region, None), (warm, outline if heat.any() else silent)])
         )
     with style():
-        levels = np.array([0, 0.25, 0.5, 0.75, 1])
-        handles = [
-            swatch(color, f"{heat:g}")
-            for color, heat in zip(lit(np.full(5, 0.5), levels), levels, strict=True)
-        ]
         mosaic(
             cells,
             path,
             headings=("Photograph", "Pixels predicted so", "Grad-CAM") * columns,
             cells_per_row=columns,
-            handles=handles,
+            handles=heat_swatches(),
             caption=(
                 f"Grad-CAM at {layer}: what speaks for the class at the pixels predicted as it, as"
                 " a share of the largest; the line is at a half"
@@ -234,87 +244,62 @@ def attention(
     """
     if not excitations or not classes:
         raise ValueError("a picture of attention needs at least one module and one class")
-    names = _spread(list(excitations))
+    names = evenly(list(excitations), MOST_LEVELS)
     gated = any(excitations[name].places is not None for name in names)
-    row_in, gap_in = max(0.14 * len(classes), 0.5), 0.6
-    head_in, foot_in = (0.95 if gated else 0.8), -0.25
-    height_in = head_in + len(names) * (row_in + gap_in) + foot_in
-    left_in, width_in, bar_in, gate_in = 1.25, 3.0, 0.62, 1.3
-    total_in = left_in + 2 * (width_in + bar_in) + (gate_in if gated else 0)
-    with style():
-        figure = Figure(figsize=(total_in, height_in), dpi=DPI)
-        caption = (
-            "Squeeze and excitation by class: the mean number that each channel is multiplied by,"
-            f" over {crops} crops,\neach weighed by how many of its pixels are of the class."
-            " Channels are sorted by their mean over the classes."
+    caption = (
+        "Squeeze and excitation by class: the mean number that each channel is multiplied by,"
+        f" over {crops} crops,\neach weighed by how many of its pixels are of the class."
+        " Channels are sorted by their mean over the classes."
+    )
+    if gated:
+        caption += (
+            "\nA value is multiplied by the larger of its channel's number and its place's gate;"
+            " of the gate the mean is over the places of the class."
         )
-        if gated:
-            caption += (
-                "\nA value is multiplied by the larger of its channel's number and its place's"
-                " gate; "
-            )
-            caption += "of the gate the mean is over the places of the class."
-        figure.text(0.08 / total_in, 1 - 0.08 / height_in, caption, va="top", fontsize=8)
+    shown = [label(class_names[index], 18) for index in classes]
+    widths = (3, 3, 0.9) if gated else (3, 3)
+    with style():
+        height_in = 0.5 + len(names) * (max(0.14 * len(classes), 0.5) + 0.5)
+        figure = Figure(figsize=(1.6 * sum(widths), height_in), dpi=DPI, layout="constrained")
+        figure.suptitle(caption, x=0.01, ha="left", fontsize=8)
+        grid = figure.add_gridspec(len(names), len(widths), width_ratios=widths)
         for row, name in enumerate(names):
             values = np.asarray(excitations[name].channels)[list(classes)]
             values = values[:, np.argsort(-values.mean(0), kind="stable")]
             away = values - values.mean(0)
             end = max(float(np.abs(away).max()), _LEAST_DIFFERENCE)
-            bottom_in = height_in - head_in - row * (row_in + gap_in) - row_in
-            columns = (
+            above = values.max() + 1e-6
+            for column, (title, drawn, scale) in enumerate(
                 (
-                    "excitation",
-                    values,
-                    {"cmap": "viridis", "vmin": values.min(), "vmax": values.max() + 1e-6},
-                ),
-                ("less the mean of the classes", away, {"cmap": "PuOr", "vmin": -end, "vmax": end}),
-            )
-            for column, (heading, drawn, scale) in enumerate(columns):
-                at_in = left_in + column * (width_in + bar_in)
-                box = (
-                    at_in / total_in,
-                    bottom_in / height_in,
-                    width_in / total_in,
-                    row_in / height_in,
+                    (
+                        label(f"{name}, {values.shape[1]} channels", 44),
+                        values,
+                        {"cmap": "viridis", "vmin": values.min(), "vmax": above},
+                    ),
+                    (
+                        "less the mean of the classes",
+                        away,
+                        {"cmap": "PuOr", "vmin": -end, "vmax": end},
+                    ),
                 )
-                axes = figure.add_axes(box)
+            ):
+                axes = figure.add_subplot(grid[row, column])
                 picture = axes.imshow(drawn, aspect="auto", interpolation="nearest", **scale)
                 axes.grid(False)
-                axes.set_title(
-                    label(f"{name}, {values.shape[1]} channels", 44) if column == 0 else heading,
-                    fontsize=8,
-                )
-                axes.set_yticks(
-                    range(len(classes)),
-                    [label(class_names[i], 18) for i in classes] if column == 0 else [],
-                )
+                axes.set_title(title, fontsize=8)
+                axes.set_yticks(range(len(classes)), [] if column else shown)
                 axes.tick_params(labelsize=7, length=2)
-                axes.tick_params(axis="y", length=2 if column == 0 else 0)
-                bar = figure.add_axes(
-                    (box[0] + box[2] + 0.05 / total_in, box[1], 0.09 / total_in, box[3])
-                )
-                figure.colorbar(picture, cax=bar).ax.tick_params(labelsize=6, length=2)
+                bar = figure.colorbar(picture, ax=axes, aspect=10, pad=0.01)
+                bar.ax.tick_params(labelsize=6, length=2)
             gate = excitations[name].places
-            if gate is None:
-                continue
-            at_in = left_in + 2 * (width_in + bar_in) + 0.05
-            axes = figure.add_axes(
-                (at_in / total_in, bottom_in / height_in, 0.85 / total_in, row_in / height_in)
-            )
-            shares = np.asarray(gate)[list(classes)]
-            axes.barh(range(len(classes)), shares, color="#0072B2")
-            for place, share in enumerate(shares):
-                axes.text(
-                    1.04,
-                    place,
-                    f"{share:.2f}",
-                    va="center",
-                    fontsize=6,
-                    transform=axes.get_yaxis_transform(),
-                )
-            axes.set(xlim=(0, 1), ylim=(len(classes) - 0.5, -0.5), yticks=[])
-            axes.tick_params(labelsize=6, length=2)
-            axes.set_title("spatial gate", fontsize=8)
+            if gate is not None:
+                axes = figure.add_subplot(grid[row, 2])
+                bars = axes.barh(range(len(classes)), np.asarray(gate)[list(classes)])
+                axes.bar_label(bars, fmt="%.2f", fontsize=6, padding=2)
+                axes.set(xlim=(0, 1.25), ylim=(len(classes) - 0.5, -0.5), yticks=[])
+                axes.set_xticks([0, 0.5, 1])
+                axes.tick_params(labelsize=6, length=2)
+                axes.set_title("spatial gate", fontsize=8)
         save(figure, path)
 
 
@@ -354,76 +339,28 @@ def receptive_fields(fields: Sequence[SeenField], path: str | Path) -> None:
     rows = -(-len(fields) // columns)
     half = [max(one.field.shape[axis] for one in fields) / 2 for axis in (0, 1)]
     panel_in = 3.0 if columns > 1 else 4.2
-    panel_height_in = max(panel_in * half[0] / half[1], 0.6)
-    left_in, head_in, below_in, right_in = 0.5, 0.6, 0.4, 0.75
-    width_in = columns * (left_in + panel_in) + right_in
-    top_in, foot_in = 0.42 if columns == 1 else 0.28, 0.25
-    height_in = top_in + rows * (head_in + panel_height_in + below_in) + foot_in
-    norm = LogNorm(_LEAST_SHARE, 1, clip=True)
+    size_in = (
+        columns * (panel_in + 0.5) + 0.7,
+        rows * (max(panel_in * half[0] / half[1], 0.6) + 1.0) + 0.6,
+    )
+    caption = (
+        "Effective receptive field: mean size of the gradient of the central place's logits"
+        " with respect to each pixel"
+    )
     with style():
-        figure = Figure(figsize=(width_in, height_in), dpi=DPI)
-        caption = (
-            "Effective receptive field: mean size of the gradient of the central place's logits"
-            " with respect to each pixel"
-        )
+        figure = Figure(figsize=size_in, dpi=DPI, layout="constrained")
         wrapped = caption.replace(": ", ":\n") if columns == 1 else caption
-        figure.text(0.08 / width_in, 1 - 0.08 / height_in, wrapped, va="top", fontsize=8)
-        for number, one in enumerate(fields):
-            row, column = divmod(number, columns)
-            bottom_in = (
-                height_in
-                - top_in
-                - row * (head_in + panel_height_in + below_in)
-                - head_in
-                - panel_height_in
-            )
-            at_in = left_in + column * (left_in + panel_in)
-            axes = figure.add_axes(
-                (
-                    at_in / width_in,
-                    bottom_in / height_in,
-                    panel_in / width_in,
-                    panel_height_in / height_in,
-                ),
-                facecolor="#DDDDDD",
-            )
-            height, width = one.field.shape
-            y, x = height // 2, width // 2
-            extent = (-x - 0.5, width - x - 0.5, height - y - 0.5, -y - 0.5)
-            share = one.field / (one.field.max() or 1)
-            picture = axes.imshow(
-                share,
-                norm=norm,
-                cmap="inferno",
-                extent=extent,
-                interpolation="nearest",
-                aspect="auto",
-            )
-            for radius, line in zip(one.radii_px, ("-", "--"), strict=True):
-                axes.add_patch(
-                    Circle((0, 0), radius, fill=False, color="white", linewidth=1, linestyle=line)
-                )
-            down, across = one.theoretical_px
-            if math.isfinite(down) and math.isfinite(across):
-                corner = (-across / 2, -down / 2)
-                axes.add_patch(
-                    Rectangle(
-                        corner, across, down, fill=False, color="white", linewidth=1, linestyle=":"
-                    )
-                )
-            axes.set(xlim=(-half[1] - 0.5, half[1] - 0.5), ylim=(half[0] - 0.5, -half[0] - 0.5))
-            axes.grid(False)
-            axes.tick_params(labelsize=6, length=2)
-            axes.set_xlabel("px from the central place", fontsize=7)
-            axes.set_title(label(one.title, 40), fontsize=8, pad=24)
-            facts = f"50% within {_px(one.radii_px[0])}, 95% within {_px(one.radii_px[1])}\n"
-            facts += f"theoretical field: {_theoretical(one)}; {one.crops} crops"
-            axes.text(0, 1.02, facts, transform=axes.transAxes, va="bottom", fontsize=7)
-        bar = figure.add_axes(
-            (1 - 0.6 / width_in, bottom_in / height_in, 0.1 / width_in, panel_height_in / height_in)
-        )
-        figure.colorbar(picture, cax=bar, format="%g").ax.tick_params(labelsize=6, length=2)
-        bar.set_title("of the\nlargest", fontsize=6, fontweight="normal")
+        figure.suptitle(wrapped, x=0.01, ha="left", fontsize=8)
+        every = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        scale = ScalarMappable(LogNorm(_LEAST_SHARE, 1, clip=True), cmap="inferno")
+        for axes, one in zip(every, fields, strict=False):
+            _draw_field(axes, one, scale)
+        for axes in every[len(fields) :]:
+            axes.remove()
+        every[0].set(xlim=(-half[1] - 0.5, half[1] - 0.5), ylim=(half[0] - 0.5, -half[0] - 0.5))
+        bar = figure.colorbar(scale, ax=list(every[: len(fields)]), format="%g", aspect=30)
+        bar.ax.tick_params(labelsize=6, length=2)
+        bar.ax.set_title("of the\nlargest", fontsize=6, fontweight="normal")
         lines = [("-", "50% of the gradient"), ("--", "95%")]
         if any(
             down < 2 * half[0] or across < 2 * half[1]
@@ -434,22 +371,34 @@ def receptive_fields(fields: Sequence[SeenField], path: str | Path) -> None:
             Line2D([], [], color="black", linewidth=1, linestyle=line, label=text)
             for line, text in lines
         ]
-        figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=7)
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7)
         save(figure, path)
 
 
-def _silent(axes, *, text: str) -> None:
-    axes.text(
-        0.5,
-        0.5,
-        text,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        color="white",
-        fontsize=7,
-        fontstyle="italic",
+def _draw_field(axes: Axes, one: SeenField, scale: ScalarMappable) -> None:
+    height, width = one.field.shape
+    y, x = height // 2, width // 2
+    axes.set_facecolor("#DDDDDD")
+    axes.imshow(
+        one.field / (one.field.max() or 1),
+        norm=scale.norm,
+        cmap=scale.cmap,
+        extent=(-x - 0.5, width - x - 0.5, height - y - 0.5, -y - 0.5),
+        interpolation="nearest",
     )
+    look: dict[str, Any] = {"fill": False, "color": "white", "linewidth": 1}
+    for radius, line in zip(one.radii_px, ("-", "--"), strict=True):
+        axes.add_patch(Circle((0, 0), radius, linestyle=line, **look))
+    down, across = one.theoretical_px
+    if math.isfinite(down) and math.isfinite(across):
+        axes.add_patch(Rectangle((-across / 2, -down / 2), across, down, linestyle=":", **look))
+    axes.grid(False)
+    axes.tick_params(labelsize=6, length=2, labelbottom=True, labelleft=True)
+    axes.set_xlabel("px from the central place", fontsize=7)
+    axes.set_title(label(one.title, 40), fontsize=8, pad=24)
+    facts = f"50% within {_px(one.radii_px[0])}, 95% within {_px(one.radii_px[1])}\n"
+    facts += f"theoretical field: {_theoretical(one)}; {one.crops} crops"
+    axes.text(0, 1.02, facts, transform=axes.transAxes, va="bottom", fontsize=7)
 
 
 def _theoretical(one: SeenField) -> str:
@@ -483,10 +432,3 @@ def _laid_over(
     panel &= 0xF8  # nobody sees more steps under a colour, and the file is smaller
     hatch(panel, mask == IGNORED)
     return panel, numbers(mask, colors)
-
-
-def _spread(names: list[str]) -> list[str]:
-    """At most `MOST_LEVELS` of the names, evenly spaced, the first and the last among them."""
-    if len(names) <= MOST_LEVELS:
-        return names
-    return [names[i] for i in np.linspace(0, len(names) - 1, MOST_LEVELS).round().astype(int)]

@@ -4,16 +4,22 @@ Nothing is said by hue alone: curves differ in colour (Okabe and Ito, 2008), lin
 The same input gives the same bytes, whatever the user's own settings.
 """
 
+import functools
 import unicodedata
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+_Item = TypeVar("_Item")
 
 DPI = 150
 NOTHING = "\N{EN DASH}"
@@ -29,7 +35,6 @@ _CURVE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _CURVE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _SETTINGS = {
-    "font.family": ["DejaVu Sans"],
     "font.size": 8,
     "text.parse_math": False,
     "axes.spines.top": False,
@@ -47,8 +52,31 @@ _SETTINGS = {
 }
 
 
+_FURTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
+"""Fonts with Chinese, Japanese and Korean characters, which DejaVu Sans lacks."""
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    """DejaVu Sans, which comes with Matplotlib, and for what it lacks the first font that is
+    installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed][:1]]
+
+
 @contextmanager
-def style():
+def style() -> Iterator[None]:
     """The look of all pictures, independent of the user's own Matplotlib settings; glyphs no font
     has become boxes, quietly."""
     own = {
@@ -56,7 +84,8 @@ def style():
         for key, value in matplotlib.rcParamsDefault.items()
         if not key.startswith(("backend", "interactive"))
     }
-    with matplotlib.rc_context(own | _SETTINGS), warnings.catch_warnings():
+    settings = own | _SETTINGS | {"font.family": _fonts()}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
         yield
 
@@ -82,7 +111,7 @@ def save(figure: Figure, path: str | Path, *, tight: bool = False) -> None:
     )
 
 
-def curve_style(index: int) -> dict:
+def curve_style(index: int) -> dict[str, Any]:
     """Colour, line style and marker of curve number `index`: their periods 6, 5 and 7 give 210
     curves before one repeats."""
     return {
@@ -92,18 +121,10 @@ def curve_style(index: int) -> dict:
     }
 
 
-def note(axes: Axes, text: str) -> None:
+def note(axes: Axes, text: str, **look: Any) -> None:
     """Say in the middle of empty axes why they are empty."""
-    axes.text(
-        0.5,
-        0.5,
-        text,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        color="#555555",
-        fontstyle="italic",
-    )
+    look = {"ha": "center", "va": "center", "color": "#555555", "fontstyle": "italic"} | look
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, **look)
 
 
 def label(text: str, width: int) -> str:
@@ -120,6 +141,12 @@ def label(text: str, width: int) -> str:
         text = f"{text[:head]}…{text[len(text) - tail :]}"
     # Matplotlib hides labels that begin with an underscore.
     return " " + text if text.startswith("_") else text
+
+
+def evenly(items: Sequence[_Item], most: int) -> list[_Item]:
+    """At most so many of the items, evenly spaced, the first and the last among them."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items)))
+    return [items[place] for place in places.round().astype(int)]
 
 
 def percent(share: float) -> str:

@@ -1,24 +1,33 @@
-"""Several processes as one run: how they find each other, agree, and end together.
+"""Several processes as one run: they find each other, agree, and end together.
 
 Every process is the same command with another number. All compute the same steps, each on its own
-part of every batch; the first one alone writes the record and speaks. A process that fails, or is
-not heard of any more, ends the others, with a sentence.
+part of every batch; process 0 alone writes the record and prints.
+
+Before JAX joins them, the processes connect to process 0 at HOST:PORT, which can then say who is
+missing: JAX would abort after its timeout without a name. The connections stay open: when a process
+dies its connection closes, and the others end at once with a sentence and exit code 2. JAX itself
+notices after its heartbeat timeout, and aborts with a dump of its stack; that is also what happens
+when a network fails, when `auto` finds the processes through a cluster manager (then there are no
+connections of ours), and it may come first when process 0 dies.
 """
 
 import collections
 import contextlib
-import ctypes
 import json
 import os
-import signal
+import socket
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnn_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from cnn_jax.runtime.preemption import StopRequest
+    from cnn_jax.training.devices import Devices
 
 FLAG = (
     "",
@@ -29,40 +38,48 @@ FLAG = (
     ),
 )
 
-LOST_S = 40
-"""A process that doesn't say for so many seconds that it is alive is taken for lost; once a
-collective has failed, an eighth of it."""
+JOIN_S = 45
+"""Seconds that a process waits at the start for the others."""
 
-_POLL_S = 1.0
-_LATE = 2  # as many questions later an answer is read, so that asking never holds the devices up
+HEARTBEAT_S = 60
+"""Seconds after which JAX takes a process for lost from which it hears nothing."""
 
-_agreed = 0
-_kept = []  # what C++ calls must not be collected
-_alarmed = threading.Event()
+_LATE = 2  # an answer is read so many questions later, so that asking never holds the devices up
+_READ_S = 1.0  # what process 0 leaves the others to read why it ends
+_AGAIN = (
+    "start all of them again with the same --workdir, in any number, to go on from the last"
+    " checkpoint."
+)
+
+_joined = False
+_peers: dict[int, socket.socket] = {}  # process 0's connections to all others, theirs to process 0
 
 
 def join(cluster: str) -> None:
-    """Makes this process one of several, before JAX looks for its devices; `cluster` is the value
-    of the flag, empty for none.
+    """Makes this process one of several, before JAX looks for its devices.
+
+    Args:
+        cluster: the value of the flag; empty for a run of one process.
 
     Raises:
-        InputError: the flag can't be understood, or the others are not found.
+        InputError: the flag can't be understood, or a process is missing.
     """
+    global _joined
     if not cluster:
         return
-    import jax
-
     address, count, number = _parsed(cluster)
-    _catch_abort()
     try:
-        # Heartbeats are our own: where JAX's fail it aborts the process with a dump of its stack.
+        if address is not None and count is not None and number is not None:
+            _connect(address, count, number)
+        import jax
+
+        jax.config.update("jax_enable_preemption_service", False)  # we catch signals ourselves
         jax.distributed.initialize(
             address,
             count,
             number,
-            heartbeat_timeout_seconds=24 * 3600,
-            initialization_timeout=300,
-            shutdown_timeout_seconds=300,
+            initialization_timeout=JOIN_S,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
         )
         jax.devices()
     except (RuntimeError, ValueError, TypeError, OSError) as error:
@@ -72,12 +89,14 @@ def join(cluster: str) -> None:
             " them with the same HOST:PORT,PROCESSES and another PROCESS each, where the port is"
             " free and can be reached."
         ) from error
+    _joined = True
     if not is_primary():
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    threading.Thread(target=_watch, daemon=True).start()
+    for other in _peers:
+        threading.Thread(target=_watch, args=(other,), daemon=True).start()
 
 
-def _parsed(cluster):
+def _parsed(cluster) -> tuple[str | None, int | None, int | None]:
     if cluster == "auto":
         address, count, number = (
             os.environ.get(name)
@@ -97,16 +116,83 @@ def _parsed(cluster):
             f"--distributed is {cluster!r}: give auto, or HOST:PORT,PROCESSES,PROCESS such as"
             " 10.0.0.1:9876,4,0 with PROCESS from 0 to PROCESSES - 1."
         )
-    return address, *numbers
+    return address, numbers[0], numbers[1]
+
+
+def _connect(address, count, number):
+    """Waits for all processes. Raises OSError, which says who is missing."""
+    host, _, port = address.rpartition(":")
+    until = time.monotonic() + JOIN_S
+    if number:
+        _peers[0] = _reached(host.strip("[]"), int(port), until)
+        _send(0, str(number))
+        _peers[0].settimeout(JOIN_S)
+        answer = _lines(0).readline().strip()
+        if answer != "joined":
+            raise OSError(answer or "process 0 has ended")
+        _peers[0].settimeout(None)
+        return
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with socket.create_server(("", int(port)), family=family, dualstack_ipv6=dual) as server:
+        while len(_peers) < count - 1 and (left := until - time.monotonic()) > 0:
+            server.settimeout(left)
+            with contextlib.suppress(TimeoutError, ValueError):
+                connection = server.accept()[0]
+                connection.settimeout(_READ_S)  # for its number, should it be no process of ours
+                other = int(connection.makefile().readline())
+                connection.settimeout(None)
+                _peers[other] = connection
+    missing = [str(other) for other in range(1, count) if other not in _peers]
+    answer = "joined"
+    if missing:
+        answer = f"missing after {JOIN_S} s: process {', '.join(missing)}"
+    for other in _peers:
+        _send(other, answer)
+    if missing:
+        raise OSError(answer)
+
+
+def _reached(host, port, until):
+    """A connection to process 0, which may start later than this one."""
+    while True:
+        try:
+            connection = socket.create_connection((host, port), timeout=JOIN_S)
+            # While nobody listens, a port may be connected with itself.
+            if connection.getsockname() != connection.getpeername():
+                return connection
+            connection.close()
+        except OSError as error:
+            if time.monotonic() > until:
+                raise OSError(f"missing after {JOIN_S} s: process 0, {error}") from error
+        time.sleep(0.2)
+
+
+def _send(other, line):
+    with contextlib.suppress(OSError):  # it is gone, which the watch tells
+        _peers[other].sendall(f"{line}\n".encode())
+
+
+def _lines(other):
+    return _peers[other].makefile(encoding="utf-8", errors="replace")
+
+
+def _watch(other):
+    """Ends this process when another one has ended, or says that one has."""
+    line = ""
+    with contextlib.suppress(OSError):
+        line = _lines(other).readline().strip()
+    if line != "left":
+        _end(line or f"process {other} is lost; {_AGAIN}")
 
 
 def several() -> bool:
     """Whether this run is of several processes."""
-    return _client() is not None
+    return _joined
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes and speaks; the only one is."""
+    """Whether this process is the one that writes and prints; the only one is."""
     if not several():
         return True
     import jax
@@ -114,22 +200,24 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def broadcast(value):
-    """The first process's value, which JSON can express, in every process. All must ask in the same
+def broadcast(value: Any) -> Any:
+    """Process 0's value, which JSON can express, in every process. All must ask in the same
     order."""
-    global _agreed
     if not several():
         return value
-    _agreed += 1
-    key = f"cnn_jax/agreed/{_agreed}"
+    import numpy as np
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(broadcast_one_to_all(np.int32(len(text))))
+    sent = np.zeros(1 << (length - 1).bit_length(), np.uint8)  # few sizes: each is compiled
     if is_primary():
-        _client().key_value_set(key, json.dumps(value))
-        return value
-    return json.loads(_client().blocking_key_value_get(key, 24 * 3600 * 1000))
+        sent[:length] = text
+    return json.loads(bytes(np.asarray(broadcast_one_to_all(sent), np.uint8)[:length]))
 
 
 class AgreedStop:
-    """A `StopRequest` of which every process gets the same answer at the same question, whichever
+    """A `StopRequest` of which every process gets the same answer to the same question, whichever
     of them the signal reached.
 
     Args:
@@ -137,7 +225,7 @@ class AgreedStop:
         devices: of all processes.
     """
 
-    def __init__(self, stop, devices):
+    def __init__(self, stop: "StopRequest", devices: "Devices"):
         import jax
         import jax.numpy as jnp
 
@@ -168,29 +256,20 @@ class AgreedStop:
 def fail(sentence: str) -> None:
     """Ends this process, and with it the others, for the reason given. Returns only where there are
     no others."""
-    if not several():
-        return
-    import jax
+    if several():
+        import jax
 
-    with contextlib.suppress(Exception):  # the first process, which keeps the messages, may be gone
-        _client().key_value_set(f"cnn_jax/failed/{jax.process_index()}", sentence)
-    _end(f"error: {sentence}", wait_s=5 * _POLL_S)
+        _end(sentence, f"process {jax.process_index()} has ended: {sentence}")
 
 
 def end_with(error: Exception) -> None:
-    """Ends this process after an exception that nobody expected. Returns only where there are no
-    others.
-
-    Where another process is lost, collectives fail here with JAX's errors; the watch then finds out
-    who it was, and says so.
-    """
-    if not several():
-        return
-    if of_another(error):
-        _alarmed.set()
-        time.sleep(LOST_S / 4)
-    traceback.print_exception(error)
-    fail("an error of our own, whose traceback it shows.")
+    """Ends this process, and with it the others, after an exception that nobody expected. Returns
+    only where there are no others."""
+    if several():
+        if of_another(error):
+            time.sleep(5 * _READ_S)  # the watch ends this process, and says who was lost
+        traceback.print_exception(error)
+        fail("an error of our own, whose traceback it shows.")
 
 
 def of_another(error: Exception) -> bool:
@@ -205,93 +284,26 @@ def leave() -> None:
     from them."""
     if several():
         import jax
+        from jax.experimental.multihost_utils import sync_global_devices
 
-        _client().wait_at_barrier("cnn_jax/left", 24 * 3600 * 1000)
+        sync_global_devices("the end")
+        for other in _peers:
+            _send(other, "left")
         jax.distributed.shutdown()
 
 
-def _client():
-    distributed = sys.modules.get(
-        "jax._src.distributed"
-    )  # JAX's key-value store has no public name
-    return None if distributed is None else distributed.global_state.client
+_ending = threading.Lock()
 
 
-def _watch():
-    """Says every second that this process is alive, and ends it once another one isn't."""
-    import jax
-
-    mine, count, client = jax.process_index(), jax.process_count(), _client()
-    heard = dict.fromkeys(range(count), (None, time.monotonic()))
-    reached = time.monotonic()
-    for beat in range(sys.maxsize):
-        if _client() is None:  # `leave` has ended it
-            return
-        now, patience = time.monotonic(), LOST_S / 8 if _alarmed.is_set() else LOST_S
-        try:
-            client.key_value_set(f"cnn_jax/alive/{mine}", str(beat), allow_overwrite=True)
-            beats = {
-                int(key.rpartition("/")[2]): value
-                for key, value in client.key_value_dir_get("cnn_jax/alive/")
-            }
-            failed = dict(client.key_value_dir_get("cnn_jax/failed/"))
-            reached = now
-        except Exception:  # JAX's client raises whatever its connection does
-            if _client() is None:
-                return
-            if now - reached > patience:
-                _end(_lost(0))
-            beats, failed = {}, {}
-        for key, sentence in failed.items():
-            other = int(key.rpartition("/")[2])
-            if other != mine:
-                _end(f"error: process {other} has ended: {sentence}")
-        for other, value in beats.items():
-            if value != heard[other][0]:
-                heard[other] = value, now
-        silent = [
-            other for other, (_, when) in heard.items() if other != mine and now - when > patience
-        ]
-        if silent and beats:
-            _end(_lost(silent[0]))
-        time.sleep(_POLL_S)
-
-
-def _catch_abort():
-    """Where the first process dies, JAX's C++ aborts the others, with a dump of its stack: that is
-    kept back, and a sentence told."""
-    messages = tempfile.TemporaryFile()  # noqa: SIM115
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    os.dup2(messages.fileno(), 2)
-
-    @ctypes.CFUNCTYPE(
-        None, ctypes.c_int
-    )  # handlers of Python's own run later, and after an abort there is no later
-    def aborted(number):
-        messages.seek(0)
-        text = messages.read().decode(errors="replace")
-        if "coordination" not in text:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-            os._exit(128 + number)
-        _end(_lost(0))
-
-    ctypes.CDLL(None).signal(signal.SIGABRT, aborted)
-    _kept.append(aborted)
-
-
-def _lost(other):
-    return (
-        f"error: process {other} is lost; start all of them again with the same --workdir, in any"
-        " number, to go on from the last checkpoint."
-    )
-
-
-def _end(sentence, wait_s=0.0):
+def _end(sentence, to_others="") -> NoReturn:
     """Not by an exception: the main thread may be waiting for a process that is gone, and JAX would
     wait for it at exit."""
+    _ending.acquire()  # for good: the first reason is the one that is told
     with contextlib.suppress(Exception):
-        sys.stderr.write(sentence + "\n")
+        sys.stderr.write(f"error: {sentence}\n")
         sys.stderr.flush()
-    time.sleep(wait_s)  # until the others have read why
+    for other in _peers:
+        _send(other, to_others or sentence)
+    if _peers and 0 not in _peers:
+        time.sleep(_READ_S)  # once process 0 has ended, JAX aborts the others
     os._exit(2)

@@ -24,7 +24,7 @@ from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation, ImageEvaluator, make_image_step
 from cnn_jax.models import CLASSIFIERS
 from cnn_jax.tasks import build_model
-from cnn_jax.tasks.network import train_network
+from cnn_jax.tasks.network import check_module, train_network
 from cnn_jax.tasks.task import Report
 from cnn_jax.training import losses
 
@@ -247,9 +247,7 @@ def _check(learner: ClassificationLearner) -> None:
             f" and those of {info.source} are {height}x{width}: enlarge them with"
             f" --data.image_px {module.least_px} {module.least_px}{stem}."
         )
-    # What the module itself refuses is refused before the run has a folder; nothing is computed.
-    inputs = jax.ShapeDtypeStruct((1, *learner.example_px), jnp.float32)
-    jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), inputs)
+    check_module(learner)
 
 
 def augment_images(keys, images, config, greatest: float | None = None):

@@ -161,8 +161,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     steps = evaluated_step = int(state.step)
     if steps < training.steps:
         print(f"stopped early at step {steps}: no better validation in {training.patience}")
+    best_step = checkpoints.best_step()
     if config.evaluation.weights == "best":
-        evaluated_step = checkpoints.best_step() or evaluated_step
+        evaluated_step = best_step or evaluated_step
         state, _, _ = checkpoints.restore(devices.copy(state), evaluated_step)
     checkpoints.close()
     lines = record.metrics()  # none where another process writes them
@@ -175,7 +176,15 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         "step_memory_bytes": _memory_bytes(compiled),
         **speed(lines),
     }
-    return Fitted(state.evaluated, figures)
+    return Fitted(state.evaluated, figures, best_step if training.patience else None)
+
+
+def check_module(learner: Network) -> None:
+    """Raises InputError for what the module itself refuses, before a run has a folder. Nothing is
+    computed."""
+    image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
+    module = learner.module()
+    jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
 
 
 class _History:

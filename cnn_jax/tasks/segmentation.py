@@ -18,6 +18,7 @@ from cnn_jax.evaluation.calibration import expected_calibration_error
 from cnn_jax.evaluation.evaluate import Evaluation, SceneEvaluator
 from cnn_jax.models import SEGMENTERS
 from cnn_jax.records import scene_record
+from cnn_jax.tasks.network import check_module
 from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Report
 from cnn_jax.tasks.torch_segmentation import PEERS, TorchLearner
@@ -199,7 +200,11 @@ class Segmentation:
 
     def learner(self, config: SegmentationConfig, info: DatasetInfo) -> SegmentationLearner:
         """Of the configuration's model."""
-        return (TorchLearner if config.model.name in PEERS else SegmentationLearner)(config, info)
+        if config.model.name in PEERS:
+            return TorchLearner(config, info)
+        learner = SegmentationLearner(config, info)
+        check_module(learner)
+        return learner
 
     def dataset(self, config: SegmentationConfig) -> SegmentationDataset:
         """Scenes, drawn or from a folder."""

@@ -20,10 +20,12 @@ class Fitted:
     Attributes:
         variables: what predictions are made with: a network's, or a fitted estimator.
         figures: for the summary: cost (parameters, steps, seconds) and what was chosen on the way.
+        best_step: that of the best validation, where training may stop early.
     """
 
     variables: Any
     figures: Mapping[str, Any]
+    best_step: int | None = None
 
 
 @dataclass(frozen=True)

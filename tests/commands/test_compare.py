@@ -61,7 +61,7 @@ def test_what_cannot_be_used_is_a_sentence(study, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert "nowhere is no folder" in refused(capsys, tmp_path / "nowhere", "--output", out)
     assert "empty holds no record" in refused(capsys, tmp_path / "empty", "--output", out)
-    assert "--target is 50" in refused(capsys, study, "--target", "50", "--output", out)
+    assert "--target is 50.0" in refused(capsys, study, "--target", "50", "--output", out)
     shutil.copytree(study / "unet-seed0", study / "copy")
     assert "unet with seed 0" in refused(capsys, study, "--output", out)
     (study / "copy" / "summary.json").unlink()
@@ -72,7 +72,11 @@ def test_what_cannot_be_used_is_a_sentence(study, tmp_path, capsys):
 def test_incomparable_runs_need_force(study, tmp_path, capsys, written):
     other = tmp_path / "other" / "se-seed0"
     write_run(
-        other, "se", 0, {"test/miou": 0.1}, config={"training": {"steps": 10, "batch_size": 8}}
+        other,
+        "se",
+        0,
+        {"steps": 10, "test/miou": 0.1},
+        config={"training": {"steps": 10, "batch_size": 8}},
     )
     line = refused(capsys, study, other, "--output", tmp_path / "out")
     assert "training.steps is 1500 in" in line

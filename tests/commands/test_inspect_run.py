@@ -2,6 +2,7 @@
 run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,10 +11,10 @@ import pytest
 from PIL import Image
 
 from cnn_jax.commands import inspect_run
-from cnn_jax.configuration import documents
 from cnn_jax.errors import InputError
-from cnn_jax.inference.finished import FinishedRun, open_run
-from cnn_jax.tasks.segmentation import Segmentation
+from cnn_jax.inference import predictor
+from cnn_jax.inference.predictor import Run
+from cnn_jax.tasks.segmentation import Segmentation, SegmentationDataset
 from cnn_jax.training.devices import Devices
 from experiments import aerial_unet
 
@@ -39,19 +40,21 @@ def tiny():
 def opened():
     """A run of random weights, never trained."""
     config = tiny()
-    task = Segmentation(config, Segmentation.open(config))
+    dataset = SegmentationDataset(config)
+    learner = Segmentation().learner(config, dataset.info)
     image = np.zeros((1, 16, 24, 3), np.float32)
-    shapes = jax.eval_shape(lambda: task.model().init(jax.random.key(0), image, train=False))
+    shapes = jax.eval_shape(lambda: learner.module().init(jax.random.key(0), image, train=False))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
     variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
-    return FinishedRun(Path("run"), config, task, Devices(), variables, {})
+    return Run(Path("run"), config, dataset.info, {}, learner, variables, Devices()), dataset
 
 
 @pytest.fixture
 def look(opened, monkeypatch, capsys):
     """Function that runs the command on that run: (exit code, output, error)."""
-    monkeypatch.setattr(inspect_run, "open_run", lambda folder, split, directory: opened)
+    monkeypatch.setattr(predictor, "load", lambda folder: opened[0])
+    monkeypatch.setattr(Run, "open_data", lambda run, directory, split: opened[1])
 
     def look(*arguments):
         capsys.readouterr()
@@ -91,12 +94,12 @@ def test_the_worst_scenes_come_first(look, opened, tmp_path, monkeypatch):
     for image, truth, prediction, title in zip(images, truths, predictions, titles, strict=True):
         at = next(
             i
-            for i, (known, _) in enumerate(opened.task.scenes["test"])
+            for i, (known, _) in enumerate(opened[1].scenes["test"])
             if np.array_equal(image, known)
         )
         matrix = np.asarray(metrics.confusion(truth[None].astype(int), prediction[None], 6))[0]
         found.append(metrics.miou(matrix))
-        assert title == f"{opened.task.scenes['test'].scenes[at].name}: mIoU {found[-1]:.3f}"
+        assert title == f"{opened[1].scenes['test'].scenes[at].name}: mIoU {found[-1]:.3f}"
     assert len(found) == 3
     assert found == sorted(found)
     assert drawn["overlays"][-1] == titles
@@ -110,13 +113,13 @@ def test_classes_are_chosen_by_name_and_crops_to_show_them(look, opened, tmp_pat
     assert look("--what", "grad_cam", "--output", tmp_path, "--classes", "water", "road")[0] == 0
     images, _, heats, classes, *_ = drawn[0]
     assert (classes, len(heats)) == (
-        [opened.task.names.index(name) for name in ("water", "road")],
+        [opened[0].info.classes.index(name) for name in ("water", "road")],
         2,
     )
     for image, index in zip(images, classes, strict=True):
         crops = [
             (scene[0][y : y + 16, x : x + 24], (scene[1][y : y + 16, x : x + 24] == index).mean())
-            for scene in opened.task.scenes["test"]
+            for scene in opened[1].scenes["test"]
             for y in (0, 16)
             for x in (0, 24)
         ]
@@ -132,8 +135,8 @@ def test_several_runs_are_compared_in_one_picture(look, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--what", "overlay"], ["--what 'overlay'", "did you mean overlays"]),
-        (["--what", ","], ["--what is empty", "grad_cam"]),
+        (["--what", "overlay"], ["--what is 'overlay'", "did you mean overlays"]),
+        (["--what"], ["--what is empty", "grad_cam"]),
         (["--scenes", "0"], ["--scenes is 0"]),
         (["--classes", "roads"], ["--classes 'roads'", "did you mean road"]),
         (["again"], ["--output is missing"]),
@@ -157,27 +160,23 @@ def test_what_cannot_be_drawn_is_refused(arguments, words, look, tmp_path, monke
     ("changed", "words"),
     [
         ({}, ["checkpoints is missing", "only the record"]),
-        ({"digest": "0" * 16}, ["config.json is not what the run was made with", "restore it"]),
+        ({"digest": "0" * 16}, ["config.json", "digest"]),
         ({"data_fingerprint": "0"}, ["are not those of the run", "--directory"]),
     ],
 )
-def test_a_record_alone_or_a_changed_one_is_not_opened(
-    changed, words, opened, tmp_path, monkeypatch
-):
-    config = tiny()
-    (tmp_path / "config.json").write_text(documents.to_json(config), encoding="utf-8")
-    environment = {
-        "digest": documents.digest(config),
-        "data_fingerprint": opened.task.fingerprint,
-        **changed,
-    }
-    (tmp_path / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
-    (tmp_path / "summary.json").write_text("{}", encoding="utf-8")
-    if changed:
-        (tmp_path / "checkpoints").mkdir()
-    else:  # a record is often looked at where its data are not
-        monkeypatch.setattr("cnn_jax.tasks.segmentation.Segmentation.open", None)
+def test_a_record_alone_or_a_changed_one_is_not_opened(changed, words, reference, tmp_path):
+    folder = shutil.copytree(reference[0], tmp_path / "run")
+    if not changed:
+        shutil.rmtree(folder / "checkpoints")
+    replace(folder / "environment.json", **changed)
+    if "data_fingerprint" in changed:
+        replace(folder / "data.json", fingerprint="0")
     with pytest.raises(InputError) as refused:
-        open_run(tmp_path, "test")
+        load(folder).open_data()
     for word in words:
         assert word in str(refused.value)
+
+
+def replace(path, **values):
+    """Changes fields of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values), encoding="utf-8")

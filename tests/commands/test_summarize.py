@@ -8,6 +8,7 @@ from cnn_jax.commands.summarize import main
 from cnn_jax.models import SEGMENTERS
 from tests.models.shapes import count, shallow, shapes
 from tests.models.test_all import SMALL, has, small
+from tests.running import given
 
 
 @pytest.mark.parametrize(
@@ -19,21 +20,21 @@ from tests.models.test_all import SMALL, has, small
     ],
 )
 def test_the_courses_models_add_up_on_paper(name, total, capsys):
-    assert main(["--model", name, "--input", "28x28x1", "--classes", "10"]) == 0
+    assert main(["--model.name", name, "--input", "28x28x1", "--classes", "10"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{name}, 10 classes, input 28x28x1"
     assert f"parameters: {total}" in lines
 
 
 def test_the_input_is_the_papers_unless_given_and_options_are_the_architectures(capsys):
-    assert main(["--model", "alexnet"]) == 0
+    assert main(["--model.name", "alexnet"]) == 0
     papers = capsys.readouterr().out
     assert papers.startswith("alexnet, 1000 classes, input 224x224x3\n")
     assert "\nparameters: 61,100,840\n" in papers
     assert (
         main(
             [
-                "--model=alexnet",
+                "--model.name=alexnet",
                 "--model.stem=small",
                 "--model.dense_width=8",
                 "--classes=10",
@@ -47,7 +48,8 @@ def test_the_input_is_the_papers_unless_given_and_options_are_the_architectures(
 
 def test_a_segmenter_has_a_table_too(capsys):
     assert (
-        main(["--model", "unet", "--input", "64x64x3", "--classes", "2", "--model.norm=none"]) == 0
+        main(["--model.name", "unet", "--input", "64x64x3", "--classes", "2", "--model.norm=none"])
+        == 0
     )
     assert "\nparameters: 31,031,810\n" in capsys.readouterr().out
 
@@ -57,10 +59,8 @@ def test_every_segmenter_has_a_table_of_all_it_has(name, capsys):
     """Parameters add up to those that the model has; every row that predicts has a receptive
     field."""
     with shallow():
-        options = [
-            f"--model.{option}={value}".replace(" ", "") for option, value in SMALL[name].items()
-        ]
-        assert main(["--model", name, "--input", "37x29x3", "--classes", "3", *options]) == 0
+        options = given(*(f"model.{option}={value}" for option, value in SMALL[name].items()))
+        assert main(["--model.name", name, "--input", "37x29x3", "--classes", "3", *options]) == 0
         expected = count(shapes(small(name), 37, 29, 3)[1]["params"])
     _, _, head, rule, *rows = capsys.readouterr().out.splitlines()
     rows, totals = (
@@ -91,7 +91,10 @@ def test_every_segmenter_has_a_table_of_all_it_has(name, capsys):
 def test_the_work_of_an_asymmetric_u_net_by_hand(capsys):
     """One level of 4 channels on 8x8; below, ASPP of 2 channels on 4x4; a decoder of 2 channels."""
     options = ["--model.base_width=4", "--model.depth=1", "--model.reduction=1"]
-    assert main(["--model", "asymmetric_unet", "--input", "8x8x3", "--classes", "2", *options]) == 0
+    assert (
+        main(["--model.name", "asymmetric_unet", "--input", "8x8x3", "--classes", "2", *options])
+        == 0
+    )
     encoder = 64 * (9 * 3 * 4 + 9 * 4 * 4) + 2 * 4 * 4
     bridge = 16 * (4 * 2 + 3 * 9 * 4 * 2) + 4 * 2 + 16 * 5 * 2 * 2
     decoder = 16 * 4 * 2 * 2 + 64 * 9 * (4 + 2) * 2 + 64 * 2 * 2
@@ -103,41 +106,47 @@ def test_the_work_of_an_asymmetric_u_net_by_hand(capsys):
     ("arguments", "sentence"),
     [
         (
-            ["--model", "vgg61"],
-            "--model vgg61 is no architecture: did you mean vgg19 or vgg16 or vgg13.",
+            ["--model.name", "vgg61"],
+            "--model.name vgg61 is no architecture: did you mean vgg19 or vgg16 or vgg13.",
         ),
         (
-            ["--model", "unet"],
+            ["--model.name", "unet"],
             "unet has no size of image of its own; give one, such as --input 256x256x3.",
         ),
         (
-            ["--model", "vgg16", "--input", "224"],
+            ["--model.name", "vgg16", "--input", "224"],
             "--input is '224'; write height, width and channels, such as 224x224x3.",
         ),
         (
-            ["--model", "vgg16", "--input", "0x9x3"],
+            ["--model.name", "vgg16", "--input", "0x9x3"],
             "--input is '0x9x3'; write height, width and channels, such as 224x224x3.",
         ),
         (
-            ["--model", "alexnet", "--input", "80x32x3"],
+            ["--model.name", "alexnet", "--input", "80x32x3"],
             "--input 80x32x3 is too small for alexnet, which takes images of at least 63x63 px.",
         ),
-        (["--model", "vgg16", "--classes", "0"], "--classes is 0; it must be at least 1."),
+        (["--model.name", "vgg16", "--classes", "0"], "--classes is 0; it must be at least 1."),
         (
-            ["--model", "vgg16", "--model.nrom=batch"],
-            "--model.nrom is no option of vgg16: did you mean norm.",
+            ["--model.name", "vgg16", "--model.nrom=batch"],
+            "--model.nrom is no flag: did you mean --model.norm",
         ),
         (
-            ["--model", "vgg16", "--model.depth=11"],
-            "--model.depth is no option of vgg16: did you mean",
+            ["--model.name", "vgg16", "--model.depth=11"],
+            "--model.depth is no flag: did you mean",
         ),
-        (["--model", "vgg16", "--model.norm=bach"], "model.norm is 'bach': did you mean batch."),
         (
-            ["--model", "vgg16", "--model.dense_width=ñ"],
+            ["--model.name", "vgg16", "--model.norm=bach"],
+            "--model.norm is 'bach': did you mean batch.",
+        ),
+        (
+            ["--model.name", "vgg16", "--model.dense_width=ñ"],
             "--model.dense_width takes a whole number, not 'ñ'.",
         ),
-        (["--model", "vgg16", "--modle.norm=none"], "'--modle.norm=none' is not understood"),
-        (["--model", "cnn", "--model.pool_after=9"], "pool_after is (9,), but widths"),
+        (
+            ["--model.name", "vgg16", "--modle.norm=none"],
+            "--modle.norm is no flag: did you mean --model.norm",
+        ),
+        (["--model.name", "cnn", "--model.pool_after=9"], "pool_after is (9,), but widths"),
     ],
 )
 def test_what_cannot_be_used_is_a_sentence(arguments, sentence, capsys):

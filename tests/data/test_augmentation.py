@@ -49,9 +49,9 @@ def regions_of(image, mask, *, centre=None, extent=None, count=1):
     crop's place is known."""
     rows, columns = mask.shape
     cell = (0, 0, rows, columns) if centre is None else (*centre, centre[0] + 1, centre[1] + 1)
-    words = np.dstack([image, mask]).view("<u4")[..., 0]
     one = {
-        "words": words,
+        "image": image,
+        "mask": mask,
         "cell_px": np.int32(cell),
         "extent_px": np.int32(extent or (rows, columns)),
     }
@@ -465,7 +465,8 @@ from cnn_jax.data.augmentation import augment
 config = AugmentationConfig(rotation_probability=1.0, saturation_probability=0.0)
 rng = np.random.default_rng(0)
 regions = {
-    "words": rng.integers(0, 5 << 24, (8, 64, 80), np.uint32),
+    "image": rng.integers(0, 256, (8, 64, 80, 3), np.uint8),
+    "mask": rng.integers(0, 5, (8, 64, 80)).astype(np.uint8),
     "cell_px": np.tile(np.int32([20, 20, 44, 60]), (8, 1)),
     "extent_px": np.tile(np.int32([64, 70]), (8, 1)),
 }

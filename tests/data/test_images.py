@@ -346,10 +346,10 @@ def test_kinds_of_files_as_colour_and_as_grey(tmp_path):
         {f"train/{c}/{i}.png": picture(i, (4, 6)) for c in "ab" for i in range(3)},
     )
     assert open_set(only_grey).channels == 1
-    np.testing.assert_array_equal(images_module._with_channels(Image.fromarray(color), 1), luma)
+    np.testing.assert_array_equal(images_module._with_channels(color, 1)[..., 0], luma)
     red_green_blue = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
-    as_grey = np.asarray(images_module._with_channels(Image.fromarray(red_green_blue), 1))
-    np.testing.assert_allclose(as_grey[0], [0.299 * 255, 0.587 * 255, 0.114 * 255], atol=1)
+    as_grey = images_module._with_channels(red_green_blue, 1)
+    np.testing.assert_allclose(as_grey[0, :, 0], [0.299 * 255, 0.587 * 255, 0.114 * 255], atol=1)
 
 
 def test_cmyk(tmp_path):
@@ -376,18 +376,23 @@ def test_exif_orientation_turns_images_upright(tmp_path, suffix):
     np.testing.assert_allclose(opened.splits["train"][0][0], upright, atol=3)
 
 
-def test_numbers_that_are_no_picture_are_refused(tmp_path):
+def test_numbers_beyond_8_bits_stay_as_they_are(tmp_path):
     for name, array in (
-        ("float", np.zeros((4, 6), np.float32)),
+        ("float", np.linspace(-3, 700, 24, dtype=np.float32).reshape(4, 6)),
         ("deep", np.full((4, 6), 70000, np.int32)),
+        ("sixteen", np.arange(24, dtype=np.uint16).reshape(4, 6) * 2000),
     ):
         files = {f"train/{label}/{i}.tiff": array for label in "ab" for i in range(2)}
-        train = open_set(write_folder(tmp_path / name, files), validation_share=0.0).splits["train"]
-        with pytest.raises(
-            InputError,
-            match=r"train/[ab]/0\.tiff (holds floating|has numbers beyond 16 bits).*: save it with",
-        ):
-            train[0]
+        opened = open_set(write_folder(tmp_path / name, files), validation_share=0.0)
+        assert (opened.channels, opened.dtype) == (1, array.dtype.name)
+        np.testing.assert_array_equal(opened.splits["train"][0][0][..., 0], array)
+
+
+def test_kinds_that_cannot_be_one_set_are_refused(tmp_path):
+    files = {f"train/a/{i}.tiff": np.zeros((4, 6), np.float32) for i in range(2)}
+    files |= {f"train/b/{i}.tiff": np.zeros((4, 6), np.uint8) for i in range(2)}
+    with pytest.raises(InputError, match="1 bands of float32, 1 bands of uint8: save all alike"):
+        open_set(write_folder(tmp_path, files))
 
 
 # ---- fingerprint

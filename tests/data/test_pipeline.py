@@ -17,7 +17,6 @@ from cnn_jax.data.pipeline import (
     Timed,
     cell_bounds,
     cut,
-    image_and_mask,
     read_ahead,
     shuffled,
     stacked,
@@ -71,7 +70,7 @@ def test_regions_are_slices_of_their_scenes_with_the_cell_as_near_the_middle_as_
         np.testing.assert_array_equal(region["extent_px"], [15, 14])
         assert 0 <= y <= mask.shape[0] - 15
         assert 0 <= x <= mask.shape[1] - 14
-        assert region["words"].dtype == np.uint32
+        assert region["image"].dtype == region["mask"].dtype == np.uint8
         np.testing.assert_array_equal(region["image"], image[y : y + 15, x : x + 14])
         np.testing.assert_array_equal(region["mask"], mask[y : y + 15, x : x + 14])
         # The margins on both sides of the cell differ by one at most, unless the region lies at the
@@ -93,7 +92,7 @@ def test_a_scene_smaller_than_a_region_is_padded_and_the_padding_ignored():
     for index, (down, right) in enumerate([(7, 0), (0, 5)]):
         extent = [12 - down, 12 - right]
         np.testing.assert_array_equal(padded[index]["extent_px"], extent)
-        image, mask = image_and_mask(padded[index]["words"])
+        image, mask = padded[index]["image"], padded[index]["mask"]
         assert image.shape == (12, 12, 3)
         assert (mask[: extent[0], : extent[1]] != IGNORED).all()
         assert (mask[extent[0] :] == IGNORED).all()
@@ -105,8 +104,8 @@ def test_a_scene_smaller_than_a_region_is_padded_and_the_padding_ignored():
             image[:, extent[1] :], np.repeat(image[:, extent[1] - 1 : extent[1]], right, 1)
         )
     y = 30 - 12
-    np.testing.assert_array_equal(image_and_mask(padded[0]["words"])[0][:5], held[0][0][:, y:])
-    np.testing.assert_array_equal(image_and_mask(padded[1]["words"])[1][:, :7], held[1][1][y:])
+    np.testing.assert_array_equal(padded[0]["image"][:5], held[0][0][:, y:])
+    np.testing.assert_array_equal(padded[1]["mask"][:, :7], held[1][1][y:])
 
 
 def test_a_batch_of_regions_is_its_elements_stacked():
@@ -114,10 +113,9 @@ def test_a_batch_of_regions_is_its_elements_stacked():
     source = RegionSource(scenes, (8, 10), (15, 14))
     numbers = [3, 12, 0, 3]
     expected = stacked([source[number] for number in numbers])
-    same_batch(
-        source.batch(numbers), {name: expected[name] for name in ("words", "cell_px", "extent_px")}
-    )
-    assert source.batch(numbers)["words"].ctypes.data % 64 == 0  # else a CPU device copies it
+    same_batch(source.batch(numbers), expected)
+    for name in ("image", "mask"):
+        assert source.batch(numbers)[name].ctypes.data % 64 == 0  # else a CPU device copies it
 
 
 def test_cut_inside_a_scene_is_a_slice():
@@ -182,7 +180,7 @@ def test_a_crop_is_the_same_of_its_window_as_of_its_region(monkeypatch, quick_co
     whole, seen = (RegionSource(scenes, crop_px, region_px, *more) for more in ((), (windows,)))
 
     def full_of_something(shape, dtype):
-        return np.full(shape, 0xA5A5A5A5, dtype)
+        return np.full(shape, 0xA5, dtype)
 
     monkeypatch.setattr(
         pipeline, "aligned", full_of_something
@@ -199,9 +197,13 @@ def test_a_crop_is_the_same_of_its_window_as_of_its_region(monkeypatch, quick_co
         )
         for one, other in zip(crops(ours), crops(theirs), strict=True):
             np.testing.assert_array_equal(one, other)
-        read += np.sum(ours["words"] != 0xA5A5A5A5) / np.prod(theirs["words"].shape) / 5
+        read += np.sum(ours["mask"] != 0xA5) / np.prod(theirs["mask"].shape) / 5
     assert read < 0.75
-    assert ours["words"].shape[1:] == tuple(map(min, region_px, windows.size_px))
+    assert (
+        ours["image"].shape[1:3]
+        == ours["mask"].shape[1:]
+        == tuple(map(min, region_px, windows.size_px))
+    )
 
 
 def test_without_a_cpu_device_regions_are_read_whole(monkeypatch):
@@ -212,16 +214,18 @@ def test_without_a_cpu_device_regions_are_read_whole(monkeypatch):
         (32, 48),
     )
     config.model.base_width, config.model.depth = 4, 1
-    with_one, without = (Segmentation(config, Segmentation.open(config)) for _ in range(2))
+    dataset = Segmentation().dataset(config)
+    learner = Segmentation().learner(config, dataset.info)
 
     def none(backend):
         raise RuntimeError(f"Unknown backend {backend}")
 
-    assert "start" in training_batches(with_one.training_source, seed=0, batch_size=2)[0]
+    assert "start" in training_batches(dataset.training_source(learner), seed=0, batch_size=2)[0]
     monkeypatch.setattr(jax, "local_devices", none)
-    batch = training_batches(without.training_source, seed=0, batch_size=2)[0]
+    whole = dataset.training_source(learner)
+    batch = training_batches(whole, seed=0, batch_size=2)[0]
     assert "start" not in batch
-    assert batch["words"].shape[1:] == without.region_px
+    assert batch["mask"].shape[1:] == whole.region_px
 
 
 @pytest.mark.parametrize("length", [1, 2, 11, 54_000])
@@ -240,11 +244,11 @@ def test_the_order_is_grains(length, seed):
 def test_every_cell_is_visited_once_an_epoch():
     scenes, _ = make_scenes([(20, 33), (9, 9)])
     source = RegionSource(scenes, (8, 10), (8, 10))
-    whole = {source[n]["words"].tobytes() for n in range(len(source))}
+    whole = {source[n]["image"].tobytes() for n in range(len(source))}
     assert len(whole) == len(source) == 3 * 4 + 2
     batches = training_batches(source, seed=0, batch_size=7)
     for epoch in range(2):
-        seen = [words.tobytes() for n in range(2) for words in batches[2 * epoch + n]["words"]]
+        seen = [image.tobytes() for n in range(2) for image in batches[2 * epoch + n]["image"]]
         assert len(seen) == len(source)
         assert set(seen) == whole
 

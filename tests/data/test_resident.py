@@ -14,7 +14,7 @@ from cnn_jax.data.images import ImageSource, LabelledImages
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource, training_batches
 from cnn_jax.data.scenes import Scene
 from cnn_jax.errors import InputError
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from tests.running import STEPS, TINY, assert_refused, assert_same_run, saved_steps, when
 
 
@@ -38,7 +38,8 @@ def test_crops_are_those_of_regions_read_from_the_host(quick_compilation):
     theirs = training_batches(source, seed=4, batch_size=8)
     augment = jax.jit(lambda keys, regions: augment_examples(keys, regions, config, (16, 24)))
     held = jax.device_put(resident.scenes(source, 1.0))
-    assert held["words"].shape == (40 * 61 + 30 * 33 + 64 * 50,)
+    assert held["image"].shape == (40 * 61 + 30 * 33 + 64 * 50, 3)
+    assert held["mask"].shape == (40 * 61 + 30 * 33 + 64 * 50,)
     seen = set()
     for n in (0, 1, 2, 10**6):
         np.testing.assert_array_equal(ours[n]["position"], theirs[n]["position"])
@@ -90,7 +91,7 @@ def test_what_does_not_fit_is_refused_with_its_size():
 
 
 def test_places_beyond_int32_are_refused(monkeypatch):
-    monkeypatch.setattr(resident, "MOST_WORDS", 40 * 61 + 30 * 33 + 64 * 50)
+    monkeypatch.setattr(resident, "MOST_PX", 40 * 61 + 30 * 33 + 64 * 50)
     with pytest.raises(InputError, match=r"fewer than 6,630 pixels, not 6,630"):
         resident.scenes(region_source(), 1.0)
 
@@ -102,7 +103,7 @@ def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host
     arithmetic is the same bit for bit."""
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
-        when(patch, Record, "log", 4, signal.SIGTERM)
+        when(patch, RunDirectory, "log", 4, signal.SIGTERM)
         assert optimized_command(*TINY, "--data.on_device", "--workdir", workdir).code == 143
     assert 0 < saved_steps(workdir)[-1] < STEPS
     assert optimized_command(*TINY, "--workdir", workdir).code == 0

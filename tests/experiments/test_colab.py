@@ -79,7 +79,7 @@ def all_cells(tmp_path_factory):
     the commands those of a user."""
     records = tmp_path_factory.mktemp("colab") / "mis registros"
     options = [option for option in commands.TINY if not option.startswith("--config=")]
-    shorter = ["--models unet,asymmetric_unet", "--seeds 0", "--model.reduction=1"]
+    shorter = ["--variants unet asymmetric_unet", "--seeds 0", "--model.reduction=1"]
     parameters = {
         "CONFIGURATION": "smoke",
         "RECORDS": str(records),

@@ -130,20 +130,21 @@ def test_shipped_model_takes_the_images_of_its_set(name, sets):
     config = classify.CONFIGURATIONS[name]()
     config.data.directory, config.data.train_examples = str(directory(sets, config)), 0
     tasks.check(config)
-    task = Classification(config, Classification.open(config))
+    info = Classification().dataset(config).info
+    learner = Classification().learner(config, info)
     assert {(config.experiment, config.configuration)} == {("classify", name)}
-    x = jax.ShapeDtypeStruct((2, *task.images.image_px, task.images.channels), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, *learner.example_px), jnp.float32)
     logits, variables = jax.eval_shape(
-        lambda x: task.model().init_with_output(jax.random.key(0), x, train=False), x
+        lambda x: learner.module().init_with_output(jax.random.key(0), x, train=False), x
     )
-    assert (logits.shape, logits.dtype) == ((2, len(task.names)), jnp.float32)
+    assert (logits.shape, logits.dtype) == ((2, len(info.classes)), jnp.float32)
     assert variables["params"]
     examples = {
         "image": jax.ShapeDtypeStruct(x.shape, jnp.uint8),
         "label": jax.ShapeDtypeStruct((2,), jnp.int32),
     }
     images, labels = jax.eval_shape(
-        lambda e: task.augment(jax.random.split(jax.random.key(0), 2), e), examples
+        lambda e: learner.prepare(jax.random.split(jax.random.key(0), 2), e), examples
     )
     assert images.shape == x.shape
     assert labels.shape == logits.shape
@@ -217,11 +218,12 @@ def test_shipped_studies_fit_their_set(name, which, sets):
         assert tasks.config_from_dict(documents.to_dict(config)) == config
         config.data.train_examples = 0
         if config.task == "classification":
-            task = Classification(config, Classification.open(config))
+            learner = Classification().learner(config, Classification().dataset(config).info)
+            module = learner.module()
             logits = jax.eval_shape(
-                lambda x, task=task: task.model().init_with_output(
-                    jax.random.key(0), x, train=False
-                )[0],
+                lambda x, module=module: module.init_with_output(jax.random.key(0), x, train=False)[
+                    0
+                ],
                 jnp.zeros((2, 28, 28, 1)),
             )
             assert logits.shape == (2, 10)

@@ -10,7 +10,7 @@ from PIL import Image
 from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data import synthetic
 from cnn_jax.data.synthetic import CLASSES
-from cnn_jax.records.run_directory import Record
+from cnn_jax.records.run_directory import RunDirectory
 from tests import running as commands
 from tests.data import fake_sets
 from tests.running import TINY, assert_refused, assert_same_state
@@ -60,7 +60,7 @@ def test_images_that_vanish_between_epochs(scenes, reference, tmp_path, command,
     ends with the same bits."""
     folder, arguments = scenes
     files = sorted((folder / "data/train/images").iterdir())
-    whole, log = [path.read_bytes() for path in files], Record.log
+    whole, log = [path.read_bytes() for path in files], RunDirectory.log
 
     def deleting(record, values):
         log(record, values)
@@ -69,7 +69,7 @@ def test_images_that_vanish_between_epochs(scenes, reference, tmp_path, command,
                 path.unlink(missing_ok=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "log", deleting)
+        patch.setattr(RunDirectory, "log", deleting)
         refused = command(*arguments)
     assert_refused(refused, files[0].parent, "can't be decoded")
 
@@ -140,11 +140,15 @@ def test_run_on_changed_data_is_refused(change, scenes, tmp_path, command):
 
 def begin(arguments, workdir):
     """A record as a run leaves it that was killed after its first line of metrics."""
-    from cnn_jax.data.scene_folders import open_folder
+    from cnn_jax.data.scene_folders import dataset_info, open_folder
+    from cnn_jax.records.run_directory import environment
     from cnn_jax.run import begun
     from experiments.aerial_unet import CONFIGURATIONS
 
     config, _, _ = begun(commands.MODULE, CONFIGURATIONS, list(map(str, arguments)))
-    with Record(workdir, config) as record:
-        record.begin({"data_fingerprint": open_folder(config.data).fingerprint})
+    scenes = open_folder(config.data)
+    counts = np.zeros(len(scenes.classes), np.int64)
+    info = dataset_info(config.data, scenes, {"train": ()}, counts)
+    with RunDirectory(workdir, config) as record:
+        record.begin(environment(config, info.fingerprint, ""), info)
         record.log({"step": 2, "train/loss": 1.0, "elapsed_s": 1.0})

@@ -1,13 +1,27 @@
 """Pooling against windows taken one by one in NumPy: odd sizes, overlaps, gradients, ties."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnn_jax.layers.pooling import average_pool, max_pool
+from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
+from cnn_jax.layers.pooling import average_pool, global_average_pool, max_pool
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
+
+@pytest.fixture(params=["XLA's", "a CPU's"])
+def arithmetic(request):
+    """Every test runs with XLA's own operations, and with those of a CPU's training step."""
+    with fast_on_cpu() if request.param == "a CPU's" else contextlib.nullcontext():
+        yield request.param
+
+
+RANDOM = np.random.default_rng(0)
 CASES = [
     # height, width, window, stride
     (6, 4, 2, None),
@@ -119,7 +133,7 @@ def test_max_pool_keeps_nan():
         (2, 3, 1),
     ],
 )
-def test_overlapping_windows_on_a_cpu_are_those_of_other_devices(kernel):
+def test_overlapping_windows_are_those_of_flax(kernel):
     """With ties, of which the first takes the gradient, and with rows that no window covers."""
     window, stride, padding = kernel
     sides = padding if isinstance(padding, str) else ((padding, padding), (padding, padding))
@@ -151,21 +165,13 @@ def test_windows_larger_than_the_map_leave_nothing():
     )
 
 
-def test_large_windows_are_left_to_xla():
-    assert (
-        "reduce_window"
-        in jax.jit(lambda x: max_pool(x, 6, 4)).lower(jnp.zeros((1, 9, 9, 1))).as_text()
-    )
-
-
-def test_other_devices_keep_the_operations_of_xla():
-    traced = jax.jit(jax.value_and_grad(lambda x: max_pool(x, 3, 2).sum())).trace(
-        jnp.zeros((1, 8, 8, 1))
-    )
-    for platform, its_own in (("cuda", True), ("tpu", True), ("cpu", False)):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert ("select_and_scatter" in text) == its_own
-        assert ("reduce_window" in text) == its_own
+@pytest.mark.parametrize(("window_px", "stride"), [(6, 4), (3, 2), (2, 2)])
+def test_a_cpu_takes_the_operations_of_xla_for_large_windows_alone(arithmetic, window_px, stride):
+    program = jax.jit(jax.value_and_grad(lambda x: max_pool(x, window_px, stride).sum()))
+    text = program.lower(jnp.zeros((1, 9, 9, 1))).as_text()
+    its_own = window_px == 6 or arithmetic == "XLA's"
+    assert ("select_and_scatter" in text) == its_own
+    assert ("reduce_window" in text) == its_own
 
 
 def test_pools_keep_bfloat16():
@@ -186,3 +192,31 @@ def test_padding_agrees_with_flax(size, window, stride, padding):
     if padding == "VALID":
         expected = nn.avg_pool(x, (window, window), (stride, stride), padding=sides)
         np.testing.assert_allclose(average_pool(x, window, stride, padding), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", 0])
+@pytest.mark.parametrize("window", [2, 3])
+def test_padding_of_windows_side_by_side(window, padding):
+    x = jnp.asarray(negative_images(7, 8))
+    whole = padding != "SAME"
+    rows, columns = (size // window if whole else -(-size // window) for size in (7, 8))
+    y = max_pool(x, window, padding=padding)
+    assert y.shape == (2, rows, columns, 3)
+    for i in range(rows):
+        for j in range(columns):
+            part = x[:, i * window : (i + 1) * window, j * window : (j + 1) * window]
+            np.testing.assert_array_equal(y[:, i, j], part.max((1, 2)))
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_global_average(keepdims):
+    x = RANDOM.normal(1, 2, (2, 5, 4, 3))
+    mean = global_average_pool(jnp.asarray(x, jnp.float32), keepdims=keepdims)
+    np.testing.assert_allclose(mean, x.mean((1, 2), keepdims=keepdims), rtol=1e-5, atol=1e-6)
+    half = jnp.asarray(x, jnp.bfloat16)
+    rough = jax.jit(lambda x: global_average_pool(x, keepdims=keepdims))(half)
+    assert rough.dtype == jnp.float32  # of the rounded values, but not rounded itself
+    exact = np.asarray(half, np.float64).mean((1, 2), keepdims=keepdims)
+    np.testing.assert_allclose(rough, exact, rtol=1e-5, atol=1e-6)
+    _, change = jax.jvp(global_average_pool, (half,), (jnp.ones_like(half),))
+    np.testing.assert_allclose(change, np.ones((2, 3)), rtol=1e-6)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers.separable_convolution import SeparableConvolution, depthwise_convolution
+from cnn_jax.layers.cpu_arithmetic import convolve
+from cnn_jax.layers.separable_convolution import SeparableConvolution
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -18,6 +19,18 @@ def inputs(height=7, width=6, kernel_px=3, dtype="float32"):
     return tuple(
         jnp.asarray(rng.normal(size=shape), dtype)
         for shape in [(2, height, width, 5), (kernel_px, kernel_px, 1, 5)]
+    )
+
+
+def depthwise(x, kernel, stride=1, dilation=1):
+    """A CPU's, in training."""
+    return convolve(
+        x,
+        kernel,
+        (stride, stride),
+        "SAME",
+        rhs_dilation=(dilation, dilation),
+        feature_group_count=x.shape[-1],
     )
 
 
@@ -50,13 +63,13 @@ def test_result_and_gradients_are_those_of_the_grouped_convolution(
     x, kernel = inputs(*size, kernel_px)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def value_and_gradients(convolve, x, kernel):
-        value, back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, dilation), x, kernel)
+    def value_and_gradients(function, x, kernel):
+        value, back = jax.vjp(lambda x, kernel: function(x, kernel, stride, dilation), x, kernel)
         weights = jnp.cos(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)
         return value, *back(weights)
 
     ours, theirs = (
-        value_and_gradients(depthwise_convolution, x, kernel),
+        value_and_gradients(depthwise, x, kernel),
         value_and_gradients(grouped, x, kernel),
     )
     assert ours[0].shape == (2, -(-size[0] // stride), -(-size[1] // stride), 5)
@@ -69,7 +82,7 @@ def test_a_channel_sees_its_neighbourhood_and_no_other_channel():
     """By hand: nine ones under a kernel of ones, six at an edge, four in a corner; the other
     channel has nothing to see."""
     x = jnp.stack([jnp.ones((3, 3)), jnp.zeros((3, 3))], axis=-1)[None]
-    y = depthwise_convolution(x, jnp.ones((3, 3, 1, 2)))
+    y = depthwise(x, jnp.ones((3, 3, 1, 2)))
     np.testing.assert_array_equal(y[0, :, :, 0], [[4, 6, 4], [6, 9, 6], [4, 6, 4]])
     np.testing.assert_array_equal(y[0, :, :, 1], np.zeros((3, 3)))
 
@@ -80,8 +93,8 @@ def test_bfloat16_is_rounded_once():
 
     @jax.jit
     def computed(x, kernel):
-        y, back = jax.vjp(depthwise_convolution, x, kernel)
-        return y, back(y), depthwise_convolution(x.astype(jnp.float32), kernel.astype(jnp.float32))
+        y, back = jax.vjp(depthwise, x, kernel)
+        return y, back(y), depthwise(x.astype(jnp.float32), kernel.astype(jnp.float32))
 
     y, gradients, exact = computed(x, kernel)
     assert y.dtype == jnp.bfloat16

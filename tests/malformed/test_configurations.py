@@ -76,7 +76,8 @@ def wrong_texts(option):
             "(1e999,2)",
         ]
         if length:
-            wrong += [f"({','.join('1' * n)},)" for n in (1, 2, 3, 4, 7) if n != length] + ["()"]
+            wrong += [["1"] * n for n in (0, 1, 2, 3, 4, 7) if n != length]
+            wrong += [["1"] * (length - 1) + [text] for text in ("nan", "1e999", "a", "")]
         return wrong
     return ["nonesuch", "\N{SNOWMAN}"] if option.metadata["choices"] else []
 
@@ -89,7 +90,8 @@ def command_lines(draw):
     )
     name, path, option = draw(st.sampled_from([field for field in FIELDS if wrong_texts(field[2])]))
     if kind == "value":
-        return name, [f"--config.{path}={draw(st.sampled_from(wrong_texts(option)))}"]
+        wrong = draw(st.sampled_from(wrong_texts(option)))
+        return name, [f"--{path}={wrong}"] if isinstance(wrong, str) else [f"--{path}", *wrong]
     text = draw(
         st.text(
             st.characters(min_codepoint=33, exclude_categories=["Cs", "Zs", "Cc"]),
@@ -98,14 +100,14 @@ def command_lines(draw):
         )
     )
     if kind == "field":
-        return name, [f"--config.{path}{re.sub('[=.]', '', text) or 'x'}x=1"]
+        return name, [f"--{path}{re.sub('[=.]', '', text) or 'x'}x=1"]
     if kind == "flag":
         return name, [f"--{re.sub('=', '', text)}zz"]
     if kind == "name":
         return name, [
             draw(
                 st.sampled_from(
-                    [f"--config={text}zz", f"--config.model.name={text}zz", f"--config={text}.json"]
+                    [f"--config={text}zz", f"--model.name={text}zz", f"--config={text}.json"]
                 )
             )
         ]

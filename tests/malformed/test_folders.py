@@ -11,8 +11,8 @@ from PIL import Image
 
 from cnn_jax import run
 from cnn_jax.configuration.schema import DataConfig
-from cnn_jax.data.decoding import LARGEST_IMAGE_PX
 from cnn_jax.data.descriptions import load_description
+from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.data.scene_folders import open_scenes
 from experiments import aerial_unet
 from tests.data import fake_sets

@@ -2,7 +2,6 @@
 about its size, not shown as markup."""
 
 import ast
-import io
 import json
 import re
 import sys
@@ -15,11 +14,12 @@ import pytest
 
 from cnn_jax.configuration.schema import DataConfig, ImageDataConfig
 from cnn_jax.data import image_folders
-from cnn_jax.data.decoding import LARGEST_IMAGE_PX, examine, read_image, small_image
 from cnn_jax.data.descriptions import patterns
 from cnn_jax.data.images import open_images
+from cnn_jax.data.rasters import LARGEST_IMAGE_PX, open_raster
 from cnn_jax.data.scene_folders import open_scenes
 from cnn_jax.errors import InputError
+from cnn_jax.records.run_record import read
 from cnn_jax.reporting import comparison, comparison_tables, page, table
 from tests.data import fake_images, fake_sets
 from tests.reporting import fake_records
@@ -102,11 +102,7 @@ def test_a_size_beyond_the_limit_takes_no_memory(claimed, tmp_path):
     path.write_bytes(fake_sets.raw_png(*claimed, 8, b""))
     tracemalloc.start()
     try:
-        for read in (
-            examine,
-            read_image,
-            lambda path: small_image(path, io.BytesIO(path.read_bytes())),
-        ):
+        for read in (open_raster, lambda path: open_raster(path.read_bytes(), path, small=True)):
             with pytest.raises(
                 InputError,
                 match=f"{claimed[0]} x {claimed[1]} px, over the limit of 536,870,912 pixels",
@@ -120,7 +116,7 @@ def test_a_size_beyond_the_limit_takes_no_memory(claimed, tmp_path):
 def test_an_orthophoto_of_400_megapixels_is_within_the_limit(tmp_path):
     path = tmp_path / "photo.png"
     path.write_bytes(fake_sets.raw_png(20_000, 20_000, 8, b""))
-    assert examine(path).width_px == 20_000
+    assert open_raster(path).width_px == 20_000
 
 
 def test_links_that_lie_in_a_folder_are_followed(tmp_path):
@@ -153,12 +149,14 @@ def test_names_in_a_record_are_no_markup(tmp_path):
         json.loads((folder / f"{name}.json").read_text())
         for name in ("config", "summary", "scenes")
     )
-    config["variant"], config["data"]["source"] = evil, f"a|{evil}"
+    config["variant"] = summary["variant"] = evil
+    config["data"]["source"] = f"a|{evil}"
     summary = {key.replace("building", evil): value for key, value in summary.items()}
     scenes["classes"][0] = scenes["scenes"][0]["name"] = evil
     for name, content in (("config", config), ("summary", summary), ("scenes", scenes)):
         (folder / f"{name}.json").write_text(json.dumps(content))
-    compared = comparison.compare([table.read_record(folder, tmp_path)])
+    record = read(fake_records.digested(folder))
+    compared = comparison.compare([record])
     tags = _Tags()
     tags.feed(page.page(compared))
     assert [attributes for tag, attributes in tags.seen if tag == "script"] == [{}]
@@ -172,7 +170,7 @@ def test_names_in_a_record_are_no_markup(tmp_path):
     assert all(source.startswith("data:image/") for source in sources)
     for markdown in (
         comparison_tables.as_markdown(compared),
-        table.results_page([table.read_record(folder, tmp_path)]),
+        table.results_page([record]),
     ):
         assert "script" in markdown
         assert not re.search(r"(?<!\\)<(script|img)|(?<!\\)\]\(javascript", markdown)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_jax import configuration
-from cnn_jax.configuration import model_config
+from cnn_jax.configuration import documents
 from cnn_jax.errors import InputError
 from cnn_jax.records import formats, run_record
 from cnn_jax.records.run_directory import RunDirectory, commit_of, environment
+from cnn_jax.tasks import config_from_dict, model_config
 from experiments.aerial_unet import smoke
 from tests.records.beginnings import beginning, info
 
@@ -50,8 +50,8 @@ def test_what_is_written_can_be_read_and_verifies(tmp_path):
         record.finish({"steps": 1})
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
     read = run_record.read(tmp_path / "elsewhere")
-    assert configuration.from_dict(read.config) == config
-    assert read.environment["digest"] == configuration.digest(config)
+    assert config_from_dict(read.config) == config
+    assert read.environment["digest"] == documents.digest(config)
     assert read.environment["format"] == formats.FORMAT
     assert read.info == info(description={"base": "folders", "ñ": [1]})
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -208,3 +209,26 @@ def test_a_damaged_picture_is_named(tmp_path):
     path.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"000-truth\.png is no picture"):
         page._checked(path)
+
+
+def test_pictures_that_are_missing_are_named_and_the_others_shown(tmp_path):
+    records = write_study(tmp_path / "study", {"unet": 0.5, "fcn": 0.9}, seeds=(0,), scenes=3)
+    for record in records:
+        (record.folder / "scenes" / "001-truth.png").unlink()
+    for index in range(3):
+        (records[1].folder / "scenes" / f"{index:03d}-prediction.png").unlink()
+    text = page_of(compare(records))
+    Reader(text)
+    assert "fcn-seed0/scenes: 000-prediction.png and 2 more" in text
+    assert "unet-seed0/scenes: 001-truth.png" in text
+    assert text.count("no picture") == 4
+    assert str(tmp_path) not in text
+    for record in records:
+        shutil.rmtree(record.folder / "scenes")
+    text = page_of(compare(records))
+    assert "unet-seed0/scenes: 000-image.jpg and 8 more" in text
+    assert 'class="scene"' not in text
+
+
+def test_errors_have_a_colour_that_no_class_has(made):
+    assert 'data-error-color="#00FFFF"' in made[0], "water is as orange as errors otherwise are"

@@ -9,18 +9,18 @@ import pytest
 
 from cnn_jax.commands.table import main
 from cnn_jax.errors import InputError
+from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
     headline_table,
-    read_records,
     results_page,
     summary_table,
     update_block,
 )
+from tests.reporting.fake_records import digested
 
 SUMMARY = {
     "experiment": "aerial_unet",
     "configuration": "dubai",
-    "digest": "ab12cd",
     "parameters": 1942373,
     "steps": 1500,
     "wall_time_s": 1560.2,
@@ -63,7 +63,7 @@ def write_record(
     }
     for name, content in (("config", config), ("environment", environment), ("summary", summary)):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    return folder
+    return digested(folder)
 
 
 def cells(table: str) -> list[dict[str, str]]:
@@ -117,9 +117,10 @@ def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         (folder / "summary.json").write_text(json.dumps(summary | moved), encoding="utf-8")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config |= {"variant": name.split("-")[0]}
+        config |= {"variant": name.split("-")[0], "task": "classification"}
         config["data"] |= {"directory": name}  # where the data lie makes no other variant
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        digested(folder)
     records = read_records(tmp_path)
     assert len(cells(headline_table(records))) == 4
     both, mlp, again = cells(headline_table(records, by_variant=True))
@@ -147,7 +148,11 @@ def test_runs_without_a_variant_are_called_by_their_name_without_the_seed(tmp_pa
         ("wide-seed12", 12, 0.8),
         ("narrow-seed3", 4, 0.2),
     ]:
-        write_record(tmp_path / "study" / name, seed=seed, **{"test/miou": miou})
+        folder = write_record(tmp_path / "study" / name, seed=seed, **{"test/miou": miou})
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["model"] = {"name": "unet", "base_width": 64 if name.startswith("wide") else 8}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        digested(folder)
     wide, narrow = cells(headline_table(read_records(tmp_path), by_variant=True))
     assert (wide["record"], wide["seed"], wide["mIoU"][:6]) == (
         "[wide](study/)",
@@ -289,7 +294,9 @@ def test_update_block_keeps_the_rest_byte_for_byte(tmp_path):
     assert update_block(page, "a", r"new \1 text")
     assert (
         page.read_bytes()
-        == "año\r\n<!-- a -->\r\n\r\nnew \\1 text\r\n\r\n<!-- /a -->\r\n<!-- b -->y<!-- /b -->".encode()
+        == (
+            "año\r\n<!-- a -->\r\n\r\nnew \\1 text\r\n\r\n<!-- /a -->\r\n<!-- b -->y<!-- /b -->"
+        ).encode()
     )
 
 

@@ -108,7 +108,7 @@ def test_a_command_begins_anew(tmp_path, chosen):
 def test_other_programs_are_left_alone():
     """Even those that use a command's code, as this test does."""
     code = (
-        "import os, cnn_jax.commands.table; from cnn_jax import memory; memory.keep();"
+        "import os, cnn_jax.commands.table; from cnn_jax.runtime import memory; memory.keep();"
         " print(memory.TUNABLES in os.environ)"
     )
     done = subprocess.run(

@@ -11,7 +11,7 @@ from cnn_jax.configuration.schema import (
     ImageDataConfig,
 )
 from cnn_jax.errors import InputError
-from cnn_jax.tasks import model_config
+from cnn_jax.tasks import classification, model_config
 from cnn_jax.tasks.classification import Classification, augment_images, mixup
 
 KEYS = jax.random.split(jax.random.key(3), 24)
@@ -53,7 +53,7 @@ class Set:
             name: Images(count, shape, classes)
             for name, count in zip(("train", "validation", "test"), counts, strict=True)
         }
-        self.fingerprint = "0" * 32
+        self.fingerprint, self.dtype, self.greatest = "0" * 32, "uint8", 255.0
 
 
 def images(height, width, channels, count=24):
@@ -180,7 +180,7 @@ def _with(section, **changes):
         (
             config("inception_v3"),
             Set(),
-            "--data.image_px 75 75, or choose --model.stem=small.",
+            "--data.image_px 75 75, or choose --model.stem small.",
         ),
         (
             _with("data", mean=(0.1, 0.2, 0.3)),
@@ -225,19 +225,21 @@ def _with(section, **changes):
         (config(), Set(counts=(0, 4, 5)), "no images of mnist are left to train on"),
     ],
 )
-def test_what_does_not_fit_the_images_is_refused_in_a_sentence(given, data, sentence):
+def test_what_does_not_fit_the_images_is_refused_in_a_sentence(given, data, sentence, monkeypatch):
+    monkeypatch.setattr(classification, "open_images", lambda _: data)
     with pytest.raises(InputError) as caught:
-        Classification(given, data)
+        Classification().learner(given, Classification().dataset(given).info)
     assert sentence in str(caught.value)
     assert str(caught.value).endswith(".")
 
 
-def test_class_weights_come_from_the_training_labels():
+def test_class_weights_come_from_the_training_labels(monkeypatch):
     given = config()
     given.loss.class_weights = "inverse"
     data = Set(counts=(10, 4, 5))  # labels 0 1 2 in turn: 4, 3, 3
     logits, labels = jnp.zeros((1, 3)), jnp.eye(3)
-    loss = Classification(given, data).loss
+    monkeypatch.setattr(classification, "open_images", lambda _: data)
+    loss = Classification().learner(given, Classification().dataset(given).info).loss
     np.testing.assert_allclose(
         [loss(logits, labels[i : i + 1])[1] for i in range(3)], [10 / 12, 10 / 9, 10 / 9], rtol=1e-6
     )

@@ -2,6 +2,7 @@
 compared through the protocol alone."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import grain
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ class CountingEvaluator:
 
 class Counting:
     configuration = CountingConfig
-    models = {"counter": Counter}
+    models: ClassVar = {"counter": Counter}
 
     def learner(self, config, info):
         return CountingLearner(config, info)

@@ -1,6 +1,7 @@
 """Peers: that they see our crops, are optimised as ours are, are counted by our evaluation, and
 leave records of the same form."""
 
+import copy
 import json
 import sys
 
@@ -10,11 +11,12 @@ import numpy as np
 import optax
 import pytest
 
+from cnn_jax import study
 from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import OptimizerConfig
 from cnn_jax.data.pipeline import training_batches
 from cnn_jax.errors import InputError
-from cnn_jax.reporting import table
+from cnn_jax.tasks import model_config, torch_segmentation
 from cnn_jax.tasks.segmentation import Segmentation
 from cnn_jax.training import optimizer as ours
 from cnn_jax.training.losses import cross_entropy
@@ -46,9 +48,12 @@ def torch_and_smp():
     """The peers' libraries, where they are installed."""
     pytest.importorskip("torch")
     try:
-        return aerial_peers.libraries()
+        return torch_segmentation.libraries()
     except InputError:
         pytest.skip("segmentation_models_pytorch is not installed")
+
+
+SMALL = ("--config", "smoke", "--variants", "smp_unet", "--seeds", "0")
 
 
 class Seen:
@@ -65,18 +70,19 @@ class Seen:
 def test_peer_sees_the_crops_of_our_step():
     config = tiny()
     config.seed = 7
-    task = Segmentation(config, Segmentation.open(config))
+    dataset = Segmentation().dataset(config)
+    learner = Segmentation().learner(config, dataset.info)
     batches = training_batches(
-        task.training_source, seed=config.seed, batch_size=config.training.batch_size
+        dataset.training_source(learner), seed=config.seed, batch_size=config.training.batch_size
     )
     labels_seen = []
 
     def loss(logits, labels):
         jax.debug.callback(lambda labels: labels_seen.append(np.asarray(labels)), labels)
-        return cross_entropy(logits, labels)
+        return {"loss": cross_entropy(logits, labels)}
 
-    step = jax.jit(make_train_step(Seen(), loss, optax.sgd(0.0), task.augment))
-    crops = aerial_peers.crops_of(task.augment, config.seed)
+    step = jax.jit(make_train_step(Seen(), loss, optax.sgd(0.0), learner.prepare))
+    crops = torch_segmentation.crops_of(learner.prepare, config.seed)
     of_peers = []
     for number in (0, 5):  # the second is of a later epoch
         shape = (config.training.batch_size, *config.data.crop_px, 3)
@@ -97,35 +103,17 @@ def test_peer_sees_the_crops_of_our_step():
     assert not np.array_equal(*of_peers)
 
 
-def test_configurations_of_peers_differ_from_ours_in_the_model_alone():
-    base = tiny()
-    configs = aerial_peers.peer_configs(base, list(aerial_peers.PEERS), [0, 3])
-    assert [(config.variant, config.seed) for config in configs] == [
-        ("smp_unet", 0),
-        ("smp_deeplabv3plus", 0),
-        ("smp_unet", 3),
-        ("smp_deeplabv3plus", 3),
-    ]
-    for config in configs:
-        record = json.loads(documents.to_json(config))
-        assert record["model"]["name"] == config.variant
-        assert record["model"]["encoder"] == "mobilenet_v2"
-        differing = {line.partition(":")[0] for line in documents.differences(base, config)}
-        assert {path for path in differing if not path.startswith("model.")} <= {"variant", "seed"}
-    assert len({documents.digest(config) for config in configs}) == 4
-    assert base.variant == ""
-
-
-@pytest.mark.parametrize("name", aerial_peers.CONFIGURATIONS)
+@pytest.mark.parametrize("name", aerial_peers.STUDIES)
 def test_a_peer_shares_every_section_with_every_variant_of_the_study(name):
-    base = aerial_peers.CONFIGURATIONS[name]()
-    aerial_peers.peer_configs(base, list(aerial_peers.PEERS), [0])
-    for variant in aerial_compare.STUDIES[name]().variants.values():
-        differing = {line.partition(":")[0] for line in documents.differences(base, variant)}
-        assert {path for path in differing if not path.startswith("model.")} <= {
-            "configuration",
-            "variant",
-        }
+    theirs, ours = aerial_peers.STUDIES[name](), aerial_compare.STUDIES[name]()
+    assert theirs.seeds == ours.seeds
+    assert list(theirs.variants) == list(torch_segmentation.PEERS)
+    for peer, config in theirs.variants.items():
+        record = json.loads(documents.to_json(config))
+        assert (record["model"]["name"], record["model"]["encoder"]) == (peer, "mobilenet_v2")
+        for variant in ours.variants.values():
+            differing = {line.partition(":")[0] for line in documents.differences(config, variant)}
+            assert {path for path in differing if not path.startswith("model.")} <= {"variant"}
 
 
 @pytest.mark.parametrize(
@@ -137,68 +125,42 @@ def test_a_peer_shares_every_section_with_every_variant_of_the_study(name):
         ("evaluation__weights", "best"),
     ],
 )
-def test_what_a_peer_does_not_do_is_refused(field, value):
+def test_what_a_peer_does_not_do_is_refused(field, value, monkeypatch):
+    monkeypatch.setattr(torch_segmentation, "libraries", lambda: None)
+    config = tiny(**{field: value})
+    config.model = model_config("smp_unet")
+    info = Segmentation().dataset(config).info
     with pytest.raises(InputError, match=field.replace("__", r"\.")):
-        aerial_peers.peer_configs(tiny(**{field: value}), ["smp_unet"], [0])
+        Segmentation().learner(config, info)
 
 
 @pytest.mark.parametrize(
-    ("argument", "words"),
+    ("arguments", "words"),
     [
-        ("--models=smp_unett", "did you mean smp_unet"),
-        ("--seeds=one", "--seeds takes whole numbers"),
-        ("--config.model.base_width=8", "--config.model.base_width is no field of a peer"),
-        ("--config.seed=1", "by --seeds"),
+        (["--variants", "smp_unett"], "did you mean smp_unet"),
+        (["--seeds", "one"], "seeds"),
+        (["--model.base_width=8"], "--model.base"),
+        (["--seed=1"], "--seed"),
     ],
 )
-def test_command_refuses(capsys, argument, words):
-    assert aerial_peers.main(["peers", argument]) == 2
+def test_command_refuses(capsys, arguments, words):
+    assert study.main("experiments.aerial_peers", aerial_peers.STUDIES, argv=arguments) == 2
     assert words in capsys.readouterr().err
 
 
 def test_without_the_extra_one_sentence_says_how_to_install_it(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
-    aerial_peers.libraries.cache_clear()
+    torch_segmentation.libraries.cache_clear()
     try:
-        assert aerial_peers.main(["peers", "--workdir", str(tmp_path / "study")]) == 2
+        arguments = ["--workdir", str(tmp_path / "study"), *SMALL]
+        assert study.main("experiments.aerial_peers", aerial_peers.STUDIES, argv=arguments) == 2
     finally:
-        aerial_peers.libraries.cache_clear()
+        torch_segmentation.libraries.cache_clear()
     error = capsys.readouterr().err
     assert "torch is missing" in error
     assert "pip install" in error
     assert "'.[peers]'" in error
     assert not (tmp_path / "study").exists()
-
-
-def test_record_is_finished_or_begun_again(tmp_path):
-    config, other = aerial_peers.peer_configs(tiny(), ["smp_unet"], [0, 1])
-    environment = {"digest": documents.digest(config), "data_fingerprint": "f"}
-    folder = tmp_path / "aerial_compare" / "smp_unet-seed0"
-    with aerial_peers.PeerRecord(folder, config) as record:
-        record.begin(environment)
-        record.log({"step": 1, "elapsed_s": 1.0})
-    with (
-        pytest.raises(InputError, match="another configuration"),
-        aerial_peers.PeerRecord(folder, other),
-    ):
-        pass
-    with aerial_peers.PeerRecord(folder, config) as record:
-        assert record.summary is None
-        assert record.metrics() == []
-        record.begin(environment)
-        record.log({"step": 2, "elapsed_s": 2.0})
-        record.finish({"parameters": 5, "test/miou": 0.5})
-    with aerial_peers.PeerRecord(folder, config) as record:
-        assert record.summary == {"parameters": 5, "test/miou": 0.5}
-        assert [line["step"] for line in record.metrics()] == [2]
-    with (
-        pytest.raises(InputError, match="another configuration"),
-        aerial_peers.PeerRecord(folder, other),
-    ):
-        pass
-    shown = table.headline_table([table.read_record(folder, tmp_path)])
-    assert "smp_unet-seed0" in shown
-    assert "0.5000" in shown
 
 
 # ---- with PyTorch
@@ -221,7 +183,7 @@ def test_adamw_steps_as_optax_does(torch_and_smp, clip_norm):
         {name: torch.nn.Parameter(torch.from_numpy(p.copy())) for name, p in params.items()}
     )
     transformation, schedule = ours.make_optimizer(config, steps), ours.learning_rate(config, steps)
-    state, peer = transformation.init(params), aerial_peers.make_optimizer(module, config)
+    state, peer = transformation.init(params), torch_segmentation.make_optimizer(module, config)
     for number in range(steps):
         gradient = {
             name: (rng.normal(size=p.shape) * 10 ** (number - 3)).astype(np.float32)
@@ -231,7 +193,7 @@ def test_adamw_steps_as_optax_does(torch_and_smp, clip_norm):
         params = optax.apply_updates(params, updates)
         for name, parameter in module.items():
             parameter.grad = torch.from_numpy(gradient[name].copy())
-        norm = aerial_peers.take_step(peer, float(schedule(number)), clip_norm)
+        norm = torch_segmentation.take_step(peer, float(schedule(number)), clip_norm)
         assert norm == pytest.approx(
             np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradient.values())), rel=1e-5
         )
@@ -242,9 +204,9 @@ def test_adamw_steps_as_optax_does(torch_and_smp, clip_norm):
 
 
 def test_decay_is_of_kernels_alone(torch_and_smp):
-    torch, smp = torch_and_smp
-    model = aerial_peers.SmpUnet().build(smp, 3)
-    decayed, others = aerial_peers.make_optimizer(
+    torch, _ = torch_and_smp
+    model = torch_segmentation.SmpUnet(num_classes=3).network()
+    decayed, others = torch_segmentation.make_optimizer(
         model, OptimizerConfig(weight_decay=0.3)
     ).param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
@@ -261,23 +223,25 @@ def test_work_of_a_known_network(torch_and_smp):
         torch.nn.Conv2d(8, 5, 1),
     )
     model.requires_divisible_input_shape = False
-    assert aerial_peers.multiply_adds(model, (10, 12)) == 10 * 12 * (3 * 8 * 9 + 8 * 9 + 8 * 5)
+    assert torch_segmentation.multiply_adds(model, (10, 12, 3)) == 10 * 12 * (
+        3 * 8 * 9 + 8 * 9 + 8 * 5
+    )
 
 
 @pytest.mark.parametrize(
     ("peer", "parameters"), [("smp_unet", 3_168_245), ("smp_deeplabv3plus", 2_703_957)]
 )
 def test_peers_take_windows_of_any_size(torch_and_smp, peer, parameters):
-    torch, smp = torch_and_smp
+    torch, _ = torch_and_smp
     torch.manual_seed(0)
-    model = aerial_peers.PEERS[peer]().build(smp, 5)
+    model = torch_segmentation.PEERS[peer](num_classes=5).network()
     assert sum(p.numel() for p in model.parameters()) == parameters
     images = np.random.default_rng(0).normal(size=(2, 50, 71, 3)).astype(np.float32)
-    logits = aerial_peers.predict(model, images)
+    logits = torch_segmentation.predict(model, images)
     assert logits.shape == (2, 50, 71, 5)
     assert logits.dtype == np.float32
     assert not model.training
-    whole = aerial_peers.predict(
+    whole = torch_segmentation.predict(
         model, images[:, :48, :64]
     )  # needs no padding: the library's own output
     with torch.inference_mode():
@@ -289,15 +253,11 @@ def test_peers_take_windows_of_any_size(torch_and_smp, peer, parameters):
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_runs_and_is_found_finished(torch_and_smp, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(aerial_peers, "CONFIGURATIONS", {"tiny": tiny})
-    arguments = [
-        "peers",
-        "--models=smp_deeplabv3plus",
-        "--seeds=1",
-        "--workdir",
-        str(tmp_path / "compared" / "study"),
-    ]
-    assert aerial_peers.main(arguments) == 0, capsys.readouterr().err
+    config = tiny()
+    config.model = model_config("smp_deeplabv3plus")
+    studies = {"tiny": lambda: study.Study({"smp_deeplabv3plus": copy.deepcopy(config)}, (1,))}
+    arguments = ["--workdir", str(tmp_path / "compared" / "study")]
+    assert study.main("experiments.aerial_peers", studies, argv=arguments) == 0
     folder = tmp_path / "compared" / "study" / "smp_deeplabv3plus-seed1"
     summary, environment = read(folder / "summary.json"), read(folder / "environment.json")
     config = read(folder / "config.json")
@@ -307,7 +267,8 @@ def test_runs_and_is_found_finished(torch_and_smp, tmp_path, capsys, monkeypatch
         "smp_deeplabv3plus",
     )
     assert summary["digest"] == environment["digest"]
-    assert {"torch", "timm", "segmentation-models-pytorch"} <= environment["versions"].keys()
+    packages = {"torch", "timm", "segmentation-models-pytorch"}
+    assert packages <= summary["made_by"]["versions"].keys()
     assert (summary["variant"], summary["steps"], summary["parameters"]) == (
         "smp_deeplabv3plus",
         2,
@@ -330,6 +291,6 @@ def test_runs_and_is_found_finished(torch_and_smp, tmp_path, capsys, monkeypatch
     assert (folder / "figures" / "learning_curves.png").is_file()
     before = (folder / "summary.json").stat().st_mtime_ns
     capsys.readouterr()
-    assert aerial_peers.main(arguments) == 0
+    assert study.main("experiments.aerial_peers", studies, argv=arguments) == 0
     assert "finished" in capsys.readouterr().out
     assert (folder / "summary.json").stat().st_mtime_ns == before

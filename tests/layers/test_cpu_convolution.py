@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers import convolve as module
-from cnn_jax.layers.convolve import convolve
+from cnn_jax.layers import cpu_arithmetic as module
+from cnn_jax.layers.cpu_arithmetic import convolve
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -32,7 +32,7 @@ def loss(convolution, stride, padding, x, kernel):
 
 
 def ours(x, kernel, strides, padding):
-    return convolve(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return convolve(x, kernel, strides, padding)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_dilated_kernels_are_left_alone(large):
         jax.grad(
             lambda kernel, to=to: jnp.sum(to(x, kernel, (1, 1), "SAME", rhs_dilation=(2, 2)) ** 2)
         )(kernel)
-        for to in (functools.partial(convolve, dimension_numbers=("NHWC", "HWIO", "NHWC")), PLAIN)
+        for to in (convolve, PLAIN)
     ]
     np.testing.assert_array_equal(*gradients)
     assert not large
@@ -159,20 +159,6 @@ def test_in_loops_and_over_seeds(large, monkeypatch, in_bands):
     )
     np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5 * float(jnp.abs(its).max()))
     assert bool(large) == in_bands
-
-
-@pytest.mark.parametrize(("kernel_px", "stride"), [(1, 1), (1, 2), (3, 1)])
-def test_other_devices_keep_the_convolutions(kernel_px, stride):
-    x, kernel = inputs(4, 5, kernel_px=kernel_px)
-    traced = jax.jit(
-        jax.value_and_grad(functools.partial(loss, ours, stride, "SAME"), (0, 1))
-    ).trace(x, kernel)
-    for platform in ("cuda", "tpu"):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert text.count("stablehlo.convolution") == 3
-        assert "stablehlo.dot_general" not in text
-    text = traced.lower(lowering_platforms=("cpu",)).as_text()
-    assert text.count("stablehlo.dot_general") == (3 if kernel_px == 1 else 0)
 
 
 def test_gradient_by_hand():
@@ -222,8 +208,8 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 import functools
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from cnn_jax.layers import convolve as module
-from tests.layers.test_convolve import inputs, loss, ours
+from cnn_jax.layers import cpu_arithmetic as module
+from tests.layers.test_cpu_convolution import inputs, loss, ours
 module.LARGE = 1
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 for channels, features, kernel_px in ((5, 3, 1), (5, 9, 1), (5, 4, 3), (16, 16, 3), (5, 400, 3)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnn_jax.layers.taps import taps
+from cnn_jax.layers.cpu_arithmetic import taps
 
 
 @pytest.mark.parametrize("window_px", [(1, 1), (2, 3), (3, 3), (5, 2)])

@@ -1,4 +1,7 @@
-"""BatchNorm beside Flax's and beside float64: results, gradients, running statistics, replicas."""
+"""A CPU's BatchNorm beside Flax's and beside float64: results, gradients, running statistics,
+replicas."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnn_jax.layers.batch_norm import BatchNorm
+from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
 
 RANDOM = np.random.default_rng(0)
 MAPS = RANDOM.normal(2, 3, (6, 5, 4, 7)).astype(np.float32)
@@ -18,6 +21,20 @@ VARIABLES = {
         "var": RANDOM.uniform(5, 10, 7).astype(np.float32),
     },
 }
+
+
+TRAINED = nn.BatchNorm(use_running_average=False, momentum=0.9)
+
+
+def fast(function):
+    """Calls `function` while a CPU's arithmetic is in force."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with fast_on_cpu():
+            return function(*args, **kwargs)
+
+    return call
 
 
 def gradients(layer, variables, x, weights=WEIGHTS):
@@ -39,13 +56,12 @@ def test_it_is_that_of_flax(train, use_scale):
         **VARIABLES,
         "params": {k: v for k, v in VARIABLES["params"].items() if use_scale or k != "scale"},
     }
-    mine = BatchNorm(train=train, momentum=0.8, epsilon=1e-3, use_scale=use_scale)
-    its = nn.BatchNorm(
+    layer = nn.BatchNorm(
         use_running_average=not train, momentum=0.8, epsilon=1e-3, use_scale=use_scale
     )
     for made, expected in zip(
-        jax.tree.leaves_with_path(gradients(mine, variables, MAPS)),
-        jax.tree.leaves_with_path(gradients(its, variables, MAPS)),
+        jax.tree.leaves_with_path(fast(gradients)(layer, variables, MAPS)),
+        jax.tree.leaves_with_path(gradients(layer, variables, MAPS)),
         strict=True,
     ):
         assert made[0] == expected[0]
@@ -53,10 +69,7 @@ def test_it_is_that_of_flax(train, use_scale):
 
 
 def test_it_starts_as_that_of_flax():
-    mine, its = (
-        layer.init(jax.random.key(0), MAPS)
-        for layer in (BatchNorm(train=True), nn.BatchNorm(use_running_average=False))
-    )
+    mine, its = fast(TRAINED.init)(jax.random.key(0), MAPS), TRAINED.init(jax.random.key(0), MAPS)
     assert jax.tree.structure(mine) == jax.tree.structure(its)
     for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(its), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -65,11 +78,11 @@ def test_it_starts_as_that_of_flax():
 
 def test_replicas_share_their_statistics():
     """Three replicas of two images each, their gradients summed, are one batch of six."""
-    whole = gradients(BatchNorm(train=True), VARIABLES, MAPS)
+    whole = fast(gradients)(TRAINED, VARIABLES, MAPS)
 
     def replica(x, weights):
         def loss(params, x):
-            layer = BatchNorm(train=True, axis_name="replicas")
+            layer = TRAINED.clone(axis_name="replicas")
             y, changed = layer.apply({**VARIABLES, "params": params}, x, mutable=["batch_stats"])
             return jnp.sum(weights * jnp.sin(y)), (y, changed)
 
@@ -78,7 +91,7 @@ def test_replicas_share_their_statistics():
         )
         return y, changed, jax.lax.psum(by_params, "replicas"), by_x
 
-    y, changed, by_params, by_x = jax.vmap(replica, axis_name="replicas")(
+    y, changed, by_params, by_x = fast(jax.vmap(replica, axis_name="replicas"))(
         MAPS.reshape(3, 2, 5, 4, 7), WEIGHTS.reshape(3, 2, 5, 4, 7)
     )
     first = jax.tree.map(lambda replicated: replicated[0], (changed, by_params))
@@ -95,7 +108,8 @@ def test_digits_far_from_zero(mean):
     x = RANDOM.normal(mean, 1, (8, 16, 16, 3)).astype(np.float32)
     exact = np.asarray(x, np.float64)
     exact = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
-    y, _ = BatchNorm(train=True).init_with_output(jax.random.key(0), x)
+    variables = TRAINED.init(jax.random.key(0), x)
+    y, _ = fast(TRAINED.apply)(variables, x, mutable=["batch_stats"])
     assert np.abs(y - exact).max() < (1e-5 if mean == 0 else 2e-3)
 
 
@@ -109,17 +123,14 @@ def test_digits_of_gradients_far_from_zero(mean):
     deviation = np.sqrt(exact.var((0, 1, 2)) + 1e-5)
     standard = (exact - exact.mean((0, 1, 2))) / deviation
     by_x = (by_y - by_y.mean((0, 1, 2)) - standard * (by_y * standard).mean((0, 1, 2))) / deviation
-    variables = BatchNorm(train=True).init(jax.random.key(0), x)
+    variables = TRAINED.init(jax.random.key(0), x)
 
     def weighed(params, x):
         return jnp.sum(
-            weights
-            * BatchNorm(train=True).apply(
-                {**variables, "params": params}, x, mutable=["batch_stats"]
-            )[0]
+            weights * TRAINED.apply({**variables, "params": params}, x, mutable=["batch_stats"])[0]
         )
 
-    by_params, mine = jax.jit(jax.grad(weighed, (0, 1)))(variables["params"], x)
+    by_params, mine = fast(jax.jit(jax.grad(weighed, (0, 1))))(variables["params"], x)
     bound = 1e-6 if mean < 10 else 3e-4
     np.testing.assert_allclose(mine, by_x, atol=bound * np.abs(by_x).max(), rtol=0)
     for name, terms in (
@@ -136,8 +147,11 @@ def test_digits_of_gradients_far_from_zero(mean):
 
 def test_half_precision_keeps_statistics_in_full():
     x = MAPS.astype(jnp.bfloat16)
-    y, variables = BatchNorm(train=True, dtype="bfloat16").init_with_output(jax.random.key(0), x)
+    variables = TRAINED.init(jax.random.key(0), x)
+    y, moved = fast(TRAINED.clone(dtype="bfloat16").apply)(variables, x, mutable=["batch_stats"])
     assert y.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    alone, _ = BatchNorm(train=True).init_with_output(jax.random.key(0), x.astype(jnp.float32))
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, moved))} == {np.dtype("float32")}
+    alone, _ = fast(TRAINED.apply)(variables, x.astype(jnp.float32), mutable=["batch_stats"])
     np.testing.assert_array_equal(y, alone.astype(jnp.bfloat16))
+    # Flax's rule: without a dtype the result has that of maps and parameters together.
+    assert fast(TRAINED.apply)(variables, x, mutable=["batch_stats"])[0].dtype == jnp.float32
