@@ -278,3 +278,7 @@ def _cost(summary: Mapping[str, Any]) -> str:
         parts.append(f"{speed:.1f} training images/s")
         parts.append(f"{waiting:.2%} of the time waiting for data")
     return ", ".join(parts)
+
+
+if __name__ == "__main__":  # a recorded config.json, where no experiment is installed
+    sys.exit(main("cnn_jax.run", {}))

@@ -1,6 +1,6 @@
 """Make the page of all results from their records.
 
-python -m cnn_jax.commands.table [--results FOLDER] [--readme FILE]
+python -m cnn_jax.commands.table [--results FOLDER] [--readme FILE ...]
 """
 
 import sys
@@ -14,6 +14,7 @@ from cnn_jax.configuration.schema import setting
 from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
     averaging_note,
+    best_of_each,
     headline_table,
     relative_link,
     results_page,
@@ -31,15 +32,16 @@ class Options:
     results: str = setting(
         "results", "folder of the records, into which README.md is written", path=True
     )
-    readme: str = setting(
-        "",
-        "file whose block <!-- results --> ... <!-- /results --> is filled too; empty: none",
+    readme: tuple[str, ...] = setting(
+        (),
+        "Markdown files whose blocks <!-- NAME --> ... <!-- /NAME --> are filled too: results (the"
+        " best of each task and data set), all results, benchmarks",
         path=True,
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write `README.md` into the results folder, and the headline table into a project's README.
+    """Write `README.md` into the results folder, and tables into the blocks of other files.
     Returns the exit code: 2, with one sentence on standard error, if a record or a file can't be
     used; nothing is written from bad records."""
     with guarded() as outcome:
@@ -56,15 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
                 benchmarks.page(speeds), encoding="utf-8", newline="\n"
             )
             print(f"{measured / 'README.md'}: {len(speeds)} records")
-        if options.readme:
-            readme = Path(options.readme)
-            table = headline_table(records, link_base=relative_link(readme, results), brief=True)
-            if update_block(readme, "results", f"{table}\n\n{averaging_note(records)}"):
-                print(f"{readme}: block of results updated")
-            table = benchmarks.short_table(speeds, relative_link(readme, measured) + "/")
-            if speeds and update_block(readme, "benchmarks", f"{table}\n\n{benchmarks.RATIOS}"):
-                print(f"{readme}: block of benchmarks updated")
+        best = best_of_each(records)
+        for readme in map(Path, options.readme):
+            base = relative_link(readme, results)
+            speed = benchmarks.short_table(speeds, f"{relative_link(readme, measured)}/")
+            blocks = {
+                "results": _results(best, base),
+                "all results": _results(records, base),
+                "benchmarks": f"{speed}\n\n{benchmarks.RATIOS}",
+            }
+            for name, text in blocks.items():
+                if (speeds or name != "benchmarks") and update_block(readme, name, text):
+                    print(f"{readme}: block of {name} updated")
     return outcome.exit_code
+
+
+def _results(records, link_base):
+    table = headline_table(records, link_base=link_base, brief=True)
+    return f"{table}\n\n{averaging_note(records, brief=True)}"
 
 
 if __name__ == "__main__":

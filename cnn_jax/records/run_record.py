@@ -222,6 +222,7 @@ def _info(folder, config, environment, summary, scenes) -> DatasetInfo:
         colors=tuple((r, g, b) for r, g, b in (bytes.fromhex(color[1:]) for color in colors)),
         channels=1 if source in _GREY else 3,
         dtype="uint8",
+        greatest=255.0,
         mean=mean,
         std=std,
         class_counts=(),

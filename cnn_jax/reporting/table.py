@@ -69,14 +69,27 @@ def results_page(records: Sequence[RunRecord]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def averaging_note(records: Iterable[RunRecord]) -> str:
-    """A paragraph: how each figure is averaged that the records' tables show."""
+def averaging_note(records: Iterable[RunRecord], *, brief: bool = False) -> str:
+    """A paragraph: how each figure is averaged that the records' tables show; `brief`: those that
+    brief tables show."""
+    records = list(records)
+    ranking = {record.leading for record in records}
+    figures = [f for f in shown_figures(records) if not brief or f.name in ranking]
     return (
         "Figures are taken from one confusion matrix over the whole test split, of all pixels that"
         " are not ignored or of all images, unless said otherwise."
-        f" {averaging(shown_figures(records))} Where a row stands for several seeds it gives means,"
+        f" {averaging(figures)} Where a row stands for several seeds it gives means,"
         " and ± half the width of the 95% Student t interval of the mean."
     )
+
+
+def best_of_each(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Of each task and data source the best record, with all its seeds; whatever their
+    experiments."""
+    best: dict[tuple[str, str], list[RunRecord]] = {}
+    for group in sorted(variants(records), key=lambda group: rank(group)[2:]):
+        best.setdefault((group[0].task, group[0].source), group)
+    return [record for group in best.values() for record in group]
 
 
 def averaging(figures: Iterable[Figure]) -> str:

@@ -161,6 +161,8 @@ def named_config(name: str, configurations: Mapping[str, Callable[[], Config]]) 
         return configurations[name]()
     if name.endswith(".json") or "/" in name or Path(name).is_file():
         return read_config(name)
+    if not configurations:
+        raise InputError(f"--config must be the path of a recorded config.json, not {name!r}.")
     raise InputError(
         f"--config {name} is neither a configuration nor the path of a recorded config.json:"
         f" {nearest(name, configurations)}."
