@@ -7,6 +7,7 @@ for classification.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ from cnn_jax.reporting.style import (
     VALIDATION,
     curve_style,
     label,
+    legend_beside,
     note,
     percent,
     readable,
@@ -35,6 +37,9 @@ _MOST_CLASSES = 120
 read."""
 
 _SHOWN_OF_MANY = 30
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""Steps, and a value for each."""
 
 
 def learning_curves(
@@ -136,16 +141,8 @@ def _draw_iou(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
         zorder=5,
     )
     axes.set_ylim(0, 1)
-    # Ordered as the curves end, so that legend and curves can be matched by height as well.
-    curves = sorted(axes.lines, key=lambda line: -line.get_ydata()[-1])
-    if curves:
-        axes.legend(
-            handles=curves,
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1),
-            handlelength=4.5,
-            borderaxespad=0,
-        )
+    if axes.lines:
+        legend_beside(axes)
     else:
         note(axes, "no validation recorded")
 
@@ -178,7 +175,7 @@ def _legend_above(axes: Axes) -> None:
     )
 
 
-def series(metrics: Sequence[Mapping[str, float]], key: str) -> tuple[list[int], list[float]]:
+def series(metrics: Sequence[Mapping[str, float]], key: str) -> Points:
     """Steps and finite values of one metric, in the order of the steps; the last row of a step
     counts."""
     values = {row["step"]: row[key] for row in metrics if key in row}
@@ -190,9 +187,7 @@ def series(metrics: Sequence[Mapping[str, float]], key: str) -> tuple[list[int],
     return [step for step, _ in finite], [value for _, value in finite]
 
 
-def running_mean(
-    points: tuple[list[int], list[float]],
-) -> tuple[int, tuple[Sequence[float], Sequence[float]]]:
+def running_mean(points: Points) -> tuple[int, Points]:
     """The mean over a tenth of the points around each step: (how many they are, (steps, means)).
 
     What is recorded of single batches in training scatters more than the network learns between two
@@ -201,12 +196,13 @@ def running_mean(
     window = max(1, len(points[0]) // 10)
     if window == 1:
         return window, points
-    return window, tuple(
-        np.convolve(values, np.full(window, 1 / window), "valid") for values in points
+    steps, means = (
+        np.convolve(values, np.full(window, 1 / window), "valid").tolist() for values in points
     )
+    return window, (steps, means)
 
 
-def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> int | None:
+def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> float | None:
     values = {row["step"]: row[key] for row in metrics if key in row}
     return min(
         (step for step, value in values.items() if value is None or not math.isfinite(value)),
@@ -214,7 +210,7 @@ def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> int |
     )
 
 
-def curve(axes: Axes, points: tuple[list[int], list[float]], **look) -> None:
+def curve(axes: Axes, points: Points, **look: Any) -> None:
     """Draw steps and values with about ten markers, or nothing where there are none; a single point
     always shows."""
     steps, values = points
@@ -282,7 +278,7 @@ def confusion_matrix(
         worth[shown],
     )
     count, numbered = len(shown), len(shown) <= 30
-    names = [label(class_names[index], 24) for index in shown]
+    names = [label(class_names[index], 24) for index in shown.tolist()]
     least_in = 2.2 if unit == "pixels" else 3.0  # the accuracy's line needs more
     cell_in = max(0.62 if count <= 12 else 0.5, least_in / count) if numbered else 0.095
     side_in, bar_in, gap_in = count * cell_in, 1.1, 0.18
