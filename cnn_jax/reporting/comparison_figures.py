@@ -345,11 +345,8 @@ def reliability(count: ArrayLike, confidence: ArrayLike, correct: ArrayLike) -> 
     held = counts > 0
     edges = np.linspace(0, 1, len(counts) + 1)
     with _style():
-        figure = Figure(figsize=(2.5, 2.8))
-        margins = {"left": 0.2, "right": 0.96, "top": 0.97, "bottom": 0.15}
-        axes, bars = figure.subplots(
-            2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1), "hspace": 0.1, **margins}
-        )
+        figure = Figure(figsize=(2.5, 2.8), layout="constrained")
+        axes, bars = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--")
         axes.plot(
             confidences[held] / counts[held],
