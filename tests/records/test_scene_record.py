@@ -1,6 +1,7 @@
 """Test scenes kept one by one: which, at what size, in whose colours."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,3 +71,77 @@ def test_what_is_written_can_be_read(tmp_path):
     with Image.open(tmp_path / "scenes" / "000-image.jpg") as image:
         assert image.size == (12, 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scenes", "scenes.json"]
+
+
+def study_of(tmp_path, runs=2):
+    """The folder of a study: runs beside each other, each with its scenes written."""
+    held = (np.full((8, 12, 3), 90, np.uint8), np.zeros((8, 12), np.uint8))
+    scenes = DecodedScenes([Scene("one", 8, 12, lambda: held)], 1e9)
+    evaluation = SimpleNamespace(
+        confusion=np.eye(2, dtype=np.int64)[None], boundary=np.ones((1, 2, 2), np.int64)
+    )
+    for number in range(runs):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        shared = scene_record.shared_folder(tmp_path, FINGERPRINT)
+        predictions = {0: np.full((8, 12), number, np.uint8)}
+        scene_record.write(folder, scenes, evaluation, CLASSES, predictions, shared)
+    return tmp_path
+
+
+FINGERPRINT = "0123456789abcdef0123"
+
+
+def test_runs_of_a_study_keep_photographs_and_truths_once(tmp_path):
+    study = study_of(tmp_path)
+    pictures = sorted(p.relative_to(study).as_posix() for p in study.rglob("*.??g"))
+    assert pictures == [
+        "run0/scenes/000-prediction.png",
+        "run1/scenes/000-prediction.png",
+        "scenes/0123456789abcdef/000-image.jpg",
+        "scenes/0123456789abcdef/000-truth.png",
+    ]
+    for run in ("run0", "run1"):
+        assert scene_record.missing_pictures(study / run, FINGERPRINT, 1) == []
+        truth = scene_record.picture_path(study / run, FINGERPRINT, 0, "truth")
+        assert truth == study / pictures[3]
+    assert not list(study.rglob("*.partial"))
+
+
+def test_missing_pictures_are_named(tmp_path):
+    study = study_of(tmp_path)
+    run = study / "run0"
+    (run / "scenes" / "000-prediction.png").unlink()
+    assert scene_record.missing_pictures(run, FINGERPRINT, 1) == ["000-prediction.png"]
+    other_data = "f" * 20
+    assert scene_record.missing_pictures(run, other_data, 1) == [
+        "000-image.jpg",
+        "000-truth.png",
+        "000-prediction.png",
+    ]
+    run.rename(tmp_path / "moved")
+    (tmp_path / "moved").rename(tmp_path / "run0")
+    alone = tmp_path / "alone" / "run"
+    alone.parent.mkdir()
+    run.rename(alone)
+    assert len(scene_record.missing_pictures(alone, FINGERPRINT, 1)) == 3
+    assert scene_record.read(alone).names == ("one",)
+
+
+@pytest.mark.parametrize("fingerprint", ["../../etc", "", "/", "..", "a/b"])
+def test_a_fingerprint_leads_to_no_other_folder(tmp_path, fingerprint):
+    (tmp_path / "run").mkdir()
+    path = scene_record.picture_path(tmp_path / "run", fingerprint, 0, "image")
+    assert path == tmp_path / "run" / "scenes" / "000-image.jpg"
+
+
+def test_files_of_others_in_the_folder_of_pictures_stay(tmp_path):
+    own = tmp_path / "run0" / "scenes"
+    study_of(tmp_path)
+    (own / "notes.txt").write_text("mine")
+    shutil.rmtree(tmp_path / "run1")
+    held = scene_record.read(tmp_path / "run0")
+    (tmp_path / "run0" / "scenes.json").unlink()
+    assert held.sizes_px == ((8, 12),)
+    assert scene_record.read(tmp_path / "run0") is None
+    assert (own / "notes.txt").read_text() == "mine"
