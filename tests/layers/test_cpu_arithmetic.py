@@ -87,7 +87,9 @@ def step(model, variables, x):
         weights = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
         return jnp.mean(weights * jnp.tanh(y)), (y, moved)
 
-    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).trace(variables.get("params", {}), x)
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).trace(
+        variables.get("params", {}), x
+    )
 
 
 def computed(traced, variables, x):
