@@ -14,7 +14,7 @@ from cnn_jax import tasks
 from cnn_jax.configuration import command_line, schema
 from cnn_jax.configuration.schema import Config, setting
 from cnn_jax.errors import InputError
-from cnn_jax.runtime import compilation_cache, processes, streams
+from cnn_jax.runtime import backend, compilation_cache, memory, processes, streams
 
 
 @dataclass
@@ -57,6 +57,8 @@ def main(
 ) -> int:
     """The command `python -m module`. Returns its exit code: 0, 2 for what the user can mend, 130
     and 143 after signals."""
+    if argv is None:
+        memory.keep()
     with guarded() as outcome:
         config, workdir, command = begun(module, configurations, argv)
         train_and_evaluate(config, workdir, command)
@@ -126,6 +128,8 @@ def guarded() -> Iterator[Outcome]:
             yield outcome
         except Stopped as stopped:
             outcome.exit_code = stopped.exit_code
+        finally:
+            compilation_cache.sign_programs()
         processes.leave()
         sys.stdout.flush()
     except SystemExit as ended:  # help and completion are printed
@@ -202,6 +206,7 @@ def train_and_evaluate(
             print(f"{workdir} holds this run, finished:\n{table.summary_table(finished)}")
             return finished
         try:
+            backend.check()
             print(accelerator_notice())
             names = config.experiment, config.configuration, config.variant
             name, its_digest = " ".join(filter(None, names)), digest(config)

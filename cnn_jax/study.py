@@ -18,7 +18,7 @@ from cnn_jax import run, tasks
 from cnn_jax.configuration import command_line, schema
 from cnn_jax.configuration.schema import Config, nearest, setting
 from cnn_jax.errors import InputError
-from cnn_jax.runtime import processes
+from cnn_jax.runtime import memory, processes
 
 FIXED = (*schema.FIXED, "seed")
 """Fields that have no flag: a study's seeds are given by --seeds."""
@@ -71,6 +71,8 @@ def main(
         pictures: `(folder, records)`: draws what only the runs together show.
         argv: the command line.
     """
+    if argv is None:
+        memory.keep()
     with run.guarded() as outcome:
         argv = sys.argv[1:] if argv is None else list(argv)
         (flags,), _ = command_line.parse(argv, Flags())

@@ -4,7 +4,7 @@ the differences are worth.
 python -m experiments.aerial_compare [--config NAME] [--variants unet fcn8s] [--seeds 0 1 2]
     [--FIELD VALUE ...] [--workdir DIR]
 
-What is recorded already is not run again, and what was interrupted goes on. It ends in
+Finished runs are skipped; interrupted ones resume. It ends in
 comparison.csv, comparison.md and index.html in the study's folder; runs that
 `experiments.aerial_peers` made there are compared too.
 """

@@ -141,14 +141,11 @@ def example(model: str, size_px, batch: int, seed: int = 0):
 def our_step(model: str, size_px, dtype: str):
     """(the Flax module, the step of `make_train_step`, a function that makes its state from a
     seed)."""
-    from contextlib import nullcontext
-
-    import jax
     import jax.numpy as jnp
     import optax
 
     from cnn_jax.data.augmentation import normalize
-    from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
+    from cnn_jax.training.devices import arithmetic
     from cnn_jax.training.losses import cross_entropy, hits
     from cnn_jax.training.state import create
     from cnn_jax.training.step import make_train_step
@@ -166,7 +163,7 @@ def our_step(model: str, size_px, dtype: str):
     step = make_train_step(network, loss_and_metrics, optimizer, augment)
 
     def traced(*arguments):
-        with fast_on_cpu() if jax.default_backend() == "cpu" else nullcontext():
+        with arithmetic():
             return step(*arguments)
 
     return (

@@ -21,8 +21,9 @@ import numpy as np
 
 from cnn_jax import tasks
 from cnn_jax.configuration import command_line
-from cnn_jax.configuration.schema import DataConfig, nearest, setting
+from cnn_jax.configuration.schema import DataConfig, SegmentationConfig, nearest, setting
 from cnn_jax.data.descriptions import BUILT_IN
+from cnn_jax.data.file_names import natural
 from cnn_jax.data.normalization import Moments, moments
 from cnn_jax.data.resizing import displayable
 from cnn_jax.data.scene_folders import label_histogram, open_scenes, warnings_of
@@ -34,7 +35,7 @@ from cnn_jax.run import guarded
 MODULE = "cnn_jax.commands.inspect_data"
 SHEET_SCENES = 12
 SHEET_PX = 1024
-MOST_LISTED = 8
+MOST_LISTED = 5
 """So many mask values outside the description, and files of each, are listed."""
 
 
@@ -56,8 +57,8 @@ class Inspection:
     """What `inspect` found.
 
     `labels` are pixels by split and label, int64 [256]; `channels` the moments of the images of
-    each split, ignored pixels left out. `unknown` holds pixels by mask value and file, and `unreadable` a
-    sentence for each scene that can't be decoded.
+    each split, ignored pixels left out. `unknown` holds pixels by mask value and file, and
+    `unreadable` a sentence for each scene that can't be decoded.
     """
 
     scenes: SceneSet
@@ -92,8 +93,7 @@ def inspect(config: DataConfig, output: Path) -> Inspection:
         return None, label_histogram(mask), moments(image, mask), thumbnail
 
     labels = {split: np.zeros(256, np.int64) for split in SPLITS}
-    none = (0,) * scenes.channels
-    channels = {split: Moments(0, none, none) for split in SPLITS}
+    channels = {split: Moments.none(scenes.channels) for split in SPLITS}
     unreadable, thumbnails = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for split in SPLITS:
@@ -155,10 +155,17 @@ def report(inspection: Inspection) -> str:
         ]
         lines.append(name.ljust(width) + "".join(f"{share:>26.2f}" for share in shares))
     lines += ["", "mean and standard deviation of each channel, on that scale"]
+    greatest = max((inspection.channels[split].greatest for split in splits), default=0)
     for split in splits:
         mean, std = inspection.channels[split].statistics(scenes.greatest)
         cells = "  ".join(f"{m:.4g} ± {s:.4g}" for m, s in zip(mean, std, strict=True))
         lines.append(f"{split.ljust(width)}{cells}")
+    if np.dtype(scenes.dtype).kind in "iu" and 8 * greatest <= scenes.greatest:
+        bits = int(greatest).bit_length()
+        lines.append(
+            f"no value exceeds {greatest:g}: say greatest = {2**bits - 1} in the description if the"
+            f" sensor has {bits} bits, and take mean and std from the data with 'auto'"
+        )
     for split in splits:
         absent = [name for label, name in enumerate(names) if not inspection.labels[split][label]]
         if absent:
@@ -168,21 +175,21 @@ def report(inspection: Inspection) -> str:
 
     lines += ["", "mask values outside the description: " + ("" if inspection.unknown else "none")]
     pixels = {value: sum(files.values()) for value, files in inspection.unknown.items()}
-    listed = sorted(sorted(pixels, key=pixels.__getitem__, reverse=True)[:MOST_LISTED])
-    for value in listed:
-        files = inspection.unknown[value]
+    listed = sorted(pixels, key=lambda value: -pixels[value])[:MOST_LISTED]
+    for value in sorted(listed, key=natural):
+        files = sorted(inspection.unknown[value].items(), key=lambda file: -file[1])
         lines.append(f"  {value}: {pixels[value]:,} pixels in {len(files)} files")
-        shown = sorted(files.items(), key=lambda file: -file[1])[:MOST_LISTED]
-        lines += [f"      {count:>12,}  {file}" for file, count in sorted(shown)]
-        if len(files) > len(shown):
-            lines.append(f"      and {len(files) - len(shown):,} more files")
-    if len(pixels) > len(listed):
+        lines += [f"      {count:>12,}  {file}" for file, count in files[:MOST_LISTED]]
+        if len(files) > MOST_LISTED:
+            lines.append(f"      and {len(files) - MOST_LISTED:,} more files")
+    if len(pixels) > MOST_LISTED:
         rest = sum(pixels.values()) - sum(pixels[value] for value in listed)
-        lines += [
-            f"  and {len(pixels) - len(listed):,} more values, {rest:,} pixels",
-            "  masks that are soft or compressed: give the description a threshold, ranges of values"
-            " such as '128-255', or a distance to the nearest colour",
-        ]
+        lines.append(f"  and {len(pixels) - MOST_LISTED:,} more values, {rest:,} pixels")
+    if pixels:
+        lines.append(
+            "  soft, anti-aliased or compressed masks: give the description a threshold, ranges of"
+            " values such as '128-255', or a distance to the nearest colour"
+        )
     if inspection.unreadable:
         lines += [
             "",
@@ -227,15 +234,15 @@ def _data(name):
             f" {known}."
         )
     config = tasks.read_config(name)
-    if config.task != "segmentation":
+    if not isinstance(config, SegmentationConfig):
         raise InputError(f"{name} is of {config.task}: give a segmentation run's config.json.")
     return config.data
 
 
 def _sets():
     """The package's own data sets, for `--help`."""
-    known = [(name, description.about) for name, description in BUILT_IN.items()]
-    lines = [f"  {name:<14}{about}" for name, about in known]
+    known = {name: description.about for name, description in BUILT_IN.items()}
+    lines = [f"  {name:<14}{about.partition('. ')[0]}" for name, about in known.items()]
     return "\n".join(["data sets:", "  synthetic", *lines])
 
 

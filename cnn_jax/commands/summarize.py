@@ -75,7 +75,8 @@ def _input_px(text, name, model):
         raise InputError(
             f"--input is {text!r}; write height, width and channels, such as 224x224x3."
         )
-    input_px = tuple(map(int, words))
+    height, width, channels = map(int, words)
+    input_px = height, width, channels
     least = getattr(model, "least_px", 1)
     if min(input_px[:2]) < least:
         raise InputError(

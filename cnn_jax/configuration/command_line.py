@@ -183,7 +183,7 @@ def _argument(path, option, single, completing):
     return tyro.conf.Positional[kind] if option.metadata.get("positional") else kind
 
 
-def _metavar(kind, choices):
+def _metavar(kind: Any, choices: Sequence[Any]) -> str:
     if choices:
         one = f"{{{','.join(map(str, choices))}}}"
         return f"[{one} ...]" if get_origin(kind) is tuple else one
@@ -193,7 +193,7 @@ def _metavar(kind, choices):
         return _metavar(None, get_args(kind))
     if get_origin(kind) is tuple:
         kinds = get_args(kind)
-        names = [_metavar(member, ()) for member in kinds if member is not Ellipsis]
+        names: list[str] = [_metavar(member, ()) for member in kinds if member is not Ellipsis]
         return f"[{names[0]} ...]" if kinds[-1] is Ellipsis else " ".join(names)
     return {int: "INT", float: "FLOAT", str: "TEXT"}[kind]
 

@@ -17,20 +17,25 @@ COUNTED_PX = 2**22
 
 @dataclass(frozen=True)
 class Moments:
-    """So many pixels, and of each channel the sums of their values and of the squares: exact for
-    integers of up to 16 bits, float64 for other types."""
+    """So many pixels, of each channel the sums of their values and of the squares (exact for
+    integers of up to 16 bits, float64 for other types), and the greatest value of all."""
 
     pixels: int
     sums: tuple[float, ...]
     squares: tuple[float, ...]
+    greatest: float = 0
+
+    @classmethod
+    def none(cls, channels: int) -> "Moments":
+        """Those of no pixels."""
+        return cls(0, (0,) * channels, (0,) * channels)
 
     def __add__(self, other: "Moments") -> "Moments":
-        pairs = (
-            zip(self.sums, other.sums, strict=True),
-            zip(self.squares, other.squares, strict=True),
-        )
         return Moments(
-            self.pixels + other.pixels, *(tuple(a + b for a, b in pair) for pair in pairs)
+            self.pixels + other.pixels,
+            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
+            tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
+            max(self.greatest, other.greatest),
         )
 
     def statistics(self, greatest: float = 1.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -49,13 +54,14 @@ def moments(image: np.ndarray, mask: np.ndarray | None = None) -> Moments:
     pixels = image.reshape(-1, channels)
     valid = None if mask is None else mask.reshape(-1) != IGNORED
     exact = image.dtype.kind in "iu" and image.dtype.itemsize <= 2
-    total = Moments(0, (0,) * channels, (0,) * channels)
+    total = Moments.none(channels)
     for start in range(0, len(pixels), COUNTED_PX):
         part = pixels[start : start + COUNTED_PX]
         part = part if valid is None else part[valid[start : start + COUNTED_PX]]
         part = part.astype(np.int64 if exact else np.float64)
         sums, squares = part.sum(0), np.einsum("pc,pc->c", part, part)
-        total += Moments(len(part), tuple(sums.tolist()), tuple(squares.tolist()))
+        greatest = part.max(initial=0).item()
+        total += Moments(len(part), tuple(sums.tolist()), tuple(squares.tolist()), greatest)
     return total
 
 
@@ -82,7 +88,7 @@ def normalization(
                 f" {channels} channels; give one, or one a channel."
             )
     if "auto" in (mean, std):
-        found = sum(_of_each(train), Moments(0, (0,) * channels, (0,) * channels))
+        found = sum(_of_each(train), Moments.none(channels))
         of_data = found.statistics(greatest)
         mean = of_data[0] if mean == "auto" else mean
         std = tuple(value or 1.0 for value in of_data[1]) if std == "auto" else std

@@ -17,7 +17,7 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,33 +172,32 @@ class Raster:
                 yield slice(first, last), values.astype(self.dtype, copy=False)
 
     @contextmanager
-    def _decoded(self):
+    def _decoded(self) -> Iterator[Callable[[int, int], np.ndarray]]:
         """A function from the first and the last row to the pixels between."""
         if isinstance(self._reader, str):
             with _gdal(self._source, self._reader) as dataset:
-                indices = list(range(1, self.bands + 1))
+                bands = list(range(1, self.bands + 1))
 
-                def part(top, bottom):
+                def read(top: int, bottom: int) -> np.ndarray:
                     window = ((top, bottom), (0, self.width_px))
-                    return np.moveaxis(dataset.read(indices, window=window), 0, -1)
+                    return np.moveaxis(dataset.read(bands, window=window), 0, -1)
 
-                yield part
+                yield read
             return
         with _stream(self._source) as stream, self._reader(stream, self.name) as picture:
             picture.load()
-            spread = {2: 85, 4: 17}.get(self.bits, 1) if self.photometric == "grey" else 1
+            # Pillow spreads few bits over 0 to 255.
+            spread = 255 // (2**self.bits - 1) if self.bits in (2, 4) else 1
 
-            def part(top, bottom):
+            def cut(top: int, bottom: int) -> np.ndarray:
                 strip = picture.crop((0, top, picture.width, bottom))
-                if strip.mode not in ("1", "L", "LA", "P", "F") and not strip.mode.startswith(
-                    ("I", "RGB")
-                ):
+                if strip.mode[:3] not in ("1", "L", "LA", "P", "F", "RGB") and strip.mode[0] != "I":
                     strip = strip.convert("RGB")
                 values = np.asarray(strip)
                 values = values[..., None] if values.ndim == 2 else values[..., : self.bands]
-                return values // spread if spread > 1 else values  # Pillow spreads few bits
+                return values // spread if spread > 1 else values
 
-            yield part
+            yield cut
 
 
 def open_raster(
@@ -473,7 +472,7 @@ def _of_gdal(name, format_, source, driver, stream):
         pages, tags = _tiff_pages(stream)
         _check_pages(name, pages, "pages")
     codec = _CODECS.get(tags.get(_COMPRESSION, 1), f"codec {tags.get(_COMPRESSION)}")
-    photometric = _PHOTOMETRICS.get(tags.get(_PHOTOMETRIC), "unknown")
+    photometric = _PHOTOMETRICS.get(tags.get(_PHOTOMETRIC, -1), "unknown")
     with _explained(name, codec), _gdal(source, driver) as dataset:
         _check_size(name, dataset.width, dataset.height)
         _check_pages(name, len(dataset.subdatasets), "images")
@@ -514,7 +513,7 @@ def _of_gdal(name, format_, source, driver, stream):
             codec=codec,
             lossy=lossy,
             photometric=photometric,
-            planar=tags.get(_PLANAR, 1) == 2,
+            planar=bands > 1 and tags.get(_PLANAR, 1) == 2,
             alpha="last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else "",
             orientation=tags.get(_ORIENTATION, 1),
             nodata=dataset.nodata,

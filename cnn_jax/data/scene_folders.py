@@ -260,7 +260,7 @@ def _find_pairs(description, directory, unlabelled):
             " them apart."
         )
     for file in both:
-        del found[min(literal, key=literal.get)][file]
+        del found[min(literal, key=literal.__getitem__)][file]
     if not found["image"]:
         raise InputError(
             f"data.directory {directory} holds no image at {description.image}: check the folder,"

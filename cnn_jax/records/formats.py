@@ -8,6 +8,7 @@ whatever its age. Only then is its configuration read by today's names, in one p
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -67,6 +68,12 @@ def fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + name, value
 
 
+def source_name(source: str) -> str:
+    """The name of data: of a description given as a file, the file's name. Where somebody keeps it
+    says nothing about the data."""
+    return re.split(r"[/\\]", source)[-1].removesuffix(".toml")
+
+
 def format_of(environment: Mapping[str, Any]) -> Any:
     """The format that an `environment.json` names; 1 where it names none."""
     return environment.get("format", 1)
@@ -99,7 +106,8 @@ def differences(
     here: tuple[Mapping[str, Any], Collection[str]],
 ) -> list[str]:
     """`field: value there, value here` for each field that can change a result and differs; of two
-    configurations, each with its fields outside the digest."""
+    configurations, each with its fields outside the digest. Of `data.source` the name counts, not
+    where a description lies: what is in it is in the data's fingerprint."""
     (a, of_a), (b, of_b) = (
         ({p: v for p, v in fields(config) if p not in outside}, dict(fields(config)))
         for config, outside in (there, here)
@@ -108,6 +116,9 @@ def differences(
         f"{path}: {of_a.get(path)!r}, {of_b.get(path)!r}"
         for path in sorted(a.keys() | b.keys())
         if a.get(path, ...) != b.get(path, ...)
+        and not (
+            path == "data.source" and len({source_name(str(c.get(path))) for c in (a, b)}) == 1
+        )
     ]
 
 

@@ -10,7 +10,6 @@ agrees with the rest of it, or `read` names what doesn't.
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,6 +115,7 @@ class RunRecord:
         result, and the data's fingerprint."""
         outside = formats.outside_digest(self.config, self.environment)
         held = {k: v for k, v in formats.fields(self.config) if k not in outside and k != "seed"}
+        held["data.source"] = self.info.source
         return json.dumps([held, self.info.fingerprint], sort_keys=True)
 
     def picture(self, index: int, kind: str) -> Path:
@@ -207,7 +207,7 @@ def _info(folder, config, environment, summary, scenes) -> DatasetInfo:
     # Format 1 has no data.json; what it knew lies about.
     data = config.get("data") or {}
     mean, std = (tuple(data.get(name) or ()) for name in ("mean", "std"))
-    source = re.split(r"[/\\]", str(data.get("source") or ""))[-1].removesuffix(".toml")
+    source = formats.source_name(str(data.get("source") or ""))
     colors = () if scenes is None else scenes.colors
     known = [names for split in reversed(SPLITS) if (names := checks.classes_of(summary, split))]
     sizes = {

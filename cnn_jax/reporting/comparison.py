@@ -18,12 +18,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.errors import InputError
-from cnn_jax.evaluation.statistics import (
-    blocked_t_test,
-    bootstrap_interval,
-    holm,
-    paired_t_test,
-)
+from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, paired_t_test
 from cnn_jax.records import formats
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord
@@ -302,11 +297,9 @@ def _variant(
         },
         costs={key: _spread([s.get(key) for s in summaries]) for key in COSTS},
         time_to_target_s=_spread(times_to_target),
-        confusion=(
-            sum(confusions) if confusions and len({c.shape for c in confusions}) == 1 else None
-        ),
+        confusion=(np.sum(confusions, axis=0) if len({c.shape for c in confusions}) == 1 else None),
         calibration=(
-            {key: sum(c[key] for c in calibrations) for key in calibrations[0]}
+            {key: np.sum([c[key] for c in calibrations], axis=0) for key in calibrations[0]}
             if calibrations
             else None
         ),

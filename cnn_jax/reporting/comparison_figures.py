@@ -7,9 +7,9 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
-from cnn_jax.reporting.figures import curve, running_mean, series
+from cnn_jax.reporting.figures import Points, curve, running_mean, series
 from cnn_jax.reporting.style import curve_style, label, note, style
 
 _WIDTH_IN = 4.4
@@ -97,15 +98,13 @@ def learning_curves(
         return _svg(figure)
 
 
-def _aligned(
-    runs: Sequence[tuple[list[int], list[float]]], smooth: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _aligned(runs: Sequence[Points], smooth: bool) -> tuple[np.ndarray, np.ndarray]:
     """(steps that all runs have, values [run, step]); runs without any are passed over."""
     runs = [running_mean(points)[1] if smooth else points for points in runs if points[0]]
     if not runs:
         return np.empty(0), np.empty((0, 0))
-    steps = sorted(set.intersection(*(set(np.asarray(points[0]).tolist()) for points in runs)))
-    lookups = [dict(zip(np.asarray(points[0]).tolist(), points[1], strict=True)) for points in runs]
+    steps = sorted(set.intersection(*(set(points[0]) for points in runs)))
+    lookups = [dict(zip(*points, strict=True)) for points in runs]
     return np.array(steps), np.array([[values[step] for step in steps] for values in lookups])
 
 
@@ -259,8 +258,8 @@ def _name_points(
         dx, dy = min(candidates, key=cost)
         taken.append(box(dx, dy))
         text.set_position((dx, dy))
-        text.set_ha("left" if dx > 0 else "right" if dx < 0 else "center")
-        text.set_va("bottom" if dy > 0 else "top" if dy < 0 else "center")
+        text.set_horizontalalignment("left" if dx > 0 else "right" if dx < 0 else "center")
+        text.set_verticalalignment("bottom" if dy > 0 else "top" if dy < 0 else "center")
         if math.hypot(dx, dy) > 20:
             line = {"color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
             axes.annotate(
@@ -333,28 +332,25 @@ def class_scores(
         return _svg(figure)
 
 
-def reliability(count: Sequence[int], confidence: Sequence[float], correct: Sequence[int]) -> str:
+def reliability(count: ArrayLike, confidence: ArrayLike, correct: ArrayLike) -> str:
     """Draw accuracy against confidence by bins of confidence, below them the share of predictions
     in each. Returns the SVG.
 
     `confidence` are sums over the predictions of a bin, `correct` the number of them that are
     right.
     """
-    count, confidence, correct = (
+    counts, confidences, right = (
         np.asarray(values, np.float64) for values in (count, confidence, correct)
     )
-    held = count > 0
-    edges = np.linspace(0, 1, len(count) + 1)
+    held = counts > 0
+    edges = np.linspace(0, 1, len(counts) + 1)
     with _style():
-        figure = Figure(figsize=(2.5, 2.8))
-        margins = {"left": 0.2, "right": 0.96, "top": 0.97, "bottom": 0.15}
-        axes, bars = figure.subplots(
-            2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1), "hspace": 0.1, **margins}
-        )
+        figure = Figure(figsize=(2.5, 2.8), layout="constrained")
+        axes, bars = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--")
         axes.plot(
-            confidence[held] / count[held],
-            correct[held] / count[held],
+            confidences[held] / counts[held],
+            right[held] / counts[held],
             color="#0072B2",
             marker="o",
             markersize=3.5,
@@ -365,7 +361,7 @@ def reliability(count: Sequence[int], confidence: Sequence[float], correct: Sequ
         axes.set_ylabel("accuracy")
         bars.bar(
             edges[:-1],
-            count / max(count.sum(), 1),
+            counts / max(counts.sum(), 1),
             np.diff(edges),
             align="edge",
             color="#0072B2",
@@ -402,16 +398,18 @@ def _legend(figure: Figure, lines: Sequence) -> None:
 
 
 @contextmanager
-def _style():
+def _style() -> Iterator[None]:
     """The look of all pictures, but transparent, and with text that stays text in the reader's own
     plain font."""
-    own = {
+    own: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "cnn_jax",
         "font.family": ["sans-serif"],
         "savefig.transparent": True,
+        "font.size": 8.5,
+        "axes.labelsize": 8.5,
     }
-    with style(), matplotlib.rc_context(own | {"font.size": 8.5, "axes.labelsize": 8.5}):
+    with style(), matplotlib.rc_context(own):
         yield
 
 

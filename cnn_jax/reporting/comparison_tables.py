@@ -4,18 +4,11 @@ page."""
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cnn_jax.reporting import table
 from cnn_jax.reporting.style import NOTHING
-from cnn_jax.reporting.verdicts import (
-    Comparison,
-    Group,
-    Spread,
-    Variant,
-    interval_text,
-    p_text,
-)
+from cnn_jax.reporting.verdicts import Comparison, Group, Spread, Variant, interval_text, p_text
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -205,7 +198,7 @@ WORDS = {
 
 
 def markdown(
-    header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: set[int] = frozenset({0})
+    header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Iterable[int] = (0,)
 ) -> str:
     escaped = [[table.escaped(cell) for cell in row] for row in (header, *rows)]
     return table.markdown(escaped[0], escaped[1:], text_columns=set(text_columns))

@@ -7,6 +7,7 @@ for classification.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ from cnn_jax.reporting.style import (
     VALIDATION,
     curve_style,
     label,
+    legend_beside,
     note,
     percent,
     readable,
@@ -35,6 +37,9 @@ _MOST_CLASSES = 120
 read."""
 
 _SHOWN_OF_MANY = 30
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""Steps, and a value for each."""
 
 
 def learning_curves(
@@ -136,16 +141,8 @@ def _draw_iou(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
         zorder=5,
     )
     axes.set_ylim(0, 1)
-    # Ordered as the curves end, so that legend and curves can be matched by height as well.
-    curves = sorted(axes.lines, key=lambda line: -line.get_ydata()[-1])
-    if curves:
-        axes.legend(
-            handles=curves,
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1),
-            handlelength=4.5,
-            borderaxespad=0,
-        )
+    if axes.lines:
+        legend_beside(axes)
     else:
         note(axes, "no validation recorded")
 
@@ -178,7 +175,7 @@ def _legend_above(axes: Axes) -> None:
     )
 
 
-def series(metrics: Sequence[Mapping[str, float]], key: str) -> tuple[list[int], list[float]]:
+def series(metrics: Sequence[Mapping[str, float]], key: str) -> Points:
     """Steps and finite values of one metric, in the order of the steps; the last row of a step
     counts."""
     values = {row["step"]: row[key] for row in metrics if key in row}
@@ -190,9 +187,7 @@ def series(metrics: Sequence[Mapping[str, float]], key: str) -> tuple[list[int],
     return [step for step, _ in finite], [value for _, value in finite]
 
 
-def running_mean(
-    points: tuple[list[int], list[float]],
-) -> tuple[int, tuple[Sequence[float], Sequence[float]]]:
+def running_mean(points: Points) -> tuple[int, Points]:
     """The mean over a tenth of the points around each step: (how many they are, (steps, means)).
 
     What is recorded of single batches in training scatters more than the network learns between two
@@ -201,12 +196,13 @@ def running_mean(
     window = max(1, len(points[0]) // 10)
     if window == 1:
         return window, points
-    return window, tuple(
-        np.convolve(values, np.full(window, 1 / window), "valid") for values in points
+    steps, means = (
+        np.convolve(values, np.full(window, 1 / window), "valid").tolist() for values in points
     )
+    return window, (steps, means)
 
 
-def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> int | None:
+def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> float | None:
     values = {row["step"]: row[key] for row in metrics if key in row}
     return min(
         (step for step, value in values.items() if value is None or not math.isfinite(value)),
@@ -214,7 +210,7 @@ def _first_not_finite(metrics: Sequence[Mapping[str, float]], key: str) -> int |
     )
 
 
-def curve(axes: Axes, points: tuple[list[int], list[float]], **look) -> None:
+def curve(axes: Axes, points: Points, **look: Any) -> None:
     """Draw steps and values with about ten markers, or nothing where there are none; a single point
     always shows."""
     steps, values = points
@@ -275,29 +271,19 @@ def confusion_matrix(
             f" {rows.sum():,.0f} right)"
         )
 
-    matrix, shares, rows, worth = (
-        matrix[np.ix_(shown, shown)],
-        shares[np.ix_(shown, shown)],
-        rows[shown],
-        worth[shown],
-    )
+    cells = np.ix_(shown, shown)
+    matrix, shares, rows, worth = matrix[cells], shares[cells], rows[shown], worth[shown]
     count, numbered = len(shown), len(shown) <= 30
-    names = [label(class_names[index], 24) for index in shown]
+    names = [label(class_names[index], 24) for index in shown.tolist()]
     least_in = 2.2 if unit == "pixels" else 3.0  # the accuracy's line needs more
     cell_in = max(0.62 if count <= 12 else 0.5, least_in / count) if numbered else 0.095
     side_in, bar_in, gap_in = count * cell_in, 1.1, 0.18
+    width_in = side_in + gap_in + bar_in
     small = 7 if count <= 12 else 5.5 if numbered else 4.5
     with style():
-        figure = Figure(figsize=(side_in + gap_in + bar_in, side_in), dpi=DPI)
-        axes = figure.add_axes((0, 0, side_in / (side_in + gap_in + bar_in), 1))
-        bars = figure.add_axes(
-            (
-                (side_in + gap_in) / (side_in + gap_in + bar_in),
-                0,
-                bar_in / (side_in + gap_in + bar_in),
-                1,
-            )
-        )
+        figure = Figure(figsize=(width_in, side_in), dpi=DPI)
+        axes = figure.add_axes((0, 0, side_in / width_in, 1))
+        bars = figure.add_axes(((side_in + gap_in) / width_in, 0, bar_in / width_in, 1))
 
         # Light for nothing, dark for all: little ink, and lightness alone carries the order.
         if numbered:
@@ -306,20 +292,9 @@ def confusion_matrix(
         # one in a hundred is much where there are many classes: the root brings it out of the paper
         else:
             shade = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
-            scale = figure.add_axes(
-                (
-                    1 + 0.3 / (side_in + gap_in + bar_in),
-                    0.6,
-                    0.12 / (side_in + gap_in + bar_in),
-                    0.4,
-                )
-            )
-            figure.colorbar(
-                shade,
-                scale,
-                ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1],
-                format=PercentFormatter(1, decimals=0),
-            )
+            scale = figure.add_axes((1 + 0.3 / width_in, 0.6, 0.12 / width_in, 0.4))
+            shares_told, percents = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], PercentFormatter(1, 0)
+            figure.colorbar(shade, scale, ticks=shares_told, format=percents)
         axes.set_xticks(
             range(count), names, rotation=40 if numbered else 90, ha="right", rotation_mode="anchor"
         )
@@ -329,34 +304,19 @@ def confusion_matrix(
         axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
         axes.grid(False)
-        axes.grid(
-            True,
-            which="minor",
-            color="#BFBFBF" if numbered else "#E3E3E3",
-            linewidth=0.5 if numbered else 0.3,
-        )
+        line = ("#BFBFBF", 0.5) if numbered else ("#E3E3E3", 0.3)
+        axes.grid(True, which="minor", color=line[0], linewidth=line[1])
         axes.tick_params(which="both", length=0)
         if not numbered:
             axes.tick_params(labelsize=5)
         axes.spines[:].set_visible(False)
         axes.set_title(title)
 
-        bars.barh(
-            range(count),
-            np.nan_to_num(worth),
-            height=0.55,
-            facecolor="#DDDDDD",
-            edgecolor="#555555",
-            linewidth=0.6,
-        )
+        grey = {"facecolor": "#DDDDDD", "edgecolor": "#555555", "linewidth": 0.6}
+        bars.barh(range(count), np.nan_to_num(worth), height=0.55, **grey)
         for row, value in enumerate(worth):
-            bars.text(
-                0.04,
-                row,
-                NOTHING if np.isnan(value) else f"{value:.3f}",
-                va="center",
-                fontsize=small + 0.5,
-            )
+            text = NOTHING if np.isnan(value) else f"{value:.3f}"
+            bars.text(0.04, row, text, va="center", fontsize=small + 0.5)
         bars.set_xlim(0, 1)
         bars.set_ylim(count - 0.5, -0.5)
         bars.set_yticks([])
@@ -375,25 +335,13 @@ def _write_cells(
     for row in range(len(matrix)):
         for column in range(len(matrix)):
             share, counted = shares[row, column], matrix[row, column]
-            text = (
-                f"{percent(share)}\n{readable(counted)}"
-                if counted
-                else "0"
-                if rows[row]
-                else NOTHING
-            )
-            ink = "white" if share > 0.72 else "black" if counted else "#777777"
-            weight = "bold" if row == column else "normal"
-            axes.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                color=ink,
-                fontsize=fontsize,
-                fontweight=weight,
-            )
+            text = f"{percent(share)}\n{readable(counted)}"
+            if not counted:
+                text = "0" if rows[row] else NOTHING
+            look: dict[str, Any] = {"fontsize": fontsize, "ha": "center", "va": "center"}
+            look["color"] = "white" if share > 0.72 else "black" if counted else "#777777"
+            look["fontweight"] = "bold" if row == column else "normal"
+            axes.text(column, row, text, **look)
 
 
 def _most_confused(matrix: np.ndarray, count: int) -> np.ndarray:
@@ -402,8 +350,5 @@ def _most_confused(matrix: np.ndarray, count: int) -> np.ndarray:
     pairs = np.triu(matrix + matrix.T, k=1)
     # So many pairs as `count` classes can't make among themselves hold enough classes.
     order = np.argsort(-pairs, axis=None, kind="stable")[: count**2]
-    return np.array(
-        list(dict.fromkeys(np.stack(np.unravel_index(order, pairs.shape), 1).ravel().tolist()))[
-            :count
-        ]
-    )
+    classes = np.stack(np.unravel_index(order, pairs.shape), 1).ravel().tolist()
+    return np.array(list(dict.fromkeys(classes))[:count])

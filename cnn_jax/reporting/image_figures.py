@@ -10,12 +10,15 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from cnn_jax.data.resizing import displayable
@@ -28,11 +31,19 @@ _HEAT = matplotlib.colormaps["inferno"]
 _HEAT_FROM = 0.35
 
 
+class SupportsImages(Protocol):
+    """Images that are fetched one by one, uint8 [height, width, 1 or 3]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
 def misclassified(
-    images: Sequence[np.ndarray],
-    truths: Sequence[int],
-    predictions: Sequence[int],
-    probabilities: Sequence[float],
+    images: SupportsImages,
+    truths: ArrayLike,
+    predictions: ArrayLike,
+    probabilities: ArrayLike,
     class_names: Sequence[str],
     path: str | Path,
     count: int = 20,
@@ -48,31 +59,26 @@ def misclassified(
 
     Raises `ValueError` if there is no example or lengths don't agree.
     """
-    truths, predictions, probabilities = map(np.asarray, (truths, predictions, probabilities))
+    true, predicted, scores = (np.asarray(v) for v in (truths, predictions, probabilities))
     examples = len(images)
-    if not examples or not len(truths) == len(predictions) == len(probabilities) == examples:
+    if not examples or not len(true) == len(predicted) == len(scores) == examples:
         raise ValueError(
-            f"{examples} images, {len(truths)} truths, {len(predictions)} predictions,"
-            f" {len(probabilities)} probabilities: as many of each are needed, and at least one"
+            f"{examples} images, {len(true)} truths, {len(predicted)} predictions,"
+            f" {len(scores)} probabilities: as many of each are needed, and at least one"
         )
-    wrong = np.flatnonzero(truths != predictions)
-    chosen = wrong[np.argsort(-probabilities[wrong], kind="stable")][:count]
+    wrong = np.flatnonzero(true != predicted)
+    chosen = wrong[np.argsort(-scores[wrong], kind="stable")][:count].tolist()
     with style():
         if not len(chosen):
             _nothing(f"none of {examples:,} examples is wrong", path)
             return
         pictures = [_in_color(np.asarray(images[i])) for i in chosen]
         side = min(168, panel_px(len(chosen), pictures))
-        cells = [
-            (
-                (
-                    f"{class_names[truths[i]]}\n\N{RIGHTWARDS ARROW}"
-                    f" {class_names[predictions[i]]}\n{_probability(probabilities[i])}"
-                ),
-                [(_panel(picture, side), None)],
-            )
-            for i, picture in zip(chosen, pictures, strict=True)
-        ]
+        cells = []
+        for index, picture in zip(chosen, pictures, strict=True):
+            right, given = class_names[int(true[index])], class_names[int(predicted[index])]
+            title = f"{right}\n\N{RIGHTWARDS ARROW} {given}\n{_probability(float(scores[index]))}"
+            cells.append((title, [(_panel(picture, side), None)]))
         columns = min(5, len(cells))
         caption = "The most confident of " if len(chosen) < len(wrong) else ""
         caption += (
@@ -302,7 +308,9 @@ def _probability(value: float) -> str:
 
 def swatch(color: Sequence[float] | np.ndarray, text: str) -> Patch:
     """An entry of a legend; colours from 0 to 1."""
-    return Patch(facecolor=tuple(color), edgecolor="black", linewidth=0.6, label=text)
+    return Patch(
+        facecolor=to_hex(np.asarray(color).tolist()), edgecolor="black", linewidth=0.6, label=text
+    )
 
 
 def _nothing(text: str, path: str | Path) -> None:

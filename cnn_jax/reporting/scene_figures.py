@@ -232,7 +232,7 @@ def class_swatches(
 
 def ignored_swatch(present: bool) -> list[Patch]:
     """The entry of ignored pixels in a legend, where there are any."""
-    light, dark = (np.full(3, shade) / 255 for shade in (_HATCH_LIGHT, _HATCH_DARK))
+    light, dark = (str(shade / 255) for shade in (_HATCH_LIGHT, _HATCH_DARK))  # greys
     patch = Patch(facecolor=light, edgecolor=dark, hatch="/////", linewidth=0.6, label="ignored")
     return [patch] if present else []
 

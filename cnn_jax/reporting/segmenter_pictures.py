@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -352,15 +352,17 @@ def receptive_fields(fields: Sequence[SeenField], path: str | Path) -> None:
         wrapped = caption.replace(": ", ":\n") if columns == 1 else caption
         figure.suptitle(wrapped, x=0.01, ha="left", fontsize=8)
         every = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-        scale = ScalarMappable(LogNorm(_LEAST_SHARE, 1, clip=True), cmap="inferno")
+        norm = LogNorm(_LEAST_SHARE, 1, clip=True)
         for axes, one in zip(every, fields, strict=False):
-            _draw_field(axes, one, scale)
+            _draw_field(axes, one, norm)
         for axes in every[len(fields) :]:
             axes.remove()
         every[0].set(xlim=(-half[1] - 0.5, half[1] - 0.5), ylim=(half[0] - 0.5, -half[0] - 0.5))
+        scale = ScalarMappable(norm, cmap="inferno")
         bar = figure.colorbar(scale, ax=list(every[: len(fields)]), format="%g", aspect=30)
         bar.ax.tick_params(labelsize=6, length=2)
         bar.ax.set_title("of the\nlargest", fontsize=6, fontweight="normal")
+        lines: list[tuple[Literal["-", "--", ":"], str]]
         lines = [("-", "50% of the gradient"), ("--", "95%")]
         if any(
             down < 2 * half[0] or across < 2 * half[1]
@@ -375,20 +377,21 @@ def receptive_fields(fields: Sequence[SeenField], path: str | Path) -> None:
         save(figure, path)
 
 
-def _draw_field(axes: Axes, one: SeenField, scale: ScalarMappable) -> None:
+def _draw_field(axes: Axes, one: SeenField, norm: LogNorm) -> None:
     height, width = one.field.shape
     y, x = height // 2, width // 2
     axes.set_facecolor("#DDDDDD")
     axes.imshow(
         one.field / (one.field.max() or 1),
-        norm=scale.norm,
-        cmap=scale.cmap,
+        norm=norm,
+        cmap="inferno",
         extent=(-x - 0.5, width - x - 0.5, height - y - 0.5, -y - 0.5),
         interpolation="nearest",
     )
     look: dict[str, Any] = {"fill": False, "color": "white", "linewidth": 1}
-    for radius, line in zip(one.radii_px, ("-", "--"), strict=True):
-        axes.add_patch(Circle((0, 0), radius, linestyle=line, **look))
+    within, most = one.radii_px
+    axes.add_patch(Circle((0, 0), within, linestyle="-", **look))
+    axes.add_patch(Circle((0, 0), most, linestyle="--", **look))
     down, across = one.theoretical_px
     if math.isfinite(down) and math.isfinite(across):
         axes.add_patch(Rectangle((-across / 2, -down / 2), across, down, linestyle=":", **look))

@@ -4,6 +4,7 @@ chance."""
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,8 +12,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from cnn_jax.evaluation.statistics import mean_interval
-from cnn_jax.reporting.figures import curve, running_mean, series
-from cnn_jax.reporting.style import DPI, TRAIN, VALIDATION, curve_style, label, note, save, style
+from cnn_jax.reporting.figures import Points, curve, running_mean, series
+from cnn_jax.reporting.style import (
+    DPI,
+    TRAIN,
+    VALIDATION,
+    curve_style,
+    label,
+    legend_beside,
+    note,
+    save,
+    style,
+)
 
 _GREY = "#A6A6A6"
 
@@ -52,11 +63,11 @@ def cross_validation(
         raise ValueError(
             f"{chosen} is none of the distances {list(accuracies)} with one of the k {ks}"
         )
+    spread, best = 1.02, math.nan
     with style():
         figure = Figure(figsize=(7, 4), dpi=DPI)
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        spread = 1.02
         for index, (name, values) in enumerate(accuracies.items()):
             look = curve_style(index)
             # Beside each other, so that dots of different distances don't hide each other.
@@ -73,27 +84,21 @@ def cross_validation(
                 places, values.mean(1), label=label(name, 30), linewidth=1.5, markersize=5, **look
             )
             if name == chosen[0]:
-                row = ks.index(chosen[1])
-                best = places[row], values[row].mean()
-                axes.plot(
-                    *best,
-                    marker="o",
-                    markersize=15,
-                    markerfacecolor="none",
-                    markeredgecolor="black",
-                    zorder=5,
-                )
+                best = values[ks.index(chosen[1])].mean()
+                ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": "black"}
+                place = places[ks.index(chosen[1])]
+                axes.plot(place, best, marker="o", markersize=15, zorder=5, **ring)
         folds = max(values.shape[1] for values in accuracies.values())
         axes.set_title(
             f"{folds}-fold cross-validation; ringed: {label(chosen[0], 30)}, k = {chosen[1]}, mean"
-            f" {best[1]:.4f}"
+            f" {best:.4f}"
         )
         axes.set_xlabel("k, neighbours (logarithmic)")
         axes.set_ylabel("accuracy")
         axes.xaxis.set_major_locator(FixedLocator(_apart(ks)))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.legend(handlelength=4.5, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+        legend_beside(axes)
         save(figure, path, tight=True)
 
 
@@ -184,9 +189,7 @@ def overfitting(
         save(figure, path, tight=True)
 
 
-def _smooth(
-    rows: Sequence[Mapping[str, float]], split: str, kind: str
-) -> tuple[Sequence[float], Sequence[float]]:
+def _smooth(rows: Sequence[Mapping[str, float]], split: str, kind: str) -> Points:
     """Validation as it is, training as a running mean."""
     points = series(rows, f"{split}/{kind}")
     return running_mean(points)[1] if split == "train" else points
@@ -310,14 +313,7 @@ def against_shift(values: Mapping[str, Mapping[int, Sequence[float]]], path: str
         axes.set_xlabel("shift of the test images, px")
         axes.set_ylabel("accuracy")
         axes.set_title("Each seed, mean and 95% interval")
-        curves = sorted(axes.get_legend_handles_labels()[0], key=lambda line: -line.get_ydata()[-1])
-        axes.legend(
-            handles=curves,
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1),
-            handlelength=4.5,
-            borderaxespad=0,
-        )
+        legend_beside(axes)
         save(figure, path, tight=True)
 
 

@@ -25,8 +25,8 @@ DPI = 150
 NOTHING = "\N{EN DASH}"
 """What stands for a value that doesn't exist."""
 
-TRAIN = {"color": "#0072B2", "linestyle": "-", "marker": ""}
-VALIDATION = {"color": "#D55E00", "linestyle": "--", "marker": "s"}
+TRAIN: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "marker": ""}
+VALIDATION: dict[str, Any] = {"color": "#D55E00", "linestyle": "--", "marker": "s"}
 
 # Okabe and Ito's colours without black, which the mean keeps, and without yellow, which white paper
 # swallows.
@@ -84,7 +84,7 @@ def style() -> Iterator[None]:
         for key, value in matplotlib.rcParamsDefault.items()
         if not key.startswith(("backend", "interactive"))
     }
-    settings = own | _SETTINGS | {"font.family": _fonts()}
+    settings: Any = own | _SETTINGS | {"font.family": _fonts()}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
         yield
@@ -119,6 +119,16 @@ def curve_style(index: int) -> dict[str, Any]:
         "linestyle": _CURVE_STYLES[index % len(_CURVE_STYLES)],
         "marker": _CURVE_MARKERS[index % len(_CURVE_MARKERS)],
     }
+
+
+def legend_beside(axes: Axes) -> None:
+    """A legend at the right of the axes, in the order in which the curves end: so that it can be
+    matched by height as well."""
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    lines.sort(key=lambda line: -np.asarray(line.get_ydata())[-1])
+    axes.legend(
+        handles=lines, loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=4.5, borderaxespad=0
+    )
 
 
 def note(axes: Axes, text: str, **look: Any) -> None:

@@ -337,13 +337,12 @@ def scored_classes(summary: Mapping[str, Any], split: str) -> list[str]:
 
 def _mean(group: Sequence[RunRecord], key: str, form: str, interval: bool = True) -> str:
     """A figure of one record, or the mean over several; of scores with its interval."""
-    values = [record.summary.get(key) for record in group]
-    if len(group) == 1 or any(value is None for value in values):
-        return _number(values[0] if len(group) == 1 else None, form)
+    values = [value for record in group if (value := record.summary.get(key)) is not None]
+    if len(group) == 1 or len(values) < len(group):
+        return _number(values[0] if len(group) == 1 and values else None, form)
     mean, half = mean_interval(values)
-    return _number(mean, form) + (
-        f" ± {half:{form}}" if interval and key.startswith("test/") else ""
-    )
+    spread = f" ± {half:{form}}" if interval and key.startswith("test/") else ""
+    return _number(mean, form) + spread
 
 
 def _number(value: float | None, form: str) -> str:

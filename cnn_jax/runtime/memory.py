@@ -1,16 +1,17 @@
-"""Memory that a command has used stays with it, in huge pages: on Linux a training step on a CPU
+"""Commands keep the memory that they have used, in huge pages: on Linux a training step on a CPU
 otherwise spends a seventh of its time on getting the same memory from the kernel again, 4 KiB at a
 time.
 
 XLA allocates what lies between the operations of a program anew for each call, and the C library
-gives so large a piece back to the kernel as soon as it is freed. What the C library is told
-otherwise it reads once, when a process begins.
+gives so large a piece back to the kernel as soon as it is freed. It reads its settings once, when a
+process begins: so a command that is started without them begins anew, once, with them.
 """
 
 import ctypes
 import os
 import platform
 import sys
+from importlib.util import find_spec
 
 TUNABLES = "GLIBC_TUNABLES"
 SETTING = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**30}"
@@ -19,20 +20,18 @@ all from the heap, at whose end up to 1 GiB may lie unused."""
 
 
 def keep() -> None:
-    """Begins the command anew, in the same process, with `SETTING`; returns where that has been
-    done or can't be.
+    """Begins this command anew, in the same process, with `SETTING`; returns where that has been
+    done or can't be. A command's `main` calls it first, before anything large is imported.
 
-    It can be on Linux with glibc, while `python -m` is still looking for its module and nothing has
-    been done yet, unless a debugger watches. Whoever has set GLIBC_TUNABLES has decided otherwise
-    and is left to it.
+    It is done on Linux with glibc, where no accelerator is to be expected and no debugger watches.
+    Whoever has set GLIBC_TUNABLES has decided otherwise and is left to it.
     """
-    looking = sys.argv[:1] == ["-m"]
     if (
-        not looking
+        TUNABLES in os.environ
+        or platform.libc_ver()[0] != "glibc"
         or not sys.executable
         or _debugged()
-        or TUNABLES in os.environ
-        or platform.libc_ver()[0] != "glibc"
+        or _accelerated()
     ):
         return
     os.environ[TUNABLES] = SETTING
@@ -53,3 +52,10 @@ def _debugged():
     return sys.gettrace() is not None or (
         monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID) is not None
     )
+
+
+def _accelerated():
+    """Whether JAX is told to use, or has a plugin for, other devices than CPUs."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    found = find_spec("jax_plugins") or find_spec("libtpu")
+    return platforms != "cpu" if platforms else found is not None

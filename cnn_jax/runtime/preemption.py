@@ -30,41 +30,38 @@ class StopRequest:
     """
 
     def __init__(self, ends_process: bool = False):
-        self.signal_number, self._ends_process = None, ends_process
+        self.signal_number: int | None = None
+        self._ends_process = ends_process
 
-    def __enter__(self):
+    def __enter__(self) -> "StopRequest":
         caught = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             caught.append(signal.SIGHUP)
         self._previous = {number: signal.signal(number, self._handle) for number in caught}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self.signal_number is not None and self._ends_process:
-            signal.signal(
-                signal.SIGINT, signal.SIG_DFL
-            )  # while Python ends, a KeyboardInterrupt would be a traceback
+            # While Python ends, a KeyboardInterrupt would be a traceback.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def _handle(self, number, frame):
         if self.signal_number is not None and number == signal.SIGINT:
             if not self._ends_process:
                 raise KeyboardInterrupt
-            with contextlib.suppress(
-                Exception
-            ):  # the signal may have come in the middle of a print
+            with contextlib.suppress(Exception):  # the signal may have come amid a print
                 sys.stdout.flush()
             os._exit(128 + number)
         self.signal_number = number
         with contextlib.suppress(OSError):
             if number == signal.SIGHUP:
                 streams.silence_terminal()
-            os.write(
-                2, b"\nstopping after this step; Ctrl-C again stops at once\n"
-            )  # print may be what was interrupted
+            # Not by print, which may be what was interrupted.
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
-    def raise_if_set(self):
+    def raise_if_set(self) -> None:
         """Raises Stopped once a signal came."""
         if self.signal_number is not None:
             raise Stopped(self.signal_number)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cnn_jax.errors import InputError
+from cnn_jax.runtime import backend, streams
 
 if TYPE_CHECKING:
     from cnn_jax.runtime.preemption import StopRequest
@@ -81,7 +82,7 @@ def join(cluster: str) -> None:
             initialization_timeout=JOIN_S,
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
-        jax.devices()
+        backend.check()
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
@@ -97,26 +98,19 @@ def join(cluster: str) -> None:
 
 
 def _parsed(cluster) -> tuple[str | None, int | None, int | None]:
+    address, count, number = (*cluster.split(","), "", "")[:3]
     if cluster == "auto":
-        address, count, number = (
-            os.environ.get(name)
-            for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        )
-    else:
-        address, count, number = (
-            (*cluster.split(","), "", "")[:3] if cluster.count(",") == 2 else ("", "", "")
-        )
-    numbers = [
-        value if value is None else int(value) if value.isdecimal() else -1
-        for value in (count, number)
-    ]
-    fits = -1 not in numbers and (None in numbers or numbers[1] < numbers[0])
-    if not fits or (address is not None and not address.rpartition(":")[2].isdecimal()):
+        names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        if any(name not in os.environ for name in names):
+            return None, None, None  # JAX looks at the variables of cluster managers
+        address, count, number = (os.environ[name] for name in names)
+    fits = count.isdecimal() and number.isdecimal() and int(number) < int(count)
+    if not fits or cluster.count(",") > 2 or not address.rpartition(":")[2].isdecimal():
         raise InputError(
             f"--distributed is {cluster!r}: give auto, or HOST:PORT,PROCESSES,PROCESS such as"
             " 10.0.0.1:9876,4,0 with PROCESS from 0 to PROCESSES - 1."
         )
-    return address, numbers[0], numbers[1]
+    return address, int(count), int(number)
 
 
 def _connect(address, count, number):
@@ -142,6 +136,9 @@ def _connect(address, count, number):
                 connection.settimeout(_READ_S)  # for its number, should it be no process of ours
                 other = int(connection.makefile().readline())
                 connection.settimeout(None)
+                if other in _peers or not 0 < other < count:
+                    connection.sendall(b"another process has this number\n")
+                    continue
                 _peers[other] = connection
     missing = [str(other) for other in range(1, count) if other not in _peers]
     answer = "joined"
@@ -299,9 +296,11 @@ def _end(sentence, to_others="") -> NoReturn:
     """Not by an exception: the main thread may be waiting for a process that is gone, and JAX would
     wait for it at exit."""
     _ending.acquire()  # for good: the first reason is the one that is told
-    with contextlib.suppress(Exception):
-        sys.stderr.write(f"error: {sentence}\n")
+    with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
+        shown = os.dup(2)
+        streams.silence(2)  # what JAX says from now on
+        os.write(shown, f"error: {sentence}\n".encode())
     for other in _peers:
         _send(other, to_others or sentence)
     if _peers and 0 not in _peers:

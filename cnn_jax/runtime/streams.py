@@ -1,5 +1,5 @@
 """Standard streams that are closed, or that can't be written any more: no run should end in a
-traceback for want of a reader."""
+traceback because nobody reads it."""
 
 import errno
 import os
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
-"""What befalls a disk or a terminal; Python doesn't say which, where it was open already."""
+"""Errors of a disk or a terminal. Where the file was open already, Python doesn't say which."""
 
 
 def replace_closed() -> None:
-    """Puts the null device where a standard stream is closed. Otherwise the next file that is
-    opened gets its number, and what C++ libraries have to say is written into that file."""
+    """Opens the null device where a standard stream is closed. Otherwise the next file that is
+    opened gets its number, and what C++ libraries print is written into that file."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # It gets the lowest number that is free, and stays open.
@@ -21,23 +21,23 @@ def replace_closed() -> None:
 
 
 def end_output() -> None:
-    """Writes what was printed, where that can be written; Python would complain of the rest when it
-    ends."""
+    """Writes what was printed where that is possible, and drops the rest: Python would complain
+    about it at exit."""
     try:
         sys.stdout.flush()
     except OSError:
-        _silence(sys.stdout.fileno())
+        silence(sys.stdout.fileno())
 
 
 def silence_terminal() -> None:
-    """What goes to a terminal goes nowhere from now on: it hung up, and every word to it would be
-    an error."""
+    """Drops what goes to a terminal from now on: it hung up, and every word would be an error."""
     for number in (1, 2):
         if stat.S_ISCHR(os.fstat(number).st_mode):  # a terminal that hung up says that it is none
-            _silence(number)
+            silence(number)
 
 
-def _silence(number):
+def silence(number: int) -> None:
+    """Drops what is written to a file descriptor from now on."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, number)
     os.close(null)

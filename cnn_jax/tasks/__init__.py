@@ -71,7 +71,7 @@ def _model_section(name, module):
     attributes = inspect.cleandoc(module.__doc__ or "").partition("\nAttributes:\n")[2]
     entry = r"^    (\w+): (.+(?:\n {5,}\S.*)*)"  # what follows is indented further
     meanings = dict(re.findall(entry, attributes, re.MULTILINE))
-    fields = [
+    fields: list[tuple[str, Any, Any]] = [
         (
             "name",
             str,

@@ -4,7 +4,6 @@ evaluated."""
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 import jax
@@ -15,12 +14,12 @@ from cnn_jax.analysis import layer_table
 from cnn_jax.data.pipeline import read_ahead, training_batches
 from cnn_jax.data.resident import Numbers
 from cnn_jax.errors import InputError
-from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
 from cnn_jax.records.metrics import FIGURES
 from cnn_jax.runtime import processes
 from cnn_jax.tasks.task import Dataset, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.devices import arithmetic
 from cnn_jax.training.optimizer import learning_rate, make_optimizer
 from cnn_jax.training.state import create, parameter_count
 from cnn_jax.training.step import make_train_step
@@ -133,7 +132,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         axis_name=devices.axis_name,
     )
     batch = devices.place_for_training(batches[start])
-    with fast_on_cpu() if jax.default_backend() == "cpu" else nullcontext():
+    with arithmetic():
         lowered = devices.jit_step(train_step).lower(state, batch, *constant)
     compiled = lowered.compile()
     elapsed_s = (lines[-1]["elapsed_s"] if lines else 0.0) + time.perf_counter() - begun

@@ -228,7 +228,7 @@ def _checksum(step, state, about) -> int:
     """CRC-32 of a step's number, what is said about it, and its arrays."""
     checksum = zlib.crc32(json.dumps([step, about], sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, checksum)
     return checksum
 
 

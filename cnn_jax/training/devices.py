@@ -1,5 +1,6 @@
 """How a batch and a state lie on the devices: a mesh for `jit`, or replicas for `pmap`."""
 
+import contextlib
 from collections.abc import Callable
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.errors import InputError
+from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
 
 AXIS = "data"
 
@@ -25,6 +27,12 @@ def accelerator_notice() -> str:
             " extra 'cuda' or 'tpu'."
         )
     return f"Running on {devices[0].platform.upper()}: {kinds}."
+
+
+def arithmetic() -> contextlib.AbstractContextManager[None]:
+    """The context in which a training step is traced: that of `fast_on_cpu` where the devices are
+    CPUs."""
+    return fast_on_cpu() if jax.default_backend() == "cpu" else contextlib.nullcontext()
 
 
 class Devices:
@@ -111,8 +119,8 @@ class Devices:
         return jax.device_put(per_device, self.sharded)
 
     def jit_step(self, step: Callable):
-        """A step of `make_train_step` for these devices, to be lowered and compiled. The state given
-        to it is used up."""
+        """A step of `make_train_step` for these devices, to be lowered within `arithmetic` and
+        compiled. The state given to it is used up."""
         if self.parallelism == "pmap":
             in_axes = (0, 0, None, None)
             return jax.pmap(step, axis_name=AXIS, in_axes=in_axes, donate_argnums=0)

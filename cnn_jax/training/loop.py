@@ -17,7 +17,7 @@ import tqdm
 from cnn_jax.configuration.schema import TrainingConfig
 from cnn_jax.data.pipeline import Timed
 from cnn_jax.errors import InputError
-from cnn_jax.runtime import memory
+from cnn_jax.runtime import compilation_cache, memory
 from cnn_jax.runtime.preemption import Stopped, StopRequest
 from cnn_jax.training.checkpoints import Checkpoints
 
@@ -142,6 +142,7 @@ def train(
             if step == start + 1:  # the first step warms up, and is left out of the speed
                 jax.block_until_ready(metrics)
                 memory.give_back()
+                compilation_cache.sign_programs()
                 shown.begin(step)
                 interval.update(time=time.perf_counter(), waited=batches.waited_s, step=step)
             pending.append((step, metrics))

@@ -13,7 +13,7 @@ from PIL import Image
 from cnn_jax.commands import inspect_run
 from cnn_jax.errors import InputError
 from cnn_jax.inference import predictor
-from cnn_jax.inference.predictor import Run
+from cnn_jax.inference.predictor import Run, load
 from cnn_jax.tasks.segmentation import Segmentation, SegmentationDataset
 from cnn_jax.training.devices import Devices
 from experiments import aerial_unet

@@ -87,7 +87,7 @@ def augment(regions, config, seed=0, crop_px=CROP):
     run = compiled(tuple(dataclasses.asdict(config).items()), crop_px)
     images, labels = run(jax.random.key(seed), regions)
     assert (images.dtype, labels.dtype) == (jnp.float32, jnp.int32)
-    assert images.shape == (*labels.shape, 3)
+    assert images.shape == (*labels.shape, regions["image"].shape[-1])
     return np.asarray(images), np.asarray(labels)
 
 
@@ -571,3 +571,88 @@ def test_check_names_the_field(field, value):
     augmentation.check(AugmentationConfig())
     with pytest.raises(InputError, match=rf"^augmentation\.{field} is .*: give .*\.$"):
         augmentation.check(dataclasses.replace(AugmentationConfig(), **{field: value}))
+
+
+# ---- pixels of other kinds than red, green and blue of 8 bits
+
+KINDS = {
+    "five channels of 8 bits": ((0, 256), np.uint8, 5),
+    "grey": ((0, 256), np.uint8, 1),
+    "16 bits": ((0, 65536), np.uint16, 4),
+    "signed": ((-32768, 32768), np.int16, 2),
+    "32 bits": ((-(2**31), 2**31), np.int32, 1),
+    "fractions": ((-500, 4000), np.float32, 3),
+}
+
+
+def scene_of(kind):
+    (low, high), dtype, channels = KINDS[kind]
+    _, mask = random_scene()
+    values = np.random.default_rng(1).uniform(low, high, (*mask.shape, channels))
+    image = np.floor(values).astype(dtype) if dtype != np.float32 else values.astype(dtype)
+    return image, mask, float(np.iinfo(dtype).max) if dtype != np.float32 else 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_crops_of_any_kind_are_copies_and_flips_of_them(kind):
+    image, mask, greatest = scene_of(kind)
+    regions = regions_of(image, mask, centre=(48, 64))
+    expected = image[36:60, 44:84] / np.float32(greatest)
+    images, labels = augment(regions, NOTHING)
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(images[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(labels[0], mask[36:60, 44:84])
+    images, _ = augment(regions, only(flip_horizontal_probability=1.0))
+    np.testing.assert_allclose(images[0], expected[:, ::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warp_of_any_kind_is_channel_by_channel_that_of_another(kind):
+    """Of each channel as of a float image that holds it alone, but for coordinates: of 100 px they
+    are rounded to 8e-6 px, between neighbours that differ by 2."""
+    image, mask, greatest = scene_of(kind)
+    config = only(rotation_probability=1.0, rotation_degrees=40.0, scale_probability=1.0)
+    whole, labels = augment(regions_of(image, mask), config)
+    for channel in range(image.shape[-1]):
+        alone = (image[..., [channel]].astype(np.float64) / greatest).astype(np.float32)
+        one, same = augment(regions_of(alone, mask), config)
+        scale = max(1.0, np.abs(alone).max())
+        np.testing.assert_allclose(whole[..., channel], one[..., 0], atol=3e-5 * scale)
+        np.testing.assert_array_equal(labels, same)
+
+
+def test_colours_of_any_kind():
+    image, mask, _ = scene_of("fractions")
+    regions = regions_of(image, mask, centre=(48, 64), count=3)
+    plain, _ = augment(regions, NOTHING)
+    brighter, _ = augment(regions, only(brightness_probability=1.0, brightness_delta=1.0))
+    change = brighter - plain
+    assert np.abs(change).max() > 0.1
+    assert np.ptp(change, axis=(1, 2, 3)).max() < 1e-3
+    assert plain.max() > 3000  # floating-point numbers are clipped nowhere
+    image, mask, _ = scene_of("five channels of 8 bits")
+    noisy, _ = augment(regions_of(image, mask), only(noise_probability=1.0, noise_std=(0.1, 0.1)))
+    assert noisy.shape[-1] == 5
+    assert noisy.min() >= 0
+    assert noisy.max() <= 1
+
+
+def test_colours_that_images_have_not_are_refused():
+    config = only(saturation_probability=0.5)
+    augmentation.check_channels(config, 3, "uint8", "set")
+    augmentation.check_channels(config, 3, "uint16", "set")
+    augmentation.check_channels(NOTHING, 4, "float32", "set")
+    for channels, dtype, said in ((1, "uint8", "is grey"), (4, "uint16", "4 channels of uint16")):
+        with pytest.raises(InputError, match=rf"augmentation\.saturation_probability.*{said}"):
+            augmentation.check_channels(config, channels, dtype, "set")
+    with pytest.raises(InputError, match="3 channels of float32: set both to 0"):
+        augmentation.check_channels(only(hue_probability=1.0), 3, "float32", "set")
+
+
+def test_the_greatest_value_is_what_a_description_says():
+    image = np.full((96, 128, 2), 1000, np.uint16)
+    regions = regions_of(image, np.zeros((96, 128), np.uint8))
+    images, _ = augmentation.augment(jax.random.key(0), regions, NOTHING, CROP, 2000.0)
+    np.testing.assert_array_equal(images, np.float32(0.5))
+    np.testing.assert_array_equal(augmentation.scaled(jnp.asarray(image), 2000.0), 0.5)
+    np.testing.assert_allclose(augmentation.scaled(jnp.asarray(image)), 1000 / 65535)

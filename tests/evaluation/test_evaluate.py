@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from cnn_jax.configuration.schema import EvaluationConfig
+from cnn_jax.data import augmentation
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import IGNORED, Scene
 from cnn_jax.errors import InputError
@@ -275,3 +276,55 @@ def test_one_logit_predicts_two_classes():
     assert one.keys() == two.keys()
     for key in one:
         np.testing.assert_allclose(one[key], two[key], rtol=1e-5)
+
+
+class Weighs:
+    """A network of one product: logits are the normalised channels times a matrix."""
+
+    @staticmethod
+    def apply(variables, images, *, train):
+        assert train is False
+        return images @ variables["matrix"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "high", "greatest"),
+    [("uint8", 256, None), ("uint16", 65536, None), ("uint16", 4096, 4095.0), ("float32", 9, None)],
+)
+def test_the_normalisation_reaches_the_network(dtype, high, greatest):
+    """Far from the identity, other for each of four channels, and held to NumPy from the stored
+    values on: predictions, confusion, loss."""
+    random = np.random.default_rng(5)
+    mean, std = (0.4, 7.0, -3.0, 0.25), (0.02, 3.0, 0.5, 11.0)
+    matrix = random.normal(size=(4, CLASSES)).astype(np.float32)
+    held = []
+    for size in ((30, 41), (17, 23)):
+        image = random.uniform(0, high, (*size, 4)).astype(dtype)
+        held.append((image, random.integers(0, CLASSES, size).astype(np.uint8)))
+    scenes = DecodedScenes(
+        [
+            Scene(str(i), *mask.shape, lambda pair=(image, mask): pair)
+            for i, (image, mask) in enumerate(held)
+        ],
+        1e9,
+    )
+    step = make_window_step(
+        Weighs,
+        cross_entropy,
+        lambda images: augmentation.normalize(images, mean, std),
+        CLASSES,
+        greatest,
+    )
+    config = EvaluationConfig(window_px=(16, 20), context_px=2, batch_size=3)
+    evaluator = SceneEvaluator(scenes, jax.jit(step), HostDevices, config, CLASSES)
+    evaluation = evaluator.evaluate({"matrix": jnp.asarray(matrix)})
+    scale = greatest or {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    losses = []
+    for number, (image, mask) in enumerate(held):
+        logits = ((image.astype(np.float64) / scale - mean) / std) @ matrix.astype(np.float64)
+        logits -= logits.max(-1, keepdims=True)
+        of_label = np.take_along_axis(logits, mask[..., None].astype(int), -1)[..., 0]
+        losses.append((np.log(np.exp(logits).sum(-1)) - of_label).ravel())
+        expected = confusion_matrix(mask.ravel(), logits.argmax(-1).ravel(), labels=range(CLASSES))
+        assert np.abs(evaluation.confusion[number] - expected).sum() <= 2  # ties to rounding
+    assert evaluation.loss == pytest.approx(np.concatenate(losses).mean(), rel=1e-4)

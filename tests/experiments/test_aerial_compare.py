@@ -144,7 +144,7 @@ def test_one_command_ends_in_table_page_and_verdict_and_goes_on_where_it_stopped
 def test_a_misspelt_model_and_seed_are_refused_before_anything_runs(command, tmp_path):
     for arguments, words in (
         (["--variants", "unet", "fcn9"], ["'fcn9'", "none of this study"]),
-        (["--seeds=zero"], ["--seeds takes whole numbers"]),
+        (["--seeds=zero"], ["--seeds takes", "each a whole number"]),
         (["--loss.name=lovasz"], ["did you mean lovasz_softmax"]),
     ):
         finished = command("--workdir", tmp_path / "s", *arguments)
@@ -162,7 +162,7 @@ def test_help_says_what_the_studies_are(capsys):
         "--variants",
         "--seeds",
         "asymmetric_unet",
-        "encoder_width",
-        "tversky_alpha",
+        "encoder-width",
+        "tversky-alpha",
     ):
         assert word in text

@@ -106,6 +106,20 @@ def test_where_the_data_lie_may_change(tmp_path):
         record.begin(*beginning(config))
 
 
+def test_a_description_may_lie_elsewhere(tmp_path):
+    """Its name is that of the data; what is in it, is in the fingerprint."""
+    config, moved, renamed = smoke(), smoke(), smoke()
+    config.data.source, moved.data.source = "here/town.toml", "/there/town.toml"
+    renamed.data.source = "here/city.toml"
+    with RunDirectory(tmp_path, config) as record:
+        record.begin(*beginning(config, source="town"))
+        record.log({"step": 1, "elapsed_s": 0.5})
+    with RunDirectory(tmp_path, moved) as record:
+        record.begin(*beginning(moved, source="town"))
+    with pytest.raises(InputError, match=r"data\.source"), RunDirectory(tmp_path, renamed):
+        pass
+
+
 def test_other_data_and_other_values_are_refused(tmp_path):
     with RunDirectory(tmp_path / "run", smoke()) as record:
         record.begin(*beginning(smoke(), "one"))

@@ -74,7 +74,7 @@ def test_what_is_written_can_be_read(tmp_path):
 
 
 def study_of(tmp_path, runs=2):
-    """Runs of one study beside each other, each with its scenes written; the folder of the study."""
+    """The folder of a study: runs beside each other, each with its scenes written."""
     held = (np.full((8, 12, 3), 90, np.uint8), np.zeros((8, 12), np.uint8))
     scenes = DecodedScenes([Scene("one", 8, 12, lambda: held)], 1e9)
     evaluation = SimpleNamespace(

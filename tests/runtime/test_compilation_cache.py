@@ -22,7 +22,7 @@ def caches(tmp_path, monkeypatch):
     for name in NAMES:
         monkeypatch.setenv(name, "")  # so that it is restored afterwards
         monkeypatch.delenv(name)
-    monkeypatch.delitem(sys.modules, "jax")
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
     return tmp_path / "Zwischenspeicher für mich"
 
 
@@ -99,18 +99,34 @@ PROGRAM = """
 import sys
 if sys.argv[1] == "first":
     import jax
-from cnn_jax.runtime.compilation_cache import keep_programs
+from cnn_jax.runtime.compilation_cache import keep_programs, sign_programs
 keep_programs()
 import jax, jax.numpy as jnp
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 jax.jit(lambda x: jnp.sort(x * 2))(jnp.arange(1000.0)).block_until_ready()
+sign_programs()
 print(sum("cache_hits" in event for event in events), jax.config.jax_compilation_cache_dir)
 """
 
 
+def cut_off(program):
+    program.write_bytes(program.read_bytes()[:50])
+
+
+def one_bit_changed(program):
+    content = bytearray(program.read_bytes())
+    content[-9] ^= 4
+    program.write_bytes(content)
+
+
+def unsigned(program):
+    """As a process leaves it that was killed while it wrote it."""
+    program.with_name(f"{program.name}.crc32").unlink()
+
+
 def test_what_one_process_compiled_another_reads(tmp_path):
-    """Whether JAX was imported before or after; a cut-off file costs a compilation, not the run."""
+    """Whether JAX was imported before or after; a damaged file costs a compilation, not the run."""
     own = environment(XDG_CACHE_HOME=str(tmp_path), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
     own = {name: value for name, value in own.items() if name != NAMES[0]}
 
@@ -124,12 +140,27 @@ def test_what_one_process_compiled_another_reads(tmp_path):
             timeout=60,
             check=True,
         )
-        return int(ended.stdout.split()[0]), ended
+        assert not ended.stderr
+        return int(ended.stdout.split()[0])
 
-    assert run("first")[0] == 0
-    programs = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert programs
-    assert run("later")[0] >= 1
-    for program in programs:
-        program.write_bytes(program.read_bytes()[:50])
-    assert run("later")[0] == 0
+    assert run("first") == 0
+    assert run("later") >= 1
+    for damage in (cut_off, one_bit_changed, unsigned):
+        programs = list(tmp_path.rglob("*-cache"))
+        assert programs
+        for program in programs:
+            damage(program)
+        assert run("later") == 0, damage
+
+
+def test_checking_a_program_is_no_use_of_it(caches):
+    compilation_cache.keep_programs()
+    program = Path(os.environ[NAMES[0]]) / "jit_f.g-0123-cache"
+    program.write_bytes(b"a program")
+    os.utime(program, (86_400, 86_400))
+    compilation_cache.sign_programs()
+    compilation_cache.keep_programs()
+    assert program.stat().st_atime == 86_400
+    program.write_bytes(b"b program")
+    compilation_cache.keep_programs()
+    assert not list(program.parent.iterdir())

@@ -105,13 +105,31 @@ def test_a_command_begins_anew(tmp_path, chosen):
         finish(process)
 
 
-def test_other_programs_are_left_alone():
+def test_other_programs_are_left_alone(tmp_path, command):
     """Even those that use a command's code, as this test does."""
-    code = (
-        "import os, cnn_jax.commands.table; from cnn_jax.runtime import memory; memory.keep();"
-        " print(memory.TUNABLES in os.environ)"
-    )
+    process, variables = os.getpid(), dict(os.environ)
+    command("--config=nothing", "--workdir", tmp_path / "run")
+    assert (os.getpid(), dict(os.environ)) == (process, variables)
+    code = "import os, experiments, cnn_jax.run, cnn_jax.study; print(os.environ)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=clean(), capture_output=True, text=True, check=True
     )
-    assert done.stdout == "False\n"
+    assert memory.TUNABLES not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugin", "begun"),
+    [("", False, 1), ("", True, 0), ("cpu", True, 1), ("cuda", False, 0), ("cuda,cpu", False, 0)],
+)
+def test_where_an_accelerator_is_expected_nothing_begins_anew(
+    platforms, plugin, begun, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(memory, "_debugged", lambda: False)
+    monkeypatch.setattr(memory, "find_spec", lambda _: plugin or None)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setenv(memory.TUNABLES, "")
+    monkeypatch.delenv(memory.TUNABLES)
+    memory.keep()
+    assert len(calls) == begun

@@ -3,6 +3,8 @@ together."""
 
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -144,6 +146,49 @@ def test_a_flag_that_names_no_processes_is_refused(value, tmp_path, command):
         value,
     )
     assert not (tmp_path / "run").exists()
+
+
+JOIN = """
+import sys
+from cnn_jax.errors import InputError
+from cnn_jax.runtime import processes
+processes.JOIN_S = 5
+try:
+    processes.join(sys.argv[1])
+except InputError as error:
+    print(error, "jax" in sys.modules)
+"""
+
+
+def test_a_process_that_is_missing_is_named():
+    """Before JAX, which would abort, is asked; and so is a number that two processes have."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN, f"{address},4,{number}"],
+            cwd=commands.ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 2, 2)
+    ]
+    said = [finish(process).out for process in started]
+    assert all(line.endswith("False\n") for line in said), said
+    assert sum("missing after 5 s: process 1, 3" in line for line in said) == 2, said
+    assert sum("another process has this number" in line for line in said) == 1, said
+
+
+def test_without_the_first_process_it_is_named():
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, "localhost:9,2,1"],
+        cwd=commands.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "missing after 5 s: process 0" in done.stdout
 
 
 def test_smoke_on_eight_devices(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import InputError
+from cnn_jax.layers.pooling import max_pool
 from cnn_jax.training.devices import Devices, accelerator_notice
 from tests import running as commands
 
@@ -264,3 +265,27 @@ def test_pmap_replicas_are_copies_and_single_takes_one():
     replicas = devices.replicate(state)
     assert replicas["a"].shape == (devices.count, 3)
     jax.tree.map(np.testing.assert_array_equal, devices.single(replicas), state)
+
+
+@pytest.mark.parametrize("parallelism", ["jit", "pmap"])
+def test_a_step_is_traced_with_the_arithmetic_of_its_devices(parallelism):
+    """That of a CPU here, and no other program is."""
+    devices, used = Devices(parallelism), []
+
+    def pooled():
+        program = jax.make_jaxpr(lambda x: max_pool(x, 3, 2))(np.zeros((1, 8, 8, 1), np.float32))
+        used.append("xla" if "reduce_window" in str(program) else "cpu")
+
+    def step(state, batch, seed, resident=()):
+        pooled()
+        return state, {"loss": batch["image"].sum()}
+
+    def predict(variables, batch):
+        pooled()
+        return batch["image"]
+
+    batch = devices.place({"image": np.zeros((devices.count, 2), np.float32)})
+    state = devices.replicate({"parameter": np.zeros(3, np.float32)})
+    devices.train_step(step, seed=0)(state, batch)
+    devices.predict(predict)(devices.copy({}), batch)
+    assert used == ["cpu" if jax.default_backend() == "cpu" else "xla", "xla"]

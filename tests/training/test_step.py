@@ -14,6 +14,7 @@ from flax import linen as nn
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.models.unet import UNet
 from cnn_jax.training import state as states
+from cnn_jax.training.devices import arithmetic
 from cnn_jax.training.losses import cross_entropy, hits
 from cnn_jax.training.step import make_train_step
 
@@ -29,7 +30,7 @@ class Pixelwise(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         if self.batch_norm:
-            x = nn.BatchNorm(not train, momentum=0.9)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(CLASSES, name="head")(x)
 
@@ -355,11 +356,9 @@ def compiled_step(model, size):
         "position": jnp.arange(2, dtype=jnp.uint32),
     }
     step = make_train_step(model, with_accuracy(), optax.adam(1e-3), unchanged)
-    return (
-        jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0)).compile(),
-        state,
-        batch,
-    )
+    with arithmetic():
+        lowered = jax.jit(step, donate_argnums=0).lower(state, batch, jnp.uint32(0))
+    return lowered.compile(), state, batch
 
 
 def test_no_parameter_is_copied_before_the_step():
