@@ -394,7 +394,7 @@ def _chunks(indices):
 # ---- decoding
 
 
-def decoded(data, channels, dtype, image_px, crop_share):
+def decoded(data, channels: int, dtype: str, image_px, crop_share: float | None) -> np.ndarray:
     """An encoded image as [height, width, channels] of `image_px` and `dtype`; `crop_share` None:
     it must have that size."""
     height, width = image_px

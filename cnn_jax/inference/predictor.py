@@ -18,7 +18,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.windows import axis, blended
 from cnn_jax.records import run_record
-from cnn_jax.tasks.task import Dataset, Learner
+from cnn_jax.tasks.task import Dataset
 from cnn_jax.training import weights
 from cnn_jax.training.devices import Devices
 from cnn_jax.training.optimizer import make_optimizer
@@ -222,15 +222,17 @@ class Run(Predictor):
         variables: of the checkpoint that the figures are of, with averaged weights if it evaluated
             these.
         devices: that the variables lie on.
+        digest: of the configuration, as recorded.
     """
 
     folder: Path
     config: Config
     info: DatasetInfo
     summary: Mapping[str, Any]
-    learner: Learner
+    learner: Any
     variables: Any
     devices: Devices
+    digest: str = ""
 
     @property
     def model(self) -> nn.Module:
@@ -395,7 +397,7 @@ def load(folder: str | Path) -> Run:
             f" {weights.NAME}: only the record of this run is here; run its config.json again, or"
             " copy the weights there."
         )
-    return Run(folder, config, record.info, record.summary, learner, variables, devices)
+    return Run(folder, config, record.info, record.summary, learner, variables, devices, digest)
 
 
 def _of_checkpoint(checkpoint: Path, config, learner, digest, like, devices):
