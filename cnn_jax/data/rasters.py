@@ -115,6 +115,8 @@ class Raster:
         palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
         crs: the coordinate reference system as WKT; "" where none is said.
         transform: the six numbers of the affine map from pixels to coordinates; None likewise.
+        block_px: height and width of the parts that are decoded by themselves, and of which one may
+            be damaged; (0, 0): it is decoded whole.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Raster:
     palette: np.ndarray | None = field(default=None, repr=False)
     crs: str = ""
     transform: tuple[float, ...] | None = None
+    block_px: tuple[int, int] = (0, 0)
     _source: Path | bytes = field(default=b"", repr=False)
     _reader: Any = field(default=None, repr=False)
 
@@ -540,6 +543,7 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             palette=palette,
             crs=dataset.crs.to_wkt() if dataset.crs else "",
             transform=tuple(dataset.transform)[:6] if georeferenced else None,
+            block_px=dataset.block_shapes[0],
             _source=source,
             _reader=driver,
         )

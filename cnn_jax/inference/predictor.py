@@ -13,9 +13,9 @@ from flax import linen as nn
 from cnn_jax import tasks
 from cnn_jax.configuration.schema import Config
 from cnn_jax.data.dataset_info import DatasetInfo
-from cnn_jax.data.rasters import image_kind, open_raster, photograph
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
+from cnn_jax.inference.scenes import opened
 from cnn_jax.inference.windows import axis, blended
 from cnn_jax.records import run_record
 from cnn_jax.tasks.task import Dataset
@@ -100,17 +100,19 @@ class Predictor:
         *,
         augment: bool = False,
         blend: str = "gaussian",
+        first_row: int = 0,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """A segmenter's answer for a scene of any size, from top to bottom; what lies in memory is
         one row of windows.
 
         Args:
             read: `(first row, last row) -> pixels [rows, width, channels]`; each row is asked for
-                once, in order.
+                once, in order, from some way above `first_row`.
             height: of the scene.
             width: of the scene.
             augment: as in `predict`.
             blend: as in `predict`.
+            first_row: where the answer begins.
 
         Yields:
             (number of the first row, probabilities float32 `[rows, width, classes]`), which the
@@ -121,9 +123,11 @@ class Predictor:
             axis(length, window, overlap_px(window, settings.context_px), blend)
             for length, window in zip((height, width), settings.window_px, strict=True)
         )
-        return blended(
-            read, lambda windows: self.averaged(windows, augment), down, across, self.batch_size
-        )
+
+        def predict(windows):
+            return self.averaged(windows, augment)
+
+        return blended(read, predict, down, across, self.batch_size, first_row)
 
     def averaged(self, images: np.ndarray, augment: bool) -> Any:
         """`probabilities`, averaged over flips and quarter turns (of oblong images of classifiers
@@ -151,9 +155,11 @@ class Predictor:
             InputError: it can't be read, or has other bands or another type than the run's.
         """
         if self.config.task == "segmentation":
-            raster = open_raster(path)
-            self.check_kind(str(path), *image_kind(raster))
-            return photograph(raster)[0]
+            scene = opened(path.stem, path, self.info)
+            pixels = scene.read(0, scene.height_px)
+            if scene.damaged:
+                raise InputError(f"{scene.damaged[0]}: copy the file again.")
+            return pixels
         from cnn_jax.data.images import decoded
 
         data = self.config.data
@@ -176,25 +182,12 @@ class Predictor:
             raise InputError(f"{path} {error}") from error
         return image
 
-    def check_kind(self, name: str, channels: int, dtype: str) -> None:
-        """Raises InputError where a picture's bands or type are not the run's."""
-        if channels != self.info.channels:
-            raise InputError(
-                f"{name} has {channels} bands, and the run in {self.folder} takes"
-                f" {self.info.channels}: choose them with --bands, or give other pictures."
-            )
-        if dtype != self.info.dtype:
-            raise InputError(
-                f"{name} holds {dtype}, and the run in {self.folder} takes {self.info.dtype}:"
-                " convert it."
-            )
-
     def _check(self, image):
         info = self.info
         if image.ndim != 3 or image.shape[2] != info.channels or str(image.dtype) != info.dtype:
             raise InputError(
-                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder} takes"
-                f" {info.dtype} [height, width, {info.channels}]: convert it."
+                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder}"
+                f" takes {info.dtype} [height, width, {info.channels}]: convert it."
             )
         if self.config.task != "segmentation" and image.shape[:2] != tuple(info.image_px or ()):
             raise InputError(
@@ -344,8 +337,8 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
         ):
             if ours != theirs and (name != "image size" or first.config.task != "segmentation"):
                 raise InputError(
-                    f"{first.folder} and {other.folder} differ in {name} ({ours}, {theirs}): average"
-                    " runs of the same."
+                    f"{first.folder} and {other.folder} differ in {name} ({ours}, {theirs}):"
+                    " average runs of the same."
                 )
     return Ensemble(members)
 

@@ -86,17 +86,19 @@ def blended(
     rows: Axis,
     columns: Axis,
     batch_size: int = 2,
+    first_row: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """What a network says of a scene, from top to bottom.
 
     Args:
         read: `(first row, last row) -> pixels [rows, width, channels]`. Each row is asked for once,
-            in order.
+            in order, from that on which the first window begins.
         predict: `windows [batch, height, width, channels] -> [batch, height, width, classes]`,
             which may be an array of JAX that is still being computed.
         rows: the windows from top to bottom.
         columns: those from left to right.
         batch_size: windows at once. The last batch of a row is filled up with copies.
+        first_row: where the answer begins.
 
     Yields:
         (number of its first row, float32 `[rows, width, classes]`), which the next turn overwrites.
@@ -104,9 +106,13 @@ def blended(
     height, width, size = rows.length_px, columns.length_px, rows.window_px
     across = [reflected(start, start + columns.window_px, width) for start in columns.starts]
     seen: deque[np.ndarray] = deque()  # the rows from `top` on
-    top = below = done = 0
+    needed = [i for i, start in enumerate(rows.starts) if start + size > first_row]
+    done = max(rows.starts[needed[0]], 0)
+    # From `done` on rows are summed; what lies above `first_row` lacks windows and is dropped.
+    top = below = int(reflected(rows.starts[needed[0]], done + size, height).min())
     sums: Any = None
-    for number, start in enumerate(rows.starts):
+    for number in needed:
+        start = rows.starts[number]
         down = reflected(start, start + size, height)
         if (end := int(down.max()) + 1) > below:
             seen.append(read(below, end))
@@ -131,7 +137,9 @@ def blended(
         ready = height - done if last else max(rows.starts[number + 1], 0) - done
         if not ready:
             continue
-        yield done, sums[:ready]
+        if done + ready > first_row:
+            dropped = max(first_row - done, 0)
+            yield done + dropped, sums[dropped:ready]
         done += ready
         for first in range(0, size, ready):  # piece by piece: at once it would be copied whole
             rest = sums[first + ready : first + 2 * ready]

@@ -105,6 +105,23 @@ def test_a_seam_between_windows_is_blended_away():
     assert steps["linear"] < steps["uniform"] / 3
 
 
+def test_the_answer_may_begin_anywhere():
+    image = np.random.default_rng(0).integers(0, 256, (300, 70, 3), np.uint8)
+    rows, columns = axis(300, 64, 16), axis(70, 64, 16)
+
+    def read(first, last):
+        return image[first:last]
+
+    for begin in (0, 1, 31, 100, 236, 299):
+        found = [
+            (first, part.copy())
+            for first, part in blended(read, pointwise, rows, columns, first_row=begin)
+        ]
+        assert found[0][0] == begin
+        found = np.concatenate([part for _, part in found])
+        np.testing.assert_allclose(found, pointwise(image[begin:]), rtol=1e-5, atol=1e-7)
+
+
 def test_memory_is_that_of_one_row_of_windows():
     """Twelve times as many rows take no more."""
     peaks = []
