@@ -1,6 +1,7 @@
 """Files of predictions, written row by row: a file has its name when it is whole, and no sooner."""
 
 import contextlib
+import itertools
 import json
 import os
 import warnings
@@ -17,6 +18,9 @@ CACHE_MB = 64
 """What GDAL may keep of files that are read or written."""
 
 TILE_PX = 256
+BATCH = 1000
+"""Polygons whose coordinates are turned into longitudes and latitudes at once."""
+
 QUANTISED = 254
 """Of probabilities in 8 bits: 254 stands for 1, and 255 for no data."""
 
@@ -239,7 +243,8 @@ class Polygons:
         path: what it will be called.
         names: of the classes.
         nodata: the value of pixels that hold nothing.
-        least_px: areas of fewer pixels go to their largest neighbour.
+        least_px: areas of fewer pixels go to their largest neighbour; those without one that is
+            large enough are left out.
         crs: as WKT; empty: none.
         transform: six numbers; None: none.
         pixel_area: square metres; None: unknown.
@@ -254,40 +259,51 @@ class Polygons:
         from rasterio import features
 
         valid = classes != self._nodata
-        if self._least_px > 1:
-            classes = features.sieve(classes, self._least_px, mask=valid)
-            valid &= classes != self._nodata
+        size = 2
+        while size < 2 * self._least_px:  # at once, small among small areas would stay as they are
+            classes = features.sieve(classes, min(size, self._least_px), mask=valid)
+            size *= 2
         count = 0
         with writing(self.path), _gdal(), partial(self.path).open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
-            for shape, value in features.shapes(classes, mask=valid):
-                pixels = _area(shape["coordinates"])
-                about = {"class": self._names[int(value)], "label": int(value), "pixels": pixels}
-                if self._pixel_area is not None:
-                    about["square_metres"] = round(pixels * self._pixel_area, 3)
-                feature = {"type": "Feature", "properties": about, "geometry": self._placed(shape)}
-                file.write(",\n" if count else "\n")
-                json.dump(feature, file, ensure_ascii=False)
-                count += 1
+            shapes = features.shapes(classes, mask=valid)
+            while batch := list(itertools.islice(shapes, BATCH)):
+                for feature in self._features(batch):
+                    file.write(",\n" if count else "\n")
+                    json.dump(feature, file, ensure_ascii=False)
+                    count += 1
             file.write("\n]}\n")
             file.flush()
             os.fsync(file.fileno())
         return count
 
-    def _placed(self, shape):
-        if self._transform is None:
-            return shape
-        a, b, c, d, e, f = self._transform
-        rings = [
-            [(a * x + b * y + c, d * x + e * y + f) for x, y in ring]
-            for ring in shape["coordinates"]
-        ]
-        shape = {"type": "Polygon", "coordinates": rings}
-        if not self._crs:
-            return shape
-        from rasterio.warp import transform_geom
+    def _features(self, shapes):
+        """Of areas in pixels, those that are large enough, as GeoJSON."""
+        rings = [shape["coordinates"] for shape, _ in shapes]
+        placed = self._placed(rings)
+        for (_, value), pixels, coordinates in zip(shapes, map(_area, rings), placed, strict=True):
+            if pixels < self._least_px:
+                continue
+            about = {"class": self._names[int(value)], "label": int(value), "pixels": pixels}
+            if self._pixel_area is not None:
+                about["square_metres"] = round(pixels * self._pixel_area, 3)
+            geometry = {"type": "Polygon", "coordinates": coordinates}
+            yield {"type": "Feature", "properties": about, "geometry": geometry}
 
-        return transform_geom(self._crs, "EPSG:4326", shape, precision=9)
+    def _placed(self, polygons):
+        """Rings in pixels, polygon by polygon, where they lie on the earth."""
+        if self._transform is None:
+            return polygons
+        a, b, c, d, e, f = self._transform
+        x, y = np.array([at for rings in polygons for ring in rings for at in ring], float).T
+        x, y = a * x + b * y + c, d * x + e * y + f
+        if self._crs:
+            from rasterio.warp import transform
+
+            x, y = transform(self._crs, "EPSG:4326", x, y)
+        x, y = (np.round(values, 9).tolist() for values in (x, y))
+        points = zip(x, y, strict=True)
+        return [[list(itertools.islice(points, len(ring))) for ring in rings] for rings in polygons]
 
     def abandon(self) -> None:
         """Deletes what isn't whole."""

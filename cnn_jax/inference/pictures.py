@@ -294,7 +294,7 @@ class _Job:
         first = 0
         while first < self.scene.height_px and (path := self.chunks / f"{first}.npz").exists():
             try:
-                with np.load(path) as file:
+                with path.open("rb") as stream, np.load(stream) as file:
                     chunk = {kind: file[kind] for kind in (*self.sinks, "damaged")}
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 break
