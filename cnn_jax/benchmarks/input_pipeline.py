@@ -22,7 +22,9 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,7 @@ class Options(measuring.Options):
     data: str = setting("", "folder of the Dubai photographs; empty: synthetic scenes", path=True)
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row each: the host's work and the whole chain on decoded scenes, the host's work from
     disk."""
     for (
@@ -73,7 +75,7 @@ def _note(facts):
     )
 
 
-def prepare(side, settings):
+def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
     """The work of one side, as measuring.py has it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, measuring.cores()[:CORES])
@@ -202,7 +204,7 @@ class Crops:
         decoded: whether scenes are decoded now.
     """
 
-    def __init__(self, source, decoded: bool):
+    def __init__(self, source: Any, decoded: bool) -> None:
         import albumentations as A
         from albumentations.pytorch import ToTensorV2
 

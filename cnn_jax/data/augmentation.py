@@ -136,7 +136,7 @@ class Windows:
             accelerator would draw after the steps that wait for it.
     """
 
-    def __init__(self, seed: int, crop_px: tuple[int, int], config: AugmentationConfig):
+    def __init__(self, seed: int, crop_px: tuple[int, int], config: AugmentationConfig) -> None:
         height, width = _window_px(crop_px, config)
         angle = math.radians(
             min(config.rotation_degrees, 90.0) if config.rotation_probability else 0.0

@@ -404,7 +404,7 @@ def fields(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.findall(r"\{([^{}:]*)", template)))
 
 
-def value(template: str, values) -> str:
+def value(template: str, values: Mapping[str, str]) -> str:
     """A template with its fields replaced by their values."""
     return re.sub(r"\{([^{}:]*)[^{}]*\}", lambda match: values[match[1]], template)
 

@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 from grain.experimental import index_shuffle
 
+from cnn_jax.data.augmentation import Windows
 from cnn_jax.data.scenes import IGNORED, Scene
 
 READ_THREADS = (
@@ -34,7 +36,7 @@ class DecodedScenes(Sequence):
     again. Threads may share it.
     """
 
-    def __init__(self, scenes: Sequence[Scene], budget_bytes: float):
+    def __init__(self, scenes: Sequence[Scene], budget_bytes: float) -> None:
         self.scenes = tuple(scenes)
         self._kept = {}
         self._recent = collections.deque(maxlen=2)
@@ -104,8 +106,8 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         scenes: DecodedScenes,
         crop_px: tuple[int, int],
         region_px: tuple[int, int],
-        windows=None,
-    ):
+        windows: Windows | None = None,
+    ) -> None:
         self.scenes, self.region_px, self.windows = scenes, region_px, windows
         cells = [
             (index, top, left, bottom, right)
@@ -128,7 +130,9 @@ class RegionSource(grain.sources.RandomAccessDataSource):
     def __getitem__(self, record_key):
         return {name: values[0] for name, values in self.batch([record_key]).items()}
 
-    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
+    def batch(
+        self, record_keys: Sequence[int], positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Several elements, stacked.
 
         With `positions` uint32 [n] of the examples in the stream, and windows, pixels are those
@@ -170,7 +174,9 @@ def _pad(image, mask, height, width):
     mask[height:] = IGNORED
 
 
-def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.ndarray]:
+def cut(
+    image: np.ndarray, mask: np.ndarray, y: int, x: int, size_px: tuple[int, int]
+) -> dict[str, np.ndarray]:
     """The part of a scene from (y, x) with `size_px`; beyond the scene the image repeats its edge
     and the mask is `IGNORED`."""
     image, mask = (
@@ -184,7 +190,7 @@ def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.n
     return {"image": image, "mask": mask}
 
 
-def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array not yet written, begun where a CPU device takes it as it is; any other would be
     copied there once more."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -194,7 +200,7 @@ def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 
 def training_batches(
-    source, *, seed: int, batch_size: int, share: slice = slice(None)
+    source: Any, *, seed: int, batch_size: int, share: slice = slice(None)
 ) -> grain.MapDataset:
     """The endless sequence of training batches of one process: element n is batch n, a dict of
     arrays.
@@ -271,7 +277,7 @@ def read_ahead(
 class Timed:
     """An iterator that adds up, in `waited_s`, the seconds its user spends waiting for it."""
 
-    def __init__(self, iterator: Iterator):
+    def __init__(self, iterator: Iterator) -> None:
         self._iterator = iterator
         self.waited_s = 0.0
 

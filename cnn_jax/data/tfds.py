@@ -10,7 +10,9 @@ import os
 import re
 import shlex
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +129,7 @@ class Records:
 
     mend = "prepare the set again"
 
-    def __init__(self, tfds, builder, split, image, label):
+    def __init__(self, tfds: Any, builder: Any, split: str, image: str, label: str) -> None:
         from tensorflow_datasets.proto import tf_example_pb2
 
         self._parse = tf_example_pb2.Example.FromString
@@ -153,14 +155,14 @@ class Records:
     def __len__(self):
         return len(self._source)
 
-    def read(self, indices):
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         """See `images.Examples.read`."""
         return [
             (features[self._image].bytes_list.value[0], self._checked(features, index))
             for index, features in zip(indices, self._features(indices), strict=True)
         ]
 
-    def labels(self, indices):
+    def labels(self, indices: Sequence[int]) -> np.ndarray:
         """See `images.Examples.labels`; records are read whole."""
         features = self._features(indices)
         return np.array(
@@ -168,11 +170,11 @@ class Records:
             np.int32,
         )
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """See `images.Examples.name`."""
         return f"{self._split} {index}"
 
-    def place(self, index):
+    def place(self, index: int) -> str:
         """See `images.Examples.place`."""
         return f"image {index} of {self._set}, split {self._split},"
 

@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
+from cnn_jax.configuration.schema import EvaluationConfig
 from cnn_jax.data.pipeline import DecodedScenes, read_ahead
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import boundaries, metrics
@@ -40,7 +43,9 @@ class Evaluation:
         return self.confusion.sum(0)
 
 
-def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
+def make_window_step(
+    model: nn.Module, loss: Callable, normalize: Callable, classes: int
+) -> Callable:
     """`(variables, batch) -> results`, to be compiled; one row of each result is one window.
 
     `normalize` makes the network's input, float32, of stored pixels.
@@ -57,7 +62,7 @@ def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
     return window_step
 
 
-def window_results(logits, masks, loss: Callable, classes: int) -> dict:
+def window_results(logits: jax.Array, masks: jax.Array, loss: Callable, classes: int) -> dict:
     """What windows of these logits come to, each by itself: the results of `make_window_step`.
 
     Args:
@@ -90,7 +95,14 @@ class SceneEvaluator:
         classes: their number.
     """
 
-    def __init__(self, scenes: DecodedScenes, window_step, devices, config, classes: int):
+    def __init__(
+        self,
+        scenes: DecodedScenes,
+        window_step: Callable,
+        devices: Any,
+        config: EvaluationConfig,
+        classes: int,
+    ) -> None:
         self.scenes, self.window_step, self.devices, self.classes = (
             scenes,
             window_step,
@@ -131,7 +143,7 @@ class SceneEvaluator:
 
     def evaluate(
         self,
-        variables,
+        variables: Any,
         check: Callable = lambda: None,
         whole: Callable[[int, np.ndarray], None] | None = None,
     ) -> Evaluation:
@@ -178,7 +190,7 @@ class SceneEvaluator:
         scene = self.scenes.scenes[index]
         return np.full((scene.height_px, scene.width_px), IGNORED, np.uint8)
 
-    def predict(self, variables, index: int) -> np.ndarray:
+    def predict(self, variables: Any, index: int) -> np.ndarray:
         """The prediction for scene `index` at its own resolution: uint8 `[height, width]`."""
         numbers = [k for k, (scene, _, _) in enumerate(self.source.windows) if scene == index]
         chosen = [self.source.windows[k] for k in numbers]

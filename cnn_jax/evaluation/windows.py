@@ -47,7 +47,7 @@ class WindowSource(grain.sources.RandomAccessDataSource):
     index, vertical Span, horizontal Span). Windows are no larger than the largest scene needs.
     """
 
-    def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int):
+    def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int) -> None:
         self.scenes = scenes
         self.window_px = tuple(min(a, b) for a, b in zip(window_px, scenes.largest_px, strict=True))
         self.windows = [

@@ -22,6 +22,7 @@ from cnn_jax.tasks.network import check_module
 from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Report
 from cnn_jax.tasks.torch_segmentation import PEERS, TorchLearner
+from cnn_jax.training.devices import Devices
 
 
 class SegmentationDataset:
@@ -38,7 +39,7 @@ class SegmentationDataset:
             pixel.
     """
 
-    def __init__(self, config: SegmentationConfig):
+    def __init__(self, config: SegmentationConfig) -> None:
         data = config.data
         scenes = scene_folders.open_scenes(data)
         if not scenes.splits["train"]:
@@ -95,7 +96,7 @@ class SegmentationDataset:
         return resident.scenes(source, learner.config.data.memory_budget_gib)
 
     def evaluator(
-        self, learner: SegmentationLearner, split: str, devices
+        self, learner: SegmentationLearner, split: str, devices: Devices
     ) -> "SegmentationEvaluator":
         """Evaluates a split on the devices."""
         return SegmentationEvaluator(learner, self.scenes[split], split, devices)
@@ -109,7 +110,9 @@ class SegmentationEvaluator:
         windows: the `SceneEvaluator` beneath.
     """
 
-    def __init__(self, learner: SegmentationLearner, scenes: DecodedScenes, split: str, devices):
+    def __init__(
+        self, learner: SegmentationLearner, scenes: DecodedScenes, split: str, devices: Devices
+    ) -> None:
         self.learner, self.scenes, self.split = learner, scenes, split
         step, settings = learner.window_step(devices), learner.config.evaluation
         self.windows = SceneEvaluator(scenes, step, devices, settings, len(learner.names))

@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import tqdm
@@ -32,7 +33,7 @@ class NotFinite(InputError):
 
 
 def train(
-    state,
+    state: Any,
     train_step: Callable,
     batches_from: Callable,
     validate: Callable,
@@ -48,7 +49,7 @@ def train(
     monitor: str,
     enough: Callable = lambda: False,
     single: Callable = lambda state: state,
-):
+) -> Any:
     """Takes the steps from `start` to `config.steps`, or until it is enough.
 
     Args:
