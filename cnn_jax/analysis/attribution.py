@@ -19,7 +19,7 @@ from flax import linen as nn
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
 
 
-def map_names(model: nn.Module, variables: Any, images: np.ndarray) -> list[str]:
+def map_names(model: nn.Module, variables: Any, images: jax.Array | np.ndarray) -> list[str]:
     """The names of all modules whose output has spatial extent, `[batch, h, w, channels]` with h *
     w > 1, as they finish.
 
@@ -30,7 +30,9 @@ def map_names(model: nn.Module, variables: Any, images: np.ndarray) -> list[str]
     return list(_map_shapes(model, variables, images))
 
 
-def feature_maps(model: nn.Module, variables: Any, image: np.ndarray) -> dict[str, np.ndarray]:
+def feature_maps(
+    model: nn.Module, variables: Any, image: jax.Array | np.ndarray
+) -> dict[str, np.ndarray]:
     """The maps of the model's stages for one image, float32 `[h, w, channels]` by name, in the
     order in which they are computed.
 
@@ -41,7 +43,9 @@ def feature_maps(model: nn.Module, variables: Any, image: np.ndarray) -> dict[st
     return _maps(model, variables, image, lambda shapes: _stages(list(shapes)))
 
 
-def level_maps(model: nn.Module, variables: Any, image: np.ndarray) -> dict[str, np.ndarray]:
+def level_maps(
+    model: nn.Module, variables: Any, image: jax.Array | np.ndarray
+) -> dict[str, np.ndarray]:
     """The last map of every level of a segmenter for one image, float32 `[h, w, channels]` by name,
     in the order of computation.
 
@@ -56,8 +60,8 @@ def level_maps(model: nn.Module, variables: Any, image: np.ndarray) -> dict[str,
 def grad_cam(
     model: nn.Module,
     variables: Any,
-    images: np.ndarray,
-    classes: Sequence[int] | np.ndarray,
+    images: jax.Array | np.ndarray,
+    classes: Sequence[int] | jax.Array | np.ndarray,
     layer: str | None = None,
 ) -> np.ndarray:
     """Grad-CAM: where in each image the evidence for a class is; float32 `[batch, height, width]`
@@ -108,9 +112,9 @@ def grad_cam(
 def segmentation_grad_cam(
     model: nn.Module,
     variables: Any,
-    images: np.ndarray,
-    classes: Sequence[int] | np.ndarray,
-    pixels: np.ndarray | None = None,
+    images: jax.Array | np.ndarray,
+    classes: Sequence[int] | jax.Array | np.ndarray,
+    pixels: jax.Array | np.ndarray | None = None,
     layer: str | None = None,
 ) -> np.ndarray:
     """Seg-Grad-CAM: where in each image the evidence for a class at some pixels is; float32
@@ -162,7 +166,7 @@ def segmentation_grad_cam(
     return np.concatenate(heats)
 
 
-def deepest_map(model: nn.Module, variables: Any, images: np.ndarray) -> str | None:
+def deepest_map(model: nn.Module, variables: Any, images: jax.Array | np.ndarray) -> str | None:
     """The deepest of `map_names`: of those of the smallest extent the last of the outermost; None
     where there is no map.
 
@@ -283,7 +287,9 @@ def excitation_by_class(
     return found
 
 
-def first_kernel(model: nn.Module, variables: Any, images: np.ndarray) -> np.ndarray | None:
+def first_kernel(
+    model: nn.Module, variables: Any, images: jax.Array | np.ndarray
+) -> np.ndarray | None:
     """The kernel of the first convolution or dense layer that the model calls, as it lies in
     `variables`; None if it calls none."""
     paths = []

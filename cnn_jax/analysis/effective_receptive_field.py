@@ -15,7 +15,7 @@ from flax import linen as nn
 
 
 def effective_receptive_field(
-    model: nn.Module, variables: Any, images: np.ndarray, seed: int = 0
+    model: nn.Module, variables: Any, images: jax.Array | np.ndarray, seed: int = 0
 ) -> np.ndarray:
     """The mean size of the gradient of the central place's logits with respect to each pixel;
     float64 `[height, width]`.

@@ -11,7 +11,7 @@ those of train_step; a DataLoader cuts its windows, with two workers on a GPU an
 itself on a CPU, where workers would take the cores it computes on.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def measure(options: Options) -> Iterator[dict]:
         yield measuring.compare(__name__, case, SIDES, options, note=train_step.note, hidden=hidden)
 
 
-def open_scenes(data: str, scenes: int, scene_px: Sequence[int], **_) -> tuple[Any, int]:
+def open_scenes(data: str, scenes: int, scene_px: tuple[int, int], **_) -> tuple[Any, int]:
     """(the first `scenes` of the test split, decoded when first used; the number of classes)."""
     from cnn_jax.configuration.schema import DataConfig
     from cnn_jax.data.pipeline import DecodedScenes
@@ -84,7 +84,7 @@ def open_scenes(data: str, scenes: int, scene_px: Sequence[int], **_) -> tuple[A
     if data:
         config = DataConfig(source="dubai", directory=data)
     else:
-        config = DataConfig(scene_px=tuple(scene_px), scene_counts=(1, 1, scenes))
+        config = DataConfig(scene_px=(scene_px[0], scene_px[1]), scene_counts=(1, 1, scenes))
     opened = open_scenes(config)
     return DecodedScenes(opened.splits["test"][:scenes], 8 * 2**30), len(opened.classes)
 

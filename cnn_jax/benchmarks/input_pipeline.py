@@ -110,11 +110,11 @@ def _source(config, decoded):
     from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 
     scenes = DecodedScenes(aerial.open_scenes(config.data).splits["train"], 1e12 if decoded else 0)
-    region = augmentation.region_px(config.data.crop_px, config.augmentation)
+    wanted = augmentation.region_px(config.data.crop_px, config.augmentation)
+    largest = scenes.largest_px
+    region_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
     windows = augmentation.Windows(SEED, config.data.crop_px, config.augmentation)
-    return RegionSource(
-        scenes, config.data.crop_px, tuple(map(min, region, scenes.largest_px)), windows
-    )
+    return RegionSource(scenes, config.data.crop_px, region_px, windows)
 
 
 def _ours(config, settings):
@@ -176,13 +176,13 @@ def _theirs(config, settings):
             pass
         return time.perf_counter() - start
 
-    tried = {}
+    tried: dict[int, float] = {}
     for workers in WORKERS:
         batches = endless(loader(workers))
         seconds(batches, 4)
         tried[workers] = seconds(batches, settings["batches"] // 4)
         del batches
-    fastest = min(tried, key=tried.get)
+    fastest = min(tried, key=tried.__getitem__)
     batches = endless(loader(fastest))
     return lambda times: seconds(batches, times * settings["batches"]), {"workers": fastest}
 

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from cnn_jax.configuration.schema import setting
@@ -255,11 +256,11 @@ def samples(
 def row(
     case: Case,
     seconds: Mapping[str, Sequence[float]],
-    facts: Mapping[str, Mapping] = (),
+    facts: Mapping[str, Mapping] = MappingProxyType({}),
     *,
     times: int = 1,
     note: str = "",
-    failed: Mapping[str, str] = (),
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict:
     """A case's part of the record.
 

@@ -107,7 +107,8 @@ def _in_processes(settings):
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = (
-        "import json, sys; from cnn_jax.runtime import processes; from cnn_jax.benchmarks import scaling;"
+        "import json, sys; from cnn_jax.runtime import processes;"
+        " from cnn_jax.benchmarks import scaling;"
         " processes.join(sys.argv[1]); print(json.dumps(scaling.count(**json.loads(sys.argv[2]))));"
         " processes.leave()"
     )
@@ -174,6 +175,7 @@ def count(model: str, size_px: Sequence[int], batch: int) -> dict:
     )
     found = collectives(
         compiled.lower(state, examples, jax.ShapeDtypeStruct((), "uint32")).compile().as_text()
+        or ""
     )
     parameters = sum(
         math.prod(p.shape) * p.dtype.itemsize for p in jax.tree.leaves(state.variables["params"])

@@ -173,10 +173,11 @@ def our_step(model: str, size_px: Sequence[int], dtype: str) -> tuple[Any, Calla
         with arithmetic():
             return step(*arguments)
 
+    height, width = size_px
     return (
         network,
         traced,
-        lambda seed: create(network, optimizer, seed, (*size_px, 3), averaged=False),
+        lambda seed: create(network, optimizer, seed, (height, width, 3), averaged=False),
     )
 
 

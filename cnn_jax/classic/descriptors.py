@@ -2,6 +2,7 @@
 oriented gradients."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy
@@ -75,8 +76,8 @@ def describe(
             from joblib import Parallel, delayed
         except ImportError as error:
             raise needed("Describing images", error) from error
-        described = Parallel(n_jobs=-1)(
-            delayed(_describe)(part, tuple(kinds), threshold) for part in parts
+        described: list[Any] = list(
+            Parallel(n_jobs=-1)(delayed(_describe)(part, tuple(kinds), threshold) for part in parts)
         )
     else:
         described = [_describe(part, kinds, threshold) for part in parts]

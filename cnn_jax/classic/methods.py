@@ -123,7 +123,11 @@ class SupportVectorMachine:
         except ImportError as error:
             raise needed("A support vector machine", error) from error
         if self.kernel == "linear":
-            estimator = LinearSVC(C=self.penalty, dual=False)
+            # scikit-learn has no types: that of a default is taken for all there is
+            estimator = LinearSVC(
+                C=self.penalty,
+                dual=False,  # pyright: ignore[reportArgumentType]
+            )
         else:
             estimator = SVC(C=self.penalty, cache_size=1000)
         return _fitted(self.features, estimator, images, labels)
@@ -218,8 +222,12 @@ class KMeans:
         except ImportError as error:
             raise needed("k-means", error) from error
         represent, features = _standardised(self.features, images)
+        # scikit-learn has no types: that of a default is taken for all there is
         estimator = KMeans(
-            min(self.clusters, len(features)), n_init=1, max_iter=self.iterations, random_state=seed
+            min(self.clusters, len(features)),
+            n_init=1,  # pyright: ignore[reportArgumentType]
+            max_iter=self.iterations,
+            random_state=seed,
         )
         with _one_thread():
             cluster = estimator.fit_predict(features)

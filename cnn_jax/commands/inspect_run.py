@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -223,11 +223,8 @@ def grad_cam(seen: Inspection) -> str:
 
     @jax.jit
     def predict(variables, images):
-        return (
-            attribution.logits_for_and_against(seen.model.apply(variables, images, train=False))
-            .argmax(-1)
-            .astype(np.uint8)
-        )
+        logits: Any = seen.model.apply(variables, images, train=False)
+        return attribution.logits_for_and_against(logits).argmax(-1).astype(np.uint8)
 
     predictions = [np.asarray(predict(seen.run.variables, image[None]))[0] for image in images]
     pictured = (

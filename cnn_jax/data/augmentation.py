@@ -12,6 +12,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 
 import dm_pix
 import jax
@@ -462,5 +464,5 @@ def _blur(image, sigma, radius):
     weights = jnp.exp(-(offsets**2) / (2 * sigma**2))
     weights /= weights.sum()
     padded = jnp.pad(image, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
-    rows = sum(weight * padded[:, i : i + height] for i, weight in enumerate(weights))
-    return sum(weight * rows[:, :, i : i + width] for i, weight in enumerate(weights))
+    rows = reduce(add, (weight * padded[:, i : i + height] for i, weight in enumerate(weights)))
+    return reduce(add, (weight * rows[:, :, i : i + width] for i, weight in enumerate(weights)))

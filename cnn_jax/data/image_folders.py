@@ -304,7 +304,7 @@ def _visible(folder):
     return found
 
 
-def _header(path):
+def _header(path) -> tuple[tuple[int, int], int, str]:
     """Height and width as they will be upright, channels and type."""
     try:
         stored = open_raster(path, small=True)
@@ -312,8 +312,9 @@ def _header(path):
         raise InputError(
             f"{path} can't be decoded, being damaged or no image: {Files.mend}."
         ) from error
-    size = stored.height_px, stored.width_px
-    return size if stored.orientation < 5 else size[::-1], *image_kind(stored)
+    height, width = stored.height_px, stored.width_px
+    size = (height, width) if stored.orientation < 5 else (width, height)
+    return size, *image_kind(stored)
 
 
 def _bytes(path):

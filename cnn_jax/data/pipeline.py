@@ -14,14 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grain
 import numpy as np
 from grain.experimental import index_shuffle
 
-from cnn_jax.data.augmentation import Windows
 from cnn_jax.data.scenes import IGNORED, Scene
+
+if TYPE_CHECKING:
+    from cnn_jax.data.augmentation import Windows
 
 READ_THREADS = (
     8  # reading and decoding release the interpreter; more threads than cores hide the disk
@@ -106,7 +108,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         scenes: DecodedScenes,
         crop_px: tuple[int, int],
         region_px: tuple[int, int],
-        windows: Windows | None = None,
+        windows: "Windows | None" = None,
     ) -> None:
         self.scenes, self.region_px, self.windows = scenes, region_px, windows
         cells = [
@@ -143,15 +145,16 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         keys = np.asarray(record_keys)
         cells, extents = self.cell_px[keys], self.extent_px[keys]
         found = {"cell_px": cells, "extent_px": extents}
-        whole = positions is None or self.windows is None
+        windows = self.windows
+        whole = positions is None or windows is None
         if whole:
             size, corners, sizes = self.region_px, self.corner_px[keys], extents
         else:
-            size = tuple(map(min, self.region_px, self.windows.size_px))
-            seen = self.windows(positions, cells, extents)
+            size = tuple(map(min, self.region_px, windows.size_px))
+            seen = windows(positions, cells, extents)
             corners, sizes = self.corner_px[keys] + seen[:, :2], seen[:, 2:] - seen[:, :2]
             found["start"] = -(seen[:, 0] * size[1] + seen[:, 1])
-        like, _ = self.scenes[self.scene[keys[0]]]
+        like, _ = self.scenes[int(self.scene[keys[0]])]
         images = aligned((len(keys), *size, like.shape[-1]), like.dtype)
         masks = aligned((len(keys), *size), np.uint8)
         for number, scene, (top, left), (height, width) in zip(

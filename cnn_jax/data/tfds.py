@@ -132,7 +132,9 @@ class Records:
     def __init__(self, tfds: Any, builder: Any, split: str, image: str, label: str) -> None:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        self._parse = tf_example_pb2.Example.FromString
+        # protobuf makes its classes when they are imported, where no stub tells of them
+        example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        self._parse = example.FromString
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         # Of a set in several formats, this also makes the builder's facts about files those of
         # ArrayRecord.
@@ -214,7 +216,7 @@ class Records:
         return label
 
 
-def _library():
+def _library() -> Any:
     try:
         import tensorflow_datasets as tfds
 

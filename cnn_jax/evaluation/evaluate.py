@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grain
 import jax
@@ -57,7 +57,7 @@ def make_window_step(
 
     def window_step(variables, batch):
         logits = model.apply(variables, normalize(batch["image"]), train=False)
-        return window_results(logits, batch["mask"], loss, classes)
+        return window_results(cast(jax.Array, logits), batch["mask"], loss, classes)
 
     return window_step
 
@@ -128,7 +128,7 @@ class SceneEvaluator:
             )
 
         batches = grain.MapDataset.range(len(source)).batch(self.batch_size, batch_fn=read)
-        waiting = None
+        waiting: tuple[int, dict] | None = None
         for number, batch in enumerate(
             read_ahead(batches, 0, self.devices.place, prefetch_batches=2)
         ):
@@ -139,7 +139,8 @@ class SceneEvaluator:
             ):  # fetched one batch late, so that devices don't wait for the host
                 yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
             waiting = number * self.batch_size, results
-        yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
+        if waiting is not None:
+            yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
 
     def evaluate(
         self,
@@ -156,9 +157,7 @@ class SceneEvaluator:
                 one after the other; boundaries are then counted too.
         """
         confusion = np.zeros((len(self.scenes), self.classes, self.classes), np.int64)
-        boundary = (
-            None if whole is None else np.zeros((len(self.scenes), self.classes, 2), np.int64)
-        )
+        boundary = np.zeros((len(self.scenes), self.classes, 2), np.int64)
         calibration = {}
         loss_sum = loss_count = 0.0
         missing = Counter(scene for scene, _, _ in self.source.windows)
@@ -183,7 +182,10 @@ class SceneEvaluator:
             loss_sum += float(results["loss_sum"].sum(dtype=np.float64))
             loss_count += float(results["loss_count"].sum(dtype=np.float64))
         return Evaluation(
-            confusion, loss_sum / loss_count if loss_count else None, calibration, boundary
+            confusion,
+            loss_sum / loss_count if loss_count else None,
+            calibration,
+            None if whole is None else boundary,
         )
 
     def _blank(self, index):

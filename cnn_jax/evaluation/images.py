@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grain
 import jax
@@ -52,7 +52,7 @@ def make_image_step(model: nn.Module, normalize: Callable, classes: int) -> Call
 
     def image_step(variables, batch):
         images = jax.vmap(shifted)(batch["image"], batch["shift_px"])
-        logits = model.apply(variables, normalize(images), train=False)
+        logits = cast(jax.Array, model.apply(variables, normalize(images), train=False))
         labels = jax.nn.one_hot(batch["label"], classes)  # a label of -1 is all zeros
         of_label = jnp.sum(logits * labels, axis=-1, keepdims=True)
         return {
@@ -73,7 +73,7 @@ def shifted(image: jax.Array, shift_px: jax.Array) -> jax.Array:
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[
         None, :
     ]
-    return jnp.where(inside[..., None], jnp.roll(image, (shift_px[0], shift_px[1]), (0, 1)), 0)
+    return jnp.where(inside[..., None], jnp.roll(image, shift_px, (0, 1)), 0)
 
 
 class ImageEvaluator:
@@ -118,7 +118,7 @@ class ImageEvaluator:
             return {
                 "image": np.pad(images, ((0, short), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(labels, (0, short), constant_values=-1),
-                "shift_px": np.tile(np.int32(shift_px), (size, 1)),
+                "shift_px": np.tile(np.array(shift_px, np.int32), (size, 1)),
             }
 
         batches = grain.MapDataset.range(count).batch(self.batch_size, batch_fn=read)

@@ -48,32 +48,32 @@ def _ratio(numerator, denominator):
     )
 
 
-def iou(matrix: ArrayLike) -> np.ndarray:
+def iou(matrix: np.ndarray) -> np.ndarray:
     """Intersection over union (Jaccard index) of each class, float64 `[classes]`; NaN for a class
     that is not present."""
     hits = np.diagonal(matrix)
     return _ratio(hits, matrix.sum(0) + matrix.sum(1) - hits)
 
 
-def dice(matrix: ArrayLike) -> np.ndarray:
+def dice(matrix: np.ndarray) -> np.ndarray:
     """Dice coefficient, which is F1, of each class, float64 `[classes]`; NaN for a class that is
     not present."""
     return _ratio(2 * np.diagonal(matrix), matrix.sum(0) + matrix.sum(1))
 
 
-def class_accuracy(matrix: ArrayLike) -> np.ndarray:
+def class_accuracy(matrix: np.ndarray) -> np.ndarray:
     """Share of each class's true pixels that are found (recall), float64 `[classes]`; NaN for a
     class without true pixels."""
     return _ratio(np.diagonal(matrix), matrix.sum(1))
 
 
-def frequency_weighted_iou(matrix: ArrayLike) -> float:
+def frequency_weighted_iou(matrix: np.ndarray) -> float:
     """IoU weighted by each class's share of the true pixels; NaN where none was counted."""
     share = _ratio(matrix.sum(1), matrix.sum())
     return float(np.sum(share * np.nan_to_num(iou(matrix))))
 
 
-def pixel_accuracy(matrix: ArrayLike) -> float:
+def pixel_accuracy(matrix: np.ndarray) -> float:
     """Share of pixels that are right; NaN where none was counted."""
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
@@ -84,12 +84,12 @@ def mean_present(values: ArrayLike) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def miou(matrix: ArrayLike) -> float:
+def miou(matrix: np.ndarray) -> float:
     """Mean IoU over the classes present in truth or prediction."""
     return mean_present(iou(matrix))
 
 
-def scores(matrix: ArrayLike, class_names: Sequence[str], split: str) -> dict[str, float]:
+def scores(matrix: np.ndarray, class_names: Sequence[str], split: str) -> dict[str, float | None]:
     """Everything above, keyed `split/name` and `split/name/class`. Figures that don't exist (a
     class not present) are None.
 
@@ -115,7 +115,9 @@ def scores(matrix: ArrayLike, class_names: Sequence[str], split: str) -> dict[st
     return {f"{split}/{key}": None if np.isnan(value) else value for key, value in values.items()}
 
 
-def image_scores(matrix: ArrayLike, class_names: Sequence[str], split: str) -> dict[str, float]:
+def image_scores(
+    matrix: np.ndarray, class_names: Sequence[str], split: str
+) -> dict[str, float | None]:
     """What a confusion matrix of whole images says, keyed `split/name` and `split/name/class`; None
     for what doesn't exist.
 

@@ -8,7 +8,7 @@ import scipy  # imports its parts when they are first used; scipy.stats would ta
 from numpy.typing import ArrayLike
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """(mean, half the width of its Student t interval): the seeds are taken as independent draws
     from a normal distribution.
 

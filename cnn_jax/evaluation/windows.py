@@ -49,7 +49,8 @@ class WindowSource(grain.sources.RandomAccessDataSource):
 
     def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int) -> None:
         self.scenes = scenes
-        self.window_px = tuple(min(a, b) for a, b in zip(window_px, scenes.largest_px, strict=True))
+        largest = scenes.largest_px
+        self.window_px = min(window_px[0], largest[0]), min(window_px[1], largest[1])
         self.windows = [
             (index, vertical, horizontal)
             for index, scene in enumerate(scenes.scenes)
@@ -71,4 +72,5 @@ class WindowSource(grain.sources.RandomAccessDataSource):
 
 def counted_part(vertical: Span, horizontal: Span) -> tuple[slice, slice]:
     """The slices of a window that it counts."""
-    return tuple(slice(s.first - s.start, s.last - s.start) for s in (vertical, horizontal))
+    down, right = (slice(s.first - s.start, s.last - s.start) for s in (vertical, horizontal))
+    return down, right

@@ -9,6 +9,8 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import jax
@@ -256,7 +258,7 @@ def _to_centres(neighbours):
         for down in range(3)
         for right in range(3)
     )
-    return sum(one.astype(jnp.float32) for one in given).astype(neighbours.dtype)
+    return reduce(add, (one.astype(jnp.float32) for one in given)).astype(neighbours.dtype)
 
 
 def _fast(maps, gradients):
@@ -349,9 +351,8 @@ def _shifted_products(x, kernel, stride, dilation, sides):
     """
     places = _places(x.astype(jnp.float32), kernel.shape[:2], stride, dilation, sides)
     weights = _as_matrix(kernel).astype(jnp.float32)
-    return sum(place * weight for place, weight in zip(places, weights, strict=True)).astype(
-        x.dtype
-    )
+    products = (place * weight for place, weight in zip(places, weights, strict=True))
+    return reduce(add, products).astype(x.dtype)
 
 
 _depthwise = jax.custom_vjp(_shifted_products, nondiff_argnums=(2, 3, 4))

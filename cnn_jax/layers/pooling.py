@@ -1,5 +1,7 @@
 """Max and average pooling that keep the last, incomplete window of an odd-sized map."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -57,5 +59,5 @@ def global_average_pool(x: jax.Array, *, keepdims: bool = False) -> jax.Array:
     return x.mean((1, 2), dtype=jnp.float32, keepdims=keepdims)
 
 
-def _sides(padding):
+def _sides(padding: str | int) -> Any:
     return padding if isinstance(padding, str) else ((padding, padding), (padding, padding))

@@ -86,7 +86,7 @@ class AlexNet(nn.Module):
         else:
             widths, groups, respond = (64, 192, 384, 256, 256), 1, lambda x: x
         small = self.stem == "small"
-        first = (
+        first: dict[str, Any] = (
             {"kernel_px": 3}
             if small
             else {"kernel_px": 11, "stride": 4, "padding": "VALID" if self.two_groups else 2}

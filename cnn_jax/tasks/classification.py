@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,8 @@ class ClassificationLearner:
     def __init__(self, config: ClassificationConfig, info: DatasetInfo) -> None:
         self.config, self.info = config, info
         self.names = list(info.classes)
+        assert info.image_px is not None  # images are made equal where they are opened
+        self.image_px = info.image_px
         _check(self)
         self.evaluated = (*(("train",) if config.evaluation.train else ()), "validation", "test")
         weights = losses.class_weights(info.class_counts, config.loss.class_weights)
@@ -64,7 +66,7 @@ class ClassificationLearner:
     @property
     def example_px(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
-        return (*self.info.image_px, self.info.channels)
+        return (*self.image_px, self.info.channels)
 
     def prepare(
         self, keys: jax.Array, examples: Mapping[str, jax.Array]
@@ -102,13 +104,13 @@ class ClassificationLearner:
         Raises:
             InputError: an image of another size.
         """
-        if image.shape[:2] != tuple(self.info.image_px):
+        if image.shape[:2] != self.image_px:
             raise InputError(
                 f"the image is {image.shape[0]}x{image.shape[1]} px, and the network takes"
-                f" {self.info.image_px[0]}x{self.info.image_px[1]}: resize it."
+                f" {self.image_px[0]}x{self.image_px[1]}: resize it."
             )
         logits = self.module().apply(variables, self.normalize(image[None]), train=False)
-        return np.asarray(jax.nn.softmax(logits))[0]
+        return np.asarray(jax.nn.softmax(cast(jax.Array, logits)))[0]
 
 
 class ClassificationDataset:
@@ -164,8 +166,9 @@ class ClassificationEvaluator:
 
     def _scores(self, evaluation: ImageEvaluation) -> dict[str, Any]:
         values = {f"{self.split}/loss": evaluation.loss}
-        if len(self.learner.names) >= MOST_CLASSES_TABLED and len(evaluation.labels):
-            share = evaluation.within_five / len(evaluation.labels)
+        within_five, many = evaluation.within_five, len(self.learner.names) >= MOST_CLASSES_TABLED
+        if many and within_five is not None and len(evaluation.labels):
+            share = within_five / len(evaluation.labels)
             values[f"{self.split}/top5_accuracy"] = share
         return values | metrics.image_scores(evaluation.total, self.learner.names, self.split)
 
@@ -232,7 +235,7 @@ def _check(learner: ClassificationLearner) -> None:
             "data.permuted scatters each image's pixels, and moving such an image says nothing:"
             " leave evaluation.shifts_px empty and augmentation.shift_px 0."
         )
-    height, width = info.image_px
+    height, width = learner.image_px
     if config.augmentation.quarter_turn_probability and height != width:
         raise InputError(
             "augmentation.quarter_turn_probability needs square images, not"

@@ -83,7 +83,8 @@ class SegmentationDataset:
         config, scenes = learner.config, self.scenes["train"]
         crop_px = config.data.crop_px
         wanted = augmentation.region_px(crop_px, config.augmentation)
-        region_px = tuple(min(a, b) for a, b in zip(wanted, scenes.largest_px, strict=True))
+        largest = scenes.largest_px
+        region_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
         try:
             windows = augmentation.Windows(config.seed, crop_px, config.augmentation)
         except RuntimeError:  # without a CPU device regions are read whole
@@ -142,6 +143,7 @@ class SegmentationEvaluator:
 
         evaluation = self.windows.evaluate(variables, check, keep)
         by_scene = [metrics.miou(matrix) for matrix in evaluation.confusion]
+        assert evaluation.boundary is not None  # counted wherever whole predictions are
         boundary = boundaries.boundary_iou(evaluation.boundary.sum(0))
         by_class = zip(self.learner.names, boundary, strict=True)
         figures = {
@@ -190,9 +192,10 @@ class SegmentationEvaluator:
             f" {metrics.pixel_accuracy(evaluation.confusion[i]):.3f}"
             for i in chosen
         ]
-        columns = zip(*rows, strict=True)
         path = folder / "gallery.png"
-        scene_figures.gallery(*columns, names, self.learner.colors, path, titles=titles)
+        images, truths, predictions = zip(*rows, strict=True)
+        colors = self.learner.colors
+        scene_figures.gallery(images, truths, predictions, names, colors, path, titles=titles)
 
 
 class Segmentation:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -120,6 +120,6 @@ class SegmentationLearner:
         @jax.jit
         def predict(variables, images):
             logits = module.apply(variables, self.normalize(images), train=False)
-            return jax.nn.softmax(class_logits(logits))
+            return jax.nn.softmax(class_logits(cast(jax.Array, logits)))
 
         return predict

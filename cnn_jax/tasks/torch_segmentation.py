@@ -11,7 +11,7 @@ import functools
 import importlib.metadata
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -216,7 +216,7 @@ class TorchLearner(SegmentationLearner):
             0,
             make_train_step(network, self, schedule),
             lambda start: read_ahead(batches, start, devices.place, config.data.prefetch_batches),
-            (lambda _, check: evaluator.scores(network, check)) if evaluator else None,
+            evaluator and (lambda _, check, scores=evaluator.scores: scores(network, check)),
             _Unsaved(),
             session.record.log,
             session.stop,
@@ -243,9 +243,9 @@ class TorchLearner(SegmentationLearner):
 class _Unsaved:
     """In the place of `cnn_jax.training.checkpoints.Checkpoints`, keeps nothing."""
 
-    steps = ()
+    steps: Sequence[int] = ()
 
-    def save(self, *_) -> None:
+    def save(self, *_: Any) -> None:
         """Does nothing."""
 
     def wait(self) -> None:
