@@ -255,9 +255,10 @@ def field(seen: Inspection) -> "SeenField":
 
     images = np.stack([seen.normalized(seen.crops[i]) for i in seen.spread(LOOKED_AT_CROPS)])
     values = effective_receptive_field(seen.model, seen.run.variables, images)
-    layers = [layer for layer in summarize(seen.model, images.shape[1:]).layers if layer.field_px]
+    layers = summarize(seen.model, images.shape[1:]).layers
+    fields = [layer.field_px for layer in layers if layer.field_px]
     title = f"{seen.run.folder.resolve().name}, {seen.run.config.model.name}"
-    return SeenField(title, values, radii_px(values), layers[-1].field_px, len(images))
+    return SeenField(title, values, radii_px(values), fields[-1], len(images))
 
 
 PICTURES = {

@@ -434,8 +434,8 @@ def _colour(draws, image, config, limits):
     if config.noise_probability:
         std = _draw(draws["noise"], config.noise_probability, config.noise_std, 0.0)
         # Three at least, so that grey images get the noise that they would as red, green and blue.
-        shape = (*image.shape[1:], max(len(image), 3))
-        noise = jax.random.normal(draws["noise_values"], shape)[..., : len(image)]
+        shape = (*image.shape[1:], max(image.shape[0], 3))
+        noise = jax.random.normal(draws["noise_values"], shape)[..., : image.shape[0]]
         image = image + std * jnp.moveaxis(noise, -1, 0)
     return image if limits is None else jnp.clip(image, *limits)
 

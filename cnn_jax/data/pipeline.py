@@ -147,7 +147,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         found = {"cell_px": cells, "extent_px": extents}
         windows = self.windows
         whole = positions is None or windows is None
-        if whole:
+        if positions is None or windows is None:
             size, corners, sizes = self.region_px, self.corner_px[keys], extents
         else:
             size = tuple(map(min, self.region_px, windows.size_px))

@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from cnn_jax.configuration.schema import AugmentationConfig, ClassificationConfig, ImageDataConfig
+from cnn_jax.configuration.schema import (
+    ClassificationConfig,
+    ImageAugmentationConfig,
+    ImageDataConfig,
+)
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.images import (
@@ -259,7 +263,10 @@ def _check(learner: ClassificationLearner) -> None:
 
 
 def augment_images(
-    keys: jax.Array, images: jax.Array, config: AugmentationConfig, greatest: float | None = None
+    keys: jax.Array,
+    images: jax.Array,
+    config: ImageAugmentationConfig,
+    greatest: float | None = None,
 ) -> jax.Array:
     """Random changes of whole images, by the warp and the colours that crops of scenes get.
 

@@ -216,7 +216,7 @@ class TorchLearner(SegmentationLearner):
             0,
             make_train_step(network, self, schedule),
             lambda start: read_ahead(batches, start, devices.place, config.data.prefetch_batches),
-            evaluator and (lambda _, check, scores=evaluator.scores: scores(network, check)),
+            (lambda _, check: evaluator.scores(network, check)) if evaluator else None,
             _Unsaved(),
             session.record.log,
             session.stop,
