@@ -45,15 +45,19 @@ class Examples(Protocol):
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         """The encoded image and the label of each of these."""
+        ...
 
     def labels(self, indices: Sequence[int]) -> np.ndarray:
         """The labels of these, int32 [n], as far as possible without reading images."""
+        ...
 
     def name(self, index: int) -> str:
         """For pictures."""
+        ...
 
     def place(self, index: int) -> str:
         """For errors: which file or record it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         )
     stored = kind.find(config)
     resized = tuple(config.image_px) != (0, 0)
-    image_px = tuple(config.image_px) if resized else stored.image_px
+    image_px = (config.image_px[0], config.image_px[1]) if resized else stored.image_px
     if image_px is None:
         raise InputError(
             f"images of {config.source} differ in size: give one to them all with data.image_px,"

@@ -139,15 +139,15 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         keys = np.asarray(record_keys)
         cells, extents = self.cell_px[keys], self.extent_px[keys]
         found = {"cell_px": cells, "extent_px": extents}
-        whole = positions is None or self.windows is None
-        if whole:
+        windows = None if positions is None else self.windows
+        if windows is None:
             size, corners, sizes = self.region_px, self.corner_px[keys], extents
         else:
-            size = tuple(map(min, self.region_px, self.windows.size_px))
-            seen = self.windows(positions, cells, extents)
+            size = tuple(map(min, self.region_px, windows.size_px))
+            seen = windows(positions, cells, extents)
             corners, sizes = self.corner_px[keys] + seen[:, :2], seen[:, 2:] - seen[:, :2]
             found["start"] = -(seen[:, 0] * size[1] + seen[:, 1])
-        like, _ = self.scenes[self.scene[keys[0]]]
+        like, _ = self.scenes[int(self.scene[keys[0]])]
         images = aligned((len(keys), *size, like.shape[-1]), like.dtype)
         masks = aligned((len(keys), *size), np.uint8)
         for number, scene, (top, left), (height, width) in zip(
@@ -156,7 +156,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
             part = slice(top, top + height), slice(left, left + width)
             for to, of in zip((images[number], masks[number]), self.scenes[scene], strict=True):
                 to[:height, :width] = of[part]
-            if whole:
+            if windows is None:
                 _pad(images[number], masks[number], height, width)
         return {"image": images, "mask": masks, **found}
 

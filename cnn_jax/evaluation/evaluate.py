@@ -127,7 +127,8 @@ class SceneEvaluator:
             ):  # fetched one batch late, so that devices don't wait for the host
                 yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
             waiting = number * self.batch_size, results
-        yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
+        if waiting is not None:
+            yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
 
     def evaluate(
         self,
@@ -155,7 +156,7 @@ class SceneEvaluator:
             for row, window in enumerate(self.source.windows[first : first + self.batch_size]):
                 scene = window[0]
                 confusion[scene] += results["confusion"][row]
-                if whole is None:
+                if whole is None or boundary is None:
                     continue
                 prediction = self._blank(scene) if prediction is None else prediction
                 _paste(prediction, results["prediction"][row], window)

@@ -109,7 +109,7 @@ class ImageEvaluator:
             return {
                 "image": np.pad(images, ((0, short), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(labels, (0, short), constant_values=-1),
-                "shift_px": np.tile(np.int32(shift_px), (size, 1)),
+                "shift_px": np.tile(np.array(shift_px, np.int32), (size, 1)),
             }
 
         batches = grain.MapDataset.range(count).batch(self.batch_size, batch_fn=read)
