@@ -43,9 +43,11 @@ class Evaluation:
 def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
     """`(variables, batch) -> results`, to be compiled; one row of each result is one window.
 
+    `normalize` makes the network's input, float32, of stored pixels.
+
     Results: `confusion` int32 `[batch, classes, classes]`, `prediction` uint8 `[batch, height,
-    width]`, `loss_sum` and
-    `loss_count` float32 `[batch]`, and what `calibration_counts` gives, `[batch, bins]`.
+    width]`, `loss_sum` and `loss_count` float32 `[batch]`, and what `calibration_counts` gives,
+    `[batch, bins]`.
     """
 
     def window_step(variables, batch):

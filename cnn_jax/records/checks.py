@@ -188,7 +188,7 @@ def _check_split(path, summary, split, classes):
     from cnn_jax.evaluation import metrics  # imports JAX, which a test of one file needn't
     from cnn_jax.evaluation.calibration import expected_calibration_error
 
-    expected: dict[str, float | None] = {}
+    expected: dict[str, Any] = {}
     table = summary.get(f"{split}/confusion")
     if table:
         matrix = np.array(table, np.int64)

@@ -254,24 +254,32 @@ class RunDirectory:
         # Not by tensorboardX's SummaryWriter: it writes from a thread, which on a full disk dies
         # and then blocks the run.
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto import event_pb2, summary_pb2
 
+        # Names that protobuf makes while it is imported, which no type checker sees.
+        event, session, summary = (
+            getattr(module, name)
+            for module, name in (
+                (event_pb2, "Event"),
+                (event_pb2, "SessionLog"),
+                (summary_pb2, "Summary"),
+            )
+        )
         step, now = values["step"], time.time()
         if self._tensorboard is None:
             folder = self.workdir / "tensorboard"
             folder.mkdir(exist_ok=True)
             self._tensorboard = EventsWriter(str(folder / "events"), f".{step}")
             # Of a run that is resumed, TensorBoard forgets what came from this step on.
-            start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
-            self._tensorboard.write_event(Event(wall_time=now, step=step, session_log=start))
+            start = session(status=session.SessionStatus.Value("START"))
+            self._tensorboard.write_event(event(wall_time=now, step=step, session_log=start))
         scalars = [
-            Summary.Value(tag=name, simple_value=value)
+            summary.Value(tag=name, simple_value=value)
             for name, value in values.items()
             if name != "step" and isinstance(value, int | float)
         ]
         self._tensorboard.write_event(
-            Event(wall_time=now, step=step, summary=Summary(value=scalars))
+            event(wall_time=now, step=step, summary=summary(value=scalars))
         )
         self._tensorboard.flush()
 

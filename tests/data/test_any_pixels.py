@@ -15,16 +15,19 @@ from PIL import Image
 
 from cnn_jax.commands.inspect_data import inspect, report
 from cnn_jax.configuration.schema import DataConfig
+from cnn_jax.data import augmentation
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import BUILT_IN, Description, load_description
 from cnn_jax.data.normalization import moments, normalization
-from cnn_jax.data.pipeline import DecodedScenes
+from cnn_jax.data.pipeline import DecodedScenes, training_batches
 from cnn_jax.data.rasters import open_raster, photograph, upright
 from cnn_jax.data.scene_folders import class_counts, dataset_info, open_folder, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.run import train_and_evaluate
 from cnn_jax.tasks import build_model
+from cnn_jax.tasks.segmentation import SegmentationDataset
+from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from experiments import aerial_unet
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
@@ -760,6 +763,34 @@ def test_a_run_on_other_pixels(case, tmp_path, quick_compilation, few_pictures):
         assert summary["parameters"] == figures_of_unet(config, channels)
     assert np.isfinite(figures).all()
     np.testing.assert_allclose(figures[0], figures[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["11 bits", "four bands of 12 bits", "one band of fractions"])
+def test_a_learner_normalises_stored_pixels_as_its_record_says(case, tmp_path):
+    """The record alone, gone through JSON, makes what NumPy makes; in training as in evaluation."""
+    change, writer = DEEP[case]
+    data = write_folders(tmp_path / "data", lambda path, image: writer(path, change(image)))
+    config = aerial_unet.smoke()
+    config.data.source, config.data.directory = "folders", data.directory
+    config.data.mean = config.data.std = "auto"
+    config.data.crop_px = (32, 32)
+    for name in vars(config.augmentation):
+        if name.endswith("_probability"):
+            setattr(config.augmentation, name, 0.0)
+    dataset = SegmentationDataset(config)
+    info = DatasetInfo.from_dict(json.loads(json.dumps(dataset.info.to_dict())))
+    learner = SegmentationLearner(config, info)
+    stored = change(scene(0)[0])
+    every_pixel = np.stack([change(scene(n)[0]) for n in (0, 1)]).astype(np.float64)
+    mean, std = every_pixel.mean((0, 1, 2)), every_pixel.std((0, 1, 2))
+    expected = (stored - mean) / std
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(learner.normalize(jax.numpy.asarray(stored)), expected, atol=1e-4)
+    batch = training_batches(dataset.training_source(learner), seed=0, batch_size=4)[0]
+    keys = augmentation.example_keys(config.seed, batch.pop("position"))
+    crops, _ = learner.prepare(keys, batch)
+    assert abs(float(crops.mean())) < 0.6
+    assert 0.4 < float(crops.std()) < 1.6
 
 
 def figures_of_unet(config, channels):

@@ -52,7 +52,7 @@ VARIABLES = {"scale": jnp.float32(3.0)}
 @pytest.fixture(scope="module")
 def window_step():
     """Compiled once for each window size."""
-    return jax.jit(make_window_step(ReadsRed, cross_entropy, lambda images: images, CLASSES))
+    return jax.jit(make_window_step(ReadsRed, cross_entropy, augmentation.scaled, CLASSES))
 
 
 def make_scenes(sizes, ignored=True, seed=0):
@@ -151,7 +151,7 @@ class SeesItsWindow:
 
 def test_no_pixel_inside_a_scene_is_predicted_from_a_windows_rim():
     scenes, _ = make_scenes([(19, 23)])
-    step = jax.jit(make_window_step(SeesItsWindow, cross_entropy, lambda images: images, CLASSES))
+    step = jax.jit(make_window_step(SeesItsWindow, cross_entropy, augmentation.scaled, CLASSES))
     prediction = evaluator(scenes, step, (9, 11), context_px=3).predict({}, 0)
     assert (prediction[3:-3, 3:-3] == 3).all()
     assert (prediction[0] == 0).all()
@@ -311,9 +311,8 @@ def test_the_normalisation_reaches_the_network(dtype, high, greatest):
     step = make_window_step(
         Weighs,
         cross_entropy,
-        lambda images: augmentation.normalize(images, mean, std),
+        lambda images: augmentation.normalize(augmentation.scaled(images, greatest), mean, std),
         CLASSES,
-        greatest,
     )
     config = EvaluationConfig(window_px=(16, 20), context_px=2, batch_size=3)
     evaluator = SceneEvaluator(scenes, jax.jit(step), HostDevices, config, CLASSES)
