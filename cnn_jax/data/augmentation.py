@@ -407,9 +407,8 @@ def _colour(draws, image, config, limits):
     """
     if config.brightness_probability:
         most = config.brightness_delta
-        image = dm_pix.adjust_brightness(
-            image, _draw(draws["brightness"], config.brightness_probability, (-most, most), 0.0)
-        )
+        delta = _draw(draws["brightness"], config.brightness_probability, (-most, most), 0.0)
+        image = jnp.asarray(dm_pix.adjust_brightness(image, delta))
     if config.contrast_probability:
         factor = _draw(draws["contrast"], config.contrast_probability, config.contrast_range, 1.0)
         image = jnp.where(factor == 1, image, dm_pix.adjust_contrast(image, factor, channel_axis=0))
@@ -434,8 +433,8 @@ def _colour(draws, image, config, limits):
     if config.noise_probability:
         std = _draw(draws["noise"], config.noise_probability, config.noise_std, 0.0)
         # Three at least, so that grey images get the noise that they would as red, green and blue.
-        shape = (*image.shape[1:], max(image.shape[0], 3))
-        noise = jax.random.normal(draws["noise_values"], shape)[..., : image.shape[0]]
+        shape = (*image.shape[1:], max(len(image), 3))
+        noise = jax.random.normal(draws["noise_values"], shape)[..., : len(image)]
         image = image + std * jnp.moveaxis(noise, -1, 0)
     return image if limits is None else jnp.clip(image, *limits)
 

@@ -266,8 +266,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         )
     stored = kind.find(config)
     resized = tuple(config.image_px) != (0, 0)
-    height, width = config.image_px
-    image_px = (height, width) if resized else stored.image_px
+    image_px = (config.image_px[0], config.image_px[1]) if resized else stored.image_px
     if image_px is None:
         raise InputError(
             f"images of {config.source} differ in size: give one to them all with data.image_px,"

@@ -145,8 +145,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         keys = np.asarray(record_keys)
         cells, extents = self.cell_px[keys], self.extent_px[keys]
         found = {"cell_px": cells, "extent_px": extents}
-        windows = self.windows
-        whole = positions is None or windows is None
+        windows = None if positions is None else self.windows
         if positions is None or windows is None:
             size, corners, sizes = self.region_px, self.corner_px[keys], extents
         else:
@@ -163,7 +162,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
             part = slice(top, top + height), slice(left, left + width)
             for to, of in zip((images[number], masks[number]), self.scenes[scene], strict=True):
                 to[:height, :width] = of[part]
-            if whole:
+            if windows is None:
                 _pad(images[number], masks[number], height, width)
         return {"image": images, "mask": masks, **found}
 

@@ -166,7 +166,7 @@ class SceneEvaluator:
             for row, window in enumerate(self.source.windows[first : first + self.batch_size]):
                 scene = window[0]
                 confusion[scene] += results["confusion"][row]
-                if whole is None:
+                if whole is None or boundary is None:
                     continue
                 prediction = self._blank(scene) if prediction is None else prediction
                 _paste(prediction, results["prediction"][row], window)

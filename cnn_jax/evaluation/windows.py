@@ -49,8 +49,8 @@ class WindowSource(grain.sources.RandomAccessDataSource):
 
     def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int) -> None:
         self.scenes = scenes
-        largest = scenes.largest_px
-        self.window_px = min(window_px[0], largest[0]), min(window_px[1], largest[1])
+        height, width = scenes.largest_px
+        self.window_px = min(window_px[0], height), min(window_px[1], width)
         self.windows = [
             (index, vertical, horizontal)
             for index, scene in enumerate(scenes.scenes)
@@ -72,5 +72,5 @@ class WindowSource(grain.sources.RandomAccessDataSource):
 
 def counted_part(vertical: Span, horizontal: Span) -> tuple[slice, slice]:
     """The slices of a window that it counts."""
-    down, right = (slice(s.first - s.start, s.last - s.start) for s in (vertical, horizontal))
-    return down, right
+    rows, columns = (slice(s.first - s.start, s.last - s.start) for s in (vertical, horizontal))
+    return rows, columns
