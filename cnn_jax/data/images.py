@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -45,15 +45,19 @@ class Examples(Protocol):
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         """The encoded image and the label of each of these."""
+        ...
 
     def labels(self, indices: Sequence[int]) -> np.ndarray:
         """The labels of these, int32 [n], as far as possible without reading images."""
+        ...
 
     def name(self, index: int) -> str:
         """For pictures."""
+        ...
 
     def place(self, index: int) -> str:
         """For errors: which file or record it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,12 @@ class LabelledImages(Sequence):
     def __init__(
         self,
         examples: Examples,
-        indices,
+        indices: np.ndarray,
         decode: Callable,
         shape: tuple[int, int, int],
         keep: int,
-        dtype="uint8",
-    ):
+        dtype: str = "uint8",
+    ) -> None:
         self._examples, self._decode, self.shape = examples, decode, shape
         self.dtype = np.dtype(dtype)
         self._indices = np.asarray(indices)
@@ -136,7 +140,7 @@ class LabelledImages(Sequence):
         """What pictures call image `index`: a file's name, or "train 123"."""
         return self._examples.name(int(self._indices[index]))
 
-    def arrays(self, indices=None) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, indices: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """These images and labels (all, without `indices`), copied: [n, height, width, channels]
         and int32 [n]."""
         indices = np.arange(len(self)) if indices is None else np.asarray(indices, int)
@@ -209,7 +213,7 @@ class ImageSource(grain.sources.RandomAccessDataSource):
     """Random access for `pipeline.training_batches`: {"image": [height, width, channels],
     "label": int32 []}."""
 
-    def __init__(self, images: LabelledImages):
+    def __init__(self, images: LabelledImages) -> None:
         self.images = images
 
     def __len__(self):
@@ -219,7 +223,9 @@ class ImageSource(grain.sources.RandomAccessDataSource):
         image, label = self.images[record_key]
         return {"image": image, "label": np.int32(label)}
 
-    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
+    def batch(
+        self, record_keys: Sequence[int], positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Several examples, stacked."""
         images, labels = self.images.arrays(record_keys)
         return {"image": images, "label": labels}
@@ -260,7 +266,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         )
     stored = kind.find(config)
     resized = tuple(config.image_px) != (0, 0)
-    image_px = tuple(config.image_px) if resized else stored.image_px
+    image_px = (config.image_px[0], config.image_px[1]) if resized else stored.image_px
     if image_px is None:
         raise InputError(
             f"images of {config.source} differ in size: give one to them all with data.image_px,"
@@ -365,7 +371,7 @@ def _chosen(stored, config):
     return {split: chosen[split] for split in SPLITS}
 
 
-def digest(identity) -> str:
+def digest(identity: Any) -> str:
     """A hexadecimal digest of anything that JSON can say."""
     return hashlib.blake2b(
         json.dumps(identity, sort_keys=True).encode(), digest_size=16

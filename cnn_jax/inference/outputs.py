@@ -153,17 +153,17 @@ class Tiff:
         """Closes the file, reads it again, for a disk that fills up makes no noise, and makes a
         COG of it if asked for. It isn't renamed yet."""
         written = partial(self.path)
-        with writing(self.path), _gdal() as rasterio:
+        with writing(self.path), _gdal() as gdal:
             self._file.close()
-            with rasterio.open(written, driver="GTiff") as file:
+            with gdal.open(written, driver="GTiff") as file:
                 for first in range(0, self.height, TILE_PX):
                     last = min(first + TILE_PX, self.height)
                     file.read(window=((first, last), (0, file.width)))
             if self.cog:
-                from rasterio import shutil
+                import rasterio.shutil
 
                 optimized = written.with_name(f"{written.name}.cog")
-                shutil.copy(
+                rasterio.shutil.copy(
                     written,
                     optimized,
                     driver="COG",
@@ -300,7 +300,7 @@ class Polygons:
         if self._crs:
             from rasterio.warp import transform
 
-            x, y = transform(self._crs, "EPSG:4326", x, y)
+            x, y = transform(self._crs, "EPSG:4326", x, y)[:2]
         x, y = (np.round(values, 9).tolist() for values in (x, y))
         points = zip(x, y, strict=True)
         return [[list(itertools.islice(points, len(ring))) for ring in rings] for rings in polygons]

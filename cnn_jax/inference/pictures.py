@@ -309,7 +309,7 @@ class _Job:
         self._told = len(self.scene.damaged)
         with writing(path):
             with partial(path).open("wb") as file:
-                np.savez_compressed(file, damaged=said, **chunk)
+                np.savez_compressed(file, **{**chunk, "damaged": said})  # type: ignore[arg-type]
             partial(path).replace(path)
 
     def _predicted(self, first_row: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -383,7 +383,7 @@ def _half(values, void):
     return values
 
 
-def _greys(count: int) -> list[tuple[int, int, int]]:
+def _greys(count: int) -> list[tuple[int, ...]]:
     return [(255 * i // max(count - 1, 1),) * 3 for i in range(count)]
 
 

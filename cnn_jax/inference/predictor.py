@@ -11,7 +11,6 @@ import numpy as np
 from flax import linen as nn
 
 from cnn_jax import tasks
-from cnn_jax.configuration.schema import Config
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
@@ -219,7 +218,7 @@ class Run(Predictor):
     """
 
     folder: Path
-    config: Config
+    config: Any
     info: DatasetInfo
     summary: Mapping[str, Any]
     learner: Any
@@ -291,7 +290,7 @@ class Ensemble(Predictor):
         return self.runs[0].folder
 
     @property
-    def config(self) -> Config:  # type: ignore[override]
+    def config(self) -> Any:  # type: ignore[override]
         """Of the first run, whose windows are taken."""
         return self.runs[0].config
 
@@ -361,7 +360,7 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder).expanduser()
     record = run_record.read(folder)
-    config = tasks.config_from_dict(record.config, str(folder / "config.json"))
+    config: Any = tasks.config_from_dict(record.config, str(folder / "config.json"))
     if config.task == "classic":
         raise InputError(
             f"{folder} is of a classic method, which keeps no weights; run its config.json again."

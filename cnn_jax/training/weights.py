@@ -89,7 +89,7 @@ def read(path: Path, like: Any, digest: str) -> Any:
             f"{path} is of another run (configuration {about.get('digest')}, not {digest}): export"
             " this run's weights."
         )
-    known = traverse_util.flatten_dict(like, sep="/")
+    known: dict[str, Any] = traverse_util.flatten_dict(like, sep="/")
     for name in sorted(known.keys() | arrays.keys()):
         ours = known[name].shape if name in known else "missing"
         theirs = arrays[name].shape if name in arrays else "missing"
@@ -108,5 +108,5 @@ def _checksum(arrays: dict[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         found.update(f"{name} {array.dtype} {array.shape};".encode())
-        found.update(array.reshape(-1).view(np.uint8))
+        found.update(array.tobytes())
     return found.hexdigest()
