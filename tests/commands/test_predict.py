@@ -4,7 +4,10 @@ what is refused."""
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -16,8 +19,12 @@ from rasterio import Affine
 from rasterio.crs import CRS
 
 import cnn_jax
+from cnn_jax import tasks
 from cnn_jax.commands import predict
+from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.inference import pictures, predictor
+from cnn_jax.training.devices import Devices
+from tests.running import ROOT, environment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -422,3 +429,89 @@ def test_run_and_pictures_and_output_are_asked_for(command, tmp_path):
     code, _, err = command(tmp_path)
     assert code == 2
     assert "--output is missing" in err
+
+
+# ---- a full disk
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(reference, tmp_path):
+    """Files may not grow beyond 64 KiB: as much as a small picture's class map, and less than its
+    probabilities."""
+    if sys.platform != "linux":
+        pytest.skip("sizes of files are limited as Linux does it")
+    scene = write(tmp_path / "scene.tif", pixels(600, 520))
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
+        " from cnn_jax.commands.predict import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [reference[0], scene, "--output", tmp_path / "out", "--probabilities", "uint8"]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, arguments)],
+        env=environment(JAX_ENABLE_COMPILATION_CACHE="false"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path / 'out/scene-probabilities.tif'} can't be written")
+    assert "Traceback" not in done.stderr
+    assert listed(tmp_path / "out") == ["prediction.json"]
+
+
+# ---- classifiers
+
+
+@pytest.fixture
+def classifier():
+    """A classifier of 8x8 px images with random weights."""
+    config = tasks.of("classification").configuration(model=tasks.model_config("mlp"))
+    info = DatasetInfo(
+        source="leaves",
+        classes=tuple("abcdefg"),
+        colors=(),
+        channels=3,
+        dtype="uint8",
+        greatest=255.0,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        class_counts=(1,) * 7,
+        sizes={"train": 7, "validation": 0, "test": 0},
+        image_px=(8, 8),
+        fingerprint="",
+    )
+    learner = tasks.of("classification").learner(config, info)
+    blank = np.zeros((1, 8, 8, 3), np.float32)
+    variables = jax.jit(lambda key: learner.module().init(key, blank, train=False))(
+        jax.random.key(0)
+    )
+    return predictor.Run(
+        Path("run"), config, info, {"evaluated_step": 1}, learner, variables, Devices()
+    )
+
+
+def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    image = pixels(8, 8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(pixels(30, 20)).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes((tmp_path / "b.png").read_bytes()[:90])
+    arguments = ["run", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert predict.main(arguments) == 1
+    assert f"{tmp_path / 'c.png'}" in capsys.readouterr().err
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == [str(tmp_path / name) for name in ("a.png", "b.png")]
+    logits = classifier.model.apply(
+        classifier.variables, classifier.normalize(image[None]), train=False
+    )
+    expected = np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1][:5]
+    found = [float(rows[0][f"probability_{i}"]) for i in range(1, 6)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert rows[0]["class_1"] == classifier.info.classes[int(np.argmax(logits))]
+    assert predict.main(arguments) == 2
+    assert "exists" in capsys.readouterr().err
+    assert predict.main([*arguments, "--overwrite", "--polygons"]) == 2
+    assert "--polygons is for segmenters" in capsys.readouterr().err
+    assert predict.main([*arguments, "--overwrite", "--augment"]) == 1
