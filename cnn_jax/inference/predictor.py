@@ -178,7 +178,7 @@ class Predictor:
         except OSError as error:
             raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
         except InputError as error:
-            raise InputError(f"{path} {error}") from error
+            raise type(error)(f"{path} {error}") from error
         return image
 
     def _check(self, image):
