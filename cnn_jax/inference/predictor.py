@@ -17,11 +17,10 @@ from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.scenes import opened
 from cnn_jax.inference.windows import axis, blended
 from cnn_jax.records import run_record
+from cnn_jax.tasks.network import abstract_variables
 from cnn_jax.tasks.task import Dataset
 from cnn_jax.training import weights
 from cnn_jax.training.devices import Devices
-from cnn_jax.training.optimizer import make_optimizer
-from cnn_jax.training.state import create
 
 
 class Predictor:
@@ -369,20 +368,13 @@ def load(folder: str | Path) -> Run:
     if not hasattr(learner, "probabilities"):
         raise InputError(f"{folder} is of {config.model.name}, whose weights can't be loaded.")
     devices = Devices()
-    step = record.summary.get("evaluated_step")
-    optimizer = make_optimizer(config.optimizer, config.training.steps)
-    averaged = config.optimizer.ema_decay > 0
-    like = jax.eval_shape(
-        lambda: create(
-            learner.module(), optimizer, config.seed, learner.example_px, averaged=averaged
-        )
-    )
+    step, variables = record.summary.get("evaluated_step"), abstract_variables(learner)
     digest = record.environment["digest"]
     checkpoint, exported = folder / "checkpoints" / str(step), folder / weights.NAME
     if checkpoint.is_dir():
-        variables = _of_checkpoint(checkpoint, config, learner, digest, like, devices)
+        variables = _of_checkpoint(checkpoint, config, learner.monitor, digest, variables, devices)
     elif exported.is_file():
-        variables = devices.copy(weights.read(exported, like.variables, digest))
+        variables = devices.copy(weights.read(exported, variables, digest))
     else:
         raise InputError(
             f"{folder} has neither the checkpoint of step {step}, which the figures are of, nor"
@@ -392,13 +384,22 @@ def load(folder: str | Path) -> Run:
     return Run(folder, config, record.info, record.summary, learner, variables, devices, digest)
 
 
-def _of_checkpoint(checkpoint: Path, config, learner, digest, like, devices):
+def _of_checkpoint(checkpoint: Path, config, monitor, digest, variables, devices):
     from cnn_jax.training.checkpoints import Checkpoints
+    from cnn_jax.training.optimizer import make_optimizer
+    from cnn_jax.training.state import TrainState
 
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    like = TrainState(
+        jax.ShapeDtypeStruct((), np.int32),  # type: ignore[arg-type]
+        variables,
+        jax.eval_shape(optimizer.init, variables["params"]),
+        variables if config.optimizer.ema_decay > 0 else None,
+    )
     checkpoints = Checkpoints(
         checkpoint.parent,
         keep=config.training.keep_checkpoints,
-        best=f"validation/{learner.monitor}",
+        best=f"validation/{monitor}",
         digest=digest,
     )
     like = jax.tree.map(

@@ -182,9 +182,19 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
 def check_module(learner: Network) -> None:
     """Raises InputError for what the module itself refuses, before a run has a folder. Nothing is
     computed."""
-    image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
-    module = learner.module()
-    jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+    abstract_variables(learner)
+
+
+def abstract_variables(learner: Any) -> Any:
+    """Shapes and types of a network's variables. Nothing is computed, and the module is traced once
+    a learner: that takes a good part of a second."""
+    if "abstract_variables" not in vars(learner):
+        image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
+        module = learner.module()
+        vars(learner)["abstract_variables"] = jax.eval_shape(
+            lambda x: module.init(jax.random.key(0), x, train=False), image
+        )
+    return vars(learner)["abstract_variables"]
 
 
 class _History:
