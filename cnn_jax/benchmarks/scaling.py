@@ -106,7 +106,8 @@ def _in_processes(settings):
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = (
-        "import json, sys; from cnn_jax.runtime import processes; from cnn_jax.benchmarks import scaling;"
+        "import json, sys; from cnn_jax.runtime import processes;"
+        " from cnn_jax.benchmarks import scaling;"
         " processes.join(sys.argv[1]); print(json.dumps(scaling.count(**json.loads(sys.argv[2]))));"
         " processes.leave()"
     )

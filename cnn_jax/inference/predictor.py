@@ -68,8 +68,8 @@ class Run:
         image, info = np.asarray(image), self.info
         if image.ndim != 3 or image.shape[2] != info.channels or str(image.dtype) != info.dtype:
             raise InputError(
-                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder} takes"
-                f" {info.dtype} [height, width, {info.channels}]: convert it."
+                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder}"
+                f" takes {info.dtype} [height, width, {info.channels}]: convert it."
             )
         probabilities = self.learner.probabilities(self.variables, image)
         return Prediction(probabilities, info.classes, info.colors)
