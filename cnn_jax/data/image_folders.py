@@ -15,8 +15,8 @@ import numpy as np
 from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import composed, natural
-from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
+from cnn_jax.data.stored_images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
 SUFFIXES = frozenset(
@@ -142,7 +142,7 @@ class _File:
 
 
 class Files:
-    """The examples of one split of a folder; see `images.Examples`."""
+    """The examples of one split of a folder; see `stored_images.Examples`."""
 
     mend = "replace or remove it"
 
@@ -155,19 +155,19 @@ class Files:
         return len(self._files)
 
     def read(self, indices):
-        """See `images.Examples.read`."""
+        """See `stored_images.Examples.read`."""
         return [(_bytes(self._files[index].path), int(self._labels[index])) for index in indices]
 
     def labels(self, indices):
-        """See `images.Examples.labels`; they are known from the names."""
+        """See `stored_images.Examples.labels`; they are known from the names."""
         return self._labels[list(indices)]
 
     def name(self, index):
-        """See `images.Examples.name`."""
+        """See `stored_images.Examples.name`."""
         return self._files[index].path.relative_to(self._directory).as_posix()
 
     def place(self, index):
-        """See `images.Examples.place`."""
+        """See `stored_images.Examples.place`."""
         return str(self._files[index].path)
 
 

@@ -7,7 +7,7 @@ sums of bins add up over windows and scenes; every figure is a function of them.
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.evaluation.metrics import class_logits
+from cnn_jax.training.losses import class_logits
 
 BINS = 15
 """As in the paper."""

@@ -14,6 +14,7 @@ from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import boundaries, metrics
 from cnn_jax.evaluation.calibration import calibration_counts
 from cnn_jax.evaluation.windows import WindowSource, counted_part
+from cnn_jax.training.losses import class_logits
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def window_results(logits, masks, loss: Callable, classes: int) -> dict:
     """
     labels = masks.astype(jnp.int32)
     loss_sum, loss_count = jax.vmap(loss)(logits, labels)
-    logits = metrics.class_logits(logits)
+    logits = class_logits(logits)
     prediction = logits.argmax(-1)
     return {
         "confusion": metrics.confusion(labels, prediction, classes),

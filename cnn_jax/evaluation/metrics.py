@@ -12,14 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def class_logits(logits):
-    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0
-    and it, whose softmax is its sigmoid."""
-    if logits.shape[-1] > 1:
-        return logits
-    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
-
-
 def confusion(labels, predictions, classes: int):
     """Confusion matrices of a batch on the device: int32 `[batch, classes, classes]`.
 

@@ -13,7 +13,6 @@ from cnn_jax.data import augmentation, resident
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.evaluate import make_window_step
-from cnn_jax.evaluation.metrics import class_logits
 from cnn_jax.evaluation.windows import counted_part, spans
 from cnn_jax.tasks import build_model
 from cnn_jax.tasks.network import train_network
@@ -117,6 +116,6 @@ class SegmentationLearner:
         @jax.jit
         def predict(variables, images):
             logits = module.apply(variables, self.normalize(images), train=False)
-            return jax.nn.softmax(class_logits(logits))
+            return jax.nn.softmax(losses.class_logits(logits))
 
         return predict

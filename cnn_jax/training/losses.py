@@ -22,7 +22,14 @@ import numpy as np
 
 from cnn_jax.configuration.schema import LossConfig
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.evaluation.metrics import class_logits
+
+
+def class_logits(logits):
+    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0
+    and it, whose softmax is its sigmoid."""
+    if logits.shape[-1] > 1:
+        return logits
+    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
 
 
 def _of_classes(logits):
