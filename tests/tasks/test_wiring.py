@@ -158,13 +158,13 @@ def test_a_prediction_is_of_a_normalised_image(segmenter, classifier):
     np.testing.assert_allclose(learner.probabilities(variables, image), expected, atol=1e-4)
 
 
-def stepped(dataset, learner, variables):
+def stepped(dataset, learner, variables, size):
     """What the training step says of its first batch, and what the network sees of that batch:
     (metrics, inputs, labels)."""
     optimizer = make_optimizer(OptimizerConfig(), 10)
     state = create(learner.module(), optimizer, 0, learner.example_px, averaged=False)
     state = state.replace(variables=variables)
-    batch = training_batches(dataset.training_source(learner), seed=0, batch_size=4)[0]
+    batch = training_batches(dataset.training_source(learner), seed=0, batch_size=size)[0]
     step = make_train_step(learner.module(), learner.loss_and_metrics, optimizer, learner.prepare)
     inputs, labels = learner.prepare(example_keys(0, batch["position"]), batch)
     return jax.jit(step)(state, batch, np.uint32(0))[1], np.float64(inputs), np.array(labels)
@@ -178,7 +178,7 @@ def assert_stored(inputs):
 
 
 def test_a_step_of_a_segmenter_logs_loss_and_pixel_accuracy(segmenter):
-    metrics, inputs, labels = stepped(*segmenter)
+    metrics, inputs, labels = stepped(*segmenter, 4)
     assert_stored(inputs)
     loss, accuracy, confusion = scored(of_pixels(segmenter[2], inputs), labels)
     assert (confusion.sum(0) > 20).sum() > 1, "more than one class must be predicted"
@@ -188,10 +188,11 @@ def test_a_step_of_a_segmenter_logs_loss_and_pixel_accuracy(segmenter):
 
 
 def test_a_step_of_a_classifier_logs_loss_and_accuracy(classifier):
-    metrics, inputs, labels = stepped(*classifier)
+    metrics, inputs, labels = stepped(*classifier, 32)
     assert_stored(inputs)
-    assert labels.shape == (4, 10)
+    assert labels.shape == (32, 10)
     loss, accuracy, _ = scored(of_images(classifier[2], inputs), labels.argmax(-1))
+    assert 0 < accuracy < 1
     assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-4)
     assert float(metrics["accuracy"]) == pytest.approx(accuracy)
     assert sorted(metrics) == ["accuracy", "gradient_norm", "loss"]
