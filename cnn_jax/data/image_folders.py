@@ -6,9 +6,10 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,7 @@ class Files:
 
     mend = "replace or remove it"
 
-    def __init__(self, directory, files, classes):
+    def __init__(self, directory: Path, files: Sequence[Any], classes: Sequence[str]) -> None:
         self._directory, self._files = directory, files
         numbers = {name: number for number, name in enumerate(classes)}
         self._labels = np.array([numbers[file.label] for file in files], np.int32)
@@ -154,19 +155,19 @@ class Files:
     def __len__(self):
         return len(self._files)
 
-    def read(self, indices):
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         """See `stored_images.Examples.read`."""
         return [(_bytes(self._files[index].path), int(self._labels[index])) for index in indices]
 
-    def labels(self, indices):
+    def labels(self, indices: Sequence[int]) -> np.ndarray:
         """See `stored_images.Examples.labels`; they are known from the names."""
         return self._labels[list(indices)]
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """See `stored_images.Examples.name`."""
         return self._files[index].path.relative_to(self._directory).as_posix()
 
-    def place(self, index):
+    def place(self, index: int) -> str:
         """See `stored_images.Examples.place`."""
         return str(self._files[index].path)
 
@@ -303,7 +304,7 @@ def _visible(folder):
     return found
 
 
-def _header(path):
+def _header(path) -> tuple[tuple[int, int], int, str]:
     """Height and width as they will be upright, channels and type."""
     try:
         stored = open_raster(path, small=True)
@@ -311,8 +312,9 @@ def _header(path):
         raise InputError(
             f"{path} can't be decoded, being damaged or no image: {Files.mend}."
         ) from error
-    size = stored.height_px, stored.width_px
-    return size if stored.orientation < 5 else size[::-1], *image_kind(stored)
+    height, width = stored.height_px, stored.width_px
+    size = (height, width) if stored.orientation < 5 else (width, height)
+    return size, *image_kind(stored)
 
 
 def _bytes(path):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
@@ -50,12 +51,12 @@ class LabelledImages(Sequence):
     def __init__(
         self,
         examples: Examples,
-        indices,
+        indices: np.ndarray,
         decode: Callable,
         shape: tuple[int, int, int],
         keep: int,
-        dtype="uint8",
-    ):
+        dtype: str = "uint8",
+    ) -> None:
         self._examples, self._decode, self.shape = examples, decode, shape
         self.dtype = np.dtype(dtype)
         self._indices = np.asarray(indices)
@@ -92,7 +93,7 @@ class LabelledImages(Sequence):
         """What pictures call image `index`: a file's name, or "train 123"."""
         return self._examples.name(int(self._indices[index]))
 
-    def arrays(self, indices=None) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, indices: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """These images and labels (all, without `indices`), copied: [n, height, width, channels]
         and int32 [n]."""
         indices = np.arange(len(self)) if indices is None else np.asarray(indices, int)
@@ -165,7 +166,7 @@ class ImageSource(grain.sources.RandomAccessDataSource):
     """Random access for `pipeline.training_batches`: {"image": [height, width, channels],
     "label": int32 []}."""
 
-    def __init__(self, images: LabelledImages):
+    def __init__(self, images: LabelledImages) -> None:
         self.images = images
 
     def __len__(self):
@@ -175,7 +176,9 @@ class ImageSource(grain.sources.RandomAccessDataSource):
         image, label = self.images[record_key]
         return {"image": image, "label": np.int32(label)}
 
-    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
+    def batch(
+        self, record_keys: Sequence[int], positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Several examples, stacked."""
         images, labels = self.images.arrays(record_keys)
         return {"image": images, "label": labels}
@@ -212,7 +215,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         )
     stored = (image_folders if config.source == "folders" else tfds).find(config)
     resized = tuple(config.image_px) != (0, 0)
-    image_px = tuple(config.image_px) if resized else stored.image_px
+    image_px = (config.image_px[0], config.image_px[1]) if resized else stored.image_px
     if image_px is None:
         raise InputError(
             f"images of {config.source} differ in size: give one to them all with data.image_px,"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,15 +27,19 @@ class Examples(Protocol):
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         """The encoded image and the label of each of these."""
+        ...
 
     def labels(self, indices: Sequence[int]) -> np.ndarray:
         """The labels of these, int32 [n], as far as possible without reading images."""
+        ...
 
     def name(self, index: int) -> str:
         """For pictures."""
+        ...
 
     def place(self, index: int) -> str:
         """For errors: which file or record it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class StoredImages:
     dtype: str = "uint8"
 
 
-def digest(identity) -> str:
+def digest(identity: Any) -> str:
     """A hexadecimal digest of anything that JSON can say."""
     return hashlib.blake2b(
         json.dumps(identity, sort_keys=True).encode(), digest_size=16

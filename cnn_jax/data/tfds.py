@@ -10,7 +10,9 @@ import os
 import re
 import shlex
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,10 +129,12 @@ class Records:
 
     mend = "prepare the set again"
 
-    def __init__(self, tfds, builder, split, image, label):
+    def __init__(self, tfds: Any, builder: Any, split: str, image: str, label: str) -> None:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        self._parse = tf_example_pb2.Example.FromString
+        # protobuf makes its classes when they are imported, where no stub tells of them
+        example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        self._parse = example.FromString
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         # Of a set in several formats, this also makes the builder's facts about files those of
         # ArrayRecord.
@@ -153,14 +157,14 @@ class Records:
     def __len__(self):
         return len(self._source)
 
-    def read(self, indices):
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         """See `stored_images.Examples.read`."""
         return [
             (features[self._image].bytes_list.value[0], self._checked(features, index))
             for index, features in zip(indices, self._features(indices), strict=True)
         ]
 
-    def labels(self, indices):
+    def labels(self, indices: Sequence[int]) -> np.ndarray:
         """See `stored_images.Examples.labels`; records are read whole."""
         features = self._features(indices)
         return np.array(
@@ -168,11 +172,11 @@ class Records:
             np.int32,
         )
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """See `stored_images.Examples.name`."""
         return f"{self._split} {index}"
 
-    def place(self, index):
+    def place(self, index: int) -> str:
         """See `stored_images.Examples.place`."""
         return f"image {index} of {self._set}, split {self._split},"
 
@@ -212,7 +216,7 @@ class Records:
         return label
 
 
-def _library():
+def _library() -> Any:
     try:
         import tensorflow_datasets as tfds
 

@@ -10,12 +10,11 @@ import numpy as np
 from flax import linen as nn
 
 from cnn_jax import tasks
-from cnn_jax.configuration.schema import Config
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.records import run_record
-from cnn_jax.tasks.task import Dataset, Learner
+from cnn_jax.tasks.task import Dataset
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import Devices
 from cnn_jax.training.optimizer import make_optimizer
@@ -38,10 +37,10 @@ class Run:
     """
 
     folder: Path
-    config: Config
+    config: Any
     info: DatasetInfo
     summary: Mapping[str, Any]
-    learner: Learner
+    learner: Any
     variables: Any
     devices: Devices
 
@@ -114,7 +113,7 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder).expanduser()
     record = run_record.read(folder)
-    config = tasks.config_from_dict(record.config, str(folder / "config.json"))
+    config: Any = tasks.config_from_dict(record.config, str(folder / "config.json"))
     if config.task == "classic":
         raise InputError(
             f"{folder} is of a classic method, which keeps no weights; run its config.json again."
