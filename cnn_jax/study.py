@@ -11,7 +11,6 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from cnn_jax import run, tasks
@@ -82,10 +81,8 @@ def main(
         else:
             variants, configs = _configured(module, studies, name, argv, flags)
             processes.join(flags.distributed)
-            now = datetime.now().strftime("%Y%m%d-%H%M%S")
-            workdir = processes.broadcast(
-                flags.workdir or f"results/runs/{configs[0].experiment}-{name}-{now}"
-            )
+            workdir = flags.workdir or run.new_workdir(f"{configs[0].experiment}-{name}")
+            workdir = processes.broadcast(workdir)
             command = run.typed(module, argv, workdir)
             _run(configs, variants, Path(workdir), command, pictures)
     return outcome.exit_code
