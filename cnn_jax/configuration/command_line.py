@@ -112,7 +112,7 @@ def parse(
     for word in argv:
         if not is_utf8(word):
             raise InputError(
-                f"{ascii(word)} has bytes that are no UTF-8: rename the file or folder."
+                f"{word!a} has bytes that are no UTF-8: rename the file or folder."
             )
     completing = completes(argv)
     if completing and not prog:

@@ -88,7 +88,7 @@ class RunDirectory:
         where = self.workdir.absolute()
         if not documents.is_utf8(str(where)):
             raise InputError(
-                f"{ascii(str(where))} has bytes that are no UTF-8, which no record can hold; give"
+                f"{str(where)!a} has bytes that are no UTF-8, which no record can hold; give"
                 " another --workdir."
             )
         locked_before = (self.workdir / ".lock").exists()
