@@ -301,7 +301,12 @@ class OptimizerConfig:
     schedule: str = setting(
         "cosine", "from the peak to the end", choices=("cosine", "polynomial", "constant")
     )
-    warmup_steps: int = setting(50, "linear rise from zero to the peak", unit="steps", at_least=0)
+    warmup_steps: int = setting(
+        50,
+        "linear rise from zero to the peak; where a run takes no more steps, a tenth of them",
+        unit="steps",
+        at_least=0,
+    )
     end_factor: float = setting(
         0.01, "learning rate at the last step, as a share of the peak", unit="0 to 1", at_least=0
     )
@@ -656,11 +661,6 @@ def _check_training(config):
         raise InputError(
             f"training.batch_size is {training.batch_size}, which"
             f" training.accumulate={training.accumulate} does not divide; change one of them."
-        )
-    if config.optimizer.warmup_steps >= training.steps > 1:
-        raise InputError(
-            f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, not less than"
-            f" training.steps={training.steps}; lower it."
         )
 
 

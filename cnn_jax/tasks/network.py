@@ -20,7 +20,7 @@ from cnn_jax.tasks.task import Dataset, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import arithmetic
-from cnn_jax.training.optimizer import learning_rate, make_optimizer
+from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
 from cnn_jax.training.state import create, parameter_count
 from cnn_jax.training.step import make_train_step
 
@@ -68,6 +68,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         f" {training.batch_size} {learner.example}",
         flush=True,
     )
+    tell_of_warmup(config.optimizer, training.steps)
     on_device = config.data.on_device
     source = dataset.training_source(learner)
     batches = training_batches(

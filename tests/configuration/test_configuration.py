@@ -280,8 +280,8 @@ def test_parsing_twice_starts_afresh():
             "evaluation.context_px is 144, which leaves nothing of a window of (288, 512)",
         ),
         (
-            "--optimizer.warmup_steps=100000",
-            "optimizer.warmup_steps is 100000, not less than training.steps=",
+            "--optimizer.warmup_steps=-1",
+            "optimizer.warmup_steps is -1; it must be at least 0.",
         ),
     ],
 )
