@@ -633,7 +633,7 @@ def test_labels_that_are_no_classes_are_refused(name, one):
     }
     for bad in wrong.values():
         for call in (loss, jax.jit(loss)):
-            with pytest.raises(ValueError, match="labels are .* of shape"):
+            with pytest.raises(ValueError, match=r"labels are .* of shape"):
                 call(logits, bad)
     if spread:
         loss(logits, soft)
