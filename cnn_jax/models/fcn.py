@@ -50,6 +50,8 @@ class FCN(nn.Module):
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
+    paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
+
     @nn.compact
     def __call__(self, images, *, train: bool):
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
@@ -111,6 +113,8 @@ class DilatedFCN(nn.Module):
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
+
+    paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
 
     @nn.compact
     def __call__(self, images, *, train: bool):
