@@ -290,7 +290,7 @@ def fill(folder):
     [
         pytest.param(Checkpoints, "save", 2, [4], ["free the disk"], id="checkpoint"),
         pytest.param(RunDirectory, "log", 6, [4], ["free the disk"], id="line of metrics"),
-        pytest.param(SceneEvaluator, "evaluate", 5, [4, 8, 12], ["free the disk"], id="pictures"),
+        pytest.param(SceneEvaluator, "evaluate", 4, [4, 8, 12], ["free the disk"], id="pictures"),
         pytest.param(
             RunDirectory, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
         ),

@@ -111,9 +111,7 @@ def parse(
     argv = sys.argv[1:] if argv is None else list(argv)
     for word in argv:
         if not is_utf8(word):
-            raise InputError(
-                f"{word!a} has bytes that are no UTF-8: rename the file or folder."
-            )
+            raise InputError(f"{word!a} has bytes that are no UTF-8: rename the file or folder.")
     completing = completes(argv)
     if completing and not prog:
         return list(trees), argv
