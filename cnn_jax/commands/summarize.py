@@ -4,7 +4,8 @@ python -m cnn_jax.commands.summarize --model.name NAME [--input HEIGHTxWIDTHxCHA
 [--model.OPTION VALUE ...]
 
 Nothing is computed or downloaded. In the table, padding of 0+1x2 is 0 above, 1 below, and 2 on the
-left and the right; the field is what one value of the output depends on, 188-204 where some see more.
+left and the right; the field is what one value of the output depends on, 188-204 where some see
+more than others.
 """
 
 import sys
