@@ -106,8 +106,9 @@ def find(config: ImageDataConfig) -> StoredImages:
     headers = {_header(every[index][1].path) for index in spread}
     sizes = {size for size, *_ in headers}
     channels, dtype = _kind(directory, {(channels, dtype) for _, channels, dtype in headers})
+    # What the folder of a split is called, and .PNG for .png, say nothing of the images.
     names = [
-        (split, file.label, composed(file.path.relative_to(directory).as_posix()))
+        (split, file.label, file.name.removesuffix(file.path.suffix) + file.path.suffix.lower())
         for split, file in every
     ]
     return StoredImages(

@@ -217,3 +217,31 @@ def test_a_test_folder_without_one_of_training_is_told(tmp_path):
     )
     write_folder(tmp_path / "classes", {f"{c}/{i}.png": IMAGE for c in ("test", "x") for i in "12"})
     assert open_set(tmp_path / "classes").classes == ("test", "x")
+
+
+def test_the_fingerprint_is_of_images_and_labels_and_not_of_how_they_are_filed(tmp_path):
+    write_folder(
+        tmp_path / "a",
+        {
+            f"{s}/{c}/ñ{i}.png": picture(i, (4, 6, 3))
+            for s in ("train", "test")
+            for c in "ab"
+            for i in range(5)
+        },
+    )
+    nfd = unicodedata.normalize("NFD", "ñ")
+    write_folder(
+        tmp_path / "b",
+        {
+            f"{s}/{c}/{nfd}{i}.PNG": picture(i, (4, 6, 3))
+            for s in ("Training", "Testing")
+            for c in "ab"
+            for i in range(5)
+        },
+    )
+    one = open_set(tmp_path / "a").fingerprint
+    assert open_set(tmp_path / "b").fingerprint == one
+    (tmp_path / "b" / "Testing" / "a" / f"{nfd}0.PNG").rename(
+        tmp_path / "b" / "Testing" / "b" / "5.png"
+    )
+    assert open_set(tmp_path / "b").fingerprint != one
