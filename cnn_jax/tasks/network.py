@@ -163,7 +163,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     state = devices.single(state)
     steps = evaluated_step = int(state.step)
     if steps < training.steps:
-        print(f"stopped early at step {steps}: no better validation in {training.patience}")
+        print(
+            f"stopped early at step {steps}: no better validation in the last {training.patience}"
+        )
     best_step = checkpoints.best_step()
     if config.evaluation.weights == "best":
         evaluated_step = best_step or evaluated_step
