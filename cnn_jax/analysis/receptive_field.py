@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 ALL = math.inf
 """The field of a value that sees the whole image, however large that is."""
@@ -47,10 +48,10 @@ class Spans:
         shift: px by which a place lies further than the one a period before.
     """
 
-    spans: tuple[tuple[float | Fraction, float | Fraction], ...] = ((0, 0),)
+    spans: tuple[tuple[Any, Any], ...] = ((0, 0),)
     shift: int | Fraction = 1
 
-    def at(self, place: int) -> tuple:
+    def at(self, place: int) -> tuple[Any, Any]:
         """(first, last) of any place, also one beyond the map."""
         periods, phase = divmod(place, len(self.spans))
         first, last = self.spans[phase]
@@ -129,16 +130,28 @@ class Field:
         down, across = self.spans
         return down.px[0], across.px[0]
 
-    def read(self, axis, places: Callable[[int], Iterable[int]], step) -> "Field":
+    def read(
+        self, axis: Any, places: Callable[[int], Iterable[int]], step: int | Fraction
+    ) -> "Field":
         """Of a map whose places read some of this one along an axis, as `Spans.read`; nothing
         changes if that is None."""
         if axis not in (0, 1):
             return self
-        spans = list(self.spans)
-        spans[axis] = spans[axis].read(places, Fraction(step))
-        return replace(self, spans=tuple(spans))
+        down, across = (
+            spans.read(places, Fraction(step)) if number == axis else spans
+            for number, spans in enumerate(self.spans)
+        )
+        return replace(self, spans=(down, across))
 
-    def window(self, axis, taps: int, stride=1, dilation=1, before=0, growth=1) -> "Field":
+    def window(
+        self,
+        axis: Any,
+        taps: int,
+        stride: int = 1,
+        dilation: int = 1,
+        before: int = 0,
+        growth: int = 1,
+    ) -> "Field":
         """After a window of `taps` places, `dilation` apart, moved by `stride` along an axis from
         `before` places ahead of the map, whose places were first set `growth` apart."""
 
@@ -149,7 +162,7 @@ class Field:
 
         return self.read(axis, places, Fraction(stride, growth))
 
-    def resized(self, axis, old: int, new: int) -> "Field":
+    def resized(self, axis: Any, old: int, new: int) -> "Field":
         """After bilinear interpolation from `old` to `new` places, which are the middles of their
         areas; a triangle reaches one place of the coarser map to either side."""
         step = Fraction(old, new)
@@ -187,19 +200,20 @@ def joined(fields: Sequence[Field], shape: Sequence[int]) -> Field:
         next((axis for axis in at if axis is not None), None)
         for at in zip(*(one.axes for one in fields), strict=True)
     ]
-    both = []
-    for axis in (0, 1):
+
+    def along(axis: int) -> Spans:
         spans = fields[0].spans[axis]
         for one in fields[1:]:
             size = shape[axes.index(axis)] if axis in axes else 1
             spans = spans.with_another(one.spans[axis], max(size, 1))
         # A number that saw a part only, spread over a map, lies anywhere from a place.
         spread = axis in axes and any(axis not in one.axes for one in fields)
-        both.append(WHOLE if spread else spans)
-    return Field(tuple(both), tuple(axes))
+        return WHOLE if spread else spans
+
+    return Field((along(0), along(1)), tuple(axes))
 
 
-def through(equation, seen: Sequence[Field | None]) -> list[Field]:
+def through(equation: Any, seen: Sequence[Field | None]) -> list[Field]:
     """The fields of an equation's results, from those of its operands (None for one that doesn't
     depend on the image).
 

@@ -2,7 +2,9 @@
 their dilated descendant."""
 
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -53,7 +55,7 @@ class FCN(nn.Module):
     paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         maps = encoder("vgg16", width=self.width, **options)(images, train=train, feature_maps=True)
 
@@ -117,7 +119,7 @@ class DilatedFCN(nn.Module):
     paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
             self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options

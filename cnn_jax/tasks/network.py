@@ -1,6 +1,7 @@
 """How a network learns: from the initial state, or the last checkpoint, to the weights that are
 evaluated."""
 
+import functools
 import statistics
 import time
 import weakref
@@ -17,7 +18,7 @@ from cnn_jax.data.resident import Numbers
 from cnn_jax.errors import InputError
 from cnn_jax.records.metrics import FIGURES
 from cnn_jax.runtime import processes
-from cnn_jax.tasks.task import Dataset, Fitted, Learner, Session
+from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import arithmetic
@@ -38,11 +39,11 @@ class Network(Learner, Protocol):
         """The Flax module; `axis_name` is the `pmap` axis."""
         ...
 
-    def prepare(self, keys: jax.Array, examples: dict[str, jax.Array]) -> tuple[Any, Any]:
+    def prepare(self, keys: jax.Array, examples: dict[str, jax.Array], /) -> tuple[Any, Any]:
         """(inputs, labels) of a training batch: augmented and normalised, on the device."""
         ...
 
-    def loss_and_metrics(self, outputs: Any, labels: Any) -> dict[str, tuple[Any, Any]]:
+    def loss_and_metrics(self, outputs: Any, labels: Any, /) -> dict[str, tuple[Any, Any]]:
         """name -> (sum, count) over a batch; "loss" is minimised, the others are logged."""
         ...
 
@@ -113,7 +114,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         figure.higher_is_better, [line[monitor] for line in lines if monitor in line]
     )
 
-    def validate(state, check: Callable[[], None]) -> dict[str, Any]:
+    def validate(evaluator: Evaluator, state: Any, check: Callable[[], None]) -> dict[str, Any]:
         single = devices.single(state)
         last = int(single.step) == training.steps
         scores = evaluator.scores(single.evaluated, check, last)
@@ -147,7 +148,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         lambda start: read_ahead(
             batches, start, devices.place_for_training, config.data.prefetch_batches
         ),
-        validate if evaluator is not None else None,
+        functools.partial(validate, evaluator) if evaluator is not None else None,
         checkpoints,
         record.log,
         stop,
@@ -196,7 +197,7 @@ class LastEvaluation:
     """What an evaluator counted last, and with which weights: those that were validated after the
     last step need not be evaluated again at the end of the run."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._weights, self._evaluation = [], None
 
     def keep(self, variables: Any, evaluation: Any) -> None:

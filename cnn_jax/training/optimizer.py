@@ -1,5 +1,7 @@
 """The optimiser and its schedule, assembled from optax."""
 
+from typing import Any
+
 import jax
 import optax
 
@@ -38,7 +40,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
 
 
-def decayed(params):
+def decayed(params: Any) -> Any:
     """Which parameters weight decay acts on: kernels (two axes or more), never norms and biases. A
     tree of bools."""
     return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -517,6 +517,10 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
         "training.patience",
         "training.remat",
         "data.on_device",
+        "data.unlabelled",
+        "data.folds",
+        "data.fold",
+        "data.split_seed",
         *(f"loss.{name}" for name in of_loss),
     ]
     for path in younger:
