@@ -75,10 +75,12 @@ def prepare(options: Options) -> None:
     if options.wheels:
         fetch(options.packages, wheels)
     parts = {path.name: _weight(path.rglob("*")) for path in sorted(folder.iterdir())}
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    parts["checkout"] = _weight(ROOT / name for name in tracked if name)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        raise InputError(f"git lists no files of {ROOT}: begin from a clone of the repository.")
+    parts["checkout"] = _weight(ROOT / name for name in listed.stdout.split("\0") if name)
     for name, weight in parts.items():
         print(f"{name:<16}{figure(weight / 2**20):>8} MiB")
     total = sum(parts.values())

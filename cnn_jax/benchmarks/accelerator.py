@@ -123,6 +123,7 @@ REHEARSAL = Scale(
     words=(
         *("--model.name", "unet", "--model.base-width", "2", "--model.depth", "1"),
         *("--data.crop-px", "16", "32", "--training.batch-size", "2"),
+        *("--data.scene-px", "48", "64", "--data.scene-counts", "2", "1", "1"),
         *("--evaluation.window-px", "64", "64", "--evaluation.context-px", "8"),
     ),
     variants=2,
@@ -313,6 +314,7 @@ class Parts:
                     if late:
                         _end([process], self.grace_s)
                     if process.poll() is not None:
+                        process.stdin.close()
                         del running[part.name]
                         self._ended(part, seconds, late)
                 time.sleep(0.05)
@@ -369,6 +371,7 @@ def _end(processes, grace_s):
             process.wait(max(end - time.monotonic(), 0))
         _signal(process, signal.SIGKILL)
         process.wait()
+        process.stdin.close()
 
 
 def _signal(process, number):
