@@ -503,8 +503,12 @@ class Trained:
         self.state = lambda: self.devices.replicate(initial_state(self.learner))
         step = self.devices.jit_step(training_step(self.learner, self.devices.axis_name))
         batch = self.devices.place_for_training(self.batches[0])
+        state = jax.eval_shape(lambda: initial_state(self.learner))
+        if training.parallelism == "pmap":
+            replicas = (self.devices.count,)
+            state = jax.tree.map(lambda x: x.update(shape=(*replicas, *x.shape)), state)
         with arithmetic():
-            self.lowered = step.lower(jax.eval_shape(self.state), batch, *self.constant)
+            self.lowered = step.lower(state, batch, *self.constant)
 
     def compile(self) -> tuple[Any, float]:
         """(the program, seconds that took)."""
