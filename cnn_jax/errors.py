@@ -12,7 +12,7 @@ class InputError(Exception):
     command a terminal: control characters are escaped.
     """
 
-    def __init__(self, message: str):
+    def __init__(self, message: str) -> None:
         super().__init__("".join(map(_shown, message)))
 
 

@@ -239,13 +239,13 @@ def train_and_evaluate(
                     evaluator = dataset.evaluator(learner, split, devices)
                     report = evaluator.report(fitted.variables, stop.raise_if_set)
                     summary |= report.figures
-            if processes.is_primary():
+            if isinstance(record, run_directory.RunDirectory):
                 lines, variables = record.metrics(), fitted.variables
                 with pictures_can_be_written(record.workdir / "figures"):
                     if lines:
                         path = record.figures / "learning_curves.png"
                         figures.learning_curves(lines, path, best_step=fitted.best_step)
-                    if info.sizes["test"]:
+                    if report is not None and info.sizes["test"]:
                         if processes.several():  # the others have no part in drawing
                             devices = Devices(alone=True)
                             variables = devices.copy(jax.device_get(variables))

@@ -7,8 +7,9 @@ a module that contains its activation, such as `ConvolutionNormActivation`, yiel
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from flax import linen as nn
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
 
 
-def map_names(model, variables, images) -> list[str]:
+def map_names(model: nn.Module, variables: Any, images: jax.Array | np.ndarray) -> list[str]:
     """The names of all modules whose output has spatial extent, `[batch, h, w, channels]` with h *
     w > 1, as they finish.
 
@@ -29,7 +30,9 @@ def map_names(model, variables, images) -> list[str]:
     return list(_map_shapes(model, variables, images))
 
 
-def feature_maps(model, variables, image) -> dict[str, np.ndarray]:
+def feature_maps(
+    model: nn.Module, variables: Any, image: jax.Array | np.ndarray
+) -> dict[str, np.ndarray]:
     """The maps of the model's stages for one image, float32 `[h, w, channels]` by name, in the
     order in which they are computed.
 
@@ -40,7 +43,9 @@ def feature_maps(model, variables, image) -> dict[str, np.ndarray]:
     return _maps(model, variables, image, lambda shapes: _stages(list(shapes)))
 
 
-def level_maps(model, variables, image) -> dict[str, np.ndarray]:
+def level_maps(
+    model: nn.Module, variables: Any, image: jax.Array | np.ndarray
+) -> dict[str, np.ndarray]:
     """The last map of every level of a segmenter for one image, float32 `[h, w, channels]` by name,
     in the order of computation.
 
@@ -52,7 +57,13 @@ def level_maps(model, variables, image) -> dict[str, np.ndarray]:
     return _maps(model, variables, image, _levels)
 
 
-def grad_cam(model, variables, images, classes, layer: str | None = None) -> np.ndarray:
+def grad_cam(
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array | np.ndarray,
+    classes: Sequence[int] | jax.Array | np.ndarray,
+    layer: str | None = None,
+) -> np.ndarray:
     """Grad-CAM: where in each image the evidence for a class is; float32 `[batch, height, width]`
     from 0 to 1, at image size.
 
@@ -99,7 +110,12 @@ def grad_cam(model, variables, images, classes, layer: str | None = None) -> np.
 
 
 def segmentation_grad_cam(
-    model, variables, images, classes, pixels=None, layer: str | None = None
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array | np.ndarray,
+    classes: Sequence[int] | jax.Array | np.ndarray,
+    pixels: jax.Array | np.ndarray | None = None,
+    layer: str | None = None,
 ) -> np.ndarray:
     """Seg-Grad-CAM: where in each image the evidence for a class at some pixels is; float32
     `[batch, height, width]` from 0 to 1.
@@ -150,7 +166,7 @@ def segmentation_grad_cam(
     return np.concatenate(heats)
 
 
-def deepest_map(model, variables, images) -> str | None:
+def deepest_map(model: nn.Module, variables: Any, images: jax.Array | np.ndarray) -> str | None:
     """The deepest of `map_names`: of those of the smallest extent the last of the outermost; None
     where there is no map.
 
@@ -168,7 +184,7 @@ def deepest_map(model, variables, images) -> str | None:
     return next((name for name in reversed(deepest) if name.count("/") == outermost), None)
 
 
-def logits_for_and_against(logits):
+def logits_for_and_against(logits: jax.Array) -> jax.Array:
     """Logits `[..., classes]`: those given, or, of one logit for two classes, that for the second
     and its negative for the first."""
     return jnp.concatenate([-logits, logits], axis=-1) if logits.shape[-1] == 1 else logits
@@ -190,7 +206,7 @@ class ClassExcitation:
 
 
 def excitation_by_class(
-    model, variables, batches: Iterable, classes: int
+    model: nn.Module, variables: Any, batches: Iterable, classes: int
 ) -> dict[str, ClassExcitation]:
     """What each squeeze-and-excitation of a network attends to by class, by the module's path, in
     the order of computation.
@@ -271,7 +287,9 @@ def excitation_by_class(
     return found
 
 
-def first_kernel(model, variables, images):
+def first_kernel(
+    model: nn.Module, variables: Any, images: jax.Array | np.ndarray
+) -> np.ndarray | None:
     """The kernel of the first convolution or dense layer that the model calls, as it lies in
     `variables`; None if it calls none."""
     paths = []

@@ -6,13 +6,17 @@ Neural Networks (2016): of the pixels that could matter (the theoretical field, 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 
-def effective_receptive_field(model, variables, images, seed: int = 0) -> np.ndarray:
+def effective_receptive_field(
+    model: nn.Module, variables: Any, images: jax.Array | np.ndarray, seed: int = 0
+) -> np.ndarray:
     """The mean size of the gradient of the central place's logits with respect to each pixel;
     float64 `[height, width]`.
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 ALL = math.inf
 """The field of a value that sees the whole image, however large that is."""
@@ -46,7 +47,9 @@ class Field:
     jump: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))
     axes: tuple = (None, 0, 1, None)
 
-    def window(self, axis, taps: int, stride=1, dilation: int = 1) -> "Field":
+    def window(
+        self, axis: Any, taps: int, stride: int | Fraction = 1, dilation: int = 1
+    ) -> "Field":
         """After a window of `taps` places, `dilation` apart, moved by `stride` along an axis;
         nothing if that is None."""
         if axis not in (0, 1):
@@ -85,12 +88,11 @@ def joined(fields: Sequence[Field]) -> Field:
     most = max(
         fields, key=lambda one: one.is_map
     )  # a map's jump, not that of numbers spread over it
-    return Field(
-        tuple(max(one.px[axis] for one in fields) for axis in (0, 1)), most.jump, tuple(axes)
-    )
+    px = max(one.px[0] for one in fields), max(one.px[1] for one in fields)
+    return Field(px, most.jump, tuple(axes))
 
 
-def through(equation, seen: Sequence[Field | None]) -> list[Field]:
+def through(equation: Any, seen: Sequence[Field | None]) -> list[Field]:
     """The fields of an equation's results, from those of its operands (None for one that doesn't
     depend on the image).
 

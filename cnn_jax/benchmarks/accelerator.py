@@ -618,7 +618,9 @@ def predict(run: str) -> dict[str, Any]:
     return {"scenes": len(images), "pixels": pixels, "pixels_per_second": pixels / seconds}
 
 
-def same_bits(model: str, size_px, batch: int, steps: int, dtype: str) -> dict[str, Any]:
+def same_bits(
+    model: str, size_px: Sequence[int], batch: int, steps: int, dtype: str
+) -> dict[str, Any]:
     """How far two processes lie apart that train the same from the same seed."""
     import numpy as np
 
@@ -637,7 +639,9 @@ def same_bits(model: str, size_px, batch: int, steps: int, dtype: str) -> dict[s
     }
 
 
-def weights_after(model, size_px, batch, steps, dtype) -> list:
+def weights_after(
+    model: str, size_px: Sequence[int], batch: int, steps: int, dtype: str
+) -> list[Any]:
     """A network's parameters after so many steps on one batch, in this process."""
     import jax
     import numpy as np

@@ -11,7 +11,9 @@ those of train_step; a DataLoader cuts its windows, with two workers on a GPU an
 itself on a CPU, where workers would take the cores it computes on.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cnn_jax.benchmarks import measuring, networks, train_step
 from cnn_jax.configuration.schema import nearest, setting
@@ -39,7 +41,7 @@ class Options(measuring.Options):
     )
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row a network."""
     on_cpu = options.platform == "cpu"
     settings = {
@@ -73,7 +75,7 @@ def measure(options: Options):
         yield measuring.compare(__name__, case, SIDES, options, note=train_step.note, hidden=hidden)
 
 
-def open_scenes(data, scenes, scene_px, **_):
+def open_scenes(data: str, scenes: int, scene_px: tuple[int, int], **_) -> tuple[Any, int]:
     """(the first `scenes` of the test split, decoded when first used; the number of classes)."""
     from cnn_jax.configuration.schema import DataConfig
     from cnn_jax.data.pipeline import DecodedScenes
@@ -82,12 +84,12 @@ def open_scenes(data, scenes, scene_px, **_):
     if data:
         config = DataConfig(source="dubai", directory=data)
     else:
-        config = DataConfig(scene_px=tuple(scene_px), scene_counts=(1, 1, scenes))
+        config = DataConfig(scene_px=(scene_px[0], scene_px[1]), scene_counts=(1, 1, scenes))
     opened = open_scenes(config)
     return DecodedScenes(opened.splits["test"][:scenes], 8 * 2**30), len(opened.classes)
 
 
-def prepare(side: str, settings: dict):
+def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
     """(run, facts) of a side, as the package asks for."""
     evaluate, facts = {"cnn_jax": _ours, "pytorch": _theirs}[side](**settings)
 
@@ -151,7 +153,9 @@ def _theirs(model, window_px, context_px, batch, dtype, platform, **settings):
     return lambda: sliding_window(network, windows, len(scenes), classes, dtype), facts
 
 
-def sliding_window(network, windows, scenes: int, classes: int, dtype: str = "float32"):
+def sliding_window(
+    network: Any, windows: Iterable, scenes: int, classes: int, dtype: str = "float32"
+) -> Any:
     """What a PyTorch network's predictions come to: a confusion matrix a scene, a tensor of int64
     `[scenes, classes, classes]` on the host.
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Options(measuring.Options):
     cases: tuple[str, ...] = setting(tuple(COMMANDS), "commands", choices=COMMANDS)
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row a command, and one for the import."""
     for name in options.cases:
         case = measuring.Case(
@@ -60,7 +61,7 @@ def measure(options: Options):
     yield measuring.row(measuring.Case("import cnn_jax", unit="imports"), {"cnn_jax": imported})
 
 
-def first_step(arguments, caches: str, seed: int) -> float:
+def first_step(arguments: Sequence[str], caches: str, seed: int) -> float:
     """Seconds from starting the command to its first line of metrics; `caches` is the user's cache
     folder.
 

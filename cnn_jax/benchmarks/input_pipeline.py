@@ -22,7 +22,9 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,7 @@ class Options(measuring.Options):
     data: str = setting("", "folder of the Dubai photographs; empty: synthetic scenes", path=True)
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row each: the host's work and the whole chain on decoded scenes, the host's work from
     disk."""
     for (
@@ -73,7 +75,7 @@ def _note(facts):
     )
 
 
-def prepare(side, settings):
+def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
     """The work of one side, as measuring.py has it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, measuring.cores()[:CORES])
@@ -108,11 +110,11 @@ def _source(config, decoded):
     from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 
     scenes = DecodedScenes(aerial.open_scenes(config.data).splits["train"], 1e12 if decoded else 0)
-    region = augmentation.region_px(config.data.crop_px, config.augmentation)
+    wanted = augmentation.region_px(config.data.crop_px, config.augmentation)
+    largest = scenes.largest_px
+    region_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
     windows = augmentation.Windows(SEED, config.data.crop_px, config.augmentation)
-    return RegionSource(
-        scenes, config.data.crop_px, tuple(map(min, region, scenes.largest_px)), windows
-    )
+    return RegionSource(scenes, config.data.crop_px, region_px, windows)
 
 
 def _ours(config, settings):
@@ -174,13 +176,13 @@ def _theirs(config, settings):
             pass
         return time.perf_counter() - start
 
-    tried = {}
+    tried: dict[int, float] = {}
     for workers in WORKERS:
         batches = endless(loader(workers))
         seconds(batches, 4)
         tried[workers] = seconds(batches, settings["batches"] // 4)
         del batches
-    fastest = min(tried, key=tried.get)
+    fastest = min(tried, key=tried.__getitem__)
     batches = endless(loader(fastest))
     return lambda times: seconds(batches, times * settings["batches"]), {"workers": fastest}
 
@@ -202,7 +204,7 @@ class Crops:
         decoded: whether scenes are decoded now.
     """
 
-    def __init__(self, source, decoded: bool):
+    def __init__(self, source: Any, decoded: bool) -> None:
         import albumentations as A
         from albumentations.pytorch import ToTensorV2
 

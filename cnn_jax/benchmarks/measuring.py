@@ -13,6 +13,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from cnn_jax.configuration.schema import setting
 from cnn_jax.runtime import memory
@@ -101,7 +103,7 @@ class Here:
     """A side that works in this process: `side(times)` does its work so often and returns the
     seconds that took."""
 
-    def __init__(self, module: str, side: str, settings: Mapping):
+    def __init__(self, module: str, side: str, settings: Mapping) -> None:
         self._run, self.facts = importlib.import_module(module).prepare(side, dict(settings))
 
     def __call__(self, times: int) -> float:
@@ -109,7 +111,7 @@ class Here:
         self._run(times)
         return time.perf_counter() - start
 
-    def close(self):
+    def close(self) -> None:
         """Nothing is left to be ended."""
 
 
@@ -121,7 +123,7 @@ class Apart:
         SideFailed: on making it or on calling it.
     """
 
-    def __init__(self, module: str, side: str, settings: Mapping):
+    def __init__(self, module: str, side: str, settings: Mapping) -> None:
         self._connection, child = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
         # Not a daemon, which could have no processes of its own, such as those that read data.
@@ -149,7 +151,7 @@ class Apart:
             raise SideFailed(answer)
         return answer
 
-    def close(self):
+    def close(self) -> None:
         """Ends the process, by itself if it can, so that it ends those it has started."""
         self._connection.close()
         self._process.join(PATIENCE_S)
@@ -158,7 +160,7 @@ class Apart:
 
 
 @contextlib.contextmanager
-def as_it_comes():
+def as_it_comes() -> Iterator[None]:
     """A process that is started within hasn't the setting that our commands give themselves; what
     the user has set it has."""
     ours = os.environ.get(memory.TUNABLES) == memory.SETTING
@@ -189,7 +191,7 @@ def _serve(connection, module, side, settings):
             connection.send((False, _last_line(error)))
 
 
-def apart(function: Callable, *arguments):
+def apart(function: Callable, *arguments) -> Any:
     """`function(*arguments)`, computed in a process of its own that is gone afterwards; both must
     be importable or plain data.
 
@@ -254,11 +256,11 @@ def samples(
 def row(
     case: Case,
     seconds: Mapping[str, Sequence[float]],
-    facts: Mapping[str, Mapping] = (),
+    facts: Mapping[str, Mapping] = MappingProxyType({}),
     *,
     times: int = 1,
     note: str = "",
-    failed=(),
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict:
     """A case's part of the record.
 
@@ -295,11 +297,11 @@ def compare(
     module: str,
     case: Case,
     sides: Sequence[str],
-    options,
+    options: Any,
     *,
     note: Callable[[dict], str] = lambda facts: "",
-    where=None,
-    hidden=None,
+    where: Any = None,
+    hidden: Any = None,
 ) -> dict:
     """A case measured on all sides; the row of it.
 

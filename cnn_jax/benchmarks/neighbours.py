@@ -6,10 +6,15 @@ vote. scikit-learn works on all cores. Reading the images, and our compilation, 
 record holds the share of predictions in which the sides agree.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cnn_jax.benchmarks import measuring
 from cnn_jax.configuration.schema import setting
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NEEDS = ("sklearn",)
 EXTRA = "classic"
@@ -27,7 +32,7 @@ class Options(measuring.Options):
     queries: int = setting(1_000, "test images classified", at_least=1)
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row a distance."""
     for distance in METRICS:
         settings = {"distance": distance, "train": options.train, "queries": options.queries}
@@ -52,7 +57,7 @@ def _note(facts):
     )
 
 
-def prepare(side: str, settings: dict):
+def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
     """(run, facts) of a side, as the package asks for."""
     classify = {"cnn_jax": _ours, "scikit_learn": _theirs}[side](
         settings["distance"], *read(settings)
@@ -65,7 +70,7 @@ def prepare(side: str, settings: dict):
     return run, {"predictions": classify().tolist()}
 
 
-def read(settings):
+def read(settings: dict) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
     """(training images uint8 `[train, 784]`, their labels int32, queries uint8 `[queries,
     784]`)."""
     from cnn_jax.configuration.schema import ImageDataConfig

@@ -2,28 +2,29 @@
 parameters."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 RATES = (6, 12, 18)
 """Of DeepLabV3+'s ASPP, the paper's at output stride 16."""
 
 
-def unet(size_px, classes: int, base_width: int):
+def unet(size_px: Sequence[int], classes: int, base_width: int) -> Any:
     """The U-Net of `twins`."""
     from cnn_jax.benchmarks import twins
 
     return twins.UNet(classes, base_width)
 
 
-def tiny(size_px, classes: int):
+def tiny(size_px: Sequence[int], classes: int) -> Any:
     """A U-Net of one level and two channels."""
     from cnn_jax.benchmarks import twins
 
     return twins.UNet(classes, 2, depth=1)
 
 
-def asymmetric_unet(size_px, classes: int, base_width: int):
+def asymmetric_unet(size_px: Sequence[int], classes: int, base_width: int) -> Any:
     """The asymmetric U-Net of `twins`, its rates those that ours take for this size."""
     from cnn_jax.benchmarks import twins
     from cnn_jax.layers.aspp import rates_for
@@ -31,7 +32,7 @@ def asymmetric_unet(size_px, classes: int, base_width: int):
     return twins.UNet(classes, base_width, rates=rates_for([-(-size // 16) for size in size_px]))
 
 
-def deeplabv3plus(size_px, classes: int, encoder: str):
+def deeplabv3plus(size_px: Sequence[int], classes: int, encoder: str) -> Any:
     """DeepLabV3+ of segmentation_models_pytorch, whose 3x3 convolutions after the backbone are
     separable."""
     from cnn_jax.tasks.torch_segmentation import libraries
@@ -46,7 +47,7 @@ def deeplabv3plus(size_px, classes: int, encoder: str):
     )
 
 
-def resnet50(size_px, classes: int):
+def resnet50(size_px: Sequence[int], classes: int) -> Any:
     """ResNet-50 of torchvision."""
     from cnn_jax.tasks.torch_segmentation import libraries
 
@@ -104,7 +105,9 @@ MEASURED = tuple(NETWORKS)
 NETWORKS["tiny"] = Network("unet", {"base_width": 2, "depth": 1}, tiny)
 
 
-def ours(name: str, size_px, dtype: str = "float32", classes: int | None = None):
+def ours(
+    name: str, size_px: Sequence[int], dtype: str = "float32", classes: int | None = None
+) -> Any:
     """The Flax module for images of that height and width, computing in `dtype`."""
     from cnn_jax import tasks
 
@@ -115,7 +118,7 @@ def ours(name: str, size_px, dtype: str = "float32", classes: int | None = None)
     )
 
 
-def theirs(name: str, size_px, classes: int | None = None):
+def theirs(name: str, size_px: Sequence[int], classes: int | None = None) -> Any:
     """The PyTorch module for images `[batch, 3, height, width]` of that size, its weights
     random."""
     return NETWORKS[name].twin(tuple(size_px), classes or NETWORKS[name].classes)

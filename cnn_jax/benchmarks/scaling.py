@@ -14,6 +14,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cnn_jax.benchmarks import measuring, networks, train_step
@@ -55,7 +56,7 @@ class Options(measuring.Options):
     processes: tuple[int, ...] = setting((2, 4), "processes of one device", at_least=1)
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row a network and a number of devices or processes."""
     size = train_step.size_px("--size", options.size)
     layouts = [(1, count) for count in options.devices]
@@ -106,7 +107,8 @@ def _in_processes(settings):
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = (
-        "import json, sys; from cnn_jax.runtime import processes; from cnn_jax.benchmarks import scaling;"
+        "import json, sys; from cnn_jax.runtime import processes;"
+        " from cnn_jax.benchmarks import scaling;"
         " processes.join(sys.argv[1]); print(json.dumps(scaling.count(**json.loads(sys.argv[2]))));"
         " processes.leave()"
     )
@@ -138,7 +140,7 @@ def _in_processes(settings):
     return json.loads(ended[0][0].strip().splitlines()[-1])
 
 
-def count(model: str, size_px, batch: int) -> dict:
+def count(model: str, size_px: Sequence[int], batch: int) -> dict:
     """What the step's collective operations carry, in the program for all devices there are.
 
     Args:
@@ -173,6 +175,7 @@ def count(model: str, size_px, batch: int) -> dict:
     )
     found = collectives(
         compiled.lower(state, examples, jax.ShapeDtypeStruct((), "uint32")).compile().as_text()
+        or ""
     )
     parameters = sum(
         math.prod(p.shape) * p.dtype.itemsize for p in jax.tree.leaves(state.variables["params"])

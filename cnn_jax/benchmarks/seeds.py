@@ -8,7 +8,9 @@ out, and so is reading data.
 """
 
 import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cnn_jax.benchmarks import measuring, networks, train_step
 from cnn_jax.configuration.schema import nearest, setting
@@ -34,7 +36,7 @@ class Options(measuring.Options):
     )
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row a number of seeds."""
     if options.model not in networks.NETWORKS:
         raise InputError(
@@ -68,7 +70,7 @@ def _note(facts):
     )
 
 
-def prepare(side: str, settings: dict):
+def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
     """(run, facts) of a side, as the package asks for."""
     import jax
 
@@ -88,7 +90,9 @@ def prepare(side: str, settings: dict):
 class Seeds:
     """The seeds' states and batches, and a step of all of them in two ways."""
 
-    def __init__(self, model, size_px, batch, dtype, seeds):
+    def __init__(
+        self, model: str, size_px: Sequence[int], batch: int, dtype: str, seeds: int
+    ) -> None:
         import jax
         import numpy as np
 
@@ -103,17 +107,17 @@ class Seeds:
         self._batches = jax.device_put(self._batches)
         self._stacked_batches = _stacked(self._batches)
 
-    def states(self, stacked: bool):
+    def states(self, stacked: bool) -> Any:
         """The states before step 0: one with another axis in front, or a list."""
         states = [self._initial_state(int(number)) for number in self.numbers]
         return _stacked(states) if stacked else states
 
-    def together(self, states):
+    def together(self, states: Any) -> Any:
         """One step of all seeds in one program: `(states, metrics)`, both with another axis in
         front."""
         return self.step[1](states, self._stacked_batches, self.numbers)
 
-    def one_after_another(self, states):
+    def one_after_another(self, states: Any) -> Any:
         """One step of each seed by itself: `(states, metrics)`, both lists."""
         done = [
             self.step[0](*case) for case in zip(states, self._batches, self.numbers, strict=True)

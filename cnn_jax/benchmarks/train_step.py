@@ -19,11 +19,16 @@ forward pass (forward and both gradients), whatever the compiler makes of them.
 
 import itertools
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from cnn_jax.benchmarks import measuring, networks
 from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NEEDS = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
 SIDES = ("cnn_jax", "pytorch")
@@ -57,14 +62,14 @@ class Options(measuring.Options):
     )
 
 
-def measure(options: Options):
+def measure(options: Options) -> Iterator[dict]:
     """A row a network, size and batch."""
     for case in cases(options):
         row = measuring.compare(__name__, case, SIDES, options, note=note)
         yield row | share_of_peak(row)
 
 
-def share_of_peak(row) -> dict:
+def share_of_peak(row: dict) -> dict:
     """{"share_of_peak": {side: 0 to 1}} of a row whose accelerator is known, else nothing."""
     known = row["facts"].get("cnn_jax", {})
     if not known.get("peak_flops"):
@@ -103,7 +108,7 @@ def cases(options: Options) -> list[measuring.Case]:
     ]
 
 
-def note(facts) -> str:
+def note(facts: dict) -> str:
     """How many parameters the network has; it must be as many on all sides."""
     counts = [known["parameters"] for known in facts.values()]
     if len(set(counts)) > 1:
@@ -123,12 +128,14 @@ def size_px(flag: str, text: str) -> tuple[int, int]:
     return int(words[0]), int(words[1])
 
 
-def prepare(side: str, settings: dict):
+def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
     """(run, facts) of a side, as the package asks for."""
     return {"cnn_jax": _ours, "pytorch": _theirs}[side](**settings)
 
 
-def example(model: str, size_px, batch: int, seed: int = 0):
+def example(
+    model: str, size_px: Sequence[int], batch: int, seed: int = 0
+) -> "tuple[np.ndarray, np.ndarray]":
     """Random uint8 images `[batch, height, width, 3]`, and labels: uint8 `[batch, height, width]`,
     or int32 `[batch]` of images."""
     import numpy as np
@@ -140,7 +147,7 @@ def example(model: str, size_px, batch: int, seed: int = 0):
     return images, random.integers(0, network.classes, batch, np.int32)
 
 
-def our_step(model: str, size_px, dtype: str):
+def our_step(model: str, size_px: Sequence[int], dtype: str) -> tuple[Any, Callable, Callable]:
     """(the Flax module, the step of `make_train_step`, a function that makes its state from a
     seed)."""
     import jax.numpy as jnp
@@ -168,10 +175,11 @@ def our_step(model: str, size_px, dtype: str):
         with arithmetic():
             return step(*arguments)
 
+    height, width = size_px
     return (
         network,
         traced,
-        lambda seed: create(network, optimizer, seed, (*size_px, 3), averaged=False),
+        lambda seed: create(network, optimizer, seed, (height, width, 3), averaged=False),
     )
 
 
@@ -245,7 +253,7 @@ def _theirs(model, size_px, batch, dtype, platform):
     }
 
 
-def torch_device(platform: str):
+def torch_device(platform: str) -> Any:
     """Where PyTorch works: where JAX does. On a CPU it gets as many threads as there are cores.
 
     Raises:

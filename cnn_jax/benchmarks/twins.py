@@ -22,7 +22,7 @@ class Convolution(nn.Sequential):
         kernel_px: int = 3,
         dilation: int = 1,
         norm: nn.Module | None = None,
-    ):
+    ) -> None:
         convolution = nn.Conv2d(
             inputs,
             features,
@@ -40,12 +40,12 @@ class Convolution(nn.Sequential):
 class SqueezeExcitation(nn.Module):
     """Channels weighed by what the whole map holds (Hu et al., 2018)."""
 
-    def __init__(self, channels: int, reduction: int = 16):
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         self.reduction = nn.Linear(channels, max(channels // reduction, 1))
         self.excitation = nn.Linear(max(channels // reduction, 1), channels)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[batch, channels, h, w]` of the same shape."""
         weights = torch.sigmoid(self.excitation(torch.relu(self.reduction(x.mean((2, 3))))))
         return x * weights[:, :, None, None]
@@ -55,7 +55,7 @@ class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al., 2017), the mean over the map normalised over
     groups of channels."""
 
-    def __init__(self, inputs: int, features: int, rates: tuple[int, ...], dropout: float):
+    def __init__(self, inputs: int, features: int, rates: tuple[int, ...], dropout: float) -> None:
         super().__init__()
         self.convolution_1x1 = Convolution(inputs, features, 1)
         self.rates = nn.ModuleList(Convolution(inputs, features, 3, rate) for rate in rates)
@@ -64,7 +64,7 @@ class ASPP(nn.Module):
         self.projection = Convolution((2 + len(rates)) * features, features, 1)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[batch, inputs, h, w]` to `[batch, features, h, w]`."""
         pooled = self.image_pooling(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         branches = [self.convolution_1x1(x), *(branch(x) for branch in self.rates), pooled]
@@ -84,7 +84,7 @@ class UNet(nn.Module):
 
     def __init__(
         self, classes: int, base_width: int, depth: int = 4, rates: tuple[int, ...] | None = None
-    ):
+    ) -> None:
         super().__init__()
         widths = [base_width * 2**level for level in range(depth)]
         self.encoder, self.excitation = nn.ModuleList(), nn.ModuleList()
@@ -117,7 +117,7 @@ class UNet(nn.Module):
             )
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images `[batch, 3, height, width]` to logits `[batch, classes, height, width]`."""
         skips = []
         for stage, excitation in zip(self.encoder, self.excitation, strict=True):

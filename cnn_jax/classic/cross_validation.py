@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cnn_jax.classic.neighbours import DISTANCES, nearest, votes
 from cnn_jax.errors import InputError
@@ -39,8 +40,8 @@ def folds_of(count: int, folds: int, seed: int) -> np.ndarray:
 
 
 def cross_validate(
-    examples,
-    labels,
+    examples: ArrayLike,
+    labels: ArrayLike,
     ks: Sequence[int],
     distances: Sequence[str] = DISTANCES,
     *,

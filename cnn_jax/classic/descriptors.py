@@ -2,9 +2,11 @@
 oriented gradients."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from cnn_jax.classic import needed
 from cnn_jax.errors import InputError
@@ -34,7 +36,9 @@ IMAGES_AT_ONCE = 512
 HOG_CELLS = 4  # along the shorter side
 
 
-def describe(images, kinds: Sequence[str], threshold: int | None = None):
+def describe(
+    images: ArrayLike, kinds: Sequence[str], threshold: int | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Values of the kinds named for every image.
 
     Args:
@@ -72,8 +76,8 @@ def describe(images, kinds: Sequence[str], threshold: int | None = None):
             from joblib import Parallel, delayed
         except ImportError as error:
             raise needed("Describing images", error) from error
-        described = Parallel(n_jobs=-1)(
-            delayed(_describe)(part, tuple(kinds), threshold) for part in parts
+        described: list[Any] = list(
+            Parallel(n_jobs=-1)(delayed(_describe)(part, tuple(kinds), threshold) for part in parts)
         )
     else:
         described = [_describe(part, kinds, threshold) for part in parts]
@@ -81,7 +85,7 @@ def describe(images, kinds: Sequence[str], threshold: int | None = None):
     return np.concatenate(described), names
 
 
-def luminance(images):
+def luminance(images: np.ndarray) -> np.ndarray:
     """uint8 `[images, height, width]` of images with no, one or three channels; three weigh as in
     ITU-R BT.601."""
     if images.ndim == 3:
@@ -91,13 +95,13 @@ def luminance(images):
     return np.rint(images @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
 
 
-def histograms(grey):
+def histograms(grey: np.ndarray) -> np.ndarray:
     """int64 `[images, 256]`: how many pixels of each image have each grey level."""
     levels = grey.reshape(len(grey), -1) + 256 * np.arange(len(grey))[:, None]
     return np.bincount(levels.ravel(), minlength=256 * len(grey)).reshape(len(grey), 256)
 
 
-def otsu(grey):
+def otsu(grey: np.ndarray) -> np.ndarray:
     """int64 `[images]`: the threshold that separates each image's grey levels best (Otsu, 1979);
     foreground lies above it.
 
@@ -112,7 +116,7 @@ def otsu(grey):
     return np.where((counts > 0).sum(1) > 1, between.argmax(1), 255)
 
 
-def topological(binary):
+def topological(binary: np.ndarray) -> np.ndarray:
     """Counts that stretching doesn't change, and the skeleton's length: float64 `[images, 7]` in
     the order of `TOPOLOGICAL`.
 
@@ -151,7 +155,7 @@ def topological(binary):
     ).astype(np.float64)
 
 
-def geometric(binary):
+def geometric(binary: np.ndarray) -> np.ndarray:
     """Size and form of each image's largest region by 8-adjacency: float64 `[images, 5]` in the
     order of `GEOMETRIC`.
 
@@ -187,7 +191,7 @@ def geometric(binary):
     )
 
 
-def largest_region(binary):
+def largest_region(binary: np.ndarray) -> np.ndarray:
     """bool `[images, height, width]`: of each image the largest region by 8-adjacency, the first by
     rows of those as large."""
     labels, _ = _regions(binary, 8)
@@ -204,7 +208,7 @@ def largest_region(binary):
     return labels == largest[:, None, None]
 
 
-def statistical(grey):
+def statistical(grey: np.ndarray) -> np.ndarray:
     """Grey-level statistics by the histogram p (Gonzalez and Woods, Digital Image Processing):
     float64 `[images, 6]`.
 
@@ -226,7 +230,7 @@ def statistical(grey):
     )
 
 
-def hog(grey):
+def hog(grey: np.ndarray) -> np.ndarray:
     """Histograms of oriented gradients (Dalal and Triggs, 2005): float32 `[images, values]`.
 
     Nine orientations in square cells, four along the image's shorter side; blocks of 2 x 2 cells,

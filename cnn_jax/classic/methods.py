@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cnn_jax.classic import needed
 from cnn_jax.classic.descriptors import describe
@@ -43,12 +44,12 @@ class Fitted:
     score: Callable
     classes: np.ndarray
 
-    def scores(self, images):
+    def scores(self, images: np.ndarray) -> np.ndarray:
         """float32 `[images, classes]` in the order of `classes`; what they mean is said by the
         method."""
         return np.asarray(self.score(self.represent(images)), np.float32)
 
-    def predict(self, images):
+    def predict(self, images: np.ndarray) -> np.ndarray:
         """int32 `[images]`: the class of the highest score, ties going to the smallest label."""
         return self.classes[np.argmax(self.score(self.represent(images)), axis=1)]
 
@@ -68,7 +69,7 @@ class KNearestNeighbours:
     k: int = field(default=5, metadata={"at_least": 1})
     distance: str = field(default="l2", metadata={"choices": DISTANCES})
 
-    def fit(self, images, labels, seed: int) -> Fitted:
+    def fit(self, images: np.ndarray, labels: ArrayLike, seed: int) -> Fitted:
         """Keeps uint8 images `[images, height, width, channels]` and their int labels `[images]`.
 
         Raises:
@@ -110,7 +111,7 @@ class SupportVectorMachine:
     kernel: str = field(default="rbf", metadata={"choices": ("linear", "rbf")})
     penalty: float = field(default=1.0, metadata={"at_least": 1e-9})
 
-    def fit(self, images, labels, seed: int) -> Fitted:
+    def fit(self, images: np.ndarray, labels: ArrayLike, seed: int) -> Fitted:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels
         `[images]`.
 
@@ -122,7 +123,11 @@ class SupportVectorMachine:
         except ImportError as error:
             raise needed("A support vector machine", error) from error
         if self.kernel == "linear":
-            estimator = LinearSVC(C=self.penalty, dual=False)
+            # scikit-learn has no types: that of a default is taken for all there is
+            estimator = LinearSVC(
+                C=self.penalty,
+                dual=False,  # pyright: ignore[reportArgumentType]
+            )
         else:
             estimator = SVC(C=self.penalty, cache_size=1000)
         return _fitted(self.features, estimator, images, labels)
@@ -142,7 +147,7 @@ class RandomForest:
     trees: int = field(default=100, metadata={"at_least": 1})
     depth: int = field(default=0, metadata={"at_least": 0})
 
-    def fit(self, images, labels, seed: int) -> Fitted:
+    def fit(self, images: np.ndarray, labels: ArrayLike, seed: int) -> Fitted:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels
         `[images]`.
 
@@ -173,7 +178,7 @@ class LogisticRegression:
     penalty: float = field(default=1.0, metadata={"at_least": 1e-9})
     iterations: int = field(default=100, metadata={"at_least": 1})
 
-    def fit(self, images, labels, seed: int) -> Fitted:
+    def fit(self, images: np.ndarray, labels: ArrayLike, seed: int) -> Fitted:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels
         `[images]`.
 
@@ -205,7 +210,7 @@ class KMeans:
     clusters: int = field(default=100, metadata={"at_least": 1})
     iterations: int = field(default=100, metadata={"at_least": 1})
 
-    def fit(self, images, labels, seed: int) -> Fitted:
+    def fit(self, images: np.ndarray, labels: ArrayLike, seed: int) -> Fitted:
         """Learns from uint8 images `[images, height, width, channels]` and their int labels
         `[images]`.
 
@@ -217,8 +222,12 @@ class KMeans:
         except ImportError as error:
             raise needed("k-means", error) from error
         represent, features = _standardised(self.features, images)
+        # scikit-learn has no types: that of a default is taken for all there is
         estimator = KMeans(
-            min(self.clusters, len(features)), n_init=1, max_iter=self.iterations, random_state=seed
+            min(self.clusters, len(features)),
+            n_init=1,  # pyright: ignore[reportArgumentType]
+            max_iter=self.iterations,
+            random_state=seed,
         )
         with _one_thread():
             cluster = estimator.fit_predict(features)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import ArrayLike
 
 from cnn_jax.errors import InputError
 
@@ -23,7 +24,9 @@ VALUES_AT_ONCE = 16
 SPARE = 8  # candidates beyond k, so that rounding among the candidates can't lose a neighbour
 
 
-def nearest(train, queries, k: int, distance: str = "l2"):
+def nearest(
+    train: ArrayLike, queries: ArrayLike, k: int, distance: str = "l2"
+) -> tuple[np.ndarray, np.ndarray]:
     """The k training examples nearest to each query, as brute force finds them.
 
     A block of queries meets one tile of training examples after another and keeps its k + 8
@@ -87,7 +90,7 @@ def nearest(train, queries, k: int, distance: str = "l2"):
     return indices, distances
 
 
-def votes(labels, indices, num_classes: int):
+def votes(labels: ArrayLike, indices: np.ndarray, num_classes: int) -> np.ndarray:
     """How many of each query's neighbours carry each label.
 
     Args:
@@ -105,7 +108,7 @@ def votes(labels, indices, num_classes: int):
     )
 
 
-def classify(labels, indices):
+def classify(labels: ArrayLike, indices: np.ndarray) -> np.ndarray:
     """The label that most neighbours carry, int32 `[queries]`; ties go to the smallest label."""
     return votes(labels, indices, int(np.max(labels)) + 1).argmax(1).astype(np.int32)
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,30 +80,32 @@ def inspect(config: DataConfig, output: Path) -> Inspection:
     scenes = open_scenes(config, found.__setitem__)
     on_sheet = {id(scene) for _, scene in _for_sheet(scenes)}
 
-    def look(scene):
+    def look(scene) -> str | tuple[np.ndarray, Moments, Any]:
         try:
             image, mask = scene.read()
         except InputError as error:
-            return str(error), None, None, None
+            return str(error)
         every = max(1, max(mask.shape) // SHEET_PX)
         thumbnail = (
             (displayable(image[::every, ::every]).copy(), mask[::every, ::every].copy())
             if id(scene) in on_sheet
             else None
         )
-        return None, label_histogram(mask), moments(image, mask), thumbnail
+        return label_histogram(mask), moments(image, mask), thumbnail
 
     labels = {split: np.zeros(256, np.int64) for split in SPLITS}
     channels = {split: Moments.none(scenes.channels) for split in SPLITS}
-    unreadable, thumbnails = [], {}
+    unreadable: list[str] = []
+    thumbnails: dict[int, Any] = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for split in SPLITS:
-            for scene, (error, mask_counts, image_counts, thumbnail) in zip(
+            for scene, seen in zip(
                 scenes.splits[split], threads.map(look, scenes.splits[split]), strict=True
             ):
-                if error:
-                    unreadable.append(error)
+                if isinstance(seen, str):
+                    unreadable.append(seen)
                     continue
+                mask_counts, image_counts, thumbnail = seen
                 labels[split] += mask_counts
                 channels[split] += image_counts
                 thumbnails[id(scene)] = thumbnail

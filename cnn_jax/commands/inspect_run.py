@@ -13,10 +13,10 @@ classifier's run its own pictures are drawn again.
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,12 @@ from cnn_jax.errors import InputError
 from cnn_jax.run import guarded
 
 if TYPE_CHECKING:
+    from flax import linen as nn
+
+    from cnn_jax.data.pipeline import RegionSource
+    from cnn_jax.evaluation.evaluate import SceneEvaluator
     from cnn_jax.inference.predictor import Run
+    from cnn_jax.reporting.segmenter_pictures import SeenField
     from cnn_jax.tasks.segmentation import SegmentationDataset
 
 LOOKED_AT_CROPS = 8
@@ -66,12 +71,12 @@ class Inspection:
         return list(self.run.info.colors)
 
     @functools.cached_property
-    def model(self):
+    def model(self) -> "nn.Module":
         """The network."""
         return self.run.model
 
     @functools.cached_property
-    def crops(self):
+    def crops(self) -> "RegionSource":
         """Crops of the size of training, which divide the split's scenes: elements have `image` and
         `mask`."""
         from cnn_jax.data.pipeline import RegionSource
@@ -90,7 +95,7 @@ class Inspection:
             ]
         )
 
-    def normalized(self, crop):
+    def normalized(self, crop: Mapping[str, np.ndarray]) -> np.ndarray:
         """Its image as the model sees it, float32 `[height, width, channels]`."""
         return np.asarray(self.run.normalize(crop["image"]))
 
@@ -99,7 +104,7 @@ class Inspection:
         return sorted({*np.linspace(0, len(self.crops) - 1, count).round().astype(int).tolist()})
 
     @functools.cached_property
-    def predicted(self):
+    def predicted(self) -> "tuple[SceneEvaluator, np.ndarray, list[int]]":
         """(evaluator, mIoU of each scene, which are in order from the worst; a scene without a
         labelled pixel is not)."""
         from cnn_jax.evaluation import metrics
@@ -111,7 +116,9 @@ class Inspection:
         )
         return evaluator, miou, np.argsort(miou, kind="stable")[: np.isfinite(miou).sum()].tolist()
 
-    def scene_pictures(self, function, chosen: Sequence[int], name: str, **options) -> None:
+    def scene_pictures(
+        self, function: Callable[..., None], chosen: Sequence[int], name: str, **options
+    ) -> None:
         """Draws scenes with `function`, under their names and mIoU."""
         from cnn_jax.data.resizing import pictured
 
@@ -216,11 +223,8 @@ def grad_cam(seen: Inspection) -> str:
 
     @jax.jit
     def predict(variables, images):
-        return (
-            attribution.logits_for_and_against(seen.model.apply(variables, images, train=False))
-            .argmax(-1)
-            .astype(np.uint8)
-        )
+        logits: Any = seen.model.apply(variables, images, train=False)
+        return attribution.logits_for_and_against(logits).argmax(-1).astype(np.uint8)
 
     predictions = [np.asarray(predict(seen.run.variables, image[None]))[0] for image in images]
     pictured = (
@@ -243,7 +247,7 @@ def receptive_field(seen: Inspection) -> str:
     return "receptive_field.png"
 
 
-def field(seen: Inspection):
+def field(seen: Inspection) -> "SeenField":
     """The effective receptive field over crops of the split, as `receptive_fields` draws it."""
     from cnn_jax.analysis.effective_receptive_field import effective_receptive_field, radii_px
     from cnn_jax.analysis.layer_table import summarize
@@ -251,9 +255,10 @@ def field(seen: Inspection):
 
     images = np.stack([seen.normalized(seen.crops[i]) for i in seen.spread(LOOKED_AT_CROPS)])
     values = effective_receptive_field(seen.model, seen.run.variables, images)
-    layers = [layer for layer in summarize(seen.model, images.shape[1:]).layers if layer.field_px]
+    layers = summarize(seen.model, images.shape[1:]).layers
+    fields = [layer.field_px for layer in layers if layer.field_px]
     title = f"{seen.run.folder.resolve().name}, {seen.run.config.model.name}"
-    return SeenField(title, values, radii_px(values), layers[-1].field_px, len(images))
+    return SeenField(title, values, radii_px(values), fields[-1], len(images))
 
 
 PICTURES = {
@@ -267,7 +272,7 @@ PICTURES = {
 
 
 def inspect(
-    folder,
+    folder: str | Path,
     what: Sequence[str],
     split: str,
     scenes: int,

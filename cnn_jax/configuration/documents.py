@@ -14,7 +14,7 @@ LARGEST = 2**63
 """Whole numbers at or beyond it, on either side of zero, fit no array and are refused."""
 
 
-def parse(text: str | bytes):
+def parse(text: str | bytes) -> Any:
     """What a JSON text stands for.
 
     Raises:

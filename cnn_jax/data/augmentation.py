@@ -12,6 +12,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 
 import dm_pix
 import jax
@@ -136,7 +138,7 @@ class Windows:
             accelerator would draw after the steps that wait for it.
     """
 
-    def __init__(self, seed: int, crop_px: tuple[int, int], config: AugmentationConfig):
+    def __init__(self, seed: int, crop_px: tuple[int, int], config: AugmentationConfig) -> None:
         height, width = _window_px(crop_px, config)
         angle = math.radians(
             min(config.rotation_degrees, 90.0) if config.rotation_probability else 0.0
@@ -405,9 +407,8 @@ def _colour(draws, image, config, limits):
     """
     if config.brightness_probability:
         most = config.brightness_delta
-        image = dm_pix.adjust_brightness(
-            image, _draw(draws["brightness"], config.brightness_probability, (-most, most), 0.0)
-        )
+        delta = _draw(draws["brightness"], config.brightness_probability, (-most, most), 0.0)
+        image = jnp.asarray(dm_pix.adjust_brightness(image, delta))
     if config.contrast_probability:
         factor = _draw(draws["contrast"], config.contrast_probability, config.contrast_range, 1.0)
         image = jnp.where(factor == 1, image, dm_pix.adjust_contrast(image, factor, channel_axis=0))
@@ -462,5 +463,5 @@ def _blur(image, sigma, radius):
     weights = jnp.exp(-(offsets**2) / (2 * sigma**2))
     weights /= weights.sum()
     padded = jnp.pad(image, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
-    rows = sum(weight * padded[:, i : i + height] for i, weight in enumerate(weights))
-    return sum(weight * rows[:, :, i : i + width] for i, weight in enumerate(weights))
+    rows = reduce(add, (weight * padded[:, i : i + height] for i, weight in enumerate(weights)))
+    return reduce(add, (weight * rows[:, :, i : i + width] for i, weight in enumerate(weights)))

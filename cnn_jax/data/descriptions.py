@@ -16,7 +16,7 @@ import re
 import tomllib
 import types
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -394,7 +394,7 @@ def load_description(source: str, recorded: Mapping[str, Any] | None = None) -> 
             f"{source}: base is {base!r}, which is no built-in description:"
             f" {nearest(str(base), BUILT_IN)}."
         )
-    description = _fill(Description, table, source, "", BUILT_IN.get(base))
+    description = _fill(Description, table, source, "", None if base is None else BUILT_IN[base])
     check(description, source)
     return description
 
@@ -404,7 +404,7 @@ def fields(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.findall(r"\{([^{}:]*)", template)))
 
 
-def value(template: str, values) -> str:
+def value(template: str, values: Mapping[str, str]) -> str:
     """A template with its fields replaced by their values."""
     return re.sub(r"\{([^{}:]*)[^{}]*\}", lambda match: values[match[1]], template)
 
@@ -428,16 +428,17 @@ def numbers(mask_value: str | int) -> range:
 
 def rgb(color: str) -> tuple[int, int, int]:
     """ "#3C1098" as (60, 16, 152)."""
-    return tuple(bytes.fromhex(color[1:]))
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
 
 
 def display_color(description: Description, index: int) -> tuple[int, int, int]:
     """The sRGB colour, 0 to 255, that pictures show a class in."""
     known = description.classes[index]
-    first = known.values[0]
+    first = str(known.values[0])
     return rgb(
         known.color
-        or (first if str(first).startswith("#") else _DISPLAY_COLORS[index % len(_DISPLAY_COLORS)])
+        or (first if first.startswith("#") else _DISPLAY_COLORS[index % len(_DISPLAY_COLORS)])
     )
 
 
@@ -539,17 +540,19 @@ def check(description: Description, where: str) -> None:
         (f"classes[{i}].values", v) for i, c in enumerate(description.classes) for v in c.values
     ]
     for key, mask_value in [*owners, *(("ignored", v) for v in description.ignored)]:
-        meant = [mask_value]
+        meant: Sequence[str | int] = [mask_value]
         if mask_value == ANY_OTHER:
             pass
         elif description.mask_values == "palette":
             _check_color(mask_value, key, refuse)
-            meant = [mask_value.upper()]
+            meant = [str(mask_value).upper()]
         elif is_range(mask_value) or isinstance(mask_value, int):
             meant = numbers(mask_value) if is_range(mask_value) else [mask_value]
         else:
             meant = ()
-        if not meant or (isinstance(meant[-1], int) and not 0 <= meant[0] <= meant[-1] <= 65535):
+        if not meant or any(
+            isinstance(v, int) and not 0 <= v <= 65535 for v in (meant[0], meant[-1])
+        ):
             refuse(
                 key,
                 f"has {mask_value!r}; for index masks it must be a whole number from 0 to 65535, or"

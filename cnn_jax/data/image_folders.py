@@ -6,17 +6,18 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import composed, natural
-from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
+from cnn_jax.data.stored_images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
 SUFFIXES = frozenset(
@@ -142,11 +143,11 @@ class _File:
 
 
 class Files:
-    """The examples of one split of a folder; see `images.Examples`."""
+    """The examples of one split of a folder; see `stored_images.Examples`."""
 
     mend = "replace or remove it"
 
-    def __init__(self, directory, files, classes):
+    def __init__(self, directory: Path, files: Sequence[Any], classes: Sequence[str]) -> None:
         self._directory, self._files = directory, files
         numbers = {name: number for number, name in enumerate(classes)}
         self._labels = np.array([numbers[file.label] for file in files], np.int32)
@@ -154,20 +155,20 @@ class Files:
     def __len__(self):
         return len(self._files)
 
-    def read(self, indices):
-        """See `images.Examples.read`."""
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
+        """See `stored_images.Examples.read`."""
         return [(_bytes(self._files[index].path), int(self._labels[index])) for index in indices]
 
-    def labels(self, indices):
-        """See `images.Examples.labels`; they are known from the names."""
+    def labels(self, indices: Sequence[int]) -> np.ndarray:
+        """See `stored_images.Examples.labels`; they are known from the names."""
         return self._labels[list(indices)]
 
-    def name(self, index):
-        """See `images.Examples.name`."""
+    def name(self, index: int) -> str:
+        """See `stored_images.Examples.name`."""
         return self._files[index].path.relative_to(self._directory).as_posix()
 
-    def place(self, index):
-        """See `images.Examples.place`."""
+    def place(self, index: int) -> str:
+        """See `stored_images.Examples.place`."""
         return str(self._files[index].path)
 
 
@@ -303,7 +304,7 @@ def _visible(folder):
     return found
 
 
-def _header(path):
+def _header(path) -> tuple[tuple[int, int], int, str]:
     """Height and width as they will be upright, channels and type."""
     try:
         stored = open_raster(path, small=True)
@@ -311,8 +312,9 @@ def _header(path):
         raise InputError(
             f"{path} can't be decoded, being damaged or no image: {Files.mend}."
         ) from error
-    size = stored.height_px, stored.width_px
-    return size if stored.orientation < 5 else size[::-1], *image_kind(stored)
+    height, width = stored.height_px, stored.width_px
+    size = (height, width) if stored.orientation < 5 else (width, height)
+    return size, *image_kind(stored)
 
 
 def _bytes(path):

@@ -2,76 +2,33 @@
 images become arrays."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import grain
 import numpy as np
 from PIL import Image
 
 from cnn_jax.configuration.schema import ImageDataConfig
+from cnn_jax.data import image_folders, tfds
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.pipeline import aligned
 from cnn_jax.data.rasters import DamagedError, greatest_of, open_raster, photograph, upright
 from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.stored_images import Examples, digest
 from cnn_jax.errors import InputError
 
 TEST_SHARE = 0.2
 """Of the training images, held out for test by `split_seed` where the set comes without a labelled
 test or validation split."""
 
-HASHED_BYTES = 2**30
-"""Sets up to this size are known by their files' bytes; larger ones, which would take minutes to
-read, by names and sizes."""
-
 _CHUNK = 256  # examples read at once, where many are wanted
 _UNREAD = np.iinfo(np.int32).min
-
-
-class Examples(Protocol):
-    """One split as its publisher stored it: encoded images with their labels. Threads may share
-    it."""
-
-    mend: str
-    """What to do about an image that can't be decoded."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """The encoded image and the label of each of these."""
-
-    def labels(self, indices: Sequence[int]) -> np.ndarray:
-        """The labels of these, int32 [n], as far as possible without reading images."""
-
-    def name(self, index: int) -> str:
-        """For pictures."""
-
-    def place(self, index: int) -> str:
-        """For errors: which file or record it is."""
-
-
-@dataclass(frozen=True)
-class StoredImages:
-    """A set as its publisher stored it.
-
-    `splits` has "train" and, where they hold labelled images, "validation" and "test". `channels`
-    and `dtype` are those of every image, once it is decoded; `image_px` is the height and width of
-    every image, or None where images differ. `digest` is hexadecimal and changes when any image,
-    label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
-    """
-
-    classes: tuple[str, ...]
-    splits: Mapping[str, Examples]
-    channels: int
-    image_px: tuple[int, int] | None
-    digest: str
-    dtype: str = "uint8"
 
 
 class LabelledImages(Sequence):
@@ -94,12 +51,12 @@ class LabelledImages(Sequence):
     def __init__(
         self,
         examples: Examples,
-        indices,
+        indices: np.ndarray,
         decode: Callable,
         shape: tuple[int, int, int],
         keep: int,
-        dtype="uint8",
-    ):
+        dtype: str = "uint8",
+    ) -> None:
         self._examples, self._decode, self.shape = examples, decode, shape
         self.dtype = np.dtype(dtype)
         self._indices = np.asarray(indices)
@@ -136,7 +93,7 @@ class LabelledImages(Sequence):
         """What pictures call image `index`: a file's name, or "train 123"."""
         return self._examples.name(int(self._indices[index]))
 
-    def arrays(self, indices=None) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, indices: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """These images and labels (all, without `indices`), copied: [n, height, width, channels]
         and int32 [n]."""
         indices = np.arange(len(self)) if indices is None else np.asarray(indices, int)
@@ -188,8 +145,8 @@ class ImageSet:
     `classes` are the names in label order; `splits` has "train", "validation" and "test"
     (validation may be empty); `channels` and `dtype` are those of every image, and `image_px` its
     height and width as delivered. The fingerprint is a hexadecimal digest that changes when any
-    image, label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size
-    does.
+    image, label, class or split does; of sets beyond `stored_images.HASHED_BYTES`, when a file's
+    name or size does.
     """
 
     classes: tuple[str, ...]
@@ -209,7 +166,7 @@ class ImageSource(grain.sources.RandomAccessDataSource):
     """Random access for `pipeline.training_batches`: {"image": [height, width, channels],
     "label": int32 []}."""
 
-    def __init__(self, images: LabelledImages):
+    def __init__(self, images: LabelledImages) -> None:
         self.images = images
 
     def __len__(self):
@@ -219,7 +176,9 @@ class ImageSource(grain.sources.RandomAccessDataSource):
         image, label = self.images[record_key]
         return {"image": image, "label": np.int32(label)}
 
-    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
+    def batch(
+        self, record_keys: Sequence[int], positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Several examples, stacked."""
         images, labels = self.images.arrays(record_keys)
         return {"image": images, "label": labels}
@@ -249,18 +208,14 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         InputError: the set can't be found or used; later, from reading, an image can't be. It says
             which, and the mend.
     """
-    if config.source == "folders":
-        from cnn_jax.data import image_folders as kind
-    else:
-        from cnn_jax.data import tfds as kind
     if 0 in config.image_px and tuple(config.image_px) != (0, 0):
         raise InputError(
             f"data.image_px is {tuple(config.image_px)}: give height and width, or (0,0) for the"
             " images' own."
         )
-    stored = kind.find(config)
+    stored = (image_folders if config.source == "folders" else tfds).find(config)
     resized = tuple(config.image_px) != (0, 0)
-    image_px = tuple(config.image_px) if resized else stored.image_px
+    image_px = (config.image_px[0], config.image_px[1]) if resized else stored.image_px
     if image_px is None:
         raise InputError(
             f"images of {config.source} differ in size: give one to them all with data.image_px,"
@@ -363,28 +318,6 @@ def _chosen(stored, config):
         )
     chosen["train"] = published["train"], np.sort(train[: config.train_examples or None])
     return {split: chosen[split] for split in SPLITS}
-
-
-def digest(identity) -> str:
-    """A hexadecimal digest of anything that JSON can say."""
-    return hashlib.blake2b(
-        json.dumps(identity, sort_keys=True).encode(), digest_size=16
-    ).hexdigest()
-
-
-def file_digests(files: Sequence[Path]) -> list[str]:
-    """What tells each file from a changed one: a digest of its bytes, or its size where all
-    together exceed `HASHED_BYTES`."""
-    sizes = [file.stat().st_size for file in files]
-    if sum(sizes) > HASHED_BYTES:
-        return [str(size) for size in sizes]
-
-    def one(file):
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(one, files))
 
 
 def _chunks(indices):

@@ -14,12 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import grain
 import numpy as np
 from grain.experimental import index_shuffle
 
 from cnn_jax.data.scenes import IGNORED, Scene
+
+if TYPE_CHECKING:
+    from cnn_jax.data.augmentation import Windows
 
 READ_THREADS = (
     8  # reading and decoding release the interpreter; more threads than cores hide the disk
@@ -34,7 +38,7 @@ class DecodedScenes(Sequence):
     again. Threads may share it.
     """
 
-    def __init__(self, scenes: Sequence[Scene], budget_bytes: float):
+    def __init__(self, scenes: Sequence[Scene], budget_bytes: float) -> None:
         self.scenes = tuple(scenes)
         self._kept = {}
         self._recent = collections.deque(maxlen=2)
@@ -104,8 +108,8 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         scenes: DecodedScenes,
         crop_px: tuple[int, int],
         region_px: tuple[int, int],
-        windows=None,
-    ):
+        windows: "Windows | None" = None,
+    ) -> None:
         self.scenes, self.region_px, self.windows = scenes, region_px, windows
         cells = [
             (index, top, left, bottom, right)
@@ -128,7 +132,9 @@ class RegionSource(grain.sources.RandomAccessDataSource):
     def __getitem__(self, record_key):
         return {name: values[0] for name, values in self.batch([record_key]).items()}
 
-    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
+    def batch(
+        self, record_keys: Sequence[int], positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Several elements, stacked.
 
         With `positions` uint32 [n] of the examples in the stream, and windows, pixels are those
@@ -139,15 +145,15 @@ class RegionSource(grain.sources.RandomAccessDataSource):
         keys = np.asarray(record_keys)
         cells, extents = self.cell_px[keys], self.extent_px[keys]
         found = {"cell_px": cells, "extent_px": extents}
-        whole = positions is None or self.windows is None
-        if whole:
+        windows = None if positions is None else self.windows
+        if positions is None or windows is None:
             size, corners, sizes = self.region_px, self.corner_px[keys], extents
         else:
-            size = tuple(map(min, self.region_px, self.windows.size_px))
-            seen = self.windows(positions, cells, extents)
+            size = tuple(map(min, self.region_px, windows.size_px))
+            seen = windows(positions, cells, extents)
             corners, sizes = self.corner_px[keys] + seen[:, :2], seen[:, 2:] - seen[:, :2]
             found["start"] = -(seen[:, 0] * size[1] + seen[:, 1])
-        like, _ = self.scenes[self.scene[keys[0]]]
+        like, _ = self.scenes[int(self.scene[keys[0]])]
         images = aligned((len(keys), *size, like.shape[-1]), like.dtype)
         masks = aligned((len(keys), *size), np.uint8)
         for number, scene, (top, left), (height, width) in zip(
@@ -156,7 +162,7 @@ class RegionSource(grain.sources.RandomAccessDataSource):
             part = slice(top, top + height), slice(left, left + width)
             for to, of in zip((images[number], masks[number]), self.scenes[scene], strict=True):
                 to[:height, :width] = of[part]
-            if whole:
+            if windows is None:
                 _pad(images[number], masks[number], height, width)
         return {"image": images, "mask": masks, **found}
 
@@ -170,7 +176,9 @@ def _pad(image, mask, height, width):
     mask[height:] = IGNORED
 
 
-def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.ndarray]:
+def cut(
+    image: np.ndarray, mask: np.ndarray, y: int, x: int, size_px: tuple[int, int]
+) -> dict[str, np.ndarray]:
     """The part of a scene from (y, x) with `size_px`; beyond the scene the image repeats its edge
     and the mask is `IGNORED`."""
     image, mask = (
@@ -184,7 +192,7 @@ def cut(image, mask, y: int, x: int, size_px: tuple[int, int]) -> dict[str, np.n
     return {"image": image, "mask": mask}
 
 
-def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array not yet written, begun where a CPU device takes it as it is; any other would be
     copied there once more."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -194,7 +202,7 @@ def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 
 def training_batches(
-    source, *, seed: int, batch_size: int, share: slice = slice(None)
+    source: Any, *, seed: int, batch_size: int, share: slice = slice(None)
 ) -> grain.MapDataset:
     """The endless sequence of training batches of one process: element n is batch n, a dict of
     arrays.
@@ -271,7 +279,7 @@ def read_ahead(
 class Timed:
     """An iterator that adds up, in `waited_s`, the seconds its user spends waiting for it."""
 
-    def __init__(self, iterator: Iterator):
+    def __init__(self, iterator: Iterator) -> None:
         self._iterator = iterator
         self.waited_s = 0.0
 

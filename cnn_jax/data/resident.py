@@ -5,7 +5,7 @@ same bits wherever its examples lie. The order is that of `pipeline.training_bat
 `Numbers` of the same length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grain
 import jax
@@ -22,7 +22,7 @@ MOST_PX = 2**31
 class Numbers(grain.sources.RandomAccessDataSource):
     """Random access to examples that know nothing but their `number`, int32 []."""
 
-    def __init__(self, length: int):
+    def __init__(self, length: int) -> None:
         self.length = length
 
     def __len__(self):
@@ -31,7 +31,9 @@ class Numbers(grain.sources.RandomAccessDataSource):
     def __getitem__(self, record_key):
         return {"number": np.int32(record_key)}
 
-    def batch(self, record_keys, positions=None) -> dict[str, np.ndarray]:
+    def batch(
+        self, record_keys: Sequence[int], positions: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Several numbers, stacked."""
         return {"number": np.array(record_keys, np.int32)}
 

@@ -171,7 +171,7 @@ def dataset_info(
     )
 
 
-def warnings_of(scenes: SceneSet, class_counts: Mapping[str, Sequence[int]]) -> list[str]:
+def warnings_of(scenes: SceneSet, class_counts: Mapping[str, Any]) -> list[str]:
     """Sentences to be read before the first step: what a run on these scenes will lack.
 
     Args:
@@ -216,10 +216,10 @@ def class_counts(scenes: Sequence[tuple[np.ndarray, np.ndarray]], n_classes: int
 def label_histogram(mask: np.ndarray) -> np.ndarray:
     """Pixels of each label of a uint8 mask, int64 [256]."""
     rows = max(1, COUNTED_PX // mask.shape[1])
-    return sum(
-        np.bincount(mask[top : top + rows].ravel(), minlength=256)
-        for top in range(0, len(mask), rows)
-    )
+    counts = np.zeros(256, np.int64)
+    for top in range(0, len(mask), rows):
+        counts += np.bincount(mask[top : top + rows].ravel(), minlength=256)
+    return counts
 
 
 # ---- finding pairs

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +111,9 @@ CARS = np.array(
 )
 
 
-def draw_scene(seed, height_px, width_px):
+def draw_scene(
+    seed: int | Sequence[int], height_px: int, width_px: int
+) -> tuple[np.ndarray, np.ndarray]:
     """One scene: its photograph, uint8 [height_px, width_px, 3] in sRGB, and its mask, uint8
     [height_px, width_px] from 0 to 5.
 

@@ -10,14 +10,16 @@ import os
 import re
 import shlex
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import ImageDataConfig, nearest
-from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.stored_images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
 HELD_BYTES = 2**28
@@ -123,14 +125,16 @@ def find(config: ImageDataConfig) -> StoredImages:
 
 
 class Records:
-    """The examples of one split of a TFDS set; see `images.Examples`."""
+    """The examples of one split of a TFDS set; see `stored_images.Examples`."""
 
     mend = "prepare the set again"
 
-    def __init__(self, tfds, builder, split, image, label):
+    def __init__(self, tfds: Any, builder: Any, split: str, image: str, label: str) -> None:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        self._parse = tf_example_pb2.Example.FromString
+        # protobuf makes its classes when they are imported, where no stub tells of them
+        example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        self._parse = example.FromString
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         # Of a set in several formats, this also makes the builder's facts about files those of
         # ArrayRecord.
@@ -153,27 +157,27 @@ class Records:
     def __len__(self):
         return len(self._source)
 
-    def read(self, indices):
-        """See `images.Examples.read`."""
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
+        """See `stored_images.Examples.read`."""
         return [
             (features[self._image].bytes_list.value[0], self._checked(features, index))
             for index, features in zip(indices, self._features(indices), strict=True)
         ]
 
-    def labels(self, indices):
-        """See `images.Examples.labels`; records are read whole."""
+    def labels(self, indices: Sequence[int]) -> np.ndarray:
+        """See `stored_images.Examples.labels`; records are read whole."""
         features = self._features(indices)
         return np.array(
             [self._checked(each, index) for index, each in zip(indices, features, strict=True)],
             np.int32,
         )
 
-    def name(self, index):
-        """See `images.Examples.name`."""
+    def name(self, index: int) -> str:
+        """See `stored_images.Examples.name`."""
         return f"{self._split} {index}"
 
-    def place(self, index):
-        """See `images.Examples.place`."""
+    def place(self, index: int) -> str:
+        """See `stored_images.Examples.place`."""
         return f"image {index} of {self._set}, split {self._split},"
 
     def withheld(self) -> bool:
@@ -212,7 +216,7 @@ class Records:
         return label
 
 
-def _library():
+def _library() -> Any:
     try:
         import tensorflow_datasets as tfds
 

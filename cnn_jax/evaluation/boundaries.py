@@ -10,6 +10,7 @@ world at no border of anything: here the edge is no boundary.
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from cnn_jax.data.scenes import IGNORED
 
@@ -23,7 +24,7 @@ def default_distance_px(height_px: int, width_px: int) -> int:
     return max(1, round(0.02 * float(np.hypot(height_px, width_px))))
 
 
-def boundary(mask, distance_px: int) -> np.ndarray:
+def boundary(mask: np.ndarray, distance_px: int) -> np.ndarray:
     """Which pixels lie within a distance of a pixel of another class: bool `[height, width]`.
 
     The distance is the greater of the vertical and the horizontal one (chessboard), as so many
@@ -46,7 +47,9 @@ def boundary(mask, distance_px: int) -> np.ndarray:
     return (least != greatest) & ~ignored
 
 
-def boundary_counts(truth, prediction, classes: int, distance_px: int | None = None) -> np.ndarray:
+def boundary_counts(
+    truth: np.ndarray, prediction: np.ndarray, classes: int, distance_px: int | None = None
+) -> np.ndarray:
     """Intersection and union of the boundary regions of each class: int64 `[classes, 2]`.
 
     Args:
@@ -91,7 +94,7 @@ def _strip_counts(truth, prediction, counted, classes, distance_px):
     return np.stack([intersection, union], axis=1)
 
 
-def boundary_iou(counts) -> np.ndarray:
+def boundary_iou(counts: ArrayLike) -> np.ndarray:
     """Boundary IoU of each class, float64 `[classes]`; NaN for a class that has no boundary in
     truth or prediction.
 

@@ -4,16 +4,20 @@ Pixels are binned by their confidence, the probability of the class that is pred
 sums of bins add up over windows and scenes; every figure is a function of them.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
-from cnn_jax.evaluation.metrics import class_logits
+from cnn_jax.training.losses import class_logits
 
 BINS = 15
 """As in the paper."""
 
 
-def calibration_counts(logits, labels, bins: int = BINS):
+def calibration_counts(
+    logits: jax.Array, labels: jax.Array, bins: int = BINS
+) -> dict[str, jax.Array]:
     """What falls into bins of equal width of the confidence, on the device.
 
     Bin k holds confidences above k / bins, up to (k + 1) / bins.
@@ -48,7 +52,9 @@ def calibration_counts(logits, labels, bins: int = BINS):
     }
 
 
-def expected_calibration_error(count, confidence, correct) -> float:
+def expected_calibration_error(
+    count: ArrayLike, confidence: ArrayLike, correct: ArrayLike
+) -> float:
     """The distance between accuracy and mean confidence of a bin, averaged over all that was
     counted; NaN where nothing was.
 

@@ -3,17 +3,21 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
+from cnn_jax.configuration.schema import EvaluationConfig
 from cnn_jax.data.pipeline import DecodedScenes, read_ahead
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import boundaries, metrics
 from cnn_jax.evaluation.calibration import calibration_counts
 from cnn_jax.evaluation.windows import WindowSource, counted_part
+from cnn_jax.training.losses import class_logits
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class Evaluation:
         return self.confusion.sum(0)
 
 
-def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
+def make_window_step(
+    model: nn.Module, loss: Callable, normalize: Callable, classes: int
+) -> Callable:
     """`(variables, batch) -> results`, to be compiled; one row of each result is one window.
 
     `normalize` makes the network's input, float32, of stored pixels.
@@ -52,12 +58,12 @@ def make_window_step(model, loss: Callable, normalize: Callable, classes: int):
 
     def window_step(variables, batch):
         logits = model.apply(variables, normalize(batch["image"]), train=False)
-        return window_results(logits, batch["mask"], loss, classes)
+        return window_results(cast(jax.Array, logits), batch["mask"], loss, classes)
 
     return window_step
 
 
-def window_results(logits, masks, loss: Callable, classes: int) -> dict:
+def window_results(logits: jax.Array, masks: jax.Array, loss: Callable, classes: int) -> dict:
     """What windows of these logits come to, each by itself: the results of `make_window_step`.
 
     Args:
@@ -68,7 +74,7 @@ def window_results(logits, masks, loss: Callable, classes: int) -> dict:
     """
     labels = masks.astype(jnp.int32)
     loss_sum, loss_count = jax.vmap(loss)(logits, labels)
-    logits = metrics.class_logits(logits)
+    logits = class_logits(logits)
     prediction = logits.argmax(-1)
     return {
         "confusion": metrics.confusion(labels, prediction, classes),
@@ -90,7 +96,14 @@ class SceneEvaluator:
         classes: their number.
     """
 
-    def __init__(self, scenes: DecodedScenes, window_step, devices, config, classes: int):
+    def __init__(
+        self,
+        scenes: DecodedScenes,
+        window_step: Callable,
+        devices: Any,
+        config: EvaluationConfig,
+        classes: int,
+    ) -> None:
         self.scenes, self.window_step, self.devices, self.classes = (
             scenes,
             window_step,
@@ -116,7 +129,7 @@ class SceneEvaluator:
             )
 
         batches = grain.MapDataset.range(len(source)).batch(self.batch_size, batch_fn=read)
-        waiting = None
+        waiting: tuple[int, dict] | None = None
         for number, batch in enumerate(
             read_ahead(batches, 0, self.devices.place, prefetch_batches=2)
         ):
@@ -127,11 +140,12 @@ class SceneEvaluator:
             ):  # fetched one batch late, so that devices don't wait for the host
                 yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
             waiting = number * self.batch_size, results
-        yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
+        if waiting is not None:
+            yield waiting[0], {k: np.asarray(v) for k, v in waiting[1].items()}
 
     def evaluate(
         self,
-        variables,
+        variables: Any,
         check: Callable = lambda: None,
         whole: Callable[[int, np.ndarray], None] | None = None,
     ) -> Evaluation:
@@ -144,9 +158,7 @@ class SceneEvaluator:
                 one after the other; boundaries are then counted too.
         """
         confusion = np.zeros((len(self.scenes), self.classes, self.classes), np.int64)
-        boundary = (
-            None if whole is None else np.zeros((len(self.scenes), self.classes, 2), np.int64)
-        )
+        boundary = np.zeros((len(self.scenes), self.classes, 2), np.int64)
         calibration = {}
         loss_sum = loss_count = 0.0
         missing = Counter(scene for scene, _, _ in self.source.windows)
@@ -155,7 +167,7 @@ class SceneEvaluator:
             for row, window in enumerate(self.source.windows[first : first + self.batch_size]):
                 scene = window[0]
                 confusion[scene] += results["confusion"][row]
-                if whole is None:
+                if whole is None or boundary is None:
                     continue
                 prediction = self._blank(scene) if prediction is None else prediction
                 _paste(prediction, results["prediction"][row], window)
@@ -171,14 +183,17 @@ class SceneEvaluator:
             loss_sum += float(results["loss_sum"].sum(dtype=np.float64))
             loss_count += float(results["loss_count"].sum(dtype=np.float64))
         return Evaluation(
-            confusion, loss_sum / loss_count if loss_count else None, calibration, boundary
+            confusion,
+            loss_sum / loss_count if loss_count else None,
+            calibration,
+            None if whole is None else boundary,
         )
 
     def _blank(self, index):
         scene = self.scenes.scenes[index]
         return np.full((scene.height_px, scene.width_px), IGNORED, np.uint8)
 
-    def predict(self, variables, index: int) -> np.ndarray:
+    def predict(self, variables: Any, index: int) -> np.ndarray:
         """The prediction for scene `index` at its own resolution: uint8 `[height, width]`."""
         numbers = [k for k, (scene, _, _) in enumerate(self.source.windows) if scene == index]
         chosen = [self.source.windows[k] for k in numbers]

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 
 from cnn_jax.data.images import LabelledImages
 from cnn_jax.data.pipeline import read_ahead
@@ -39,7 +41,7 @@ class ImageEvaluation:
         return np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
 
 
-def make_image_step(model, normalize: Callable, classes: int):
+def make_image_step(model: nn.Module, normalize: Callable, classes: int) -> Callable:
     """`(variables, batch) -> results`, to be compiled; one row of each result is one image.
 
     A batch holds `image` uint8 `[batch, height, width, channels]`, `label` int32 `[batch]` (-1: not
@@ -50,7 +52,7 @@ def make_image_step(model, normalize: Callable, classes: int):
 
     def image_step(variables, batch):
         images = jax.vmap(shifted)(batch["image"], batch["shift_px"])
-        logits = model.apply(variables, normalize(images), train=False)
+        logits = cast(jax.Array, model.apply(variables, normalize(images), train=False))
         labels = jax.nn.one_hot(batch["label"], classes)  # a label of -1 is all zeros
         of_label = jnp.sum(logits * labels, axis=-1, keepdims=True)
         return {
@@ -63,7 +65,7 @@ def make_image_step(model, normalize: Callable, classes: int):
     return image_step
 
 
-def shifted(image, shift_px):
+def shifted(image: jax.Array, shift_px: jax.Array) -> jax.Array:
     """An image `[height, width, channels]` moved by `shift_px` (down, right; integers of either
     sign); zeros come in."""
     height, width, _ = image.shape
@@ -71,7 +73,7 @@ def shifted(image, shift_px):
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[
         None, :
     ]
-    return jnp.where(inside[..., None], jnp.roll(image, (shift_px[0], shift_px[1]), (0, 1)), 0)
+    return jnp.where(inside[..., None], jnp.roll(image, shift_px, (0, 1)), 0)
 
 
 class ImageEvaluator:
@@ -85,7 +87,14 @@ class ImageEvaluator:
         classes: their number.
     """
 
-    def __init__(self, images: LabelledImages, image_step, devices, batch_size: int, classes: int):
+    def __init__(
+        self,
+        images: LabelledImages,
+        image_step: Callable,
+        devices: Any,
+        batch_size: int,
+        classes: int,
+    ) -> None:
         self.images, self.image_step, self.devices, self.classes = (
             images,
             image_step,
@@ -95,7 +104,7 @@ class ImageEvaluator:
         self.batch_size = -(-batch_size // devices.count) * devices.count
 
     def evaluate(
-        self, variables, check: Callable = lambda: None, shift_px: tuple[int, int] = (0, 0)
+        self, variables: Any, check: Callable = lambda: None, shift_px: tuple[int, int] = (0, 0)
     ) -> ImageEvaluation:
         """Predicts every image once, moved by `shift_px` (down, right). `check` is called before
         each batch and may raise to stop."""
@@ -109,7 +118,7 @@ class ImageEvaluator:
             return {
                 "image": np.pad(images, ((0, short), (0, 0), (0, 0), (0, 0))),
                 "label": np.pad(labels, (0, short), constant_values=-1),
-                "shift_px": np.tile(np.int32(shift_px), (size, 1)),
+                "shift_px": np.tile(np.array(shift_px, np.int32), (size, 1)),
             }
 
         batches = grain.MapDataset.range(count).batch(self.batch_size, batch_fn=read)

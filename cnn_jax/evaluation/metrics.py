@@ -8,19 +8,15 @@ entries pixels, or images where whole images are classified.
 not scored: it counts neither as 0 nor as 1.
 """
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def class_logits(logits):
-    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0
-    and it, whose softmax is its sigmoid."""
-    if logits.shape[-1] > 1:
-        return logits
-    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
-
-
-def confusion(labels, predictions, classes: int):
+def confusion(labels: jax.Array, predictions: jax.Array, classes: int) -> jax.Array:
     """Confusion matrices of a batch on the device: int32 `[batch, classes, classes]`.
 
     Args:
@@ -44,48 +40,48 @@ def _ratio(numerator, denominator):
     )
 
 
-def iou(matrix) -> np.ndarray:
+def iou(matrix: np.ndarray) -> np.ndarray:
     """Intersection over union (Jaccard index) of each class, float64 `[classes]`; NaN for a class
     that is not present."""
     hits = np.diagonal(matrix)
     return _ratio(hits, matrix.sum(0) + matrix.sum(1) - hits)
 
 
-def dice(matrix) -> np.ndarray:
+def dice(matrix: np.ndarray) -> np.ndarray:
     """Dice coefficient, which is F1, of each class, float64 `[classes]`; NaN for a class that is
     not present."""
     return _ratio(2 * np.diagonal(matrix), matrix.sum(0) + matrix.sum(1))
 
 
-def class_accuracy(matrix) -> np.ndarray:
+def class_accuracy(matrix: np.ndarray) -> np.ndarray:
     """Share of each class's true pixels that are found (recall), float64 `[classes]`; NaN for a
     class without true pixels."""
     return _ratio(np.diagonal(matrix), matrix.sum(1))
 
 
-def frequency_weighted_iou(matrix) -> float:
+def frequency_weighted_iou(matrix: np.ndarray) -> float:
     """IoU weighted by each class's share of the true pixels; NaN where none was counted."""
     share = _ratio(matrix.sum(1), matrix.sum())
     return float(np.sum(share * np.nan_to_num(iou(matrix))))
 
 
-def pixel_accuracy(matrix) -> float:
+def pixel_accuracy(matrix: np.ndarray) -> float:
     """Share of pixels that are right; NaN where none was counted."""
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
 
-def mean_present(values) -> float:
+def mean_present(values: ArrayLike) -> float:
     """The mean over classes, or scenes, that have a value; NaN where none has."""
     values = np.asarray(values)[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
 
 
-def miou(matrix) -> float:
+def miou(matrix: np.ndarray) -> float:
     """Mean IoU over the classes present in truth or prediction."""
     return mean_present(iou(matrix))
 
 
-def scores(matrix, class_names, split: str) -> dict[str, float]:
+def scores(matrix: np.ndarray, class_names: Sequence[str], split: str) -> dict[str, float | None]:
     """Everything above, keyed `split/name` and `split/name/class`. Figures that don't exist (a
     class not present) are None.
 
@@ -111,7 +107,9 @@ def scores(matrix, class_names, split: str) -> dict[str, float]:
     return {f"{split}/{key}": None if np.isnan(value) else value for key, value in values.items()}
 
 
-def image_scores(matrix, class_names, split: str) -> dict[str, float]:
+def image_scores(
+    matrix: np.ndarray, class_names: Sequence[str], split: str
+) -> dict[str, float | None]:
     """What a confusion matrix of whole images says, keyed `split/name` and `split/name/class`; None
     for what doesn't exist.
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy  # imports its parts when they are first used; scipy.stats would take half a second
+from numpy.typing import ArrayLike
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """(mean, half the width of its Student t interval): the seeds are taken as independent draws
     from a normal distribution.
 
@@ -22,7 +23,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 
 
 def bootstrap_interval(
-    confusions,
+    confusions: ArrayLike,
     statistic: Callable[[np.ndarray], float],
     *,
     confidence: float = 0.95,
@@ -90,7 +91,7 @@ def paired_t_test(
 
 
 def blocked_t_test(
-    table, one: int, other: int, confidence: float = 0.95
+    table: ArrayLike, one: int, other: int, confidence: float = 0.95
 ) -> tuple[float, float, tuple[float, float]]:
     """(mean of row `one` - row `other`, two-sided p, interval of that mean) in a table whose
     columns are blocks, such as seeds.

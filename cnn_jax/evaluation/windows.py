@@ -47,9 +47,10 @@ class WindowSource(grain.sources.RandomAccessDataSource):
     index, vertical Span, horizontal Span). Windows are no larger than the largest scene needs.
     """
 
-    def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int):
+    def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int) -> None:
         self.scenes = scenes
-        self.window_px = tuple(min(a, b) for a, b in zip(window_px, scenes.largest_px, strict=True))
+        height, width = scenes.largest_px
+        self.window_px = min(window_px[0], height), min(window_px[1], width)
         self.windows = [
             (index, vertical, horizontal)
             for index, scene in enumerate(scenes.scenes)
@@ -71,4 +72,5 @@ class WindowSource(grain.sources.RandomAccessDataSource):
 
 def counted_part(vertical: Span, horizontal: Span) -> tuple[slice, slice]:
     """The slices of a window that it counts."""
-    return tuple(slice(s.first - s.start, s.last - s.start) for s in (vertical, horizontal))
+    rows, columns = (slice(s.first - s.start, s.last - s.start) for s in (vertical, horizontal))
+    return rows, columns

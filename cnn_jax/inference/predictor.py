@@ -10,12 +10,11 @@ import numpy as np
 from flax import linen as nn
 
 from cnn_jax import tasks
-from cnn_jax.configuration.schema import Config
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.records import run_record
-from cnn_jax.tasks.task import Dataset, Learner
+from cnn_jax.tasks.task import Dataset
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import Devices
 from cnn_jax.training.optimizer import make_optimizer
@@ -38,10 +37,10 @@ class Run:
     """
 
     folder: Path
-    config: Config
+    config: Any
     info: DatasetInfo
     summary: Mapping[str, Any]
-    learner: Learner
+    learner: Any
     variables: Any
     devices: Devices
 
@@ -68,8 +67,8 @@ class Run:
         image, info = np.asarray(image), self.info
         if image.ndim != 3 or image.shape[2] != info.channels or str(image.dtype) != info.dtype:
             raise InputError(
-                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder} takes"
-                f" {info.dtype} [height, width, {info.channels}]: convert it."
+                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder}"
+                f" takes {info.dtype} [height, width, {info.channels}]: convert it."
             )
         probabilities = self.learner.probabilities(self.variables, image)
         return Prediction(probabilities, info.classes, info.colors)
@@ -114,7 +113,7 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder).expanduser()
     record = run_record.read(folder)
-    config = tasks.config_from_dict(record.config, str(folder / "config.json"))
+    config: Any = tasks.config_from_dict(record.config, str(folder / "config.json"))
     if config.task == "classic":
         raise InputError(
             f"{folder} is of a classic method, which keeps no weights; run its config.json again."

@@ -3,6 +3,7 @@ Schroff, Adam, 2017)."""
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -56,7 +57,7 @@ class ASPP(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         options = {"dtype": self.dtype, "axis_name": self.axis_name}
 
         def pointwise(name, norm=self.norm):

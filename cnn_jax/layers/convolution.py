@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
@@ -73,7 +74,7 @@ class ConvolutionNormActivation(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         kernel_px = (
             (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
         )

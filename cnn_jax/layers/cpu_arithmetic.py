@@ -8,7 +8,10 @@ operations. Convolutions and overlapping poolings then have a first derivative i
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,16 +107,16 @@ _plain = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", 
 
 
 def convolve(
-    x,
-    kernel,
-    strides,
-    padding,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Any,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = ("NHWC", "HWIO", "NHWC"),
     feature_group_count: int = 1,
-    precision=None,
-):
+    precision: Any = None,
+) -> jax.Array:
     """What `lax.conv_general_dilated` computes of maps `[batch, height, width, channels]`.
 
     Three kinds of kernel are computed otherwise. With a 1x1 kernel `[1, 1, channels, features]` and
@@ -255,7 +258,7 @@ def _to_centres(neighbours):
         for down in range(3)
         for right in range(3)
     )
-    return sum(one.astype(jnp.float32) for one in given).astype(neighbours.dtype)
+    return reduce(add, (one.astype(jnp.float32) for one in given)).astype(neighbours.dtype)
 
 
 def _fast(maps, gradients):
@@ -348,9 +351,8 @@ def _shifted_products(x, kernel, stride, dilation, sides):
     """
     places = _places(x.astype(jnp.float32), kernel.shape[:2], stride, dilation, sides)
     weights = _as_matrix(kernel).astype(jnp.float32)
-    return sum(place * weight for place, weight in zip(places, weights, strict=True)).astype(
-        x.dtype
-    )
+    products = (place * weight for place, weight in zip(places, weights, strict=True))
+    return reduce(add, products).astype(x.dtype)
 
 
 _depthwise = jax.custom_vjp(_shifted_products, nondiff_argnums=(2, 3, 4))
@@ -397,7 +399,7 @@ def _places(x, kernel_px, stride, dilation, sides):
 # ---- max pooling
 
 
-def max_of_windows(x, window_px: int, stride: int, padding):
+def max_of_windows(x: jax.Array, window_px: int, stride: int, padding: Any) -> jax.Array:
     """`operations.max_of_windows` by comparisons, where windows don't overlap or are not larger
     than `SMALL`.
 
@@ -513,7 +515,7 @@ _compared.defvjp(_compared_forward, _compared_backward)
 # ---- windows
 
 
-def taps(x, window_px: tuple[int, int], stride: int = 1, dilation: int = 1) -> list:
+def taps(x: jax.Array, window_px: tuple[int, int], stride: int = 1, dilation: int = 1) -> list:
     """For each place of a window, from left to right and down, the map of what stands there,
     `[batch, height, width, channels]`.
 

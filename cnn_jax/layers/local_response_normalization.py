@@ -1,11 +1,12 @@
 """Local response normalisation: channels that lie side by side compete."""
 
+import jax
 import jax.numpy as jnp
 
 
 def local_response_normalization(
-    x, window: int = 5, bias: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
-):
+    x: jax.Array, window: int = 5, bias: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
+) -> jax.Array:
     """Each value of `[batch, height, width, channels]` divided by (`bias` + `alpha` * sum of
     squares of its neighbours) ** `beta`.
 

@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 from flax import linen as nn
 
@@ -11,8 +13,8 @@ NORMS = ("batch", "group", "none")
 
 
 def normalization(
-    norm: str, *, train: bool, dtype, axis_name: str | None = None, epsilon: float = 1e-5
-):
+    norm: str, *, train: bool, dtype: Any, axis_name: str | None = None, epsilon: float = 1e-5
+) -> Callable[..., Any]:
     """A constructor of normalisation layers for maps `[batch, height, width, channels]`.
 
     `batch` is BatchNorm (Ioffe and Szegedy, 2015), its running averages with momentum 0.9 so that

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from typing import Any
 
+import jax
 from flax import linen as nn
 from jax import lax
 
@@ -31,7 +33,15 @@ def _replaceable(operation):
 
 
 @_replaceable
-def convolve(x, kernel, strides, padding, *, rhs_dilation=(1, 1), feature_group_count: int = 1):
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Any,
+    *,
+    rhs_dilation: Sequence[int] = (1, 1),
+    feature_group_count: int = 1,
+) -> jax.Array:
     """The convolution of maps `[batch, height, width, channels]` with a kernel `[height, width,
     channels / groups, features]`; the rest is as `lax.conv_general_dilated` takes it."""
     return lax.conv_general_dilated(
@@ -46,7 +56,7 @@ def convolve(x, kernel, strides, padding, *, rhs_dilation=(1, 1), feature_group_
 
 
 @_replaceable
-def max_of_windows(x, window_px: int, stride: int, padding):
+def max_of_windows(x: jax.Array, window_px: int, stride: int, padding: Any) -> jax.Array:
     """The largest value of each square window of `[batch, height, width, channels]`; outside lies
     minus infinity: `padding` is "VALID", "SAME", or zeros before and after each of both sides."""
     return nn.max_pool(x, (window_px, window_px), (stride, stride), padding)

@@ -1,5 +1,8 @@
 """Max and average pooling that keep the last, incomplete window of an odd-sized map."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -7,7 +10,9 @@ from jax import lax
 from cnn_jax.layers.operations import max_of_windows
 
 
-def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"):
+def max_pool(
+    x: jax.Array, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"
+) -> jax.Array:
     """The largest value of each window of `[batch, height, width, channels]`; sizes are divided by
     `stride`, rounded up.
 
@@ -24,7 +29,9 @@ def max_pool(x, window_px: int = 2, stride: int | None = None, padding: str | in
     return max_of_windows(x, window_px, stride, sides)
 
 
-def average_pool(x, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"):
+def average_pool(
+    x: jax.Array, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"
+) -> jax.Array:
     """The mean of each window of `[batch, height, width, channels]`; sizes are divided by `stride`,
     rounded up.
 
@@ -42,7 +49,7 @@ def average_pool(x, window_px: int = 2, stride: int | None = None, padding: str 
     return means.astype(x.dtype)  # Flax divides by float32 counts
 
 
-def global_average_pool(x, *, keepdims: bool = False):
+def global_average_pool(x: jax.Array, *, keepdims: bool = False) -> jax.Array:
     """The mean of each channel of `[batch, height, width, channels]`, float32 `[batch, channels]`;
     `[batch, 1, 1, channels]` with `keepdims`."""
     if x.dtype != jnp.float32:
@@ -52,5 +59,5 @@ def global_average_pool(x, *, keepdims: bool = False):
     return x.mean((1, 2), dtype=jnp.float32, keepdims=keepdims)
 
 
-def _sides(padding):
+def _sides(padding: str | int) -> Any:
     return padding if isinstance(padding, str) else ((padding, padding), (padding, padding))

@@ -3,6 +3,7 @@ each place together."""
 
 from collections.abc import Callable
 
+import jax
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
@@ -44,7 +45,7 @@ class SeparableConvolution(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shape = (self.kernel_px, self.kernel_px, 1, x.shape[-1])
         kernel = self.param("depthwise_kernel", nn.initializers.he_normal(), shape)
         x = convolve(

@@ -1,6 +1,7 @@
 """Squeeze and excitation: channels weighed by what the whole map holds (Hu, Shen, Sun, 2018), and
 places by their channels (Roy, Navab, Wachinger, 2018)."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -30,7 +31,7 @@ class SqueezeExcitation(nn.Module):
     spatial: bool = False
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         squeezed = global_average_pool(x)
         squeezed = nn.relu(nn.Dense(max(channels // self.reduction, 1), name="reduction")(squeezed))

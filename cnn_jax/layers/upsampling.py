@@ -1,6 +1,8 @@
 """Enlarging feature maps: to twice the size, by any even factor, or to any size."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ class TransposedUpsampling(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(in_axis=-2), (2, 2, channels, self.features)
@@ -44,7 +46,7 @@ class TransposedUpsampling(nn.Module):
 @functools.partial(
     jax.jit, static_argnames=("height_px", "width_px")
 )  # by its name the table of layers knows it
-def bilinear_resize(x, height_px: int, width_px: int):
+def bilinear_resize(x: jax.Array, height_px: int, width_px: int) -> jax.Array:
     """Bilinear interpolation of `[batch, height, width, channels]` to another size, places being
     the middles of their areas."""
     return jax.image.resize(x, (x.shape[0], height_px, width_px, x.shape[-1]), "bilinear")
@@ -68,7 +70,7 @@ class BilinearTransposedConvolution(nn.Module):
     factor: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return nn.ConvTranspose(
             self.features,
             (2 * self.factor, 2 * self.factor),
@@ -95,14 +97,14 @@ class BilinearUpsampling(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="convolution")(
             x
         )  # first, for a quarter of the work
         return bilinear_resize(x, 2 * x.shape[1], 2 * x.shape[2])
 
 
-def upsampling(name: str):
+def upsampling(name: str) -> Callable[..., Any]:
     """The module of that name: "transposed" or "bilinear".
 
     Raises:

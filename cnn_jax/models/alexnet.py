@@ -7,7 +7,9 @@ And its single tower: One Weird Trick for Parallelizing Convolutional Neural Net
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -74,7 +76,7 @@ class AlexNet(nn.Module):
         )  # 15 -> 7 -> 3 -> 1 by three, after the first convolution
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride:
         `[batch, h, w, c]`}."""
         convolution = functools.partial(ConvolutionNormActivation, norm="none", dtype=self.dtype)
@@ -84,7 +86,7 @@ class AlexNet(nn.Module):
         else:
             widths, groups, respond = (64, 192, 384, 256, 256), 1, lambda x: x
         small = self.stem == "small"
-        first = (
+        first: dict[str, Any] = (
             {"kernel_px": 3}
             if small
             else {"kernel_px": 11, "stride": 4, "padding": "VALID" if self.two_groups else 2}

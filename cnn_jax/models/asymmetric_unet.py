@@ -8,7 +8,9 @@ half of the decoder taken away.
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -71,7 +73,7 @@ class AsymmetricUNet(nn.Module):
     crop_px: tuple[int, int] | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         block = functools.partial(ConvolutionNormActivation, **options)
 

@@ -2,8 +2,11 @@
 Schroff, Adam, 2017), and DeepLabV3+: Encoder-Decoder with Atrous Separable Convolution (Chen, Zhu,
 Papandreou, Schroff, Adam, 2018)."""
 
+from collections.abc import Sequence
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -19,7 +22,11 @@ RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 
 
 def aspp_rates(
-    rates: tuple[int, ...], follow: bool, output_stride: int, crop_px, images
+    rates: tuple[int, ...],
+    follow: bool,
+    output_stride: int,
+    crop_px: tuple[int, int] | None,
+    images: jax.Array,
 ) -> tuple[int, ...]:
     """The rates of an ASPP: those given; or, left open, the paper's, or those that follow the size
     of the map.
@@ -50,7 +57,7 @@ class AuxiliaryHead(nn.Module):
     options: dict
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         x = ConvolutionNormActivation(max(x.shape[-1] // 4, 1), name="convolution", **self.options)(
             x, train=train
         )
@@ -60,7 +67,9 @@ class AuxiliaryHead(nn.Module):
         )
 
 
-def sow_auxiliary(module, features, size_px, options: dict, train: bool) -> None:
+def sow_auxiliary(
+    module: Any, features: jax.Array, size_px: Sequence[int], options: dict, train: bool
+) -> None:
     """In training, the logits of an `AuxiliaryHead` on `features`, at image size, for `module`'s
     collection "auxiliary"."""
     training = train and module.is_mutable_collection("auxiliary")
@@ -117,7 +126,7 @@ class DeepLabV3(nn.Module):
     crop_px: tuple[int, int] | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
             self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options
@@ -188,7 +197,7 @@ class DeepLabV3Plus(nn.Module):
     crop_px: tuple[int, int] | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
             self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options

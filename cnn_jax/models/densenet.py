@@ -3,7 +3,9 @@ DenseNet-BC for ImageNet."""
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -48,7 +50,7 @@ class DenseNet(nn.Module):
     least_px = 1  # every size is rounded up
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         convolution = functools.partial(
             nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype
         )

@@ -2,7 +2,9 @@
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -46,7 +48,7 @@ class EncoderUNet(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         if not self.decoder_widths:
             raise InputError(
                 "model.decoder_widths is empty; give the channels of one stage at least."

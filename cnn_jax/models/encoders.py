@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from cnn_jax.errors import InputError
 from cnn_jax.models.classifiers import CLASSIFIERS
@@ -44,7 +46,7 @@ def encoder(
     dtype: str,
     axis_name: str | None,
     output_stride: int | None = None,
-):
+) -> nn.Module:
     """The backbone of a segmenter, without its head: a module with `feature_maps=True`, named
     "encoder", for images of any size.
 
@@ -87,7 +89,7 @@ def encoder(
     )
 
 
-def enlarged(images, least_px: int):
+def enlarged(images: jax.Array, least_px: int) -> jax.Array:
     """Images at least `least_px` high and wide: zeros are added below and on the right where they
     are smaller."""
     missing = [max(least_px - size, 0) for size in images.shape[1:3]]

@@ -2,7 +2,9 @@
 their dilated descendant."""
 
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -51,7 +53,7 @@ class FCN(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         maps = encoder("vgg16", width=self.width, **options)(images, train=train, feature_maps=True)
 
@@ -113,7 +115,7 @@ class DilatedFCN(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
             self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options

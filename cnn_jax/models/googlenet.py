@@ -3,7 +3,9 @@
 import functools
 from collections.abc import Callable
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -40,7 +42,7 @@ class Inception(nn.Module):
     convolution: Callable
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         def convolution(features, kernel_px, name, x):
             return self.convolution(features, kernel_px, name=name)(x, train=train)
 
@@ -72,7 +74,7 @@ class AuxiliaryHead(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         x = average_pool(x, 5, 3, padding="VALID")
         x = self.convolution(128, 1, name="convolution")(x, train=train)
         x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="dense")(x.reshape(x.shape[0], -1)))
@@ -130,7 +132,7 @@ class GoogLeNet(nn.Module):
         return 65 if self.stem == "imagenet" else 17
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         convolution = functools.partial(
             ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
         )

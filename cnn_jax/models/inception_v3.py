@@ -4,7 +4,9 @@
 import functools
 from collections.abc import Callable
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -15,7 +17,7 @@ from cnn_jax.layers.pooling import average_pool, global_average_pool, max_pool
 ROW, COLUMN = (1, 7), (7, 1)
 
 
-def factorised_7x7(width):
+def factorised_7x7(width: int) -> tuple:
     """Figure 6: 7x7 convolutions as a row and a column, `width` channels between."""
     once = ((width, 1), (width, ROW), (192, COLUMN))
     twice = ((width, 1), (width, COLUMN), (width, ROW), (width, COLUMN), (192, ROW))
@@ -57,7 +59,7 @@ class ConvolutionNorm(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         kernel_px = (
             (self.kernel_px, self.kernel_px) if isinstance(self.kernel_px, int) else self.kernel_px
         )
@@ -98,7 +100,7 @@ class Inception(nn.Module):
     convolution: Callable
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         made = []
         for branch, layers in enumerate(self.branches, start=1):
             y = x
@@ -181,7 +183,7 @@ class InceptionV3(nn.Module):
         return 17 if self.auxiliary else 1
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         convolution = functools.partial(ConvolutionNorm, dtype=self.dtype, axis_name=self.axis_name)
         head = self.auxiliary and not feature_maps
         head = head and (

@@ -3,7 +3,9 @@
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -11,7 +13,7 @@ from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.pooling import average_pool
 
 
-def squash(x):
+def squash(x: jax.Array) -> Any:
     """The paper's scaled tanh: its slope is such that 1 becomes 1, and -1 becomes -1."""
     return 1.7159 * jnp.tanh(x * (2 / 3))
 
@@ -48,7 +50,7 @@ class LeNet5(nn.Module):
     least_px = 1
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride:
         `[batch, h, w, c]`}."""
         convolution = functools.partial(

@@ -3,7 +3,9 @@ al., 2017)."""
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
@@ -67,7 +69,7 @@ class MobileNet(nn.Module):
     least_px = 1  # every size is rounded up
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         options = {
             "norm": self.norm,
             "epsilon": 1e-3,

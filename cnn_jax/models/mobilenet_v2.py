@@ -3,7 +3,9 @@
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
@@ -53,7 +55,7 @@ class InvertedResidual(nn.Module):
     options: dict
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         y = x
         if self.expansion > 1:
             expanded = self.expansion * x.shape[-1]
@@ -110,7 +112,7 @@ class MobileNetV2(nn.Module):
     least_px = 1  # every size is rounded up
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         options = {
             "norm": self.norm,
             "epsilon": 1e-3,

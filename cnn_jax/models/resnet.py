@@ -4,7 +4,9 @@ ImageNet and those for CIFAR."""
 import functools
 from collections.abc import Callable
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -51,7 +53,7 @@ class ResidualBlock(nn.Module):
     squeeze_excitation: bool = False
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         def convolution(number, features, kernel_px, stride=1, dilation=1, **options):
             # As many zeros on every side, as in PyTorch, also with stride 2, where "SAME" would
             # depend on the size.
@@ -139,7 +141,7 @@ class ResNet(nn.Module):
     least_px = 1  # every size is rounded up
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         convolution = functools.partial(
             ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
         )
@@ -208,7 +210,7 @@ class CifarResNet(nn.Module):
     least_px = 1
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         convolution = functools.partial(
             ConvolutionNormActivation, dtype=self.dtype, axis_name=self.axis_name
         )

@@ -2,7 +2,9 @@
 (Bridle, 1990)."""
 
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -33,7 +35,7 @@ class SoftmaxRegression(nn.Module):
     least_px = 1
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         """Logits of `images`; `train` changes nothing.
 
         Raises:

@@ -3,7 +3,9 @@
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -45,7 +47,7 @@ class UNet(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
         block = functools.partial(
             ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
         )

@@ -3,7 +3,9 @@
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -60,7 +62,7 @@ class VGG(nn.Module):
     least_px = 1
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         """Logits of `images`, or with `feature_maps` the last map at each output stride, {stride:
         `[batch, h, w, c]`}."""
         convolution = functools.partial(

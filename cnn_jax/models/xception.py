@@ -2,7 +2,9 @@
 
 import functools
 from dataclasses import field
+from typing import Any
 
+import jax
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
@@ -38,7 +40,7 @@ class XceptionBlock(nn.Module):
     options: dict
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
         y = x
         for number, features in enumerate(self.features, start=1):
             separable = SeparableConvolution(
@@ -104,7 +106,7 @@ class Xception(nn.Module):
         return 71 if self.stem == "imagenet" and self.padding == "VALID" else 1
 
     @nn.compact
-    def __call__(self, images, *, train: bool, feature_maps: bool = False):
+    def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         options = {
             "norm": self.norm,
             "epsilon": 1e-3,

@@ -78,7 +78,7 @@ class RunDirectory:
             holds a run of another configuration or files of others.
     """
 
-    def __init__(self, workdir: str | Path, config: Config, study: Path | None = None):
+    def __init__(self, workdir: str | Path, config: Config, study: Path | None = None) -> None:
         self.workdir, self.config, self.study = Path(workdir), config, study
         self._lock = filelock.FileLock(self.workdir / ".lock", timeout=0)
         self._tensorboard: Any = None
@@ -284,7 +284,7 @@ class RunDirectory:
         self._tensorboard.flush()
 
     def write_scenes(
-        self, scenes, evaluation, classes: Sequence, predictions: Mapping[int, np.ndarray]
+        self, scenes: Any, evaluation: Any, classes: Sequence, predictions: Mapping[int, np.ndarray]
     ) -> None:
         """Writes scenes.json and the pictures of test scenes, as `scene_record.write` does; runs of
         a study keep photographs and truths together. To be called after `begin`."""
@@ -305,7 +305,7 @@ class Onlooker:
 
     summary = None
 
-    def __init__(self, workdir: str | Path, config: Config):
+    def __init__(self, workdir: str | Path, config: Config) -> None:
         self.workdir, self.config = Path(workdir), config
 
     def __enter__(self) -> "Onlooker":

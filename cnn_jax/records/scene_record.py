@@ -104,8 +104,8 @@ def missing_pictures(run: Path, fingerprint: str, scenes: int) -> list[str]:
 
 def write(
     folder: Path,
-    scenes,
-    evaluation,
+    scenes: Any,
+    evaluation: Any,
     classes: Sequence,
     predictions: Mapping[int, np.ndarray],
     shared: Path | None = None,

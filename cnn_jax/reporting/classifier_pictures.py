@@ -1,5 +1,9 @@
 """What is pictured of a classifier's run: how it learnt, what it confuses, and what it looks at."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,7 +14,7 @@ LOOKED_AT = 8
 """Images whose evidence is drawn: half of them right, half wrong, where there are as many."""
 
 
-def draw(learner, folder, images, evaluation, variables) -> None:
+def draw(learner: Any, folder: Path, images: Any, evaluation: Any, variables: Any) -> None:
     """Confusion matrix, misclassified images, first-layer filters, feature maps and Grad-CAM, as
     PNG files.
 
@@ -60,7 +64,12 @@ def draw(learner, folder, images, evaluation, variables) -> None:
 
 
 def prediction_pictures(
-    names, folder, images, evaluation, count: int, score: str = "probability"
+    names: Sequence[str],
+    folder: Path,
+    images: Any,
+    evaluation: Any,
+    count: int,
+    score: str = "probability",
 ) -> None:
     """What needs predictions alone: the confusion matrix, and the misclassified images that the
     model was surest of, with their probability, or what else `score` calls it."""
@@ -73,7 +82,7 @@ def prediction_pictures(
     )
 
 
-def looked_at(evaluation) -> list[int]:
+def looked_at(evaluation: Any) -> list[int]:
     """Which test images are looked into: half of them the surest errors, the others right, of
     different classes first."""
     wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)

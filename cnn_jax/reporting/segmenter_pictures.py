@@ -174,12 +174,12 @@ def feature_maps(
 def grad_cam(
     images: Sequence[np.ndarray],
     predictions: Sequence[np.ndarray],
-    heats: Sequence[np.ndarray],
+    heats: Sequence[np.ndarray] | np.ndarray,
     classes: Sequence[int],
     class_names: Sequence[str],
     colors: Sequence[tuple[int, int, int]],
     path: str | Path,
-    layer: str,
+    layer: str | None,
 ) -> None:
     """Draw for a class which places of an image speak for it, one class a cell: photograph, the
     pixels asked about, and the heat.

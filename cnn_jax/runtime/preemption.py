@@ -12,7 +12,7 @@ class Stopped(Exception):
     """A signal asked the run to stop, and what could be saved is saved. `exit_code` is 128 plus the
     signal's number."""
 
-    def __init__(self, signal_number: int):
+    def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.exit_code = 128 + signal_number
 
@@ -29,7 +29,7 @@ class StopRequest:
         ends_process: if False, as in a notebook, a further SIGINT raises KeyboardInterrupt instead.
     """
 
-    def __init__(self, ends_process: bool = False):
+    def __init__(self, ends_process: bool = False) -> None:
         self.signal_number: int | None = None
         self._ends_process = ends_process
 

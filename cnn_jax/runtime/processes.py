@@ -222,7 +222,7 @@ class AgreedStop:
         devices: of all processes.
     """
 
-    def __init__(self, stop: "StopRequest", devices: "Devices"):
+    def __init__(self, stop: "StopRequest", devices: "Devices") -> None:
         import jax
         import jax.numpy as jnp
 

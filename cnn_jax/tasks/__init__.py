@@ -37,7 +37,7 @@ def of(name: str) -> "Task":
     return task
 
 
-def constructors() -> Mapping[str, Callable[..., Any]]:
+def constructors() -> Mapping[str, Any]:
     """What `model.name` may be over all tasks: name -> the module or method."""
     return {name: make for task in TASKS for name, make in of(task).models.items()}
 
@@ -64,10 +64,9 @@ def model_config(name: str, /, **options: Any) -> Any:
 
 
 @functools.cache  # sections of one architecture have one type, so that equal ones compare equal
-def _model_section(name, module):
-    bound = {}
-    if isinstance(module, functools.partial):
-        module, bound = module.func, module.keywords
+def _model_section(name: str, module: Any) -> Any:
+    bound = getattr(module, "keywords", {})  # of a partial
+    module = getattr(module, "func", module)
     attributes = inspect.cleandoc(module.__doc__ or "").partition("\nAttributes:\n")[2]
     entry = r"^    (\w+): (.+(?:\n {5,}\S.*)*)"  # what follows is indented further
     meanings = dict(re.findall(entry, attributes, re.MULTILINE))

@@ -35,7 +35,7 @@ class ClassicLearner:
 
     example, monitor, evaluated = "images", "accuracy", ("validation", "test")
 
-    def __init__(self, config: ClassicConfig, info: DatasetInfo):
+    def __init__(self, config: ClassicConfig, info: DatasetInfo) -> None:
         self.config, self.info, self.names = config, info, list(info.classes)
 
     def fit(self, dataset: "ClassicDataset", session: Session) -> Fitted:
@@ -93,7 +93,7 @@ class ClassicDataset:
         images: split -> `LabelledImages`.
     """
 
-    def __init__(self, config: ClassicConfig):
+    def __init__(self, config: ClassicConfig) -> None:
         images = open_images(config.data)
         check_splits(config.data, images)
         if images.dtype != "uint8" or images.channels not in (1, 3):
@@ -119,7 +119,7 @@ class ClassicDataset:
 class ClassicEvaluator:
     """Evaluates the images of one split with a fitted method."""
 
-    def __init__(self, learner: ClassicLearner, images: LabelledImages, split: str):
+    def __init__(self, learner: ClassicLearner, images: LabelledImages, split: str) -> None:
         self.learner, self.images, self.split = learner, images, split
 
     def scores(self, variables: Any, check: Callable = lambda: None) -> dict[str, Any]:

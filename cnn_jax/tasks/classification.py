@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from cnn_jax.configuration.schema import ClassificationConfig, ImageDataConfig
+from cnn_jax.configuration.schema import (
+    ClassificationConfig,
+    ImageAugmentationConfig,
+    ImageDataConfig,
+)
 from cnn_jax.data import augmentation, resident
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.images import (
@@ -27,6 +31,7 @@ from cnn_jax.tasks import build_model
 from cnn_jax.tasks.network import check_module, train_network
 from cnn_jax.tasks.task import Report
 from cnn_jax.training import losses
+from cnn_jax.training.devices import Devices
 
 MOST_CLASSES_TABLED = 100
 """A confusion matrix of more classes than this is left out of the summary: it would be a file of
@@ -47,9 +52,11 @@ class ClassificationLearner:
     example, monitor = "images", "accuracy"
     fit = train_network
 
-    def __init__(self, config: ClassificationConfig, info: DatasetInfo):
+    def __init__(self, config: ClassificationConfig, info: DatasetInfo) -> None:
         self.config, self.info = config, info
         self.names = list(info.classes)
+        assert info.image_px is not None  # images are made equal where they are opened
+        self.image_px = info.image_px
         _check(self)
         self.evaluated = (*(("train",) if config.evaluation.train else ()), "validation", "test")
         weights = losses.class_weights(info.class_counts, config.loss.class_weights)
@@ -63,9 +70,11 @@ class ClassificationLearner:
     @property
     def example_px(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
-        return (*self.info.image_px, self.info.channels)
+        return (*self.image_px, self.info.channels)
 
-    def prepare(self, keys: jax.Array, examples: Mapping[str, jax.Array]):
+    def prepare(
+        self, keys: jax.Array, examples: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         """Training inputs: normalised images float32 `[batch, height, width, channels]`, class
         probabilities float32 `[batch, classes]`."""
         config = self.config.augmentation
@@ -77,16 +86,16 @@ class ClassificationLearner:
             images, labels = mixup(keys, images, labels, config.mixup_alpha)
         return augmentation.normalize(images, self.info.mean, self.info.std), labels
 
-    def normalize(self, images):
+    def normalize(self, images: Any) -> jax.Array:
         """Images of the files' type as the network sees them, float32."""
         images = augmentation.scaled(images, self.info.greatest)
         return augmentation.normalize(images, self.info.mean, self.info.std)
 
-    def loss_and_metrics(self, logits, labels) -> dict[str, tuple[Any, Any]]:
+    def loss_and_metrics(self, logits: jax.Array, labels: jax.Array) -> dict[str, tuple[Any, Any]]:
         """The loss and the share of images that are right, each as (sum, count)."""
         return {"loss": self.loss(logits, labels), "accuracy": losses.hits(logits, labels)}
 
-    def image_step(self, devices) -> Callable:
+    def image_step(self, devices: Devices) -> Callable:
         """`(variables, batch) -> results` of `make_image_step`, compiled once for all splits."""
         if devices not in self._image_steps:
             step = make_image_step(self.module(), self.normalize, len(self.names))
@@ -99,13 +108,13 @@ class ClassificationLearner:
         Raises:
             InputError: an image of another size.
         """
-        if image.shape[:2] != tuple(self.info.image_px):
+        if image.shape[:2] != self.image_px:
             raise InputError(
                 f"the image is {image.shape[0]}x{image.shape[1]} px, and the network takes"
-                f" {self.info.image_px[0]}x{self.info.image_px[1]}: resize it."
+                f" {self.image_px[0]}x{self.image_px[1]}: resize it."
             )
         logits = self.module().apply(variables, self.normalize(image[None]), train=False)
-        return np.asarray(jax.nn.softmax(logits))[0]
+        return np.asarray(jax.nn.softmax(cast(jax.Array, logits)))[0]
 
 
 class ClassificationDataset:
@@ -116,7 +125,7 @@ class ClassificationDataset:
         images: split -> `LabelledImages`.
     """
 
-    def __init__(self, config: ClassificationConfig):
+    def __init__(self, config: ClassificationConfig) -> None:
         images = open_images(config.data)
         check_splits(config.data, images)
         best, patience = config.evaluation.weights == "best", config.training.patience
@@ -139,7 +148,7 @@ class ClassificationDataset:
         return resident.images(self.images["train"], learner.config.data.memory_budget_gib)
 
     def evaluator(
-        self, learner: ClassificationLearner, split: str, devices
+        self, learner: ClassificationLearner, split: str, devices: Devices
     ) -> "ClassificationEvaluator":
         """Evaluates a split on the devices."""
         return ClassificationEvaluator(learner, self.images[split], split, devices)
@@ -148,7 +157,9 @@ class ClassificationDataset:
 class ClassificationEvaluator:
     """Evaluates the images of one split, every image once."""
 
-    def __init__(self, learner: ClassificationLearner, images: LabelledImages, split: str, devices):
+    def __init__(
+        self, learner: ClassificationLearner, images: LabelledImages, split: str, devices: Devices
+    ) -> None:
         self.learner, self.images, self.split = learner, images, split
         step, size = learner.image_step(devices), learner.config.evaluation.batch_size
         self.evaluator = ImageEvaluator(images, step, devices, size, len(learner.names))
@@ -159,8 +170,9 @@ class ClassificationEvaluator:
 
     def _scores(self, evaluation: ImageEvaluation) -> dict[str, Any]:
         values = {f"{self.split}/loss": evaluation.loss}
-        if len(self.learner.names) >= MOST_CLASSES_TABLED and len(evaluation.labels):
-            share = evaluation.within_five / len(evaluation.labels)
+        within_five, many = evaluation.within_five, len(self.learner.names) >= MOST_CLASSES_TABLED
+        if many and within_five is not None and len(evaluation.labels):
+            share = within_five / len(evaluation.labels)
             values[f"{self.split}/top5_accuracy"] = share
         return values | metrics.image_scores(evaluation.total, self.learner.names, self.split)
 
@@ -227,7 +239,7 @@ def _check(learner: ClassificationLearner) -> None:
             "data.permuted scatters each image's pixels, and moving such an image says nothing:"
             " leave evaluation.shifts_px empty and augmentation.shift_px 0."
         )
-    height, width = info.image_px
+    height, width = learner.image_px
     if config.augmentation.quarter_turn_probability and height != width:
         raise InputError(
             "augmentation.quarter_turn_probability needs square images, not"
@@ -250,7 +262,12 @@ def _check(learner: ClassificationLearner) -> None:
     check_module(learner)
 
 
-def augment_images(keys, images, config, greatest: float | None = None):
+def augment_images(
+    keys: jax.Array,
+    images: jax.Array,
+    config: ImageAugmentationConfig,
+    greatest: float | None = None,
+) -> jax.Array:
     """Random changes of whole images, by the warp and the colours that crops of scenes get.
 
     Args:
@@ -286,7 +303,9 @@ def augment_images(keys, images, config, greatest: float | None = None):
     return augmentation.augment_examples(keys, examples, config, size, greatest)[0]
 
 
-def mixup(keys, images, labels, alpha: float):
+def mixup(
+    keys: jax.Array, images: jax.Array, labels: jax.Array, alpha: float
+) -> tuple[jax.Array, jax.Array]:
     """Each image blended with another of the batch, and their labels with them (Zhang et al.,
     2018).
 

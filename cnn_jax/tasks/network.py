@@ -1,6 +1,7 @@
 """How a network learns: from the initial state, or the last checkpoint, to the weights that are
 evaluated."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from cnn_jax.data.resident import Numbers
 from cnn_jax.errors import InputError
 from cnn_jax.records.metrics import FIGURES
 from cnn_jax.runtime import processes
-from cnn_jax.tasks.task import Dataset, Fitted, Learner, Session
+from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import arithmetic
@@ -37,11 +38,11 @@ class Network(Learner, Protocol):
         """The Flax module; `axis_name` is the `pmap` axis."""
         ...
 
-    def prepare(self, keys: jax.Array, examples: dict[str, jax.Array]) -> tuple[Any, Any]:
+    def prepare(self, keys: jax.Array, examples: dict[str, jax.Array], /) -> tuple[Any, Any]:
         """(inputs, labels) of a training batch: augmented and normalised, on the device."""
         ...
 
-    def loss_and_metrics(self, outputs: Any, labels: Any) -> dict[str, tuple[Any, Any]]:
+    def loss_and_metrics(self, outputs: Any, labels: Any, /) -> dict[str, tuple[Any, Any]]:
         """name -> (sum, count) over a batch; "loss" is minimised, the others are logged."""
         ...
 
@@ -109,7 +110,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         figure.higher_is_better, [line[monitor] for line in lines if monitor in line]
     )
 
-    def validate(state, check: Callable[[], None]) -> dict[str, Any]:
+    def validate(evaluator: Evaluator, state: Any, check: Callable[[], None]) -> dict[str, Any]:
         scores = evaluator.scores(devices.single(state).evaluated, check)
         history.values.append(scores[monitor])
         return scores
@@ -132,7 +133,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         lambda start: read_ahead(
             batches, start, devices.place_for_training, config.data.prefetch_batches
         ),
-        validate if evaluator is not None else None,
+        functools.partial(validate, evaluator) if evaluator is not None else None,
         checkpoints,
         record.log,
         stop,
@@ -148,7 +149,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     state = devices.single(state)
     steps = evaluated_step = int(state.step)
     if steps < training.steps:
-        print(f"stopped early at step {steps}: no better validation in {training.patience}")
+        print(
+            f"stopped early at step {steps}: no better validation in the last {training.patience}"
+        )
     best_step = checkpoints.best_step()
     if config.evaluation.weights == "best":
         evaluated_step = best_step or evaluated_step

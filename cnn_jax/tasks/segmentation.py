@@ -22,6 +22,7 @@ from cnn_jax.tasks.network import check_module
 from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Report
 from cnn_jax.tasks.torch_segmentation import PEERS, TorchLearner
+from cnn_jax.training.devices import Devices
 
 
 class SegmentationDataset:
@@ -38,7 +39,7 @@ class SegmentationDataset:
             pixel.
     """
 
-    def __init__(self, config: SegmentationConfig):
+    def __init__(self, config: SegmentationConfig) -> None:
         data = config.data
         scenes = scene_folders.open_scenes(data)
         if not scenes.splits["train"]:
@@ -82,7 +83,8 @@ class SegmentationDataset:
         config, scenes = learner.config, self.scenes["train"]
         crop_px = config.data.crop_px
         wanted = augmentation.region_px(crop_px, config.augmentation)
-        region_px = tuple(min(a, b) for a, b in zip(wanted, scenes.largest_px, strict=True))
+        largest = scenes.largest_px
+        region_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
         try:
             windows = augmentation.Windows(config.seed, crop_px, config.augmentation)
         except RuntimeError:  # without a CPU device regions are read whole
@@ -95,7 +97,7 @@ class SegmentationDataset:
         return resident.scenes(source, learner.config.data.memory_budget_gib)
 
     def evaluator(
-        self, learner: SegmentationLearner, split: str, devices
+        self, learner: SegmentationLearner, split: str, devices: Devices
     ) -> "SegmentationEvaluator":
         """Evaluates a split on the devices."""
         return SegmentationEvaluator(learner, self.scenes[split], split, devices)
@@ -109,7 +111,9 @@ class SegmentationEvaluator:
         windows: the `SceneEvaluator` beneath.
     """
 
-    def __init__(self, learner: SegmentationLearner, scenes: DecodedScenes, split: str, devices):
+    def __init__(
+        self, learner: SegmentationLearner, scenes: DecodedScenes, split: str, devices: Devices
+    ) -> None:
         self.learner, self.scenes, self.split = learner, scenes, split
         step, settings = learner.window_step(devices), learner.config.evaluation
         self.windows = SceneEvaluator(scenes, step, devices, settings, len(learner.names))
@@ -139,6 +143,7 @@ class SegmentationEvaluator:
 
         evaluation = self.windows.evaluate(variables, check, keep)
         by_scene = [metrics.miou(matrix) for matrix in evaluation.confusion]
+        assert evaluation.boundary is not None  # counted wherever whole predictions are
         boundary = boundaries.boundary_iou(evaluation.boundary.sum(0))
         by_class = zip(self.learner.names, boundary, strict=True)
         figures = {
@@ -187,9 +192,10 @@ class SegmentationEvaluator:
             f" {metrics.pixel_accuracy(evaluation.confusion[i]):.3f}"
             for i in chosen
         ]
-        columns = zip(*rows, strict=True)
         path = folder / "gallery.png"
-        scene_figures.gallery(*columns, names, self.learner.colors, path, titles=titles)
+        images, truths, predictions = zip(*rows, strict=True)
+        colors = self.learner.colors
+        scene_figures.gallery(images, truths, predictions, names, colors, path, titles=titles)
 
 
 class Segmentation:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -13,11 +13,11 @@ from cnn_jax.data import augmentation, resident
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.evaluate import make_window_step
-from cnn_jax.evaluation.metrics import class_logits
 from cnn_jax.evaluation.windows import counted_part, spans
 from cnn_jax.tasks import build_model
 from cnn_jax.tasks.network import train_network
 from cnn_jax.training import losses
+from cnn_jax.training.devices import Devices
 
 
 class SegmentationLearner:
@@ -34,7 +34,7 @@ class SegmentationLearner:
     example, monitor, evaluated = "crops", "miou", ("validation", "test")
     fit = train_network
 
-    def __init__(self, config: SegmentationConfig, info: DatasetInfo):
+    def __init__(self, config: SegmentationConfig, info: DatasetInfo) -> None:
         augmentation.check(config.augmentation)
         augmentation.check_channels(config.augmentation, info.channels, info.dtype, info.source)
         if config.loss.activation == "sigmoid" and len(info.classes) != 2:
@@ -61,7 +61,9 @@ class SegmentationLearner:
         """Height, width and channels of a training crop."""
         return (*self.config.data.crop_px, self.info.channels)
 
-    def prepare(self, keys: jax.Array, regions: Mapping[str, jax.Array]):
+    def prepare(
+        self, keys: jax.Array, regions: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         """Training crops from regions: normalised images float32 `[batch, height, width, channels]`
         and labels int32 `[batch, height, width]`."""
         if "number" in regions:
@@ -72,16 +74,16 @@ class SegmentationLearner:
         )
         return augmentation.normalize(images, self.info.mean, self.info.std), labels
 
-    def normalize(self, images):
+    def normalize(self, images: Any) -> jax.Array:
         """Images of the files' type as the network sees them, float32."""
         images = augmentation.scaled(images, self.info.greatest)
         return augmentation.normalize(images, self.info.mean, self.info.std)
 
-    def loss_and_metrics(self, logits, labels) -> dict[str, tuple[Any, Any]]:
+    def loss_and_metrics(self, logits: jax.Array, labels: jax.Array) -> dict[str, tuple[Any, Any]]:
         """The loss and the share of pixels that are right, each as (sum, count)."""
         return {"loss": self.loss(logits, labels), "pixel_accuracy": losses.hits(logits, labels)}
 
-    def window_step(self, devices) -> Callable:
+    def window_step(self, devices: Devices) -> Callable:
         """`(variables, batch) -> results` of `make_window_step`, compiled once for all splits."""
         if devices not in self._window_steps:
             step = make_window_step(self.module(), self.loss, self.normalize, len(self.names))
@@ -117,6 +119,6 @@ class SegmentationLearner:
         @jax.jit
         def predict(variables, images):
             logits = module.apply(variables, self.normalize(images), train=False)
-            return jax.nn.softmax(class_logits(logits))
+            return jax.nn.softmax(losses.class_logits(cast(jax.Array, logits)))
 
         return predict

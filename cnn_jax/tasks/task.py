@@ -108,7 +108,7 @@ class Learner(Protocol):
         evaluated: the splits that are reported at the end, in this order; the last is pictured.
     """
 
-    config: Config
+    config: Any
     info: DatasetInfo
     example: str
     monitor: str

@@ -11,7 +11,7 @@ import functools
 import importlib.metadata
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.configuration.schema import OptimizerConfig, leaves
+from cnn_jax.configuration.schema import OptimizerConfig, SegmentationConfig, leaves
 from cnn_jax.data.augmentation import example_keys
+from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.pipeline import read_ahead, training_batches
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
@@ -29,6 +30,7 @@ from cnn_jax.tasks.network import speed
 from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Dataset, Fitted, Session
 from cnn_jax.training import loop
+from cnn_jax.training.devices import Devices
 from cnn_jax.training.optimizer import learning_rate
 
 
@@ -165,7 +167,7 @@ class TorchLearner(SegmentationLearner):
     """A segmentation learner with a network of PyTorch: crops, counting, scores and pictures are
     the task's own. Its variables are the PyTorch network."""
 
-    def __init__(self, config, info):
+    def __init__(self, config: SegmentationConfig, info: DatasetInfo) -> None:
         super().__init__(config, info)
         for path, _, value in leaves(config):
             if path in ONLY and value != ONLY[path]:
@@ -175,7 +177,7 @@ class TorchLearner(SegmentationLearner):
                 )
         libraries()
 
-    def window_step(self, devices) -> Callable:
+    def window_step(self, devices: Devices) -> Callable:
         """`(network, batch) -> results` of `make_window_step`."""
         if devices not in self._window_steps:
             classes, normalize = len(self.names), jax.jit(self.normalize)
@@ -241,9 +243,9 @@ class TorchLearner(SegmentationLearner):
 class _Unsaved:
     """In the place of `cnn_jax.training.checkpoints.Checkpoints`, keeps nothing."""
 
-    steps = ()
+    steps: Sequence[int] = ()
 
-    def save(self, *_) -> None:
+    def save(self, *_: Any) -> None:
         """Does nothing."""
 
     def wait(self) -> None:
@@ -265,14 +267,14 @@ def crops_of(prepare: Callable, seed: int) -> Callable:
     return jax.jit(lambda batch: prepare(example_keys(seed, batch["position"]), batch))
 
 
-def to_torch(array, device):
+def to_torch(array: Any, device: Any) -> Any:
     """An array as a tensor on `device`; images `[batch, height, width, channels]` still have to be
     permuted."""
     torch, _ = libraries()
     return torch.from_numpy(np.array(array)).to(device)
 
 
-def logits_of(network, images):
+def logits_of(network: Any, images: Any) -> Any:
     """Logits `[batch, classes, height, width]` of images `[batch, height, width, channels]`,
     whatever their size: zeros are added below and on the right, and cut off again, where the
     network wants whole multiples of its output stride."""
@@ -286,7 +288,7 @@ def logits_of(network, images):
     return network(images)[:, :, :height, :width]
 
 
-def predict(network, images) -> np.ndarray:
+def predict(network: Any, images: Any) -> np.ndarray:
     """Logits float32 `[batch, height, width, classes]`, in evaluation mode."""
     torch, _ = libraries()
     network.eval()
@@ -294,7 +296,7 @@ def predict(network, images) -> np.ndarray:
         return logits_of(network, images).permute(0, 2, 3, 1).float().cpu().numpy()
 
 
-def make_optimizer(network, config: OptimizerConfig):
+def make_optimizer(network: Any, config: OptimizerConfig) -> Any:
     """PyTorch's AdamW as `cnn_jax.training.optimizer` sets optax's up: decay of kernels alone (two
     axes or more). The learning rate is set at each step."""
     torch, _ = libraries()
@@ -307,7 +309,7 @@ def make_optimizer(network, config: OptimizerConfig):
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
 
 
-def take_step(optimizer, rate: float, clip_norm: float) -> float:
+def take_step(optimizer: Any, rate: float, clip_norm: float) -> float:
     """Clips the gradients by their global norm (0: never), takes one step; returns the norm before
     the clipping."""
     torch, _ = libraries()
@@ -319,7 +321,7 @@ def take_step(optimizer, rate: float, clip_norm: float) -> float:
     return float(norm)
 
 
-def make_train_step(network, learner: TorchLearner, schedule: Callable) -> Callable:
+def make_train_step(network: Any, learner: TorchLearner, schedule: Callable) -> Callable:
     """`(step, batch) -> (step + 1, metrics)`, as the loop takes it; the weights change in
     `network`.
 
@@ -354,7 +356,7 @@ def make_train_step(network, learner: TorchLearner, schedule: Callable) -> Calla
     return step
 
 
-def multiply_adds(network, example_px: tuple[int, int, int]) -> int:
+def multiply_adds(network: Any, example_px: tuple[int, int, int]) -> int:
     """Multiply-adds of convolutions and matrix products in one crop's way forward, as PyTorch
     counts them."""
     libraries()

@@ -49,7 +49,7 @@ class Checkpoints:
         best: str,
         higher_is_better: bool = True,
         digest: str | None = None,
-    ):
+    ) -> None:
         self.directory = Path(directory).absolute()  # Orbax fails late on relative paths
         self._keep, self._best, self._sign = keep, best, 1 if higher_is_better else -1
         self._digest = digest

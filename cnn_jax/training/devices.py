@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,7 +53,7 @@ class Devices:
         InputError: `pmap` was asked for in several processes.
     """
 
-    def __init__(self, parallelism: str = "jit", *, alone: bool = False):
+    def __init__(self, parallelism: str = "jit", *, alone: bool = False) -> None:
         devices = sorted(
             jax.local_devices() if alone else jax.devices(),
             key=lambda device: (device.process_index, device.id),
@@ -78,7 +79,7 @@ class Devices:
                 f" of {self.count}."
             )
 
-    def replicate(self, state):
+    def replicate(self, state: Any) -> Any:
         """Puts a state on every device, in the form that the compiled step takes."""
         if self.parallelism == "pmap":
             state = jax.tree.map(
@@ -87,7 +88,7 @@ class Devices:
             return jax.device_put(state, self.sharded)
         return self.copy(state)
 
-    def copy(self, state):
+    def copy(self, state: Any) -> Any:
         """A state, once on every device."""
         return jax.device_put(
             jax.device_get(state) if len(self._processes) > 1 else state, self.replicated
@@ -98,11 +99,11 @@ class Devices:
         part, number = size // len(self._processes), self._processes.index(jax.process_index())
         return slice(number * part, (number + 1) * part)
 
-    def single(self, state):
+    def single(self, state: Any) -> Any:
         """The state as one copy."""
         return jax.tree.map(lambda x: x[0], state) if self.parallelism == "pmap" else state
 
-    def place(self, batch):
+    def place(self, batch: Any) -> Any:
         """Divides a host batch (arrays `[local batch, ...]`, this process's share) among the
         devices."""
         if len(self._processes) == 1:
@@ -111,14 +112,14 @@ class Devices:
             lambda x: jax.make_array_from_process_local_data(self.sharded, x), batch
         )
 
-    def place_for_training(self, batch):
+    def place_for_training(self, batch: Any) -> Any:
         """As `place`; under `pmap` with the devices' axis before the batch's."""
         if self.parallelism == "jit":
             return self.place(batch)
         per_device = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
         return jax.device_put(per_device, self.sharded)
 
-    def jit_step(self, step: Callable):
+    def jit_step(self, step: Callable) -> Any:
         """A step of `make_train_step` for these devices, to be lowered within `arithmetic` and
         compiled. The state given to it is used up."""
         if self.parallelism == "pmap":
@@ -131,7 +132,7 @@ class Devices:
             out_shardings=(self.replicated, self.replicated),
         )
 
-    def predict(self, function):
+    def predict(self, function: Callable) -> Callable:
         """`function(variables, batch)` compiled: variables whole, the batch divided; every process
         can read all results."""
         results = self.replicated if len(self._processes) > 1 else self.sharded

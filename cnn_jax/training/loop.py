@@ -9,7 +9,8 @@ import collections
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import tqdm
@@ -19,7 +20,6 @@ from cnn_jax.data.pipeline import Timed
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import compilation_cache, memory
 from cnn_jax.runtime.preemption import Stopped, StopRequest
-from cnn_jax.training.checkpoints import Checkpoints
 
 LATE = 2
 """Metrics are read this many steps after theirs was started, so that looking at them never holds
@@ -31,12 +31,29 @@ class NotFinite(InputError):
     metric."""
 
 
+class States(Protocol):
+    """Where states are kept: `Checkpoints`, or what keeps none."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """Those of which a state is kept."""
+        ...
+
+    def save(self, step: int, state: Any, metrics: dict | None = None, /) -> None:
+        """Keeps a state, with the figures of its validation."""
+        ...
+
+    def wait(self) -> None:
+        """Until what is being saved is kept."""
+        ...
+
+
 def train(
-    state,
+    state: Any,
     train_step: Callable,
     batches_from: Callable,
-    validate: Callable,
-    checkpoints: Checkpoints,
+    validate: Callable | None,
+    checkpoints: States,
     log: Callable,
     stop: StopRequest,
     config: TrainingConfig,
@@ -48,7 +65,7 @@ def train(
     monitor: str,
     enough: Callable = lambda: False,
     single: Callable = lambda state: state,
-):
+) -> Any:
     """Takes the steps from `start` to `config.steps`, or until it is enough.
 
     Args:

@@ -15,14 +15,24 @@ that of the logits 0 and z; a loss of regions looks at the foreground alone.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cnn_jax.configuration.schema import LossConfig
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.evaluation.metrics import class_logits
+
+
+def class_logits(logits: jax.Array) -> jax.Array:
+    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0
+    and it, whose softmax is its sigmoid."""
+    if logits.shape[-1] > 1:
+        return logits
+    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
 
 
 def _of_classes(logits):
@@ -55,7 +65,9 @@ def _weights(labels, logits, class_weights):
     return weights
 
 
-def cross_entropy(logits, labels, *, class_weights=None, label_smoothing: float = 0.0):
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, class_weights: Any = None, label_smoothing: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
     """Softmax cross-entropy in nats.
 
     Args:
@@ -77,7 +89,14 @@ def cross_entropy(logits, labels, *, class_weights=None, label_smoothing: float 
     return jnp.sum(losses * weights), jnp.sum(weights)
 
 
-def focal(logits, labels, *, class_weights=None, label_smoothing: float = 0.0, gamma: float = 2.0):
+def focal(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    class_weights: Any = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 2.0,
+) -> tuple[jax.Array, jax.Array]:
     """Focal loss: cross-entropy in which a pixel that is nearly right counts less, by (1 - p) **
     gamma (Lin et al., 2017).
 
@@ -105,7 +124,7 @@ def focal(logits, labels, *, class_weights=None, label_smoothing: float = 0.0, g
     return jnp.sum(losses * weights), jnp.sum(weights)
 
 
-def near_another_class(labels, distance_px: int):
+def near_another_class(labels: jax.Array, distance_px: int) -> jax.Array:
     """Which pixels lie within a distance of a pixel of another class: bool `[..., height, width]`.
 
     As `evaluation.boundaries.boundary`, on the device: the distance is the greater of the vertical
@@ -132,14 +151,14 @@ def near_another_class(labels, distance_px: int):
 
 
 def boundary(
-    logits,
-    labels,
+    logits: jax.Array,
+    labels: jax.Array,
     *,
-    class_weights=None,
+    class_weights: Any = None,
     label_smoothing: float = 0.0,
     distance_px: int = 3,
     weight: float = 5.0,
-):
+) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy in which pixels near a pixel of another class weigh more than others.
 
     As the map of weights of U-Net (Ronneberger et al., 2015) it draws the attention to borders.
@@ -209,7 +228,14 @@ def _over_images(losses, regions, logits, labels, class_weights):
     return jnp.sum(losses * jnp.sum(weights, axis=(-2, -1)).reshape(-1)), jnp.sum(weights)
 
 
-def tversky(logits, labels, *, class_weights=None, alpha: float = 0.3, beta: float = 0.7):
+def tversky(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    class_weights: Any = None,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+) -> tuple[jax.Array, jax.Array]:
     """1 - the Tversky index of each class, TP / (TP + alpha FP + beta FN), of probabilities (Salehi
     et al., 2017).
 
@@ -242,7 +268,9 @@ def tversky(logits, labels, *, class_weights=None, alpha: float = 0.3, beta: flo
     return _over_images(losses, regions, logits, labels, class_weights)
 
 
-def dice(logits, labels, *, class_weights=None):
+def dice(
+    logits: jax.Array, labels: jax.Array, *, class_weights: Any = None
+) -> tuple[jax.Array, jax.Array]:
     """1 - the Dice coefficient, 2 TP / (2 TP + FP + FN), of probabilities: `tversky` of 1/2 and 1/2
     (Milletari et al., 2016).
 
@@ -252,13 +280,17 @@ def dice(logits, labels, *, class_weights=None):
     return tversky(logits, labels, class_weights=class_weights, alpha=0.5, beta=0.5)
 
 
-def jaccard(logits, labels, *, class_weights=None):
+def jaccard(
+    logits: jax.Array, labels: jax.Array, *, class_weights: Any = None
+) -> tuple[jax.Array, jax.Array]:
     """1 - intersection over union, TP / (TP + FP + FN), of probabilities: `tversky` of 1 and 1
     (Rahman and Wang, 2016)."""
     return tversky(logits, labels, class_weights=class_weights, alpha=1.0, beta=1.0)
 
 
-def lovasz_softmax(logits, labels, *, class_weights=None):
+def lovasz_softmax(
+    logits: jax.Array, labels: jax.Array, *, class_weights: Any = None
+) -> tuple[jax.Array, jax.Array]:
     """Lovász-Softmax: the convex extension of 1 - intersection over union to probabilities (Berman
     et al., 2018).
 
@@ -330,7 +362,7 @@ LOSSES = {
 }
 
 
-def of(config: LossConfig, class_weights=None):
+def of(config: LossConfig, class_weights: Any = None) -> Callable:
     """`(logits, labels) -> (sum, count)`: the weighted sum of the losses that a configuration
     names.
 
@@ -363,7 +395,7 @@ def of(config: LossConfig, class_weights=None):
     return loss
 
 
-def hits(logits, labels):
+def hits(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """How many predictions (the greatest logit) are the label, and how many are counted: two
     float32 scalars.
 
@@ -381,7 +413,7 @@ def hits(logits, labels):
     return correct, jnp.sum((labels < logits.shape[-1]).astype(jnp.float32))
 
 
-def class_weights(counts, kind: str):
+def class_weights(counts: ArrayLike | None, kind: str) -> np.ndarray | None:
     """Weights of classes from their pixels in training: float32 `[classes]`, or None for "none".
 
     "inverse": total / (classes * count), as scikit-learn's "balanced". "median": median frequency /

@@ -1,5 +1,7 @@
 """The optimiser and its schedule, assembled from optax."""
 
+from typing import Any
+
 import jax
 import optax
 
@@ -23,7 +25,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     )
 
 
-def decayed(params):
+def decayed(params: Any) -> Any:
     """Which parameters weight decay acts on: kernels (two axes or more), never norms and biases. A
     tree of bools."""
     return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -56,18 +56,20 @@ def make_train_step(
         and gradient_norm.
     """
 
-    def apply(params, rest, inputs, dropout_key):
+    def forward(params, rest, inputs, dropout_key):
         variables, mutable = {"params": params, **rest}, [*rest, "auxiliary"]
         rngs = {"dropout": dropout_key}
         return module.apply(variables, inputs, train=True, mutable=mutable, rngs=rngs)
 
+    apply = forward
     if remat:
         policy = jax.checkpoint_policies.save_only_these_names(CONVOLVED)
-        apply = jax.checkpoint(apply, policy=policy)
+        apply = jax.checkpoint(forward, policy=policy)
 
     def loss_of(params, rest, examples, seed, dropout_key):
         inputs, labels = prepare(example_keys(seed, examples["position"]), examples)
         outputs, rest = apply(params, rest, inputs, dropout_key)
+        rest = dict(rest)
         sums = loss_and_metrics(outputs, labels)
         loss = sums["loss"][0]
         for further in jax.tree.leaves(rest.pop("auxiliary", ())):

@@ -247,7 +247,8 @@ def test_terminal_that_hangs_up(tmp_path):
         import os, pathlib, signal, sys, time
         from cnn_jax.runtime.preemption import StopRequest
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
-        os.close(os.open(os.ttyname(0), os.O_RDWR))  # of the first terminal that it opens, a session's leader hears
+        # A session's leader hears of the first terminal that it opens.
+        os.close(os.open(os.ttyname(0), os.O_RDWR))
         with StopRequest() as stop:
             print("begun", flush=True)
             while stop.signal_number is None:

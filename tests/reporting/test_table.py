@@ -283,6 +283,28 @@ def test_command_writes_the_page_and_the_block_and_repeats_itself(tmp_path):
     assert readme.read_text(encoding="utf-8") == first
 
 
+def test_blocks_hold_the_best_of_each_task_and_data_set_or_all(tmp_path):
+    results, pages = tmp_path / "results", [tmp_path / "README.md", tmp_path / "docs" / "all.md"]
+    for experiment, name, source, miou in (
+        ("first", "a", "dubai", 0.4),
+        ("second", "b", "dubai", 0.6),
+        ("second", "c", "camvid", 0.1),
+    ):
+        write_record(results / experiment / name, source=source, **{"test/miou": miou})
+    for page, block in zip(pages, ("results", "all results"), strict=True):
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(f"<!-- {block} -->\n<!-- /{block} -->\n", encoding="utf-8")
+    assert main(["--results", str(results), "--readme", *map(str, pages)]) == 0
+    best, every = (page.read_text(encoding="utf-8") for page in pages)
+    assert "(results/second/b/)" in best
+    assert "(results/second/c/)" in best
+    assert "(results/first/a/)" not in best
+    for link in ("first/a", "second/b", "second/c"):
+        assert f"(../results/{link}/)" in every
+    assert "mIoU: mean over" in best
+    assert "mean Dice" not in best, "notes are of the figures that the table shows"
+
+
 def test_missing_results_folder_is_named(tmp_path, capsys):
     assert main(["--results", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
