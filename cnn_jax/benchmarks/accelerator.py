@@ -488,7 +488,7 @@ class Trained:
         from cnn_jax.training.devices import Devices, arithmetic
 
         self.config, training = config, config.training
-        self.learner = tasks.of(config.task).learner(config, dataset.info)
+        self.learner: Any = tasks.of(config.task).learner(config, dataset.info)
         self.devices = Devices(training.parallelism)
         source = dataset.training_source(self.learner)
         on_device = config.data.on_device
@@ -607,7 +607,8 @@ def predict(run: str) -> dict[str, Any]:
     from cnn_jax.inference.predictor import load
 
     loaded = load(run)
-    scenes = loaded.open_data().scenes["test"]
+    dataset: Any = loaded.open_data()
+    scenes = dataset.scenes["test"]
     images = [scenes[index][0] for index in range(min(len(scenes), 4))]
     loaded.predict(images[0])
     begun = time.perf_counter()
