@@ -23,7 +23,7 @@ from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import arithmetic
 from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
-from cnn_jax.training.state import create, parameter_count
+from cnn_jax.training.state import TrainState, create, parameter_count
 from cnn_jax.training.step import make_train_step
 
 
@@ -61,9 +61,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     devices.check_batch(
         "training.batch_size / training.accumulate", training.batch_size // training.accumulate
     )
-    optimizer = make_optimizer(config.optimizer, training.steps)
-    module, averaged = learner.module(), config.optimizer.ema_decay > 0
-    state = create(module, optimizer, config.seed, learner.example_px, averaged=averaged)
+    state = initial_state(learner)
     parameters = parameter_count(state.variables)
     print(
         f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of"
@@ -126,16 +124,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     resident = dataset.resident(learner) if on_device else {}
     constant = jax.device_put((np.uint32(config.seed), resident), devices.replicated)
     state = devices.replicate(state)
-    train_step = make_train_step(
-        learner.module(devices.axis_name),
-        learner.loss_and_metrics,
-        optimizer,
-        learner.prepare,
-        accumulate=training.accumulate,
-        remat=training.remat,
-        ema_decay=config.optimizer.ema_decay,
-        axis_name=devices.axis_name,
-    )
+    train_step = training_step(learner, devices.axis_name)
     batch = devices.place_for_training(batches[start])
     with arithmetic():
         lowered = devices.jit_step(train_step).lower(state, batch, *constant)
@@ -178,11 +167,35 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         "steps": steps,
         "evaluated_step": evaluated_step,
         "wall_time_s": lines[-1]["elapsed_s"] if lines else None,
-        "multiply_adds": layer_table.summarize(module, learner.example_px).multiply_adds,
+        "multiply_adds": layer_table.summarize(learner.module(), learner.example_px).multiply_adds,
         "step_memory_bytes": _memory_bytes(compiled),
         **speed(lines),
     }
     return Fitted(state.evaluated, figures, best_step if training.patience else None)
+
+
+def initial_state(learner: Network) -> TrainState:
+    """The state before step 0 that a learner's configuration asks for."""
+    config = learner.config
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    averaged = config.optimizer.ema_decay > 0
+    return create(learner.module(), optimizer, config.seed, learner.example_px, averaged=averaged)
+
+
+def training_step(learner: Network, axis_name: str | None = None) -> Callable:
+    """The step of `make_train_step` that a learner's configuration asks for; `axis_name` is the
+    `pmap` axis."""
+    config, training = learner.config, learner.config.training
+    return make_train_step(
+        learner.module(axis_name),
+        learner.loss_and_metrics,
+        make_optimizer(config.optimizer, training.steps),
+        learner.prepare,
+        accumulate=training.accumulate,
+        remat=training.remat,
+        ema_decay=config.optimizer.ema_decay,
+        axis_name=axis_name,
+    )
 
 
 def check_module(learner: Network) -> None:

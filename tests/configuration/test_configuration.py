@@ -268,7 +268,7 @@ def test_parsing_twice_starts_afresh():
         ("--data.crop_px 10 0", "data.crop_px is (10, 0); it must be at least 1."),
         ("--optimizer.learning_rate=nan", "optimizer.learning_rate is nan; it must be finite."),
         ("--optimizer.learning_rate=inf", "optimizer.learning_rate is inf; it must be finite."),
-        ("--data.mean 0 2 0", "data.mean is (0.0, 2.0, 0.0); it must lie between 0 and 1."),
+        ("--data.mean 0 nan 0", "data.mean is (0.0, nan, 0.0); it must be finite."),
         ("--loss.label_smoothing=1.5", "loss.label_smoothing is 1.5; it must lie between 0 and 1."),
         ("--data.std 0.2 0 0.2", "data.std is (0.2, 0.0, 0.2); every value must be above 0."),
         (
