@@ -102,19 +102,11 @@ class ClassificationLearner:
             self._image_steps[devices] = devices.predict(step)
         return self._image_steps[devices]
 
-    def probabilities(self, variables: Any, image: np.ndarray) -> np.ndarray:
-        """Probabilities of the classes, float32 `[classes]`, of an image of the run's size.
-
-        Raises:
-            InputError: an image of another size.
-        """
-        if image.shape[:2] != self.image_px:
-            raise InputError(
-                f"the image is {image.shape[0]}x{image.shape[1]} px, and the network takes"
-                f" {self.image_px[0]}x{self.image_px[1]}: resize it."
-            )
-        logits = self.module().apply(variables, self.normalize(image[None]), train=False)
-        return np.asarray(jax.nn.softmax(cast(jax.Array, logits)))[0]
+    def probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Probabilities of the classes, float32 `[batch, classes]`, of images as files store them;
+        to be compiled."""
+        logits = self.module().apply(variables, self.normalize(images), train=False)
+        return jax.nn.softmax(cast(jax.Array, logits))
 
 
 class ClassificationDataset:
