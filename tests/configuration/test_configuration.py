@@ -222,7 +222,8 @@ def test_parsing_twice_starts_afresh():
         ("--model.no-skip", "--model.no-skip is no flag: did you mean --model.skips"),
         (
             "--model.name=unnet",
-            "--model.name unnet is no architecture for segmentation: did you mean unet or smp_unet.",
+            "--model.name unnet is no architecture for segmentation: did you mean unet or"
+            " smp_unet.",
         ),
         ("--task=classic", "--task can't be changed: choose another --config instead."),
         ("--configuration=x", "--configuration can't be changed: choose another --config instead."),
