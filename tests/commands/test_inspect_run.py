@@ -159,7 +159,7 @@ def test_what_cannot_be_drawn_is_refused(arguments, words, look, tmp_path, monke
 def test_a_record_alone_is_not_loaded(reference, tmp_path):
     folder = shutil.copytree(reference[0], tmp_path / "run")
     shutil.rmtree(folder / "checkpoints")
-    with pytest.raises(InputError, match="neither the checkpoint .* only the record"):
+    with pytest.raises(InputError, match=r"neither the checkpoint .* only the record"):
         load(folder)
 
 
@@ -175,5 +175,5 @@ def test_a_changed_record_is_not_loaded(reference, tmp_path):
 def test_other_data_are_not_opened(reference):
     run = load(reference[0])
     run.config.data.scene_counts = (5, 1, 1)
-    with pytest.raises(InputError, match="are not those of the run .* --directory"):
+    with pytest.raises(InputError, match=r"are not those of the run .* --directory"):
         run.open_data()
