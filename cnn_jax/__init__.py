@@ -11,16 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnn_jax.errors import InputError
-    from cnn_jax.inference.predictor import load
+    from cnn_jax.inference.predictor import ensemble, load
     from cnn_jax.models import MODELS
     from cnn_jax.run import train_and_evaluate
     from cnn_jax.tasks import model_config, read_config
 
-__all__ = ["MODELS", "InputError", "load", "model_config", "read_config", "train_and_evaluate"]
+__all__ = [
+    "MODELS",
+    "InputError",
+    "ensemble",
+    "load",
+    "model_config",
+    "read_config",
+    "train_and_evaluate",
+]
 
 _HOMES = {
     "MODELS": "cnn_jax.models",
     "InputError": "cnn_jax.errors",
+    "ensemble": "cnn_jax.inference.predictor",
     "load": "cnn_jax.inference.predictor",
     "model_config": "cnn_jax.tasks",
     "read_config": "cnn_jax.tasks",

@@ -232,7 +232,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
 
     def decode(data):
         crop_share = config.crop_share if resized else None
-        image = _decoded(data, stored.channels, stored.dtype, image_px, crop_share)
+        image = decoded(data, stored.channels, stored.dtype, image_px, crop_share)
         return image if order is None else image.reshape(-1, stored.channels)[order].reshape(shape)
 
     chosen = _chosen(stored.splits, config)
@@ -327,7 +327,7 @@ def _chunks(indices):
 # ---- decoding
 
 
-def _decoded(data, channels, dtype, image_px, crop_share):
+def decoded(data, channels: int, dtype: str, image_px, crop_share: float | None) -> np.ndarray:
     """An encoded image as [height, width, channels] of `image_px` and `dtype`; `crop_share` None:
     it must have that size."""
     height, width = image_px

@@ -115,6 +115,8 @@ class Raster:
         palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
         crs: the coordinate reference system as WKT; "" where none is said.
         transform: the six numbers of the affine map from pixels to coordinates; None likewise.
+        block_px: height and width of the parts that are decoded by themselves, and of which one may
+            be damaged; (0, 0): it is decoded whole.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Raster:
     palette: np.ndarray | None = field(default=None, repr=False)
     crs: str = ""
     transform: tuple[float, ...] | None = None
+    block_px: tuple[int, int] = (0, 0)
     _source: Path | bytes = field(default=b"", repr=False)
     _reader: Any = field(default=None, repr=False)
 
@@ -147,11 +150,13 @@ class Raster:
         top, bottom, _ = rows.indices(self.height_px)
         left, right, _ = columns.indices(self.width_px)
         pixels = np.empty((bottom - top, right - left, self.bands), self.dtype)
-        for strip, values in self.strips(top, bottom):
-            pixels[strip.start - top : strip.stop - top] = values[:, left:right]
+        for strip, values in self.strips(top, bottom, columns):
+            pixels[strip.start - top : strip.stop - top] = values
         return pixels
 
-    def strips(self, top: int = 0, bottom: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+    def strips(
+        self, top: int = 0, bottom: int | None = None, columns: slice = slice(None)
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         """Parts of `read` from row `top` to `bottom`, (rows, pixels): all of a large file at once
         would take as much memory again.
 
@@ -159,12 +164,13 @@ class Raster:
             InputError: the file is damaged.
         """
         bottom = self.height_px if bottom is None else bottom
-        rows = max(1, _STRIP_PX // self.width_px)
+        left, right, _ = columns.indices(self.width_px)
+        rows = max(1, _STRIP_PX // max(right - left, 1))
         large = self.height_px * self.width_px > _LARGE_PX
         with (
             _explained(self.name, self.codec),
             _one_large_at_a_time if large else contextlib.nullcontext(),
-            self._decoded() as part,
+            self._decoded(left, right) as part,
         ):
             for first in range(top, bottom, rows):
                 last = min(first + rows, bottom)
@@ -172,14 +178,14 @@ class Raster:
                 yield slice(first, last), values.astype(self.dtype, copy=False)
 
     @contextmanager
-    def _decoded(self) -> Iterator[Callable[[int, int], np.ndarray]]:
-        """A function from the first and the last row to the pixels between."""
+    def _decoded(self, left, right) -> Iterator[Callable[[int, int], np.ndarray]]:
+        """A function from the first and the last row to the pixels between, of some columns."""
         if isinstance(self._reader, str):
             with _gdal(self._source, self._reader) as dataset:
                 bands = list(range(1, self.bands + 1))
 
                 def read(top: int, bottom: int) -> np.ndarray:
-                    window = ((top, bottom), (0, self.width_px))
+                    window = ((top, bottom), (left, right))
                     return np.moveaxis(dataset.read(bands, window=window), 0, -1)
 
                 yield read
@@ -190,7 +196,7 @@ class Raster:
             spread = 255 // (2**self.bits - 1) if self.bits in (2, 4) else 1
 
             def cut(top: int, bottom: int) -> np.ndarray:
-                strip = picture.crop((0, top, picture.width, bottom))
+                strip = picture.crop((left, top, right, bottom))
                 if strip.mode[:3] not in ("1", "L", "LA", "P", "F", "RGB") and strip.mode[0] != "I":
                     strip = strip.convert("RGB")
                 values = np.asarray(strip)
@@ -201,7 +207,11 @@ class Raster:
 
 
 def open_raster(
-    source: Path | bytes, name: str | Path | None = None, *, small: bool = False
+    source: Path | bytes,
+    name: str | Path | None = None,
+    *,
+    small: bool = False,
+    in_parts: bool = False,
 ) -> Raster:
     """What an image file stores; its pixels are not decoded yet.
 
@@ -209,6 +219,8 @@ def open_raster(
         source: its path, or its bytes.
         name: for errors; its path, if not given.
         small: whether GIF and PNM are read too, as sets of labelled images hold them.
+        in_parts: whether it will be read window by window, and may be of any size where GDAL reads
+            it.
 
     Raises:
         InputError: the file is no image, is damaged, claims too many pixels, holds several pages,
@@ -230,7 +242,7 @@ def open_raster(
                 formats = "JPEG, PNG, TIFF, BMP, WebP, GIF or PNM image"
             raise InputError(f"{name} is no {formats}: replace or remove it.".lstrip())
         if isinstance(reader, str):
-            return _of_gdal(name, format_, source, reader, stream)
+            return _of_gdal(name, format_, source, reader, stream, in_parts)
         return _of_pillow(name, format_, source, reader, stream)
 
 
@@ -256,17 +268,27 @@ def photograph(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[np.ndarray,
     image = np.empty((raster.height_px, raster.width_px, channels), dtype)
     void = None
     for rows, values in raster.strips():
-        empty = _nothing(values, raster.nodata)
-        if raster.palette is not None:
-            values = raster.palette[values[..., 0]]
-        elif raster.bits < 8:
-            values = values.astype(np.uint8) * (255 // (2**raster.bits - 1))
-        image[rows] = values[..., [band - 1 for band in bands]] if bands else values
-        if empty is not None and empty.any():
+        image[rows], empty = as_photograph(raster, values, bands)
+        if empty is not None:
             void = np.zeros(image.shape[:2], bool) if void is None else void
             void[rows] = empty
-            image[rows][empty] = 0
     return image, void
+
+
+def as_photograph(
+    raster: Raster, values: np.ndarray, bands: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `photograph`, of the part of a raster whose stored pixels these are."""
+    empty = _nothing(values, raster.nodata)
+    if raster.palette is not None:
+        values = raster.palette[values[..., 0]]
+    elif raster.bits < 8:
+        values = values.astype(np.uint8) * (255 // (2**raster.bits - 1))
+    if bands:
+        values = values[..., [band - 1 for band in bands]]
+    if empty is None or not empty.any():
+        return values, None
+    return np.where(empty[..., None], values.dtype.type(0), values), empty
 
 
 def image_kind(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[int, str]:
@@ -466,7 +488,7 @@ def _gdal(source, driver):
         yield stack.enter_context(dataset)
 
 
-def _of_gdal(name, format_, source, driver, stream):
+def _of_gdal(name, format_, source, driver, stream, in_parts):
     tags = {}
     if format_ == "TIFF":
         pages, tags = _tiff_pages(stream)
@@ -474,7 +496,8 @@ def _of_gdal(name, format_, source, driver, stream):
     codec = _CODECS.get(tags.get(_COMPRESSION, 1), f"codec {tags.get(_COMPRESSION)}")
     photometric = _PHOTOMETRICS.get(tags.get(_PHOTOMETRIC, -1), "unknown")
     with _explained(name, codec), _gdal(source, driver) as dataset:
-        _check_size(name, dataset.width, dataset.height)
+        if not in_parts:
+            _check_size(name, dataset.width, dataset.height)
         _check_pages(name, len(dataset.subdatasets), "images")
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         stored = sorted(set(dataset.dtypes))
@@ -520,6 +543,7 @@ def _of_gdal(name, format_, source, driver, stream):
             palette=palette,
             crs=dataset.crs.to_wkt() if dataset.crs else "",
             transform=tuple(dataset.transform)[:6] if georeferenced else None,
+            block_px=dataset.block_shapes[0],
             _source=source,
             _reader=driver,
         )

@@ -1,7 +1,8 @@
 """A finished run, ready to use: its network and weights, without the data it was trained on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,195 @@ from cnn_jax import tasks
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
+from cnn_jax.inference.scenes import opened
+from cnn_jax.inference.windows import axis, blended
 from cnn_jax.records import run_record
 from cnn_jax.tasks.task import Dataset
-from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training import weights
 from cnn_jax.training.devices import Devices
 from cnn_jax.training.optimizer import make_optimizer
 from cnn_jax.training.state import create
 
 
+class Predictor:
+    """What makes predictions: one run, or several that are averaged.
+
+    Attributes:
+        folder: of the (first) record.
+        config: of the (first) run: its windows are taken.
+        info: of the data.
+        devices: that the networks lie on.
+    """
+
+    folder: Path
+    config: Any
+    info: DatasetInfo
+    devices: Devices
+
+    def probabilities(self, images: np.ndarray) -> Any:
+        """Of stored images `[batch, height, width, channels]`, of a size that the network takes:
+        float32 `[batch, height, width, classes]`, of a classifier `[batch, classes]`."""
+        raise NotImplementedError
+
+    @property
+    def batch_size(self) -> int:
+        """Windows, or images, at once."""
+        count = self.devices.count
+        return -(-self.config.evaluation.batch_size // count) * count
+
+    def predict(self, images: Any, *, augment: bool = False, blend: str = "gaussian") -> Any:
+        """The network's answer.
+
+        Args:
+            images: one, `[height, width, channels]` of the type that the run's files have, and of
+                a segmenter any size; the path of one; a list of these; or a generator of them.
+            augment: whether it is averaged over flips and quarter turns.
+            blend: how windows are weighted where they overlap: "gaussian", "linear" or "uniform".
+
+        Returns:
+            A `Prediction`; a list of them for a list; for a generator a generator.
+
+        Raises:
+            InputError: a file that can't be read, another number of channels, or another type.
+        """
+        if isinstance(images, str | Path):
+            return self.predict(self.read(Path(images)), augment=augment, blend=blend)
+        if isinstance(images, Sequence):
+            return list(self._each(images, augment, blend))
+        if isinstance(images, Iterator):
+            return self._each(images, augment, blend)
+        image = np.asarray(images)
+        self._check(image)
+        if self.config.task == "segmentation":
+            found = np.empty((*image.shape[:2], len(self.info.classes)), np.float32)
+            rows = self.predict_rows(
+                lambda first, last: image[first:last],
+                *image.shape[:2],
+                augment=augment,
+                blend=blend,
+            )
+            for first, part in rows:
+                found[first : first + len(part)] = part
+        else:
+            found = np.asarray(self.averaged(image[None], augment))[0]
+        return Prediction(found, self.info.classes, self.info.colors)
+
+    def _each(self, images: Iterable, augment, blend) -> Iterator[Prediction]:
+        for image in images:
+            yield self.predict(image, augment=augment, blend=blend)
+
+    def predict_rows(
+        self,
+        read: Callable[[int, int], np.ndarray],
+        height: int,
+        width: int,
+        *,
+        augment: bool = False,
+        blend: str = "gaussian",
+        first_row: int = 0,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """A segmenter's answer for a scene of any size, from top to bottom; what lies in memory is
+        one row of windows.
+
+        Args:
+            read: `(first row, last row) -> pixels [rows, width, channels]`; each row is asked for
+                once, in order, from some way above `first_row`.
+            height: of the scene.
+            width: of the scene.
+            augment: as in `predict`.
+            blend: as in `predict`.
+            first_row: where the answer begins.
+
+        Yields:
+            (number of the first row, probabilities float32 `[rows, width, classes]`), which the
+            next turn overwrites.
+        """
+        settings = self.config.evaluation
+        down, across = (
+            axis(length, window, overlap_px(window, settings.context_px), blend)
+            for length, window in zip((height, width), settings.window_px, strict=True)
+        )
+
+        def predict(windows):
+            return self.averaged(windows, augment)
+
+        return blended(read, predict, down, across, self.batch_size, first_row)
+
+    def averaged(self, images: np.ndarray, augment: bool) -> Any:
+        """`probabilities`, averaged over flips and quarter turns (of oblong images of classifiers
+        over flips) if asked for."""
+        if not augment:
+            return self.probabilities(images)
+        square = images.shape[1] == images.shape[2]
+        dense = self.config.task == "segmentation"
+        turns = range(4) if square or dense else (0, 2)
+        total: Any = 0
+        for flip in (False, True):
+            for turn in turns:
+                seen = np.rot90(images[:, :, ::-1] if flip else images, turn, (1, 2))
+                found = np.asarray(self.probabilities(np.ascontiguousarray(seen)))
+                if dense:
+                    found = np.rot90(found, -turn, (1, 2))
+                    found = found[:, :, ::-1] if flip else found
+                total = total + found
+        return total / np.float32(2 * len(turns))
+
+    def read(self, path: Path) -> np.ndarray:
+        """The picture in a file, as the network takes it.
+
+        Raises:
+            InputError: it can't be read, or has other bands or another type than the run's.
+        """
+        if self.config.task == "segmentation":
+            scene = opened(path.stem, path, self.info)
+            pixels = scene.read(0, scene.height_px)
+            if scene.damaged:
+                raise InputError(f"{scene.damaged[0]}: copy the file again.")
+            return pixels
+        from cnn_jax.data.images import decoded
+
+        data = self.config.data
+        if data.permuted:
+            raise InputError(
+                f"the run in {self.folder} was trained on images whose pixels are scattered, which"
+                " no file holds: give arrays."
+            )
+        try:
+            image = decoded(
+                path.read_bytes(),
+                self.info.channels,
+                self.info.dtype,
+                self.info.image_px,
+                data.crop_share,
+            )
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
+        except InputError as error:
+            raise type(error)(f"{path} {error}") from error
+        return image
+
+    def _check(self, image):
+        info = self.info
+        if image.ndim != 3 or image.shape[2] != info.channels or str(image.dtype) != info.dtype:
+            raise InputError(
+                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder}"
+                f" takes {info.dtype} [height, width, {info.channels}]: convert it."
+            )
+        if self.config.task != "segmentation" and image.shape[:2] != tuple(info.image_px or ()):
+            raise InputError(
+                f"the image is {image.shape[0]}x{image.shape[1]} px, and the network takes"
+                f" {info.image_px}: resize it."
+            )
+
+
+def overlap_px(window_px: int, context_px: int) -> int:
+    """What neighbouring windows share: at least what evaluation's do, and a quarter, but no more
+    than half."""
+    return min(max(2 * context_px, window_px // 4), window_px // 2)
+
+
 @dataclass(frozen=True)
-class Run:
+class Run(Predictor):
     """A finished run.
 
     Attributes:
@@ -34,6 +214,7 @@ class Run:
         variables: of the checkpoint that the figures are of, with averaged weights if it evaluated
             these.
         devices: that the variables lie on.
+        digest: of the configuration, as recorded.
     """
 
     folder: Path
@@ -43,6 +224,7 @@ class Run:
     learner: Any
     variables: Any
     devices: Devices
+    digest: str = ""
 
     @property
     def model(self) -> nn.Module:
@@ -54,24 +236,18 @@ class Run:
         """`images -> inputs`: from the type of the run's files to what the model sees."""
         return self.learner.normalize
 
-    def predict(self, image: np.ndarray) -> Prediction:
-        """The network's answer for one image.
+    @cached_property
+    def _compiled(self) -> Callable:
+        return self.devices.predict(self.learner.probabilities)
 
-        Args:
-            image: `[height, width, channels]` of the type that the run's files have; of a segmenter
-                any size.
-
-        Raises:
-            InputError: another number of channels, or another type.
-        """
-        image, info = np.asarray(image), self.info
-        if image.ndim != 3 or image.shape[2] != info.channels or str(image.dtype) != info.dtype:
-            raise InputError(
-                f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder}"
-                f" takes {info.dtype} [height, width, {info.channels}]: convert it."
-            )
-        probabilities = self.learner.probabilities(self.variables, image)
-        return Prediction(probabilities, info.classes, info.colors)
+    def probabilities(self, images: np.ndarray) -> Any:
+        """See `Predictor.probabilities`."""
+        count = len(images)
+        missing = -count % self.devices.count
+        if missing:
+            images = np.concatenate([images, np.repeat(images[-1:], missing, 0)])
+        found = self._compiled(self.variables, self.devices.place(images))
+        return found[:count] if missing else found
 
     def open_data(self, directory: str = "", split: str = "test") -> Dataset:
         """The data that the run was trained and evaluated on.
@@ -98,8 +274,79 @@ class Run:
         return dataset
 
 
+@dataclass(frozen=True)
+class Ensemble(Predictor):
+    """Runs whose probabilities are averaged; made by `ensemble`.
+
+    Attributes:
+        runs: of the same classes, channels and type.
+    """
+
+    runs: tuple[Run, ...]
+
+    @property
+    def folder(self) -> Path:  # type: ignore[override]
+        """Of the first run."""
+        return self.runs[0].folder
+
+    @property
+    def config(self) -> Any:  # type: ignore[override]
+        """Of the first run, whose windows are taken."""
+        return self.runs[0].config
+
+    @property
+    def info(self) -> DatasetInfo:  # type: ignore[override]
+        """Of the first run's data."""
+        return self.runs[0].info
+
+    @property
+    def devices(self) -> Devices:  # type: ignore[override]
+        """Of the first run."""
+        return self.runs[0].devices
+
+    def probabilities(self, images: np.ndarray) -> Any:
+        """The mean over the runs, each of which normalises the images as it was trained to."""
+        return sum(run.probabilities(images) for run in self.runs) / np.float32(len(self.runs))
+
+
+def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
+    """Several runs as one, which averages their probabilities.
+
+    Args:
+        runs: loaded, or their folders.
+
+    Raises:
+        InputError: there is none, or two differ in task, classes, channels, type or image size.
+
+    Example:
+        both = cnn_jax.ensemble(["results/runs/seed0", "results/runs/seed1"])
+        prediction = both.predict(image)
+    """
+    members = tuple(run if isinstance(run, Run) else load(run) for run in runs)
+    if not members:
+        raise InputError("an ensemble of no runs can't predict: give some.")
+    first = members[0]
+    for other in members[1:]:
+        for name, ours, theirs in (
+            ("task", first.config.task, other.config.task),
+            ("classes", first.info.classes, other.info.classes),
+            ("channels", first.info.channels, other.info.channels),
+            ("dtype", first.info.dtype, other.info.dtype),
+            ("image size", first.info.image_px, other.info.image_px),
+        ):
+            if ours != theirs and (name != "image size" or first.config.task != "segmentation"):
+                raise InputError(
+                    f"{first.folder} and {other.folder} differ in {name} ({ours}, {theirs}):"
+                    " average runs of the same."
+                )
+    return Ensemble(members)
+
+
 def load(folder: str | Path) -> Run:
     """A finished run from its folder, wherever that lies now.
+
+    Its weights are those of the checkpoint that the figures are of; where that is missing, those in
+    `weights.safetensors`, which `cnn-jax export` writes.
 
     Args:
         folder: the `--workdir` of the run.
@@ -118,40 +365,45 @@ def load(folder: str | Path) -> Run:
         raise InputError(
             f"{folder} is of a classic method, which keeps no weights; run its config.json again."
         )
-    checkpoints_folder = folder / "checkpoints"
-    if not checkpoints_folder.is_dir():
-        raise InputError(
-            f"{checkpoints_folder} is missing: only the record of this run is here; run its"
-            " config.json again."
-        )
     learner: Any = tasks.of(config.task).learner(config, record.info)
-    checkpoints = Checkpoints(
-        checkpoints_folder,
-        keep=config.training.keep_checkpoints,
-        best=f"validation/{learner.monitor}",
-        digest=record.environment["digest"],
-    )
-    step = record.summary.get("evaluated_step")
-    if step not in checkpoints.steps:
-        raise InputError(
-            f"{checkpoints_folder} has no checkpoint of step {step}, which the figures are of; run"
-            " config.json again."
-        )
+    if not hasattr(learner, "probabilities"):
+        raise InputError(f"{folder} is of {config.model.name}, whose weights can't be loaded.")
     devices = Devices()
+    step = record.summary.get("evaluated_step")
     optimizer = make_optimizer(config.optimizer, config.training.steps)
+    averaged = config.optimizer.ema_decay > 0
     like = jax.eval_shape(
         lambda: create(
-            learner.module(),
-            optimizer,
-            config.seed,
-            learner.example_px,
-            averaged=config.optimizer.ema_decay > 0,
+            learner.module(), optimizer, config.seed, learner.example_px, averaged=averaged
         )
+    )
+    digest = record.environment["digest"]
+    checkpoint, exported = folder / "checkpoints" / str(step), folder / weights.NAME
+    if checkpoint.is_dir():
+        variables = _of_checkpoint(checkpoint, config, learner, digest, like, devices)
+    elif exported.is_file():
+        variables = devices.copy(weights.read(exported, like.variables, digest))
+    else:
+        raise InputError(
+            f"{folder} has neither the checkpoint of step {step}, which the figures are of, nor"
+            f" {weights.NAME}: only the record of this run is here; run its config.json again, or"
+            " copy the weights there."
+        )
+    return Run(folder, config, record.info, record.summary, learner, variables, devices, digest)
+
+
+def _of_checkpoint(checkpoint: Path, config, learner, digest, like, devices):
+    from cnn_jax.training.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(
+        checkpoint.parent,
+        keep=config.training.keep_checkpoints,
+        best=f"validation/{learner.monitor}",
+        digest=digest,
     )
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.replicated), like
     )
-    state, _, _ = checkpoints.restore(like, step)
+    state, _, _ = checkpoints.restore(like, int(checkpoint.name))
     checkpoints.close()
-    summary = record.summary
-    return Run(folder, config, record.info, summary, learner, state.evaluated, devices)
+    return state.evaluated

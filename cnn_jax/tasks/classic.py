@@ -122,7 +122,9 @@ class ClassicEvaluator:
     def __init__(self, learner: ClassicLearner, images: LabelledImages, split: str) -> None:
         self.learner, self.images, self.split = learner, images, split
 
-    def scores(self, variables: Any, check: Callable = lambda: None) -> dict[str, Any]:
+    def scores(
+        self, variables: Any, check: Callable = lambda: None, last: bool = False
+    ) -> dict[str, Any]:
         """Accuracies, keyed by split and averaging."""
         return dict(self.report(variables, check).figures)
 

@@ -4,6 +4,7 @@ evaluated."""
 import functools
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import arithmetic
-from cnn_jax.training.optimizer import learning_rate, make_optimizer
+from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
 from cnn_jax.training.state import TrainState, create, parameter_count
 from cnn_jax.training.step import make_train_step
 
@@ -67,6 +68,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         f" {training.batch_size} {learner.example}",
         flush=True,
     )
+    tell_of_warmup(config.optimizer, training.steps)
     on_device = config.data.on_device
     source = dataset.training_source(learner)
     batches = training_batches(
@@ -111,7 +113,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     )
 
     def validate(evaluator: Evaluator, state: Any, check: Callable[[], None]) -> dict[str, Any]:
-        scores = evaluator.scores(devices.single(state).evaluated, check)
+        single = devices.single(state)
+        last = int(single.step) == training.steps
+        scores = evaluator.scores(single.evaluated, check, last)
         history.values.append(scores[monitor])
         return scores
 
@@ -200,6 +204,30 @@ def check_module(learner: Network) -> None:
     image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
     module = learner.module()
     jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+
+
+class LastEvaluation:
+    """What an evaluator counted last, and with which weights: those that were validated after the
+    last step need not be evaluated again at the end of the run."""
+
+    def __init__(self) -> None:
+        self._weights, self._evaluation = [], None
+
+    def keep(self, variables: Any, evaluation: Any) -> None:
+        """Remembers an evaluation. Weights that may change in place, as PyTorch's, are not
+        known again."""
+        leaves = jax.tree.leaves(variables)
+        fixed = all(isinstance(leaf, jax.Array) for leaf in leaves)
+        self._weights = [weakref.ref(leaf) for leaf in leaves] if fixed else []
+        self._evaluation = evaluation
+
+    def of(self, variables: Any) -> Any:
+        """The evaluation of these very arrays; None if there is none."""
+        leaves = jax.tree.leaves(variables)
+        same = len(leaves) == len(self._weights) and all(
+            kept() is leaf for kept, leaf in zip(self._weights, leaves, strict=True)
+        )
+        return self._evaluation if leaves and same else None
 
 
 class _History:

@@ -1,11 +1,9 @@
 """What segments scenes: made from a record alone, it knows no files."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
-import numpy as np
 from flax import linen as nn
 
 from cnn_jax.configuration.schema import SegmentationConfig
@@ -13,7 +11,6 @@ from cnn_jax.data import augmentation, resident
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.evaluate import make_window_step
-from cnn_jax.evaluation.windows import counted_part, spans
 from cnn_jax.tasks import build_model
 from cnn_jax.tasks.network import train_network
 from cnn_jax.training import losses
@@ -90,35 +87,8 @@ class SegmentationLearner:
             self._window_steps[devices] = devices.predict(step)
         return self._window_steps[devices]
 
-    def probabilities(self, variables: Any, image: np.ndarray) -> np.ndarray:
-        """Probabilities of the classes, float32 `[height, width, classes]`, of an image of any
-        size: window by window, each counting what evaluation counts of it."""
-        settings, classes = self.config.evaluation, len(self.names)
-        size = [min(a, b) for a, b in zip(settings.window_px, image.shape[:2], strict=True)]
-        rows, columns = (
-            spans(length, window, settings.context_px)
-            for length, window in zip(image.shape[:2], size, strict=True)
-        )
-        whole = np.empty((*image.shape[:2], classes), np.float32)
-        for vertical in rows:
-            for horizontal in columns:
-                window = image[
-                    vertical.start : vertical.start + size[0],
-                    horizontal.start : horizontal.start + size[1],
-                ]
-                found = np.asarray(self._window_probabilities(variables, window[None]))[0]
-                whole[vertical.first : vertical.last, horizontal.first : horizontal.last] = found[
-                    counted_part(vertical, horizontal)
-                ]
-        return whole
-
-    @functools.cached_property
-    def _window_probabilities(self) -> Callable:
-        module = self.module()
-
-        @jax.jit
-        def predict(variables, images):
-            logits = module.apply(variables, self.normalize(images), train=False)
-            return jax.nn.softmax(losses.class_logits(cast(jax.Array, logits)))
-
-        return predict
+    def probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Probabilities of the classes, float32 `[batch, height, width, classes]`, of images as
+        files store them; to be compiled."""
+        logits = self.module().apply(variables, self.normalize(images), train=False)
+        return jax.nn.softmax(losses.class_logits(cast(jax.Array, logits)))

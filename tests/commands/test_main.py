@@ -10,7 +10,8 @@ from cnn_jax.commands import __main__ as cnn_jax
 from cnn_jax.commands import compare, evaluate, inspect_data, summarize
 from tests.running import ROOT, finish, start
 
-NAMES = ("benchmark", "compare", "evaluate", "inspect-data", "inspect-run", "summarize", "table")
+NAMES = ("benchmark", "compare", "evaluate", "export", "inspect-data", "inspect-run", "predict")
+NAMES += ("summarize", "table")
 
 
 def test_commands_are_listed_with_a_line_each(capsys):

@@ -141,7 +141,7 @@ def test_stopped_in_validation_and_in_the_final_evaluation(
     reference, tmp_path, command, monkeypatch
 ):
     workdir = tmp_path / "run"
-    for call, number, saved in ((1, signal.SIGHUP, [4]), (5, signal.SIGINT, [4, 8, 12])):
+    for call, number, saved in ((1, signal.SIGHUP, [4]), (4, signal.SIGINT, [4, 8, 12])):
         with monkeypatch.context() as patch:
             when(patch, SceneEvaluator, "evaluate", call, number)
             stopped = command(*TINY, "--workdir", workdir)

@@ -1,0 +1,125 @@
+"""Predict new pictures, and scenes of any size, by a finished run.
+
+python -m cnn_jax.commands.predict RUN PICTURE_OR_FOLDER... --output DIR [--runs RUN ...]
+[--probabilities uint8|float16] [--uncertainty] [--overlay] [--polygons --least-px N] [--augment]
+[--bands 1 2 3] [--region ROW COLUMN HEIGHT WIDTH] [--cog] [--resume | --overwrite]
+
+A segmenter writes of each a class map, with the place, projection and colours that a GeoTIFF keeps,
+and areas.csv; a classifier writes predictions.csv. What is interrupted goes on with --resume.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import setting
+from cnn_jax.errors import InputError
+from cnn_jax.run import guarded
+
+MODULE = "cnn_jax.commands.predict"
+
+
+@dataclass
+class Options:
+    """What is predicted, by which runs, and what is written."""
+
+    paths: tuple[str, ...] = command_line.positional(
+        (), "RUN PICTURE_OR_FOLDER", "folder of a finished run, then pictures or folders of them"
+    )
+    output: str = setting("", "folder of the predictions", path=True)
+    runs: tuple[str, ...] = setting((), "further runs, which are averaged with the first")
+    probabilities: str = setting(
+        "none",
+        "a band for each class; uint8: 0 to 254, 255 where there is nothing",
+        choices=("none", "uint8", "float16"),
+    )
+    uncertainty: bool = setting(False, "confidence and entropy of each pixel")
+    overlay: bool = setting(False, "the picture with its classes laid over")
+    polygons: bool = setting(False, "areas as GeoJSON")
+    least_px: int = setting(
+        1, "areas of fewer pixels join a neighbour, in polygons", unit="px", at_least=1
+    )
+    augment: bool = setting(False, "average over flips and quarter turns")
+    blend: str = setting(
+        "gaussian",
+        "weights of windows where they overlap",
+        choices=("gaussian", "linear", "uniform"),
+    )
+    bands: tuple[int, ...] = setting((), "bands to take, from 1; empty: all", at_least=1)
+    region: tuple[float, ...] = setting(
+        (), "ROW COLUMN HEIGHT WIDTH in px, or with --region-crs LEFT BOTTOM RIGHT TOP"
+    )
+    region_crs: str = setting("", "of --region's coordinates, such as EPSG:4326")
+    cog: bool = setting(False, "write Cloud Optimized GeoTIFFs")
+    resume: bool = setting(False, "go on: what is done is passed over")
+    overwrite: bool = setting(False, "replace outputs that exist")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 1 where a part of the inputs could not be decoded."""
+    with guarded() as outcome:
+        options = command_line.options(Options, argv, MODULE, __doc__)
+        wanted = _checked(options)
+        from cnn_jax.inference import pictures, predictor
+        from cnn_jax.runtime.preemption import StopRequest
+
+        run, *inputs = options.paths
+        loaded = [predictor.load(folder) for folder in (run, *options.runs)]
+        made = loaded[0] if len(loaded) == 1 else predictor.ensemble(loaded)
+        folder = Path(options.output)
+        with StopRequest(ends_process=argv is None) as stop:
+            if made.config.task == "segmentation":
+                said = pictures.predict_pictures(
+                    made,
+                    inputs,
+                    folder,
+                    pictures.Wanted(**wanted),
+                    runs=[f"{one.digest} {one.summary['evaluated_step']}" for one in loaded],
+                    resume=options.resume,
+                    overwrite=options.overwrite,
+                    check=stop.raise_if_set,
+                )
+            else:
+                pictures.check_classifier(pictures.Wanted(**wanted))
+                said = pictures.predict_images(
+                    made,
+                    inputs,
+                    folder,
+                    augment=options.augment,
+                    overwrite=options.overwrite or options.resume,
+                    check=stop.raise_if_set,
+                )
+        for sentence in said:
+            print(f"damaged: {sentence}", file=sys.stderr)
+        print(f"predictions: {folder}")
+        outcome.exit_code = int(bool(said))
+    return outcome.exit_code
+
+
+def _checked(options):
+    """The settings of `pictures.Wanted`."""
+    if len(options.paths) < 2:
+        raise InputError(
+            "PICTURE_OR_FOLDER is missing: give pictures or folders of them after the run."
+        )
+    if not options.output:
+        raise InputError("--output is missing: give the folder of the predictions.")
+    if options.region and len(options.region) != 4:
+        raise InputError(
+            f"--region takes four numbers, not {len(options.region)}: ROW COLUMN HEIGHT WIDTH in"
+            " px, or with --region-crs LEFT BOTTOM RIGHT TOP."
+        )
+    if options.region_crs and not options.region:
+        raise InputError("--region-crs is of --region's coordinates: give them too.")
+    if options.resume and options.overwrite:
+        raise InputError("--resume keeps what --overwrite would replace: give one of them.")
+    if options.least_px > 1 and not options.polygons:
+        raise InputError("--least-px is for polygons: give --polygons too.")
+    others = ("paths", "output", "runs", "resume", "overwrite")
+    return {name: value for name, value in vars(options).items() if name not in others}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

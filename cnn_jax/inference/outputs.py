@@ -1,0 +1,326 @@
+"""Files of predictions, written row by row: a file has its name when it is whole, and no sooner."""
+
+import contextlib
+import itertools
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax.errors import InputError
+
+CACHE_MB = 64
+"""What GDAL may keep of files that are read or written."""
+
+TILE_PX = 256
+BATCH = 1000
+"""Polygons whose coordinates are turned into longitudes and latitudes at once."""
+
+QUANTISED = 254
+"""Of probabilities in 8 bits: 254 stands for 1, and 255 for no data."""
+
+
+def partial(path: Path) -> Path:
+    """Where a file lies while it is written."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a file is written into one sentence about it."""
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        reason = getattr(error, "strerror", None) or error.__cause__ or error
+        raise InputError(
+            f"{path} can't be written ({reason}): free the disk or make it writable, and give the"
+            " same command with --resume."
+        ) from error
+
+
+@contextlib.contextmanager
+def limited_cache() -> Iterator[None]:
+    """While this is entered, GDAL keeps little of what it read."""
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        yield
+
+
+@contextlib.contextmanager
+def _gdal():
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_PAM_ENABLED="NO"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield rasterio
+
+
+class Tiff:
+    """A GeoTIFF, tiled and compressed.
+
+    Args:
+        path: what it will be called.
+        height: in px.
+        width: in px.
+        dtype: of its values; "float16" is stored as float32 of 16 bits.
+        crs: as WKT; empty: none.
+        transform: six numbers; None: none.
+        nodata: the value of pixels that hold nothing.
+        bands: what each is called.
+        colors: of its values; empty: none.
+        scale: what a value is multiplied by for what it means.
+        tags: names and values that the file keeps.
+        cog: whether it becomes a Cloud Optimized GeoTIFF.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        dtype: str,
+        *,
+        crs: str,
+        transform: Sequence[float] | None,
+        nodata: float | None = None,
+        bands: Sequence[str] = ("",),
+        colors: Sequence[Sequence[int]] = (),
+        scale: float = 1.0,
+        tags: Mapping[str, str] | None = None,
+        cog: bool = False,
+    ):
+        self.path, self.cog, self.height = path, cog, height
+        self._half = dtype == "float16"
+        self._discrete = bool(colors)
+        options: dict[str, Any] = {"nbits": 16} if self._half else {}
+        if crs:
+            options["crs"] = crs
+        if transform is not None:
+            from rasterio import Affine
+
+            options["transform"] = Affine(*transform)
+        if not colors:
+            colored = len(bands) == 3 and dtype == "uint8" and nodata is None
+            options["photometric"] = "rgb" if colored else "minisblack"
+        with writing(path), _gdal() as rasterio:
+            self._file: Any = rasterio.open(
+                partial(path),
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=len(bands),
+                dtype="float32" if self._half else dtype,
+                nodata=nodata,
+                tiled=True,
+                blockxsize=TILE_PX,
+                blockysize=TILE_PX,
+                interleave="band" if len(bands) > 3 else "pixel",
+                compress="deflate",
+                bigtiff="if_safer",
+                **options,
+            )
+            if colors:  # before the first pixel: afterwards GDAL would lose some of it
+                self._file.write_colormap(1, {i: tuple(c) for i, c in enumerate(colors)})
+            for number, name in enumerate(bands, 1):
+                if name:
+                    self._file.set_band_description(number, name)
+            if scale != 1:
+                self._file.scales = (scale,) * len(bands)
+            self._file.update_tags(**(tags or {}))
+
+    def write(self, first: int, rows: np.ndarray) -> None:
+        """Rows `[rows, width]` or `[rows, width, bands]` from `first` on, a multiple of
+        `TILE_PX`."""
+        values = rows[None] if rows.ndim == 2 else np.moveaxis(rows, -1, 0)
+        window = ((first, first + len(rows)), (0, values.shape[2]))
+        with writing(self.path), _gdal():
+            self._file.write(values, window=window)
+
+    def finish(self) -> None:
+        """Closes the file, reads it again, for a disk that fills up makes no noise, and makes a
+        COG of it if asked for. It isn't renamed yet."""
+        written = partial(self.path)
+        with writing(self.path), _gdal() as gdal:
+            self._file.close()
+            with gdal.open(written, driver="GTiff") as file:
+                for first in range(0, self.height, TILE_PX):
+                    last = min(first + TILE_PX, self.height)
+                    file.read(window=((first, last), (0, file.width)))
+            if self.cog:
+                import rasterio.shutil
+
+                optimized = written.with_name(f"{written.name}.cog")
+                rasterio.shutil.copy(
+                    written,
+                    optimized,
+                    driver="COG",
+                    compress="deflate",
+                    bigtiff="if_safer",
+                    overview_resampling="mode" if self._discrete else "average",
+                    **({"nbits": 16} if self._half else {}),
+                )
+                optimized.replace(written)
+
+    def classes(self) -> np.ndarray:
+        """What was written of the first band, after `finish`."""
+        with _gdal() as rasterio, rasterio.open(partial(self.path), driver="GTiff") as file:
+            return file.read(1)
+
+    def abandon(self) -> None:
+        """Closes and deletes what isn't whole."""
+        with contextlib.suppress(Exception):  # the disk may be full
+            self._file.close()
+        partial(self.path).unlink(missing_ok=True)
+
+
+class Png:
+    """A PNG, held in memory until it is whole: of pictures that were decoded there too.
+
+    Args:
+        path: what it will be called.
+        height: in px.
+        width: in px.
+        dtype: "uint8" or "uint16".
+        bands: 1, or 3 for colours.
+        colors: of its values; empty: none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        dtype: str,
+        *,
+        bands: int = 1,
+        colors: Sequence[Sequence[int]] = (),
+    ):
+        self.path, self._colors = path, colors
+        self._pixels = np.zeros((height, width, bands), dtype)
+
+    def write(self, first: int, rows: np.ndarray) -> None:
+        """Rows `[rows, width]` or `[rows, width, bands]` from `first` on."""
+        self._pixels[first : first + len(rows)] = rows.reshape(*rows.shape[:2], -1)
+
+    def finish(self) -> None:
+        """Writes the file; it isn't renamed yet."""
+        pixels = self._pixels[..., 0] if self._pixels.shape[-1] == 1 else self._pixels
+        picture = Image.fromarray(pixels)
+        if len(self._colors):
+            picture.putpalette(bytes(np.array(self._colors, np.uint8)[:, :3].ravel()))
+        with writing(self.path), partial(self.path).open("wb") as file:
+            picture.save(file, "PNG")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def classes(self) -> np.ndarray:
+        """What was written."""
+        return self._pixels[..., 0]
+
+    def abandon(self) -> None:
+        """Deletes what isn't whole."""
+        partial(self.path).unlink(missing_ok=True)
+
+
+class Polygons:
+    """Areas of one class as GeoJSON, in longitude and latitude where the scene is georeferenced,
+    in pixels (x to the right, y downwards) where it isn't.
+
+    Args:
+        path: what it will be called.
+        names: of the classes.
+        nodata: the value of pixels that hold nothing.
+        least_px: areas of fewer pixels go to their largest neighbour; those without one that is
+            large enough are left out.
+        crs: as WKT; empty: none.
+        transform: six numbers; None: none.
+        pixel_area: square metres; None: unknown.
+    """
+
+    def __init__(self, path, names, nodata, least_px, crs, transform, pixel_area):
+        self.path, self._names, self._nodata, self._least_px = path, names, nodata, least_px
+        self._crs, self._transform, self._pixel_area = crs, transform, pixel_area
+
+    def finish(self, classes: np.ndarray) -> int:
+        """Writes the file, without renaming it. Returns the number of areas."""
+        from rasterio import features
+
+        valid = classes != self._nodata
+        size = 2
+        while size < 2 * self._least_px:  # at once, small among small areas would stay as they are
+            classes = features.sieve(classes, min(size, self._least_px), mask=valid)
+            size *= 2
+        count = 0
+        with writing(self.path), _gdal(), partial(self.path).open("w", encoding="utf-8") as file:
+            file.write('{"type": "FeatureCollection", "features": [')
+            shapes = features.shapes(classes, mask=valid)
+            while batch := list(itertools.islice(shapes, BATCH)):
+                for feature in self._features(batch):
+                    file.write(",\n" if count else "\n")
+                    json.dump(feature, file, ensure_ascii=False)
+                    count += 1
+            file.write("\n]}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return count
+
+    def _features(self, shapes):
+        """Of areas in pixels, those that are large enough, as GeoJSON."""
+        rings = [shape["coordinates"] for shape, _ in shapes]
+        placed = self._placed(rings)
+        for (_, value), pixels, coordinates in zip(shapes, map(_area, rings), placed, strict=True):
+            if pixels < self._least_px:
+                continue
+            about = {"class": self._names[int(value)], "label": int(value), "pixels": pixels}
+            if self._pixel_area is not None:
+                about["square_metres"] = round(pixels * self._pixel_area, 3)
+            geometry = {"type": "Polygon", "coordinates": coordinates}
+            yield {"type": "Feature", "properties": about, "geometry": geometry}
+
+    def _placed(self, polygons):
+        """Rings in pixels, polygon by polygon, where they lie on the earth."""
+        if self._transform is None:
+            return polygons
+        a, b, c, d, e, f = self._transform
+        x, y = np.array([at for rings in polygons for ring in rings for at in ring], float).T
+        x, y = a * x + b * y + c, d * x + e * y + f
+        if self._crs:
+            from rasterio.warp import transform
+
+            x, y = transform(self._crs, "EPSG:4326", x, y)[:2]
+        x, y = (np.round(values, 9).tolist() for values in (x, y))
+        points = zip(x, y, strict=True)
+        return [[list(itertools.islice(points, len(ring))) for ring in rings] for rings in polygons]
+
+    def abandon(self) -> None:
+        """Deletes what isn't whole."""
+        partial(self.path).unlink(missing_ok=True)
+
+
+def _area(rings) -> int:
+    """Pixels within the first ring and outside the others, by the shoelace formula."""
+    areas = []
+    for ring in rings:
+        x, y = np.array(ring).T
+        areas.append(abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2)
+    return round(areas[0] - sum(areas[1:]))
+
+
+def renamed(files: Sequence[Any]) -> None:
+    """Gives whole files their names, one after the other."""
+    for file in files:
+        with writing(file.path):
+            partial(file.path).replace(file.path)

@@ -1,0 +1,519 @@
+"""Pictures and scenes to files: class maps, and what else is wanted, scene by scene.
+
+A scene is written in chunks of rows. Of a large one each chunk is also kept in `.NAME.chunks` until
+the scene is whole, so that a killed command goes on after the last. The class map is renamed last:
+where it is, its scene is done.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from cnn_jax.data.rasters import DamagedError
+from cnn_jax.errors import InputError
+from cnn_jax.inference.outputs import (
+    QUANTISED,
+    Png,
+    Polygons,
+    Tiff,
+    limited_cache,
+    partial,
+    renamed,
+    writing,
+)
+from cnn_jax.inference.predictor import Predictor
+from cnn_jax.inference.scenes import Scene, found, opened
+from cnn_jax.records.files import read_object, write_object, write_text
+
+CHUNK_ROWS = 512
+LARGE_PX = 2**24
+"""Scenes of more pixels keep their chunks."""
+
+_AREAS = ("picture", "class", "pixels", "share", "square_metres")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of each scene, and how.
+
+    Attributes:
+        probabilities: "uint8", "float16", or "none".
+        uncertainty: whether confidence and entropy are written.
+        overlay: whether the scene is, with its classes laid over.
+        polygons: whether areas are, as GeoJSON.
+        least_px: areas of fewer pixels go to their largest neighbour, in polygons.
+        augment: whether predictions are averaged over flips and quarter turns.
+        blend: how windows are weighted where they overlap.
+        bands: of the scene, numbers from 1; empty: all.
+        region: see `scenes.opened`.
+        region_crs: likewise.
+        cog: whether GeoTIFFs become Cloud Optimized GeoTIFFs.
+    """
+
+    probabilities: str = "none"
+    uncertainty: bool = False
+    overlay: bool = False
+    polygons: bool = False
+    least_px: int = 1
+    augment: bool = False
+    blend: str = "gaussian"
+    bands: tuple[int, ...] = ()
+    region: tuple[float, ...] = ()
+    region_crs: str = ""
+    cog: bool = False
+
+
+def predict_pictures(
+    predictor: Predictor,
+    inputs: Sequence[str],
+    folder: Path,
+    wanted: Wanted,
+    *,
+    runs: Sequence[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Predicts every picture into a folder.
+
+    Args:
+        predictor: a segmenter.
+        inputs: files and folders.
+        folder: of the outputs, made if missing.
+        wanted: what is written.
+        runs: digests of the runs, for `--resume` to compare.
+        resume: whether pictures that are done are passed over.
+        overwrite: whether outputs that exist are replaced.
+        check: called between windows; may raise to stop.
+
+    Returns:
+        A sentence for each place and file that could not be decoded.
+
+    Raises:
+        InputError: a picture or an output can't be used.
+    """
+    pictures = found(inputs, folder)
+    info = predictor.info
+    scenes = [
+        opened(name, path, info, wanted.bands, wanted.region, wanted.region_crs)
+        for name, path in pictures
+    ]
+    about = {"runs": list(runs), **json.loads(json.dumps(asdict(wanted)))}
+    _check_outputs(folder, scenes, wanted, about, resume, overwrite)
+    write_object(folder / "prediction.json", about)
+    areas = _Areas(folder / "areas.csv", keep=resume)
+    progress = _Progress(scenes)
+    said = []
+    with limited_cache(), contextlib.closing(progress):
+        for scene in scenes:
+            whole = folder / _class_map(scene)
+            if not (resume and whole.exists() and areas.has(scene.name)):
+                job = _Job(predictor, scene, folder, wanted, about, check, progress)
+                if not resume:
+                    shutil.rmtree(job.chunks, ignore_errors=True)
+                try:
+                    areas.put(scene, info.classes, job.run())
+                except DamagedError as error:
+                    said.append(str(error))
+                else:
+                    renamed(job.files)
+                    shutil.rmtree(job.chunks, ignore_errors=True)
+            progress.done(scene)
+            said += scene.damaged
+            scene.close()
+    return said
+
+
+def _class_map(scene: Scene) -> str:
+    return f"{scene.name}.{'tif' if scene.rastered else 'png'}"
+
+
+def _outputs(scene: Scene, wanted: Wanted) -> list[str]:
+    """Names of the files that are written of a scene; the class map is the last."""
+    names = []
+    if wanted.probabilities != "none":
+        names.append(f"{scene.name}-probabilities.tif")
+    if wanted.uncertainty:
+        names += [f"{scene.name}-confidence.tif", f"{scene.name}-entropy.tif"]
+    if wanted.overlay:
+        names.append(f"{scene.name}-overlay.{'tif' if scene.rastered else 'png'}")
+    if wanted.polygons:
+        names.append(f"{scene.name}.geojson")
+    return [*names, _class_map(scene)]
+
+
+def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
+    owners: dict[Path, Path] = {}
+    inputs = {scene.path.resolve() for scene in scenes}
+    for scene in scenes:
+        for name in _outputs(scene, wanted):
+            path = folder / name
+            if path.resolve() in inputs:
+                raise InputError(f"{path} is an input and would be replaced: give another --output")
+            if owners.setdefault(path, scene.path) != scene.path:
+                raise InputError(
+                    f"{owners[path]} and {scene.path} would both be written as {path}: rename one."
+                )
+            if path.exists() and not (resume or overwrite):
+                raise InputError(
+                    f"{path} exists: give --overwrite to replace it, --resume to go on, or another"
+                    " --output."
+                )
+    if resume and (folder / "prediction.json").exists():
+        earlier = read_object(folder / "prediction.json")
+        different = sorted(
+            key for key in earlier.keys() | about.keys() if earlier.get(key) != about.get(key)
+        )
+        if different:
+            raise InputError(
+                f"{folder} holds predictions with another {different[0]}: give the same command as"
+                " before, or --overwrite instead of --resume."
+            )
+    for path in owners:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if overwrite and not resume:
+                path.unlink(missing_ok=True)
+
+
+class _Job:
+    """One scene: `run` writes its files, which are whole then but not renamed."""
+
+    def __init__(self, predictor, scene: Scene, folder: Path, wanted: Wanted, about, check, shown):
+        self.predictor, self.scene, self.wanted, self.check = predictor, scene, wanted, check
+        self.shown, self.names = shown, predictor.info.classes
+        self.many = len(self.names) > 255
+        self.nodata = 65535 if self.many else 255
+        self.chunks = folder / f"{Path(scene.name).parent}/.{Path(scene.name).name}.chunks"
+        status = scene.path.stat()
+        self.about = {**about, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        palette = np.zeros((256, 3), np.uint8)
+        colors = np.array(predictor.info.colors or _greys(len(self.names)), np.uint8)[:256]
+        palette[: len(colors)] = colors
+        self.palette = palette
+        self.sinks: dict[str, Any] = {}
+        self.polygons = None
+        for name in _outputs(scene, wanted):
+            kind = name.removeprefix(scene.name).partition(".")[0].lstrip("-")
+            if name.endswith(".geojson"):
+                self.polygons = Polygons(
+                    folder / name,
+                    self.names,
+                    self.nodata,
+                    wanted.least_px,
+                    scene.raster.crs,
+                    scene.transform,
+                    scene.pixel_area,
+                )
+            else:
+                self.sinks[kind or "classes"] = self._sink(folder / name, kind)
+
+    @property
+    def files(self) -> list[Any]:
+        """In the order in which they are renamed."""
+        others = [sink for kind, sink in self.sinks.items() if kind != "classes"]
+        return [*others, *([self.polygons] if self.polygons else []), self.sinks["classes"]]
+
+    def _sink(self, path: Path, kind: str):
+        scene, size = self.scene, (self.scene.height_px, self.scene.width_px)
+        place = {"crs": scene.raster.crs, "transform": scene.transform, "cog": self.wanted.cog}
+        if kind == "":
+            dtype = "uint16" if self.many else "uint8"
+            colors = () if self.many else self.palette.tolist()
+            if not scene.rastered:
+                return Png(path, *size, dtype, colors=colors)
+            tags = {f"CLASS_{i}": name for i, name in enumerate(self.names)}
+            return Tiff(path, *size, dtype, nodata=self.nodata, colors=colors, tags=tags, **place)
+        if kind == "overlay":
+            if not scene.rastered:
+                return Png(path, *size, "uint8", bands=3)
+            return Tiff(path, *size, "uint8", bands=("red", "green", "blue"), **place)
+        if kind == "probabilities" and self.wanted.probabilities == "uint8":
+            return Tiff(
+                path, *size, "uint8", nodata=255, bands=self.names, scale=1 / QUANTISED, **place
+            )
+        names = self.names if kind == "probabilities" else (kind,)
+        return Tiff(path, *size, "float16", nodata=float("nan"), bands=names, **place)
+
+    def run(self) -> np.ndarray:
+        """Pixels of each class, int64 `[classes]`."""
+        counts = np.zeros(len(self.names), np.int64)
+        try:
+            for first, chunk in self._all_chunks():
+                for kind, sink in self.sinks.items():
+                    sink.write(first, chunk[kind])
+                known = chunk["classes"].ravel()
+                counts += np.bincount(known, minlength=self.nodata + 1)[: len(counts)]
+            for sink in self.sinks.values():
+                sink.finish()
+            if self.polygons is not None:
+                self.polygons.finish(self.sinks["classes"].classes())
+        except BaseException:
+            for file in self.files:
+                file.abandon()
+            raise
+        return counts
+
+    def _all_chunks(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Those that an earlier command kept, then those that are predicted now."""
+        large = self.scene.height_px * self.scene.width_px > LARGE_PX
+        first = 0
+        if large:
+            for first, chunk in self._kept():
+                self.shown.rows(self.scene, min(first, self.scene.height_px), counted=False)
+                if chunk is not None:
+                    yield first - len(chunk["classes"]), chunk
+        if first >= self.scene.height_px:
+            return
+        for begin, chunk in self._predicted(first):
+            if large:
+                self._keep(begin, chunk)
+            yield begin, chunk
+
+    def _kept(self) -> Iterator[tuple[int, dict[str, np.ndarray] | None]]:
+        """(row after it, chunk) of each that can be read, in order; the folder is made anew if it
+        is another scene's or another command's."""
+        with writing(self.chunks):
+            about = self.chunks / "about.json"
+            if not about.exists() or read_object(about) != self.about:
+                shutil.rmtree(self.chunks, ignore_errors=True)
+                self.chunks.mkdir(parents=True)
+                write_object(about, self.about)
+        first = 0
+        while first < self.scene.height_px and (path := self.chunks / f"{first}.npz").exists():
+            try:
+                with path.open("rb") as stream, np.load(stream) as file:
+                    chunk = {kind: file[kind] for kind in (*self.sinks, "damaged")}
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                break
+            self.scene.damaged += chunk.pop("damaged").tolist()
+            first += len(chunk["classes"])
+            yield first, chunk
+        yield first, None
+
+    def _keep(self, first: int, chunk: dict[str, np.ndarray]):
+        path = self.chunks / f"{first}.npz"
+        said = np.array(self.scene.damaged[self._told :], dtype=np.str_)
+        self._told = len(self.scene.damaged)
+        with writing(path):
+            with partial(path).open("wb") as file:
+                np.savez_compressed(file, **{**chunk, "damaged": said})  # type: ignore[arg-type]
+            partial(path).replace(path)
+
+    def _predicted(self, first_row: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Chunks of `CHUNK_ROWS` rows; the last may have fewer."""
+        scene = self.scene
+        self._told = len(scene.damaged)
+
+        def read(first, last):
+            self.check()
+            return scene.read(first, last)
+
+        rows = self.predictor.predict_rows(
+            read,
+            scene.height_px,
+            scene.width_px,
+            augment=self.wanted.augment,
+            blend=self.wanted.blend,
+            first_row=first_row,
+        )
+        begin, held = first_row, []
+        for first, probabilities in rows:
+            self.check()
+            self.shown.rows(scene, first + len(probabilities))
+            pixels, void = scene.taken(first, first + len(probabilities))
+            done = 0
+            while done < len(probabilities):
+                until = min(begin + CHUNK_ROWS - first, len(probabilities))
+                part = slice(done, until)
+                held.append(self._values(probabilities[part], pixels[part], void[part]))
+                done = until
+                if first + done in (begin + CHUNK_ROWS, scene.height_px):
+                    yield begin, {k: np.concatenate([h[k] for h in held]) for k in held[0]}
+                    begin, held = first + done, []
+
+    def _values(self, probabilities, pixels, void) -> dict[str, np.ndarray]:
+        """What the files hold of some rows."""
+        classes = probabilities.argmax(-1).astype(np.uint16 if self.many else np.uint8)
+        classes[void] = self.nodata
+        values = {"classes": classes}
+        if self.wanted.probabilities == "uint8":
+            values["probabilities"] = np.rint(probabilities * QUANTISED).astype(np.uint8)
+            values["probabilities"][void] = 255
+        elif self.wanted.probabilities == "float16":
+            values["probabilities"] = _half(probabilities, void)
+        if self.wanted.uncertainty:
+            tiny = np.finfo(np.float32).tiny
+            entropy = -np.sum(probabilities * np.log(np.maximum(probabilities, tiny)), axis=-1)
+            values["confidence"] = _half(probabilities.max(-1), void)
+            values["entropy"] = _half(entropy, void)
+        if self.wanted.overlay:
+            shown = self._displayable(pixels)
+            mixed = (shown + self.palette[np.minimum(classes, 255)].astype(np.float32)) / 2
+            values["overlay"] = np.where(void[..., None], shown, np.rint(mixed)).astype(np.uint8)
+        return values
+
+    def _displayable(self, pixels):
+        """Red, green and blue, float32; of other types than uint8 from two deviations below the
+        mean of training to two above."""
+        take = [0, 1, 2] if pixels.shape[-1] >= 3 else [0, 0, 0]
+        info = self.predictor.info
+        if info.dtype == "uint8":
+            return pixels[..., take].astype(np.float32)
+        mean, std = (np.array(v, np.float32)[take] * info.greatest for v in (info.mean, info.std))
+        return np.clip((pixels[..., take] - mean + 2 * std) / (4 * std) * 255, 0, 255)
+
+
+def _half(values, void):
+    """Rounded to 16 bits, and as 32 for GDAL."""
+    values = values.astype(np.float16).astype(np.float32)
+    values[void] = np.nan
+    return values
+
+
+def _greys(count: int) -> list[tuple[int, ...]]:
+    return [(255 * i // max(count - 1, 1),) * 3 for i in range(count)]
+
+
+class _Areas:
+    """areas.csv: a row for each class of each picture, rewritten whole after each picture."""
+
+    def __init__(self, path: Path, keep: bool):
+        self._path = path
+        self._rows: dict[str, list[list[str]]] = {}
+        if keep and path.exists():
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in list(csv.reader(file))[1:]:
+                    self._rows.setdefault(row[0], []).append(row)
+
+    def has(self, name: str) -> bool:
+        """Whether a picture is in it."""
+        return name in self._rows
+
+    def put(self, scene: Scene, names: Sequence[str], counts: np.ndarray) -> None:
+        """Adds or replaces a picture."""
+        total, area = max(counts.sum(), 1), scene.pixel_area
+        self._rows[scene.name] = [
+            [
+                scene.name,
+                name,
+                str(count),
+                f"{count / total:.6f}",
+                "" if area is None else f"{count * area:.3f}",
+            ]
+            for name, count in zip(names, counts.tolist(), strict=True)
+        ]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_AREAS)
+        for rows in self._rows.values():
+            writer.writerows(rows)
+        write_text(self._path, text.getvalue())
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line every ten seconds, with the time left."""
+
+    def __init__(self, scenes: Sequence[Scene]):
+        self.total = sum(scene.height_px * scene.width_px for scene in scenes)
+        self.before = self.now = self.skipped = 0
+        self.began = self.said = time.perf_counter()
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm.tqdm(total=self.total, unit="px", unit_scale=True, dynamic_ncols=True)
+
+    def rows(self, scene: Scene, row: int, counted: bool = True) -> None:
+        """A scene is predicted down to a row; or an earlier command had done it."""
+        now = self.before + row * scene.width_px
+        if not counted:
+            self.skipped += now - self.now
+        self._to(now, scene.name)
+
+    def done(self, scene: Scene) -> None:
+        """Nothing of a scene is left."""
+        self.before += scene.height_px * scene.width_px
+        if self.now + scene.height_px * scene.width_px == self.before:
+            self.skipped += self.before - self.now
+        self._to(self.before, scene.name)
+
+    def _to(self, now, name):
+        if self.bar is not None:
+            self.bar.set_postfix_str(name, refresh=False)
+            self.bar.update(now - self.now)
+        self.now = now
+        clock = time.perf_counter()
+        if self.bar is None and clock - self.said >= 10:
+            self.said = clock
+            speed = max(now - self.skipped, 1) / (clock - self.began)
+            print(
+                f"{name}: {now / self.total:.1%} of {self.total / 1e6:.1f} Mpx,"
+                f" {speed / 1e6:.3f} Mpx/s, {(self.total - now) / speed:.0f} s left",
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def predict_images(
+    predictor: Predictor,
+    inputs: Sequence[str],
+    folder: Path,
+    *,
+    augment: bool = False,
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Predicts every image by a classifier: `predictions.csv` has its five most probable classes.
+
+    Args and Returns: as of `predict_pictures`.
+
+    Raises:
+        InputError: an output that exists, or an input that can't be used.
+    """
+    path = folder / "predictions.csv"
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
+    pictures, said = found(inputs, folder), []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    count = min(5, len(predictor.info.classes))
+    header = [word for i in range(1, count + 1) for word in (f"class_{i}", f"probability_{i}")]
+    writer.writerow(["picture", *header])
+    for _, file in tqdm.tqdm(pictures, unit="images", disable=not sys.stderr.isatty()):
+        check()
+        try:
+            best = predictor.predict(file, augment=augment).top(count)
+        except DamagedError as error:
+            said.append(str(error))
+            continue
+        row = [word for name, share in best for word in (name, f"{share:.6f}")]
+        writer.writerow([str(file), *row])
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue())
+    return said
+
+
+def check_classifier(wanted: Wanted) -> None:
+    """Raises InputError where something is asked for that a classifier doesn't give."""
+    for name, value in vars(replace(wanted, augment=False, blend="gaussian")).items():
+        if value != getattr(Wanted(), name):
+            raise InputError(
+                f"--{name.replace('_', '-')} is for segmenters, and the run is a classifier: leave"
+                " it out."
+            )

@@ -1,0 +1,278 @@
+"""Pictures and scenes without masks, read row by row for prediction, whatever their size."""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.descriptions import IMAGE_SUFFIXES
+from cnn_jax.data.file_names import natural
+from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
+from cnn_jax.errors import InputError
+
+SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".j2k", ".vrt")
+"""Of the files in a folder that are taken for pictures."""
+
+
+def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
+    """Pictures by name: a file's stem, or its path without suffix within the folder that was given.
+
+    Args:
+        inputs: files, or folders, which are searched to the bottom.
+        outside: a folder that isn't searched.
+
+    Raises:
+        InputError: there is no such file or folder, it holds no picture, or two get one name.
+    """
+    pictures: dict[str, Path] = {}
+    for given in map(Path, inputs):
+        if given.is_dir():
+            files = [
+                path
+                for path in given.rglob("*")
+                if path.suffix.lower() in SUFFIXES
+                and not any(part.startswith(".") for part in path.relative_to(given).parts)
+                and outside.resolve() not in path.resolve().parents
+            ]
+            files.sort(key=lambda path: natural(path.as_posix()))
+            if not files:
+                raise InputError(
+                    f"{given} holds no picture ({', '.join(SUFFIXES)}): give another folder."
+                )
+            named = [(f.relative_to(given).with_suffix("").as_posix(), f) for f in files]
+        elif given.is_file():
+            named = [(given.stem, given)]
+        else:
+            raise InputError(f"{given} doesn't exist: give pictures, scenes, or folders of them.")
+        for name, path in named:
+            if pictures.get(name, path) != path:
+                raise InputError(
+                    f"{pictures[name]} and {path} would both be written as {name}: predict them"
+                    " into different folders."
+                )
+            pictures[name] = path
+    return list(pictures.items())
+
+
+@dataclass
+class Scene:
+    """A picture, or a part of one.
+
+    Attributes:
+        name: of its outputs.
+        path: of the file.
+        raster: opened.
+        info: of the run.
+        bands: numbers from 1 of the bands to take; empty: all.
+        top: the part's first row.
+        left: its first column.
+        height_px: of the part.
+        width_px: of the part.
+        masked: whether the last band is alpha, 0 where the scene holds nothing.
+        damaged: places that could not be decoded, in words.
+    """
+
+    name: str
+    path: Path
+    raster: Raster
+    info: DatasetInfo
+    bands: tuple[int, ...]
+    top: int
+    left: int
+    height_px: int
+    width_px: int
+    masked: bool = False
+    damaged: list[str] = field(default_factory=list)
+    _whole: np.ndarray | None = field(default=None, repr=False)
+    _kept: deque = field(default_factory=deque, repr=False)
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether it says where its pixels lie."""
+        return self.raster.transform is not None
+
+    @property
+    def rastered(self) -> bool:
+        """Whether its class map is a GeoTIFF: of TIFF, JPEG 2000 and VRT; of others a PNG."""
+        return self.raster.format in ("TIFF", "JPEG 2000", "VRT")
+
+    @property
+    def transform(self) -> tuple[float, ...] | None:
+        """From pixels of the part to coordinates, as `Raster.transform`."""
+        if self.raster.transform is None:
+            return None
+        a, b, c, d, e, f = self.raster.transform
+        x, y = c + a * self.left + b * self.top, f + d * self.left + e * self.top
+        return a, b, x, d, e, y
+
+    @property
+    def pixel_area(self) -> float | None:
+        """Square metres; None where the scene isn't georeferenced in a projected system."""
+        if self.raster.transform is None or not self.raster.crs:
+            return None
+        from rasterio.crs import CRS
+
+        crs = CRS.from_wkt(self.raster.crs)
+        if not crs.is_projected:
+            return None
+        a, b, _, d, e, _ = self.raster.transform
+        return abs(a * e - b * d) * crs.linear_units_factor[1] ** 2
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Rows of the part, as the network takes them; what can't be decoded is 0 and `void`."""
+        rows = slice(self.top + first, self.top + last)
+        columns = slice(self.left, self.left + self.width_px)
+        if self.raster.block_px == (0, 0):
+            if self._whole is None:  # decoded once
+                self._whole = self.raster.read()
+            values, lost = self._whole[rows, columns], None
+        else:
+            values, lost = self._decoded(rows, columns)
+        pixels, void = as_photograph(self.raster, values, self.bands)
+        if self.masked:
+            transparent = values[..., -1] == 0
+            void = transparent if void is None else void | transparent
+        if lost is not None:
+            void = lost if void is None else void | lost
+        self._kept.append((first, pixels, void))
+        return pixels
+
+    def taken(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that were read before, and where they hold nothing: pixels `[rows, width, channels]`
+        and bool `[rows, width]`. Rows above `first` are forgotten."""
+        pixels = np.empty((last - first, self.width_px, self.info.channels), self.info.dtype)
+        void = np.zeros(pixels.shape[:2], bool)
+        for begin, part, empty in self._kept:
+            low, high = max(begin, first), min(begin + len(part), last)
+            if low < high:
+                pixels[low - first : high - first] = part[low - begin : high - begin]
+                if empty is not None:
+                    void[low - first : high - first] = empty[low - begin : high - begin]
+        while self._kept and self._kept[0][0] + len(self._kept[0][1]) <= last:
+            self._kept.popleft()
+        return pixels, void
+
+    def close(self) -> None:
+        """Lets go of pixels."""
+        self._whole = None
+        self._kept.clear()
+
+    def _decoded(self, rows, columns):
+        """Stored values, and where they could not be decoded."""
+        try:
+            return self.raster.read((rows, columns)), None
+        except DamagedError:
+            pass
+        size = rows.stop - rows.start, columns.stop - columns.start
+        values = np.zeros((*size, self.raster.bands), self.raster.dtype)
+        lost = np.zeros(size, bool)
+        height, width = self.raster.block_px
+        for part in _blocks(rows, height):
+            for across in _blocks(columns, width):
+                here = (
+                    slice(part.start - rows.start, part.stop - rows.start),
+                    slice(across.start - columns.start, across.stop - columns.start),
+                )
+                try:
+                    values[here] = self.raster.read((part, across))
+                except DamagedError:
+                    lost[here] = True
+                    top, left = part.start // height * height, across.start // width * width
+                    bottom = min(top + height, self.raster.height_px) - 1
+                    right = min(left + width, self.raster.width_px) - 1
+                    said = (
+                        f"{self.path}: rows {top} to {bottom}, columns {left} to {right} can't be"
+                        " decoded"
+                    )
+                    if said not in self.damaged:  # other rows of the same tile
+                        self.damaged.append(said)
+        return values, lost
+
+
+def _blocks(span: slice, size: int) -> Iterator[slice]:
+    """A span cut where blocks of that size begin."""
+    start = span.start
+    while start < span.stop:
+        stop = min((start // size + 1) * size, span.stop)
+        yield slice(start, stop)
+        start = stop
+
+
+def opened(
+    name: str,
+    path: Path,
+    info: DatasetInfo,
+    bands: tuple[int, ...] = (),
+    region: tuple[float, ...] = (),
+    region_crs: str = "",
+) -> Scene:
+    """A picture, or a part of it.
+
+    Args:
+        name: of its outputs.
+        path: of the file.
+        info: of the run.
+        bands: numbers from 1; empty: all but one called alpha.
+        region: row, column, height and width in px; with `region_crs` left, bottom, right and top
+            in coordinates. Empty: all.
+        region_crs: a coordinate reference system, such as "EPSG:4326".
+
+    Raises:
+        InputError: the file can't be used, lacks a band, isn't georeferenced where coordinates are
+            given, or lies outside the region.
+    """
+    raster = open_raster(path, in_parts=True)
+    masked = not bands and raster.alpha == "last" and raster.bands == info.channels + 1
+    taken = tuple(range(1, info.channels + 1)) if masked else bands
+    if min(taken, default=1) < 1:
+        raise InputError("--bands are counted from 1: give numbers from 1 on.")
+    channels, dtype = image_kind(raster, taken)
+    if channels != info.channels:
+        raise InputError(
+            f"{path} has {channels} bands, and the run takes {info.channels}: choose them with"
+            " --bands, or give other pictures."
+        )
+    if dtype != info.dtype:
+        raise InputError(f"{path} holds {dtype}, and the run takes {info.dtype}: convert it.")
+    top, left, height, width = 0, 0, raster.height_px, raster.width_px
+    if region:
+        box = _coordinates(raster, region, region_crs) if region_crs else tuple(map(int, region))
+        bottom, right = min(box[0] + box[2], height), min(box[1] + box[3], width)
+        top, left = max(box[0], 0), max(box[1], 0)
+        height, width = bottom - top, right - left
+        if height <= 0 or width <= 0:
+            raise InputError(f"{path} has no pixel in --region: give a part of it.")
+    return Scene(name, path, raster, info, taken, top, left, height, width, masked)
+
+
+def _coordinates(raster, region, region_crs):
+    """Row, column, height and width of the pixels that a box touches."""
+    from rasterio import Affine
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform_bounds
+
+    if raster.transform is None or not raster.crs:
+        raise InputError(
+            f"{raster.name} isn't georeferenced, so that coordinates mean nothing: give --region in"
+            " pixels, without --region-crs."
+        )
+    try:
+        given = CRS.from_user_input(region_crs)
+    except CRSError as error:
+        raise InputError(
+            f"--region-crs {region_crs} is no coordinate reference system: give one such as"
+            " EPSG:4326."
+        ) from error
+    left, bottom, right, top = transform_bounds(given, CRS.from_wkt(raster.crs), *region)
+    a, b, c, d, e, f, *_ = ~Affine(*raster.transform)
+    corners = [(a * x + b * y + c, d * x + e * y + f) for x in (left, right) for y in (bottom, top)]
+    columns, rows = zip(*corners, strict=True)
+    # Hairs' breadths of rounding add no row or column.
+    first_row, first_column = (math.floor(min(at) + 1e-6) for at in (rows, columns))
+    last_row, last_column = (math.ceil(max(at) - 1e-6) for at in (rows, columns))
+    return first_row, first_column, last_row - first_row, last_column - first_column

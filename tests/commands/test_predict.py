@@ -1,0 +1,517 @@
+"""`cnn-jax predict`: what is written of pictures and of scenes, that a killed command goes on, and
+what is refused."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio import Affine
+from rasterio.crs import CRS
+
+import cnn_jax
+from cnn_jax import tasks
+from cnn_jax.commands import predict
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.inference import pictures, predictor
+from cnn_jax.training.devices import Devices
+from tests.running import ROOT, environment
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+UTM = "EPSG:32640"
+PLACE = Affine(0.5, 0, 300_000, 0, -0.5, 2_780_000)
+PART = Affine(0.5, 0, 300_010, 0, -0.5, 2_779_995)
+
+
+@pytest.fixture(scope="module")
+def run(reference):
+    """The reference run, whose windows are 64x64 px."""
+    return cnn_jax.load(reference[0])
+
+
+@pytest.fixture
+def command(run, reference, monkeypatch, capsys):
+    """Function that runs the command on that run: (exit code, output, error)."""
+    monkeypatch.setattr(predictor, "load", lambda folder: run)
+
+    def command(*arguments):
+        capsys.readouterr()
+        code = predict.main([str(reference[0]), *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def pixels(height=150, width=131, channels=3, dtype=np.uint8):
+    """Noise in patches, so that classes vary."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, np.iinfo(dtype).max, (height // 8 + 1, width // 8 + 1, channels))
+    return np.kron(coarse, np.ones((8, 8, 1)))[:height, :width].astype(dtype)
+
+
+def write(path, image, **options):
+    """A GeoTIFF in tiles of 64x64 px."""
+    options = {"crs": UTM, "transform": PLACE, "compress": "deflate", **options}
+    options = {key: value for key, value in options.items() if value is not None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=image.shape[0],
+            width=image.shape[1],
+            count=image.shape[2],
+            dtype=image.dtype,
+            tiled=True,
+            blockxsize=64,
+            blockysize=64,
+            **options,
+        ) as file:
+            file.write(np.moveaxis(image, -1, 0))
+    return path
+
+
+def read(path):
+    """(bands, what the file says of itself)."""
+    said = ("crs", "transform", "nodata", "block_shapes", "compression", "descriptions", "scales")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path) as file:
+            return file.read(), SimpleNamespace(**{name: getattr(file, name) for name in said})
+
+
+def listed(folder):
+    """Every file below a folder, hidden ones too."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_pictures_become_palette_pngs_with_areas(command, run, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    images = {"a": pixels(), "deep/b": pixels(40, 50)}
+    for name, image in images.items():
+        Image.fromarray(image).save(folder / f"{name}.png")
+    (folder / "notes.txt").write_text("no picture")
+    code, out, err = command(folder, "--output", tmp_path / "out", "--overlay")
+    assert (code, err) == (0, "")
+    assert str(tmp_path / "out") in out
+    expected = ["a-overlay.png", "a.png", "areas.csv", "deep/b-overlay.png", "deep/b.png"]
+    assert listed(tmp_path / "out") == [*expected, "prediction.json"]
+    with (tmp_path / "out/areas.csv").open() as file:
+        areas = list(csv.DictReader(file))
+    for name, image in images.items():
+        prediction = run.predict(image)
+        with Image.open(tmp_path / "out" / f"{name}.png") as picture:
+            assert picture.mode == "P"
+            np.testing.assert_array_equal(np.asarray(picture), prediction.classes)
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), prediction.colored())
+        with Image.open(tmp_path / "out" / f"{name}-overlay.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), prediction.overlay(image))
+        rows = [row for row in areas if row["picture"] == name]
+        assert [row["class"] for row in rows] == list(run.info.classes)
+        counts = np.bincount(prediction.classes.ravel(), minlength=len(run.info.classes))
+        assert [int(row["pixels"]) for row in rows] == counts.tolist()
+        assert {row["square_metres"] for row in rows} == {""}
+        assert sum(float(row["share"]) for row in rows) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_scene_keeps_its_place_and_its_outputs_agree(command, run, tmp_path):
+    image = pixels()
+    scene = write(tmp_path / "scene.tif", image, nodata=0)
+    image[:20, :30] = 0
+    write(scene, image, nodata=0)
+    output = tmp_path / "out"
+    flags = ["--probabilities", "uint8", "--uncertainty", "--overlay", "--polygons"]
+    flags += ["--least-px", "9"]
+    code, _, err = command(scene, "--output", output, *flags)
+    assert (code, err) == (0, "")
+    void = np.zeros(image.shape[:2], bool)
+    void[:20, :30] = True
+    prediction = run.predict(image)
+
+    (classes,), file = read(output / "scene.tif")
+    assert (file.crs, file.transform, file.nodata) == (CRS.from_string(UTM), PLACE, 255)
+    assert file.block_shapes[0] == (256, 256)
+    assert file.compression.name == "deflate"
+    np.testing.assert_array_equal(classes, np.where(void, 255, prediction.classes))
+    with rasterio.open(output / "scene.tif") as file:
+        colors = file.colormap(1)
+        assert file.tags()["CLASS_0"] == run.info.classes[0]
+    assert [colors[i][:3] for i in range(len(run.info.colors))] == list(run.info.colors)
+
+    stored, file = read(output / "scene-probabilities.tif")
+    assert file.descriptions == run.info.classes
+    assert file.scales == (1 / 254,) * len(run.info.classes)
+    np.testing.assert_array_equal(stored[:, void], 255)
+    np.testing.assert_allclose(
+        stored[:, ~void].T / 254, prediction.probabilities[~void], atol=0.5 / 254 + 1e-6
+    )
+    for name in ("confidence", "entropy"):
+        (values,), file = read(output / f"scene-{name}.tif")
+        assert np.isnan(file.nodata)
+        assert np.isnan(values[void]).all()
+        np.testing.assert_allclose(values[~void], getattr(prediction, name)[~void], atol=1e-3)
+    overlay, _ = read(output / "scene-overlay.tif")
+    np.testing.assert_array_equal(overlay[:, void], 0)
+    np.testing.assert_array_equal(
+        np.moveaxis(overlay, 0, -1)[~void], prediction.overlay(image)[~void]
+    )
+    with (output / "areas.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["pixels"]) for row in rows) == (~void).sum()
+    for row in rows:
+        assert float(row["square_metres"]) == int(row["pixels"]) / 4
+
+    areas = json.loads((output / "scene.geojson").read_text("utf-8"))["features"]
+    known = sum(area["properties"]["pixels"] for area in areas)
+    assert 0.9 * (~void).sum() < known <= (~void).sum()
+    assert min(area["properties"]["pixels"] for area in areas) >= 9
+    for area in areas:
+        assert area["properties"]["square_metres"] == area["properties"]["pixels"] / 4
+        for longitude, latitude in area["geometry"]["coordinates"][0]:
+            assert 54 < longitude < 56
+            assert 24 < latitude < 26
+
+
+def test_polygons_without_a_least_size_give_back_every_pixel(command, tmp_path):
+    from rasterio import features
+
+    scene = write(tmp_path / "scene.tif", pixels(), crs=None, transform=None)
+    code, _, _ = command(scene, "--output", tmp_path / "out", "--polygons")
+    assert code == 0
+    areas = json.loads((tmp_path / "out/scene.geojson").read_text("utf-8"))["features"]
+    (classes,), _ = read(tmp_path / "out/scene.tif")
+    shapes = [(area["geometry"], area["properties"]["label"]) for area in areas]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        burnt = features.rasterize(shapes, classes.shape, fill=200)
+    np.testing.assert_array_equal(burnt, classes)
+
+
+def test_probabilities_of_16_bits_and_a_cog(command, run, tmp_path):
+    scene = write(tmp_path / "scene.tif", pixels(600, 520))
+    code, _, _ = command(scene, "--output", tmp_path / "out", "--probabilities", "float16", "--cog")
+    assert code == 0
+    stored, file = read(tmp_path / "out/scene-probabilities.tif")
+    np.testing.assert_allclose(
+        np.moveaxis(stored, 0, -1), run.predict(pixels(600, 520)).probabilities, atol=1e-3
+    )
+    (classes,), file = read(tmp_path / "out/scene.tif")
+    assert (file.crs, file.transform, file.nodata) == (CRS.from_string(UTM), PLACE, 255)
+    np.testing.assert_array_equal(classes, run.predict(pixels(600, 520)).classes)
+    with rasterio.open(tmp_path / "out/scene.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.overviews(1)
+        assert file.colormap(1)[0][:3] == tuple(run.info.colors[0])
+
+
+def test_bands_region_and_alpha(command, run, tmp_path):
+    image = pixels(channels=4)
+    image[..., 3] = 255
+    image[70:90, :50, 3] = 0
+    scene = write(tmp_path / "four.tif", image, photometric="rgb", alpha="yes")
+    assert command(scene, "--output", tmp_path / "alpha")[0] == 0
+    (classes,), _ = read(tmp_path / "alpha/four.tif")
+    whole = run.predict(image[..., :3]).classes
+    np.testing.assert_array_equal(classes == 255, image[..., 3] == 0)
+    np.testing.assert_array_equal(classes[classes != 255], whole[classes != 255])
+
+    flags = ["--bands", 3, 2, 1, "--region", 10, 20, 80, 90]
+    assert command(scene, "--output", tmp_path / "part", *flags)[0] == 0
+    (classes,), file = read(tmp_path / "part/four.tif")
+    np.testing.assert_array_equal(classes, run.predict(image[10:90, 20:110, 2::-1]).classes)
+    assert file.transform == PART
+
+    left, top, right, bottom = 300_010, 2_779_995, 300_055, 2_779_955
+    flags = [*flags[:4], "--region", left, bottom, right, top, "--region-crs", UTM]
+    assert command(scene, "--output", tmp_path / "box", *flags)[0] == 0
+    (same,), file = read(tmp_path / "box/four.tif")
+    assert file.transform == PART
+    np.testing.assert_array_equal(same, classes)
+
+
+def test_several_runs_and_augmentation_change_the_answer(run, tmp_path, monkeypatch, capsys):
+    second = dataclasses.replace(
+        run, variables=jax.tree.map(lambda leaf: leaf * 1.3, run.variables)
+    )
+    monkeypatch.setattr(predictor, "load", lambda folder: second if folder == "two" else run)
+    image = pixels(70, 70)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    assert predict.main(["one", path, "--output", str(tmp_path / "x"), "--runs", "two"]) == 0
+    with Image.open(tmp_path / "x/a.png") as found:
+        expected = cnn_jax.ensemble([run, second]).predict(image).classes
+        np.testing.assert_array_equal(np.asarray(found), expected)
+    assert predict.main(["one", path, "--output", str(tmp_path / "y"), "--augment"]) == 0
+    with Image.open(tmp_path / "y/a.png") as found:
+        expected = run.predict(image, augment=True).classes
+        np.testing.assert_array_equal(np.asarray(found), expected)
+
+
+# ---- what is interrupted
+
+
+def test_a_command_stopped_at_any_moment_goes_on_to_the_same_bytes(
+    command, run, tmp_path, monkeypatch
+):
+    """Scenes keep chunks of 256 rows here; the command is stopped at each place in turn."""
+    monkeypatch.setattr(pictures, "LARGE_PX", 1)
+    monkeypatch.setattr(pictures, "CHUNK_ROWS", 256)
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in/first.tif", pixels(700, 60))
+    write(tmp_path / "in/second.tif", pixels(530, 60))
+    flags = ["--overlay", "--uncertainty", "--polygons"]
+    assert command(tmp_path / "in", "--output", tmp_path / "whole", *flags)[0] == 0
+    whole = {name: (tmp_path / "whole" / name).read_bytes() for name in listed(tmp_path / "whole")}
+    assert not any("chunks" in name or "partial" in name for name in whole)
+
+    asked = []
+    compute = predictor.Run.probabilities
+
+    class KilledError(Exception):
+        """The process ends."""
+
+    def killed(run, images):
+        asked.append(1)
+        if len(asked) == limit:
+            raise KilledError
+        return compute(run, images)
+
+    monkeypatch.setattr(predictor.Run, "probabilities", killed)
+    output, limit, turns = tmp_path / "out", 9, 0
+    while True:
+        asked.clear()
+        turns += 1
+        assert turns < 20
+        try:
+            code, _, err = command(
+                tmp_path / "in", "--output", output, *flags, *(["--resume"] if turns > 1 else [])
+            )
+        except KilledError:
+            for name in listed(output):
+                if ".chunks/" not in name and name not in ("prediction.json", "areas.csv"):
+                    assert (output / name).read_bytes() == whole[name], name
+            continue
+        assert (code, err) == (0, "")
+        break
+    assert turns > 2
+    assert {name: (output / name).read_bytes() for name in listed(output)} == whole
+
+
+def test_a_damaged_chunk_is_predicted_again(command, tmp_path, monkeypatch):
+    scene, output = write(tmp_path / "scene.tif", pixels(700, 60)), tmp_path / "out"
+    monkeypatch.setattr(pictures, "LARGE_PX", 1)
+    monkeypatch.setattr(pictures, "CHUNK_ROWS", 256)
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures, "renamed", lambda files: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            command(scene, "--output", output)
+    chunk = output / ".scene.chunks/256.npz"
+    chunk.write_bytes(chunk.read_bytes()[:-50])
+    assert command(scene, "--output", output, "--resume")[0] == 0
+    assert command(scene, "--output", tmp_path / "whole")[0] == 0
+    assert (output / "scene.tif").read_bytes() == (tmp_path / "whole/scene.tif").read_bytes()
+
+
+def test_what_exists_is_kept_unless_told_otherwise(command, tmp_path):
+    Image.fromarray(pixels(40, 50)).save(tmp_path / "a.png")
+    Image.fromarray(pixels(50, 40)).save(tmp_path / "b.png")
+    a, output = tmp_path / "a.png", tmp_path / "out"
+    assert command(a, "--output", output)[0] == 0
+    code, _, err = command(a, "--output", output)
+    assert code == 2
+    assert f"{output / 'a.png'} exists" in err
+    before = (output / "a.png").stat().st_mtime_ns
+    assert command(a, tmp_path / "b.png", "--output", output, "--resume")[0] == 0
+    assert (output / "a.png").stat().st_mtime_ns == before
+    with (output / "areas.csv").open() as file:
+        assert {row["picture"] for row in csv.DictReader(file)} == {"a", "b"}
+    code, _, err = command(a, "--output", output, "--resume", "--augment")
+    assert code == 2
+    assert "another augment" in err
+    assert command(a, "--output", output, "--overwrite", "--augment")[0] == 0
+    assert (output / "a.png").stat().st_mtime_ns > before
+
+
+def test_a_damaged_tile_is_named_and_the_rest_written(command, run, tmp_path):
+    image = pixels()
+    scene = write(tmp_path / "scene.tif", image)
+    data = bytearray(scene.read_bytes())
+    with rasterio.open(scene) as file:
+        offset = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    data[offset : offset + 40] = bytes(40)
+    scene.write_bytes(data)
+    Image.fromarray(image).save(tmp_path / "cut.png")
+    cut = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
+    code, _, err = command(scene, tmp_path / "cut.png", "--output", tmp_path / "out")
+    assert code == 1
+    assert f"{scene}: rows 64 to 127, columns 64 to 127 can't be decoded" in err
+    assert str(tmp_path / "cut.png") in err
+    (classes,), _ = read(tmp_path / "out/scene.tif")
+    void = np.zeros(image.shape[:2], bool)
+    void[64:128, 64:128] = True
+    np.testing.assert_array_equal(classes == 255, void)
+    image[void] = 0
+    np.testing.assert_array_equal(classes[~void], run.predict(image).classes[~void])
+    assert "cut.png" not in listed(tmp_path / "out")
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    [
+        ("missing.tif", (), "missing.tif doesn't exist"),
+        ("five.tif", (), "has 5 bands, and the run takes 3"),
+        ("five.tif", ("--bands", 1, 2, 6), "bands"),
+        ("five.tif", ("--bands", 1, 2), "has 2 bands"),
+        ("deep.tif", (), "holds uint16, and the run takes uint8"),
+        ("plain.tif", ("--region", 0, 0, 1, 1, "--region-crs", UTM), "isn't georeferenced"),
+        ("scene.tif", ("--region", 900, 0, 10, 10), "no pixel in --region"),
+        ("scene.tif", ("--region", 9, 0), "four numbers"),
+        ("scene.tif", ("--region", 0, 0, 1, 1, "--region-crs", "EPSG:0"), "no coordinate ref"),
+        ("scene.tif", ("--region-crs", UTM), "give them too"),
+        ("scene.tif", ("--least-px", 4), "give --polygons"),
+        ("scene.tif", ("--resume", "--overwrite"), "give one of them"),
+        ("empty", (), "holds no picture"),
+        ("text.png", (), "is no JPEG"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(command, tmp_path, name, flags, words):
+    if name == "five.tif":
+        write(tmp_path / name, pixels(20, 20, 5))
+    elif name == "deep.tif":
+        write(tmp_path / name, pixels(20, 20, dtype=np.uint16))
+    elif name == "plain.tif":
+        write(tmp_path / name, pixels(20, 20), crs=None, transform=None)
+    elif name == "scene.tif":
+        write(tmp_path / name, pixels(20, 20))
+    elif name == "empty":
+        (tmp_path / name).mkdir()
+    elif name == "text.png":
+        (tmp_path / name).write_text("no picture")
+    code, _, err = command(tmp_path / name, "--output", tmp_path / "out", *flags)
+    assert code == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_meet_are_refused(command, tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels(20, 20)).save(tmp_path / folder / "a.png")
+    code, _, err = command(tmp_path / "x/a.png", tmp_path / "y/a.png", "--output", tmp_path / "out")
+    assert code == 2
+    assert "would both be written as a" in err
+    code, _, err = command(tmp_path / "x/a.png", "--output", tmp_path / "x", "--overwrite")
+    assert code == 2
+    assert "is an input" in err
+
+
+def test_run_and_pictures_and_output_are_asked_for(command, tmp_path):
+    code, _, err = command()
+    assert code == 2
+    assert "PICTURE_OR_FOLDER is missing" in err
+    code, _, err = command(tmp_path)
+    assert code == 2
+    assert "--output is missing" in err
+
+
+# ---- a full disk
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(reference, tmp_path):
+    """Files may not grow beyond 64 KiB: as much as a small picture's class map, and less than its
+    probabilities."""
+    if sys.platform != "linux":
+        pytest.skip("sizes of files are limited as Linux does it")
+    scene = write(tmp_path / "scene.tif", pixels(600, 520))
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
+        " from cnn_jax.commands.predict import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [reference[0], scene, "--output", tmp_path / "out", "--probabilities", "uint8"]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, arguments)],
+        env=environment(JAX_ENABLE_COMPILATION_CACHE="false"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path / 'out/scene-probabilities.tif'} can't be written")
+    assert "Traceback" not in done.stderr
+    assert listed(tmp_path / "out") == ["prediction.json"]
+
+
+# ---- classifiers
+
+
+@pytest.fixture
+def classifier():
+    """A classifier of 8x8 px images with random weights."""
+    config = tasks.of("classification").configuration(model=tasks.model_config("mlp"))
+    info = DatasetInfo(
+        source="leaves",
+        classes=tuple("abcdefg"),
+        colors=(),
+        channels=3,
+        dtype="uint8",
+        greatest=255.0,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        class_counts=(1,) * 7,
+        sizes={"train": 7, "validation": 0, "test": 0},
+        image_px=(8, 8),
+        fingerprint="",
+    )
+    learner = tasks.of("classification").learner(config, info)
+    blank = np.zeros((1, 8, 8, 3), np.float32)
+    variables = jax.jit(lambda key: learner.module().init(key, blank, train=False))(
+        jax.random.key(0)
+    )
+    return predictor.Run(
+        Path("run"), config, info, {"evaluated_step": 1}, learner, variables, Devices()
+    )
+
+
+def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    image = pixels(8, 8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(pixels(30, 20)).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes((tmp_path / "b.png").read_bytes()[:90])
+    arguments = ["run", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert predict.main(arguments) == 1
+    assert f"{tmp_path / 'c.png'}" in capsys.readouterr().err
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == [str(tmp_path / name) for name in ("a.png", "b.png")]
+    logits = classifier.model.apply(
+        classifier.variables, classifier.normalize(image[None]), train=False
+    )
+    expected = np.sort(np.asarray(jax.nn.softmax(logits))[0])[::-1][:5]
+    found = [float(rows[0][f"probability_{i}"]) for i in range(1, 6)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert rows[0]["class_1"] == classifier.info.classes[int(np.argmax(logits))]
+    assert predict.main(arguments) == 2
+    assert "exists" in capsys.readouterr().err
+    assert predict.main([*arguments, "--overwrite", "--polygons"]) == 2
+    assert "--polygons is for segmenters" in capsys.readouterr().err
+    assert predict.main([*arguments, "--overwrite", "--augment"]) == 1
