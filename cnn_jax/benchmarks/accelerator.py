@@ -46,7 +46,7 @@ from cnn_jax.records.files import read_object, write_object, write_text
 WANTED_RATIO, WANTED_SHARE = 1.2, 0.4
 """Of PyTorch's speed, and of the chip's peak."""
 
-MOST_S = 240
+MOST_S = 300
 """A part that takes longer has failed."""
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -62,7 +62,11 @@ class Options:
         "folder that experiments.accelerator filled; empty: synthetic scenes, and no study",
         path=True,
     )
-    output: str = setting("results/benchmarks/accelerator", "folder of the records", path=True)
+    output: str = setting(
+        "results/benchmarks/accelerator",
+        "folder of the records; those of a rehearsal lie in a folder of their own there",
+        path=True,
+    )
     rehearsal: bool = setting(
         False, "tiny networks and sizes on any device: whether all runs, not how fast"
     )
@@ -167,6 +171,8 @@ class Parts:
         begun = time.monotonic()
         self.options, self.scale = options, REHEARSAL if options.rehearsal else Scale()
         self.folder, self.begun = Path(options.output), begun
+        if options.rehearsal:  # never taken for what was measured
+            self.folder /= "rehearsal"
         grace = min(5.0, options.limit_s / 10)  # for whoever saves its state when it must end
         self.grace_s, self.end = grace, begun + options.limit_s - grace
         self.machine: Mapping[str, Any] = {}
@@ -507,16 +513,19 @@ class Trained:
         if training.parallelism == "pmap":
             replicas = (self.devices.count,)
             state = jax.tree.map(lambda x: x.update(shape=(*replicas, *x.shape)), state)
+        begun = time.perf_counter()
         with arithmetic():
             self.lowered = step.lower(state, batch, *self.constant)
+        self.lower_s = time.perf_counter() - begun
 
     def compile(self) -> tuple[Any, float]:
         """(the program, seconds that took)."""
         begun = time.perf_counter()
         return self.lowered.compile(), time.perf_counter() - begun
 
-    def time(self, compiled: Any, steps: int) -> dict[str, float]:
-        """Seconds of so many steps after the first, the waiting for data among them."""
+    def time(self, compiled: Any, steps: int) -> dict[str, Any]:
+        """Seconds of so many steps after the first, the waiting for data among them; and of what
+        steps."""
         import jax
 
         from cnn_jax.data.pipeline import Timed, read_ahead
@@ -531,6 +540,11 @@ class Trained:
         jax.block_until_ready(state)
         seconds = time.perf_counter() - begun
         return {
+            "model": self.config.model.name,
+            "crop_px": list(self.config.data.crop_px),
+            "batch_size": self.config.training.batch_size,
+            "parallelism": self.devices.parallelism,
+            "on_device": self.config.data.on_device,
             "steps": steps,
             "step_s": seconds / steps,
             "images_per_second": steps * self.config.training.batch_size / seconds,
@@ -561,18 +575,20 @@ def study_steps(
     dataset = tasks.of(first.task).dataset(first)
     opening_s = time.perf_counter() - begun
     found = {}
-    with ThreadPoolExecutor(workers) as pool:
-        trained = {name: Trained(config, dataset) for name, config in chosen.items()}
-        programs = {name: pool.submit(each.compile) for name, each in trained.items()}
-        compiled = {name: program.result() for name, program in programs.items()}
+    trained, programs = {}, {}
+    with ThreadPoolExecutor(len(measuring.cores())) as pool:  # compiled while others are traced
+        for name, config in chosen.items():
+            trained[name] = Trained(config, dataset)
+            programs[name] = pool.submit(trained[name].compile)
     for name, each in trained.items():
-        program, compile_s = compiled.pop(name)
-        found[name] = {"compile_s": compile_s, **each.time(program, timed_steps)}
+        program, compile_s = programs.pop(name).result()
+        preparing = {"lower_s": each.lower_s, "compile_s": compile_s}
+        found[name] = {**preparing, **each.time(program, timed_steps)}
         print(f"{name}: {found[name]}", flush=True)
-    # A run begins, opens the data, compiles its step and, in about the time of that, what
-    # evaluates; the runs at once share that, but not the device.
-    beside = sum(2 * each["compile_s"] + opening_s + STARTING_S for each in found.values())
-    beside /= workers
+    # A run begins, opens the data, traces and compiles its step and, in about the time of that,
+    # what evaluates; the runs at once share that, but not the device.
+    preparing_s = [each["lower_s"] + each["compile_s"] for each in found.values()]
+    beside = sum(2 * each + opening_s + STARTING_S for each in preparing_s) / workers
     step_s = sum(each["step_s"] for each in found.values())
     steps = max(int((seconds - beside) / step_s), timed_steps)
     return {
@@ -630,6 +646,10 @@ def same_bits(
     )
     apart = [float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True)]
     return {
+        "model": model,
+        "size_px": list(size_px),
+        "batch": batch,
+        "dtype": dtype,
         "same": all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True)),
         "arrays": len(apart),
         "differing_arrays": sum(map(bool, apart)),
@@ -674,7 +694,7 @@ def report(records: Sequence[Mapping[str, Any]]) -> str:
         for row in result.get("rows", ()):
             if name.startswith("step_"):
                 steps.append([escaped(row["case"]), *_reached(row)])
-            else:
+            if not name.startswith("step_") or row["failed"]:
                 others.append(measuring.line(row))
     if steps:
         header = [
