@@ -1,6 +1,7 @@
 """A run from configuration to record, to be read from top to bottom; and the command around it."""
 
 import contextlib
+import itertools
 import shlex
 import signal
 import sys
@@ -75,11 +76,33 @@ def begun(
     argv = sys.argv[1:] if argv is None else list(argv)
     config, flags = configured(module, configurations, argv)
     processes.join(flags.distributed)
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    workdir = processes.broadcast(
-        flags.workdir or f"results/runs/{config.experiment}-{config.configuration}-{now}"
-    )
+    workdir = flags.workdir or new_workdir(f"{config.experiment}-{config.configuration}")
+    workdir = processes.broadcast(workdir)
     return config, workdir, typed(module, argv, workdir)
+
+
+def new_workdir(name: str) -> str:
+    """Makes results/runs/NAME-TIMESTAMP and returns its path. Whoever makes a folder has it alone:
+    commands that are started in the same second get folders with a number behind.
+
+    Raises:
+        InputError: it can't be made.
+    """
+    stem = f"results/runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not processes.is_primary():
+        return stem  # the first process says which
+    for number in itertools.count(1):
+        path = Path(stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(
+                f"{path} can't be made ({error.strerror}); give another folder with --workdir."
+            ) from error
+    return str(path)
 
 
 def configured(

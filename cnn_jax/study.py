@@ -10,8 +10,7 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnn_jax import run, tasks
@@ -49,11 +48,13 @@ class Study:
     """Configurations to compare, and the seeds to run each with.
 
     `variants` maps a name to a configuration; whatever differs between two of them is what the
-    study is about.
+    study is about. `groups` are titles of what is tested against what, each with names of variants;
+    empty: all variants are one group.
     """
 
     variants: Mapping[str, Config]
     seeds: tuple[int, ...] = (0,)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def main(
@@ -82,12 +83,10 @@ def main(
         else:
             variants, configs = _configured(module, studies, name, argv, flags)
             processes.join(flags.distributed)
-            now = datetime.now().strftime("%Y%m%d-%H%M%S")
-            workdir = processes.broadcast(
-                flags.workdir or f"results/runs/{configs[0].experiment}-{name}-{now}"
-            )
+            workdir = flags.workdir or run.new_workdir(f"{configs[0].experiment}-{name}")
+            workdir = processes.broadcast(workdir)
             command = run.typed(module, argv, workdir)
-            _run(configs, variants, Path(workdir), command, pictures)
+            _run(configs, variants, studies[name]().groups, Path(workdir), command, pictures)
     return outcome.exit_code
 
 
@@ -109,8 +108,9 @@ def finished(workdir: Path, variants: Sequence[str]) -> list:
     )
 
 
-def _run(configs, variants, workdir, command, pictures):
-    from cnn_jax.records.files import pictures_can_be_written
+def _run(configs, variants, groups, workdir, command, pictures):
+    from cnn_jax.records import run_record
+    from cnn_jax.records.files import pictures_can_be_written, write_object
     from cnn_jax.reporting import table
 
     try:
@@ -127,6 +127,8 @@ def _run(configs, variants, workdir, command, pictures):
             workdir.rmdir()
     if not processes.is_primary():
         return
+    if groups:  # a comparison of copies knows them from here
+        write_object(workdir / run_record.STUDY, {"groups": groups})
     found = finished(workdir, variants)
     print(f"\n{table.variants_table(found)}")
     if pictures is not None:

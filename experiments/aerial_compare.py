@@ -124,7 +124,7 @@ def _study(models: dict, seeds: tuple[int, ...], **sections) -> Study:
     for name, model in models.items():
         made = {section: make() for section, make in sections.items()}
         variants[name] = SegmentationConfig(experiment="aerial_compare", model=model, **made)
-    return Study(variants, seeds)
+    return Study(variants, seeds, GROUPS)
 
 
 def default() -> Study:

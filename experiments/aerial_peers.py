@@ -25,7 +25,7 @@ def _beside(name: str) -> Callable[[], Study]:
             config = aerial_compare.STUDIES[name]().variants["unet"]
             config.model = model_config(peer)
             variants[peer] = config
-        return Study(variants, ours.seeds)
+        return Study(variants, ours.seeds, ours.groups)
 
     study.__doc__ = f"Data, budget and seeds of experiments.aerial_compare's study {name!r}."
     return study

@@ -90,9 +90,10 @@ def optimized_command(capsys):
 def few_pictures(monkeypatch):
     """Runs draw no pictures of their own, which take a third of so small a run's time: they are
     left to the tests without this."""
-    from cnn_jax.reporting import classifier_pictures
+    from cnn_jax.reporting import classifier_pictures, figures
     from cnn_jax.tasks.segmentation import SegmentationEvaluator
 
+    monkeypatch.setattr(figures, "learning_curves", lambda *arguments, **options: None)
     monkeypatch.setattr(SegmentationEvaluator, "draw", lambda *arguments: None)
     for name in ("draw", "prediction_pictures"):
         monkeypatch.setattr(classifier_pictures, name, lambda *arguments: None)

@@ -70,7 +70,7 @@ def classic_methods(argv):
         ),
         (
             ["model.name=alexnet", "data.image_px=(8,8)"],
-            ["alexnet", "at least", "8x8", "--model.stem=small"],
+            ["alexnet", "at least", "8x8", "--model.stem small"],
         ),
         (["data.source=fashion_mnits"], ["'fashion_mnits'", "did you mean", "fashion_mnist"]),
         (

@@ -3,18 +3,27 @@ nothing lost."""
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax import run
+from cnn_jax.configuration.documents import to_json
+from cnn_jax.data.descriptions import load_description
+from cnn_jax.errors import InputError
 from cnn_jax.evaluation.evaluate import SceneEvaluator
 from cnn_jax.records.run_directory import RunDirectory
+from cnn_jax.tasks import read_config
 from cnn_jax.training.checkpoints import Checkpoints
+from experiments import aerial_unet
 from tests.data import fake_sets
 from tests.running import (
     SHORT,
@@ -173,6 +182,34 @@ def test_workdir_that_cannot_be(inside, tmp_path, command):
     assert file.read_text() == ""
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff\xfe", b"a\x80b"])
+@pytest.mark.parametrize("flag", ["--workdir", "--data.directory", "--data.source"])
+def test_bytes_that_are_no_utf8(flag, name, tmp_path, command):
+    assert_refused(command(*TINY, flag, os.fsdecode(name)), "are no UTF-8: rename")
+
+
+def test_a_folder_to_work_in_that_is_no_utf8(tmp_path, monkeypatch):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9"))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match=r"are no UTF-8, .* --workdir\."):
+        RunDirectory("run", aerial_unet.smoke()).__enter__()
+    assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["config.json", "scenes.toml"])
+def test_a_byte_order_mark_is_no_content(name, tmp_path):
+    """Some editors write one."""
+    config, description = aerial_unet.smoke(), 'base = "dubai"\n'
+    path = tmp_path / name
+    text = to_json(config) if name == "config.json" else description
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    if name == "config.json":
+        assert to_json(read_config(path)) == text
+    else:
+        assert load_description(str(path)) == load_description("dubai")
+
+
 def test_workdir_that_holds_something_else(tmp_path, command):
     (tmp_path / "thesis.tex").write_text("")
     assert_refused(command(*TINY, "--workdir", tmp_path), tmp_path, "thesis.tex", "--workdir")
@@ -253,7 +290,7 @@ def fill(folder):
     [
         pytest.param(Checkpoints, "save", 2, [4], ["free the disk"], id="checkpoint"),
         pytest.param(RunDirectory, "log", 6, [4], ["free the disk"], id="line of metrics"),
-        pytest.param(SceneEvaluator, "evaluate", 5, [4, 8, 12], ["free the disk"], id="pictures"),
+        pytest.param(SceneEvaluator, "evaluate", 4, [4, 8, 12], ["free the disk"], id="pictures"),
         pytest.param(
             RunDirectory, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
         ),
@@ -301,3 +338,19 @@ def test_not_finite(tmp_path, command):
     assert_refused(refused, "train/", "nan", "at step ", "optimizer.learning_rate")
     assert not (tmp_path / "run" / "summary.json").exists()
     assert all(np.isfinite(list(line.values())).all() for line in metrics(tmp_path / "run"))
+
+
+def test_commands_started_in_the_same_second_have_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: run.new_workdir("a-b"), range(24)))
+    assert len(set(made)) == 24
+    assert all(re.fullmatch(r"results/runs/a-b-\d{8}-\d{6}(-\d+)?", folder) for folder in made)
+    assert all((tmp_path / folder).is_dir() for folder in made)
+
+
+def test_no_folder_can_be_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(InputError, match=r"can't be made .*; give another folder with --workdir\."):
+        run.new_workdir("a-b")

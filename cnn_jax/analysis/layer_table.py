@@ -71,6 +71,7 @@ class Layer:
     parameters: int = 0
     multiply_adds: int = 0
     field_px: tuple[float, float] | None = None
+    least_field_px: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -203,10 +204,8 @@ class _Reader:
         """A bilinear resizing."""
         before, after = (values[0].aval.shape for values in (equation.invars, equation.outvars))
         steps = tuple(Fraction(old, new) for old, new in zip(before[1:3], after[1:3], strict=True))
-        for axis, step in enumerate(steps):
-            # A triangle reaches one place to either side.
-            taps = 1 if step == 1 else math.ceil(2 * max(1, step))
-            seen = seen.window(axis, taps, step)
+        for axis in (0, 1):
+            seen = seen.resized(axis, before[1 + axis], after[1 + axis])
         self.add(path, "bilinear resizing", after[1:], seen, _RESIZE, stride=steps)
         return seen
 
@@ -292,6 +291,7 @@ class _Reader:
                 tuple(output),
                 parameters=self.unclaimed.pop(path, 0),
                 field_px=seen and seen.px,
+                least_field_px=seen and seen.least_px,
                 **rest,
             )
         )
@@ -359,7 +359,7 @@ def layer_table(summary: Summary) -> str:
             f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
             _both(
                 layer.field_px
-                and ["all" if side == ALL else math.ceil(side) for side in layer.field_px]
+                and list(map(_range, layer.least_field_px or layer.field_px, layer.field_px))
             ),
         )
         for layer in summary.layers
@@ -381,6 +381,12 @@ def layer_table(summary: Summary) -> str:
         lines.append(f"moving statistics, not trained: {summary.moving_statistics:,}")
     lines.append(f"multiply-adds for one image: {summary.multiply_adds:,}")
     return "\n".join(lines)
+
+
+def _range(least: float, most: float) -> str:
+    """Of the places of a map: 188-204 where some see more than others."""
+    ends = ["all" if side == ALL else str(math.ceil(side)) for side in (least, most)]
+    return "-".join(dict.fromkeys(ends))
 
 
 def _both(pair) -> str:

@@ -17,6 +17,13 @@ def unet(size_px: Sequence[int], classes: int, base_width: int) -> Any:
     return twins.UNet(classes, base_width)
 
 
+def tiny(size_px: Sequence[int], classes: int) -> Any:
+    """A U-Net of one level and two channels."""
+    from cnn_jax.benchmarks import twins
+
+    return twins.UNet(classes, 2, depth=1)
+
+
 def asymmetric_unet(size_px: Sequence[int], classes: int, base_width: int) -> Any:
     """The asymmetric U-Net of `twins`, its rates those that ours take for this size."""
     from cnn_jax.benchmarks import twins
@@ -91,6 +98,11 @@ NETWORKS = {
     "resnet50": Network("resnet50", {}, resnet50, classes=1000, dense=False),
 }
 """Name -> network; a number after U-Net is the width of its first stage."""
+
+MEASURED = tuple(NETWORKS)
+"""All but the one that follows, which is for rehearsals."""
+
+NETWORKS["tiny"] = Network("unet", {"base_width": 2, "depth": 1}, tiny)
 
 
 def ours(

@@ -11,12 +11,14 @@ Both get the same batches, uint8 images that lie on the device already, and take
 repetition one after another without waiting for the host. On Linux our process keeps its memory in
 huge pages, as our commands do (`cnn_jax.runtime.memory`), and PyTorch as it comes; whoever sets
 GLIBC_TUNABLES to something else sets it for both. Reading data is left out, and so is compilation:
-every step's program is compiled and run before the clock starts. On an accelerator that the table
+every step's program is compiled and run before the clock starts; the record has the seconds that
+took, on PyTorch's side those of the first step. On an accelerator that the table
 in this file knows, the share of its peak is given: 6 operations for each multiply-add of the
 forward pass (forward and both gradients), whatever the compiler makes of them.
 """
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,7 @@ PEAK_FLOPS = {
 class Options(measuring.Options):
     """Which cases are measured: all combinations."""
 
-    models: tuple[str, ...] = setting(tuple(networks.NETWORKS), "networks")
+    models: tuple[str, ...] = setting(networks.MEASURED, "networks")
     sizes: tuple[str, ...] = setting(("144x256", "512x512"), "heights and widths", unit="px")
     batches: tuple[int, ...] = setting(
         (), "images a step; empty: 1 4 on a CPU, 1 8 32 elsewhere", at_least=1
@@ -194,10 +196,12 @@ def _ours(model, size_px, batch, dtype, platform):
         {"image": images, "label": labels, "position": np.arange(batch, dtype=np.uint32)}
     )
     state, seed = initial_state(0), jax.device_put(np.uint32(0))
+    begun = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, examples, seed).compile()
     facts = {
         "parameters": parameter_count(state.variables),
         "dtype": dtype,
+        "compile_s": time.perf_counter() - begun,
         "multiply_adds": summarize(network, (*size_px, 3)).multiply_adds,
         "peak_flops": PEAK_FLOPS.get(jax.devices()[0].device_kind) if dtype == "bfloat16" else None,
     }
@@ -238,9 +242,12 @@ def _theirs(model, size_px, batch, dtype, platform):
         if device.type == "cuda":
             torch.cuda.synchronize()
 
+    begun = time.perf_counter()
+    run(1)  # torch.compile's part is done in the first step
     return run, {
         "parameters": parameters,
         "dtype": dtype,
+        "compile_s": time.perf_counter() - begun,
         "threads": torch.get_num_threads(),
         "device": device.type,
     }

@@ -2,6 +2,7 @@
 
 python -m cnn_jax.commands.benchmark NAME [--repeats N] [--seconds S] [--without-peers] [--output
 FILE] [the benchmark's own flags]
+python -m cnn_jax.commands.benchmark --accelerator [--limit-s S] [--data FOLDER] [--output FOLDER]
 
 Without a name it lists the benchmarks; NAME --help says what one measures. Each prints how many
 times as fast we are, above 1 being faster, with the least and the greatest of its repetitions, then
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn_jax import benchmarks
-from cnn_jax.benchmarks import BENCHMARKS, measuring
+from cnn_jax.benchmarks import BENCHMARKS, accelerator, measuring
 from cnn_jax.commands import first_line
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import nearest
@@ -39,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in BENCHMARKS:
             print(f"  {name:<16} {first_line(benchmarks, name)}")
         return 0
-    failed = []
+    failed = False
     with guarded() as outcome:
-        failed = _benchmark(*argv)
+        if "--accelerator" in argv:
+            argv.remove("--accelerator")
+            failed = accelerator.run(argv, MODULE)
+        else:
+            failed = _benchmark(*argv)
     return outcome.exit_code or int(bool(failed))
 
 

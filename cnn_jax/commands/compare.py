@@ -3,7 +3,7 @@
 python -m cnn_jax.commands.compare RUN... [--output FOLDER] [--target SCORE] [--force]
 
 Runs that differ in their seed alone are averaged; pairs of variants are tested across seeds and
-across test images.
+across test images, within the groups that their study says.
 """
 
 import sys
@@ -40,11 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     compared."""
     with guarded() as outcome:
         options = command_line.options(Options, argv, MODULE, __doc__)
-        from cnn_jax.records.run_record import records_in
+        from cnn_jax.records.run_record import records_in, study_groups
         from cnn_jax.reporting import comparison
 
+        records = records_in(list(map(Path, options.runs)))
         compared = comparison.compare(
-            records_in(list(map(Path, options.runs))),
+            records,
+            groups=study_groups(records),
             target=options.target or None,
             force=options.force,
         )

@@ -4,17 +4,18 @@ python -m cnn_jax.commands.summarize --model.name NAME [--input HEIGHTxWIDTHxCHA
 [--model.OPTION VALUE ...]
 
 Nothing is computed or downloaded. In the table, padding of 0+1x2 is 0 above, 1 below, and 2 on the
-left and the right; the field is what one value of the output depends on.
+left and the right; the field is what one value of the output depends on, 188-204 where some see
+more than others.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cnn_jax import tasks
 from cnn_jax.configuration import command_line
-from cnn_jax.configuration.schema import nearest, setting
+from cnn_jax.configuration.schema import MOST, nearest, setting
 from cnn_jax.errors import InputError
 from cnn_jax.run import ModelName, guarded
 
@@ -26,7 +27,9 @@ class Options:
     """Which architecture is summarized, and for what images."""
 
     input: str = setting("", "size of the image, as HEIGHTxWIDTHxCHANNELS; empty: the paper's")
-    classes: int = setting(1000, "number of classes", at_least=1)
+    classes: int | Literal["paper"] = setting(
+        "paper", "number of classes; paper: as in its paper", at_least=1, at_most=MOST["whole"]
+    )
     model: Any = setting(ModelName, "an architecture and its options")
 
 
@@ -39,11 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cnn_jax.analysis.layer_table import layer_table, summarize
 
         name = options.model.name
-        model = tasks.build_model(options.model, num_classes=options.classes)
+        model = tasks.build_model(options.model, num_classes=1)
+        classes = _classes(options.classes, name, model)
+        model = model.clone(num_classes=classes)
         input_px = _input_px(options.input, name, model)
         size = "x".join(map(str, input_px))
         table = layer_table(summarize(model, input_px))
-        print(f"{name}, {options.classes} classes, input {size}\n\n{table}")
+        print(f"{name}, {classes} classes, input {size}\n\n{table}")
     return outcome.exit_code
 
 
@@ -60,6 +65,17 @@ def _section(argv):
     if name not in MODELS:
         raise InputError(f"--model.name {name} is no architecture: {nearest(name, MODELS)}.")
     return tasks.model_config(name)
+
+
+def _classes(asked, name, model):
+    """The number of classes asked for, or the paper's."""
+    if asked != "paper":
+        return asked
+    if not hasattr(model, "paper_classes"):
+        raise InputError(
+            f"{name} has no number of classes of its own; give one, such as --classes 5."
+        )
+    return model.paper_classes
 
 
 def _input_px(text, name, model):

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from cnn_jax.configuration.documents import is_utf8
 from cnn_jax.configuration.schema import FIXED, check_fields, describe, leaves, setting
 from cnn_jax.errors import InputError
 
@@ -104,10 +105,13 @@ def parse(
         The copies, and the words of the command line that mean nothing to them.
 
     Raises:
-        InputError: a value is of the wrong type.
+        InputError: a value is of the wrong type, or a word is no UTF-8 and no record could hold it.
         SystemExit: help or completion was asked for, and is printed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    for word in argv:
+        if not is_utf8(word):
+            raise InputError(f"{word!a} has bytes that are no UTF-8: rename the file or folder.")
     completing = completes(argv)
     if completing and not prog:
         return list(trees), argv

@@ -23,7 +23,7 @@ def parse(text: str | bytes) -> Any:
             which can't be written again; or it is nested too deeply.
     """
     try:
-        text = text if isinstance(text, str) else text.decode()
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")  # editors write BOMs
         content = json.loads(
             text,
             object_pairs_hook=_object,
@@ -42,6 +42,15 @@ def parse(text: str | bytes) -> Any:
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
     return content
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a path or a word of a command line, as Python has it, is made of UTF-8 bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(pairs):

@@ -83,6 +83,17 @@ class DataConfig:
     validation_groups: tuple[str, ...] = setting(
         (), "groups (tiles, sequences) for validation; empty: the description's"
     )
+    folds: int = setting(
+        0,
+        "for small sets: deal all groups anew into so many parts, of which one is test and the next"
+        " validation; 0: the description's splits",
+        at_least=0,
+        absent=0,
+    )
+    fold: int = setting(0, "which of the parts, from 0, is test", at_least=0, absent=0)
+    split_seed: int = setting(
+        0, "how groups are dealt into parts; the same for every run seed", at_least=0, absent=0
+    )
     unknown_colors: str = setting(
         "error", "what to do with a mask value outside the palette", choices=("error", "ignore")
     )
@@ -301,7 +312,12 @@ class OptimizerConfig:
     schedule: str = setting(
         "cosine", "from the peak to the end", choices=("cosine", "polynomial", "constant")
     )
-    warmup_steps: int = setting(50, "linear rise from zero to the peak", unit="steps", at_least=0)
+    warmup_steps: int = setting(
+        50,
+        "linear rise from zero to the peak; where a run takes no more steps, a tenth of them",
+        unit="steps",
+        at_least=0,
+    )
     end_factor: float = setting(
         0.01, "learning rate at the last step, as a share of the peak", unit="0 to 1", at_least=0
     )
@@ -629,12 +645,38 @@ def check(config: Any) -> None:
     if hasattr(config, "loss"):
         _check_loss(config)
     if config.task == "segmentation":
+        _check_folds(data)
         evaluation = config.evaluation
         if min(evaluation.window_px) <= 2 * evaluation.context_px:
             raise InputError(
                 f"evaluation.context_px is {evaluation.context_px}, which leaves nothing of a"
                 f" window of {evaluation.window_px} to count; make it less than half the window."
             )
+
+
+def _check_folds(data):
+    if not data.folds:
+        if data.fold or data.split_seed:
+            raise InputError("data.fold and data.split_seed are of data.folds: give that too.")
+        return
+    if data.folds < 3:
+        raise InputError(
+            f"data.folds is {data.folds}; it must be at least 3, for test, validation and training."
+        )
+    if data.fold >= data.folds:
+        raise InputError(
+            f"data.fold is {data.fold}; with data.folds={data.folds} it must be at most"
+            f" {data.folds - 1}."
+        )
+    if data.test_groups or data.validation_groups:
+        raise InputError(
+            "data.folds deals all groups: leave data.test_groups and data.validation_groups empty."
+        )
+    if data.source == "synthetic":
+        raise InputError(
+            "data.folds is for photographs: of synthetic scenes any number is drawn, by"
+            " data.scene_counts."
+        )
 
 
 def _check_selection(config):
@@ -656,11 +698,6 @@ def _check_training(config):
         raise InputError(
             f"training.batch_size is {training.batch_size}, which"
             f" training.accumulate={training.accumulate} does not divide; change one of them."
-        )
-    if config.optimizer.warmup_steps >= training.steps > 1:
-        raise InputError(
-            f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, not less than"
-            f" training.steps={training.steps}; lower it."
         )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import composed, natural
-from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
+from cnn_jax.data.stored_images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
 SUFFIXES = frozenset(
@@ -26,14 +26,17 @@ SUFFIXES = frozenset(
 """What image files end in, whatever their case. Other files (lists, licences, thumbnails'
 databases) are passed over."""
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "test": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
+_NAMES = {
+    "train": "train training train_set training_set traindata train_data train_images"
+    " entrenamiento entreno treino entraînement entrainement addestramento trainingsdaten",
+    "test": "test testing tests test_set testing_set testdata test_data test_images prueba pruebas"
+    " teste testes testdaten",
+    "validation": "validation valid val dev validating validation_set valid_set val_set"
+    " validation_data validation_images val_images validación validacion validação validacao"
+    " validazione validierung",
 }
-"""Folder name, whatever its case -> split."""
+SPLIT_FOLDERS = {name: split for split, names in _NAMES.items() for name in names.split()}
+"""Folder name, whatever its case and with - or a space for _ -> split."""
 
 HEADERS_READ = 2000
 """Images, spread evenly over the set, whose headers say whether all are grey and of one size;
@@ -54,8 +57,8 @@ json.dump([found[1] if (found := search(name)) else None for name in names], sys
 def find(config: ImageDataConfig) -> StoredImages:
     """The images in the folder `config.directory`, in one of these layouts:
 
-    - `train/CLASS/*` with, where there are, `test/CLASS/*` and `validation/CLASS/*` (or `val`,
-    `valid`);
+    - `train/CLASS/*` with, where there are, `test/CLASS/*` and `validation/CLASS/*` (or `Training`,
+      `val`, ... as in `SPLIT_FOLDERS`);
     - `CLASS/*`, all of them taken as train;
     - either without the folders of classes, where `config.label_pattern` is given: a regular
       expression that is searched for in a file's name, without folders, and whose first group is
@@ -104,8 +107,9 @@ def find(config: ImageDataConfig) -> StoredImages:
     headers = {_header(every[index][1].path) for index in spread}
     sizes = {size for size, *_ in headers}
     channels, dtype = _kind(directory, {(channels, dtype) for _, channels, dtype in headers})
+    # What the folder of a split is called, and .PNG for .png, say nothing of the images.
     names = [
-        (split, file.label, composed(file.path.relative_to(directory).as_posix()))
+        (split, file.label, file.name.removesuffix(file.path.suffix) + file.path.suffix.lower())
         for split, file in every
     ]
     return StoredImages(
@@ -143,7 +147,7 @@ class _File:
 
 
 class Files:
-    """The examples of one split of a folder; see `images.Examples`."""
+    """The examples of one split of a folder; see `stored_images.Examples`."""
 
     mend = "replace or remove it"
 
@@ -156,19 +160,19 @@ class Files:
         return len(self._files)
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """See `images.Examples.read`."""
+        """See `stored_images.Examples.read`."""
         return [(_bytes(self._files[index].path), int(self._labels[index])) for index in indices]
 
     def labels(self, indices: Sequence[int]) -> np.ndarray:
-        """See `images.Examples.labels`; they are known from the names."""
+        """See `stored_images.Examples.labels`; they are known from the names."""
         return self._labels[list(indices)]
 
     def name(self, index: int) -> str:
-        """See `images.Examples.name`."""
+        """See `stored_images.Examples.name`."""
         return self._files[index].path.relative_to(self._directory).as_posix()
 
     def place(self, index: int) -> str:
-        """See `images.Examples.place`."""
+        """See `stored_images.Examples.place`."""
         return str(self._files[index].path)
 
 
@@ -198,9 +202,16 @@ def _split_folders(directory, pattern):
     folders = [Path(entry.path) for entry in _visible(directory) if entry.is_dir()]
     named = {}
     for folder in folders:
-        split = SPLIT_FOLDERS.get(folder.name.casefold())
+        name = re.sub("[- ]", "_", composed(folder.name).casefold())
+        split = SPLIT_FOLDERS.get(name)
         named.setdefault(split, []).append(folder)
     if "train" not in named:
+        for split, held in named.items():
+            if split and any(entry.is_dir() for entry in _visible(held[0])):
+                raise InputError(
+                    f"{held[0]} is a folder of {split}, and beside it is none of training: call it"
+                    " train."
+                )
         return {"train": directory}
     if not pattern and not any(
         entry.is_dir() for folder in named["train"] for entry in _visible(folder)

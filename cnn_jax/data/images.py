@@ -2,80 +2,33 @@
 images become arrays."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grain
 import numpy as np
 from PIL import Image
 
 from cnn_jax.configuration.schema import ImageDataConfig
+from cnn_jax.data import image_folders, tfds
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.pipeline import aligned
 from cnn_jax.data.rasters import DamagedError, greatest_of, open_raster, photograph, upright
 from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.stored_images import Examples, digest
 from cnn_jax.errors import InputError
 
 TEST_SHARE = 0.2
 """Of the training images, held out for test by `split_seed` where the set comes without a labelled
 test or validation split."""
 
-HASHED_BYTES = 2**30
-"""Sets up to this size are known by their files' bytes; larger ones, which would take minutes to
-read, by names and sizes."""
-
 _CHUNK = 256  # examples read at once, where many are wanted
 _UNREAD = np.iinfo(np.int32).min
-
-
-class Examples(Protocol):
-    """One split as its publisher stored it: encoded images with their labels. Threads may share
-    it."""
-
-    mend: str
-    """What to do about an image that can't be decoded."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """The encoded image and the label of each of these."""
-        ...
-
-    def labels(self, indices: Sequence[int]) -> np.ndarray:
-        """The labels of these, int32 [n], as far as possible without reading images."""
-        ...
-
-    def name(self, index: int) -> str:
-        """For pictures."""
-        ...
-
-    def place(self, index: int) -> str:
-        """For errors: which file or record it is."""
-        ...
-
-
-@dataclass(frozen=True)
-class StoredImages:
-    """A set as its publisher stored it.
-
-    `splits` has "train" and, where they hold labelled images, "validation" and "test". `channels`
-    and `dtype` are those of every image, once it is decoded; `image_px` is the height and width of
-    every image, or None where images differ. `digest` is hexadecimal and changes when any image,
-    label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
-    """
-
-    classes: tuple[str, ...]
-    splits: Mapping[str, Examples]
-    channels: int
-    image_px: tuple[int, int] | None
-    digest: str
-    dtype: str = "uint8"
 
 
 class LabelledImages(Sequence):
@@ -192,8 +145,8 @@ class ImageSet:
     `classes` are the names in label order; `splits` has "train", "validation" and "test"
     (validation may be empty); `channels` and `dtype` are those of every image, and `image_px` its
     height and width as delivered. The fingerprint is a hexadecimal digest that changes when any
-    image, label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size
-    does.
+    image, label, class or split does; of sets beyond `stored_images.HASHED_BYTES`, when a file's
+    name or size does.
     """
 
     classes: tuple[str, ...]
@@ -255,16 +208,12 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         InputError: the set can't be found or used; later, from reading, an image can't be. It says
             which, and the mend.
     """
-    if config.source == "folders":
-        from cnn_jax.data import image_folders as kind
-    else:
-        from cnn_jax.data import tfds as kind
     if 0 in config.image_px and tuple(config.image_px) != (0, 0):
         raise InputError(
             f"data.image_px is {tuple(config.image_px)}: give height and width, or (0,0) for the"
             " images' own."
         )
-    stored = kind.find(config)
+    stored = (image_folders if config.source == "folders" else tfds).find(config)
     resized = tuple(config.image_px) != (0, 0)
     image_px = (config.image_px[0], config.image_px[1]) if resized else stored.image_px
     if image_px is None:
@@ -369,28 +318,6 @@ def _chosen(stored, config):
         )
     chosen["train"] = published["train"], np.sort(train[: config.train_examples or None])
     return {split: chosen[split] for split in SPLITS}
-
-
-def digest(identity: Any) -> str:
-    """A hexadecimal digest of anything that JSON can say."""
-    return hashlib.blake2b(
-        json.dumps(identity, sort_keys=True).encode(), digest_size=16
-    ).hexdigest()
-
-
-def file_digests(files: Sequence[Path]) -> list[str]:
-    """What tells each file from a changed one: a digest of its bytes, or its size where all
-    together exceed `HASHED_BYTES`."""
-    sizes = [file.stat().st_size for file in files]
-    if sum(sizes) > HASHED_BYTES:
-        return [str(size) for size in sizes]
-
-    def one(file):
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(one, files))
 
 
 def _chunks(indices):

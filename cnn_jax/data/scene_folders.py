@@ -388,8 +388,10 @@ def _counted(names, noun):
 
 
 def _assign(pairs, description, config, directory):
-    """The pairs of each split, by the configuration's groups where it names some and else by the
-    description."""
+    """The pairs of each split, by the configuration's folds or groups where it names some and else
+    by the description."""
+    if config.folds:
+        return _dealt(pairs, config)
     splits = description.splits
     groups = {"test": config.test_groups, "validation": config.validation_groups}
     split_of = _described(pairs, splits, {split for split in groups if groups[split]}, directory)
@@ -423,6 +425,30 @@ def _assign(pairs, description, config, directory):
             for pair in _held_out(training, share, splits.within):
                 split_of[pair] = split
     return {split: [pair for pair in pairs if split_of.get(pair) == split] for split in SPLITS}
+
+
+def _dealt(pairs, config):
+    """All groups, shuffled, dealt into parts with as equal numbers of scenes as they allow."""
+    sizes = Counter(pair.group for pair in pairs)
+    if len(sizes) < config.folds:
+        raise InputError(
+            f"data.folds is {config.folds}, and {config.source} has {len(sizes)} groups: ask for no"
+            " more folds than there are groups."
+        )
+    groups = sorted(sizes, key=natural)
+    shuffled = [
+        groups[i] for i in np.random.default_rng(config.split_seed).permutation(len(groups))
+    ]
+    shuffled.sort(key=lambda group: -sizes[group])  # large ones first; equal ones stay shuffled
+    parts = [set() for _ in range(config.folds)]
+    scenes = [0] * config.folds
+    for group in shuffled:
+        part = min(range(config.folds), key=lambda number: (scenes[number], len(parts[number])))
+        parts[part].add(group)
+        scenes[part] += sizes[group]
+    held = {"test": parts[config.fold], "validation": parts[(config.fold + 1) % config.folds]}
+    held["train"] = set(groups) - held["test"] - held["validation"]
+    return {split: [pair for pair in pairs if pair.group in held[split]] for split in SPLITS}
 
 
 def _described(pairs, splits, replaced, directory):

@@ -18,8 +18,8 @@ import numpy as np
 
 from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import ImageDataConfig, nearest
-from cnn_jax.data.images import StoredImages, digest, file_digests
 from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.stored_images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
 HELD_BYTES = 2**28
@@ -125,7 +125,7 @@ def find(config: ImageDataConfig) -> StoredImages:
 
 
 class Records:
-    """The examples of one split of a TFDS set; see `images.Examples`."""
+    """The examples of one split of a TFDS set; see `stored_images.Examples`."""
 
     mend = "prepare the set again"
 
@@ -158,14 +158,14 @@ class Records:
         return len(self._source)
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """See `images.Examples.read`."""
+        """See `stored_images.Examples.read`."""
         return [
             (features[self._image].bytes_list.value[0], self._checked(features, index))
             for index, features in zip(indices, self._features(indices), strict=True)
         ]
 
     def labels(self, indices: Sequence[int]) -> np.ndarray:
-        """See `images.Examples.labels`; records are read whole."""
+        """See `stored_images.Examples.labels`; records are read whole."""
         features = self._features(indices)
         return np.array(
             [self._checked(each, index) for index, each in zip(indices, features, strict=True)],
@@ -173,11 +173,11 @@ class Records:
         )
 
     def name(self, index: int) -> str:
-        """See `images.Examples.name`."""
+        """See `stored_images.Examples.name`."""
         return f"{self._split} {index}"
 
     def place(self, index: int) -> str:
-        """See `images.Examples.place`."""
+        """See `stored_images.Examples.place`."""
         return f"image {index} of {self._set}, split {self._split},"
 
     def withheld(self) -> bool:

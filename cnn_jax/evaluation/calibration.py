@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cnn_jax.evaluation.metrics import class_logits
+from cnn_jax.training.losses import class_logits
 
 BINS = 15
 """As in the paper."""

@@ -17,6 +17,7 @@ from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import boundaries, metrics
 from cnn_jax.evaluation.calibration import calibration_counts
 from cnn_jax.evaluation.windows import WindowSource, counted_part
+from cnn_jax.training.losses import class_logits
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def window_results(logits: jax.Array, masks: jax.Array, loss: Callable, classes:
     """
     labels = masks.astype(jnp.int32)
     loss_sum, loss_count = jax.vmap(loss)(logits, labels)
-    logits = metrics.class_logits(logits)
+    logits = class_logits(logits)
     prediction = logits.argmax(-1)
     return {
         "confusion": metrics.confusion(labels, prediction, classes),

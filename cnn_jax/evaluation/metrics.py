@@ -16,14 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def class_logits(logits: jax.Array) -> jax.Array:
-    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0
-    and it, whose softmax is its sigmoid."""
-    if logits.shape[-1] > 1:
-        return logits
-    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
-
-
 def confusion(labels: jax.Array, predictions: jax.Array, classes: int) -> jax.Array:
     """Confusion matrices of a batch on the device: int32 `[batch, classes, classes]`.
 

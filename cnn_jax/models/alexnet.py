@@ -60,6 +60,8 @@ class AlexNet(nn.Module):
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
+    paper_classes = 1000  # unannotated, or it would be a field
+
     @property
     def paper_px(self) -> tuple[int, int, int]:
         """Height, width and channels of the paper's images (that of 2012 says 224, but its sizes

@@ -62,6 +62,7 @@ class CNN(nn.Module):
     axis_name: str | None = None
 
     paper_px = (28, 28, 1)
+    paper_classes = 10
 
     @property
     def least_px(self) -> int:

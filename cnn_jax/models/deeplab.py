@@ -125,6 +125,8 @@ class DeepLabV3(nn.Module):
     axis_name: str | None = None
     crop_px: tuple[int, int] | None = None
 
+    paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
@@ -195,6 +197,8 @@ class DeepLabV3Plus(nn.Module):
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
     crop_px: tuple[int, int] | None = None
+
+    paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Any:

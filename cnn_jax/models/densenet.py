@@ -47,6 +47,7 @@ class DenseNet(nn.Module):
     axis_name: str | None = None
 
     paper_px = (224, 224, 3)  # unannotated, or it would be a field
+    paper_classes = 1000
     least_px = 1  # every size is rounded up
 
     @nn.compact

@@ -52,6 +52,8 @@ class FCN(nn.Module):
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
+    paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
@@ -113,6 +115,8 @@ class DilatedFCN(nn.Module):
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
+
+    paper_classes = 21  # of PASCAL VOC; unannotated, or it would be a field
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Any:

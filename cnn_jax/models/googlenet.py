@@ -122,6 +122,7 @@ class GoogLeNet(nn.Module):
     axis_name: str | None = None
 
     paper_px = (224, 224, 3)  # unannotated, or it would be a field
+    paper_classes = 1000
 
     @property
     def least_px(self) -> int:

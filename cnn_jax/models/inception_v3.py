@@ -173,6 +173,7 @@ class InceptionV3(nn.Module):
     axis_name: str | None = None
 
     paper_px = (299, 299, 3)  # unannotated, or it would be a field
+    paper_classes = 1000
 
     @property
     def least_px(self) -> int:

@@ -47,6 +47,7 @@ class LeNet5(nn.Module):
     axis_name: str | None = None
 
     paper_px = (32, 32, 1)
+    paper_classes = 10
     least_px = 1
 
     @nn.compact

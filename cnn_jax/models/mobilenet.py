@@ -66,6 +66,7 @@ class MobileNet(nn.Module):
     axis_name: str | None = None
 
     paper_px = (224, 224, 3)  # unannotated, or it would be a field
+    paper_classes = 1000
     least_px = 1  # every size is rounded up
 
     @nn.compact

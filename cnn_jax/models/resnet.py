@@ -138,6 +138,7 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     paper_px = (224, 224, 3)  # unannotated, or it would be a field
+    paper_classes = 1000
     least_px = 1  # every size is rounded up
 
     @nn.compact
@@ -207,6 +208,7 @@ class CifarResNet(nn.Module):
     axis_name: str | None = None
 
     paper_px = (32, 32, 3)
+    paper_classes = 10
     least_px = 1
 
     @nn.compact

@@ -32,6 +32,7 @@ class SoftmaxRegression(nn.Module):
     axis_name: str | None = None
 
     paper_px = (28, 28, 1)
+    paper_classes = 10
     least_px = 1
 
     @nn.compact

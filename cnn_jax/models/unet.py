@@ -46,6 +46,8 @@ class UNet(nn.Module):
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
+    paper_classes = 2  # of cell and background; unannotated, or it would be a field
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         block = functools.partial(

@@ -59,6 +59,7 @@ class VGG(nn.Module):
     axis_name: str | None = None
 
     paper_px = (224, 224, 3)
+    paper_classes = 1000
     least_px = 1
 
     @nn.compact

@@ -85,6 +85,12 @@ class RunDirectory:
         self._resumes = False
 
     def __enter__(self) -> "RunDirectory":
+        where = self.workdir.absolute()
+        if not documents.is_utf8(str(where)):
+            raise InputError(
+                f"{str(where)!a} has bytes that are no UTF-8, which no record can hold; give"
+                " another --workdir."
+            )
         locked_before = (self.workdir / ".lock").exists()
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)

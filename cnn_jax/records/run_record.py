@@ -27,6 +27,9 @@ from cnn_jax.records.scene_record import SceneRecord
 FILES = ("config.json", "environment.json", "summary.json")
 """What makes a folder a record."""
 
+STUDY = "study.json"
+"""Beside the folders of a study's runs: which of its variants are tested against which."""
+
 _GREY = ("mnist", "fashion_mnist", "kmnist", "emnist", "omniglot")
 """Sources of images with one channel, of which format 1 doesn't say it."""
 
@@ -294,6 +297,27 @@ def records_in(folders: Sequence[Path], unfinished: bool = False) -> list[RunRec
                     " or leave it out."
                 )
     return list(found.values())
+
+
+def study_groups(records: Sequence[RunRecord]) -> dict[str, list[str]] | None:
+    """Title -> names of the variants that are tested against each other, as the study says that all
+    the records are of; None where one is of no study, or their studies say different things.
+
+    Raises:
+        InputError: a study.json is not as a study writes it.
+    """
+    said = []
+    for folder in sorted({record.folder.resolve().parent for record in records}):
+        path = folder / STUDY
+        groups = read_object(path).get("groups") if path.is_file() else None
+        known = isinstance(groups, dict) and all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names)
+            for names in groups.values()
+        )
+        if path.is_file() and not known:
+            raise InputError(f"{path} doesn't hold what a study writes there: {checks.MEND}")
+        said.append(groups)
+    return said[0] if said and all(groups == said[0] for groups in said) else None
 
 
 def _is_run(folder):

@@ -43,17 +43,12 @@ class ClassicLearner:
         asked for.
 
         Raises:
-            InputError: several processes, images of one class, or what the method refuses.
+            InputError: several processes, or what the method refuses.
         """
         config, selection = self.config, self.config.selection
         if processes.several():
             raise InputError(f"{config.model.name} is fitted by one process: omit --distributed.")
         images, labels = dataset.images["train"].arrays()
-        if len(np.unique(labels)) < 2:
-            raise InputError(
-                f"the training images of {self.info.source} are all of one class: use more of them,"
-                " or other data."
-            )
         session.record.rewind(lambda line: False)
         method, figures, start = build_model(config.model), {}, time.perf_counter()
         if selection.ks:
@@ -101,6 +96,11 @@ class ClassicDataset:
                 f"{config.data.source} has images of {images.channels} channels of {images.dtype};"
                 " classic methods take 8 bits, grey or red, green and blue."
             )
+        if len(np.unique(images.splits["train"].labels)) < 2:
+            raise InputError(
+                f"the training images of {config.data.source} are all of one class: use more of"
+                " them, or other data."
+            )
         self.images, self.info = images.splits, dataset_info(config.data, images, counted=False)
 
     def training_source(self, learner: ClassicLearner) -> LabelledImages:
@@ -122,7 +122,9 @@ class ClassicEvaluator:
     def __init__(self, learner: ClassicLearner, images: LabelledImages, split: str) -> None:
         self.learner, self.images, self.split = learner, images, split
 
-    def scores(self, variables: Any, check: Callable = lambda: None) -> dict[str, Any]:
+    def scores(
+        self, variables: Any, check: Callable = lambda: None, last: bool = False
+    ) -> dict[str, Any]:
         """Accuracies, keyed by split and averaging."""
         return dict(self.report(variables, check).figures)
 

@@ -28,7 +28,7 @@ from cnn_jax.evaluation import metrics
 from cnn_jax.evaluation.images import ImageEvaluation, ImageEvaluator, make_image_step
 from cnn_jax.models import CLASSIFIERS
 from cnn_jax.tasks import build_model
-from cnn_jax.tasks.network import check_module, train_network
+from cnn_jax.tasks.network import LastEvaluation, check_module, train_network
 from cnn_jax.tasks.task import Report
 from cnn_jax.training import losses
 from cnn_jax.training.devices import Devices
@@ -127,7 +127,7 @@ class ClassificationDataset:
                 f"{field}, but there is no validation split to choose by: raise"
                 " data.validation_share."
             )
-        self.images = images.splits
+        self.images, self._evaluators = images.splits, {}
         counted = config.loss.class_weights != "none"
         self.info = dataset_info(config.data, images, counted=counted)
 
@@ -143,7 +143,12 @@ class ClassificationDataset:
         self, learner: ClassificationLearner, split: str, devices: Devices
     ) -> "ClassificationEvaluator":
         """Evaluates a split on the devices."""
-        return ClassificationEvaluator(learner, self.images[split], split, devices)
+        key = learner, split, devices
+        if key not in self._evaluators:
+            self._evaluators[key] = ClassificationEvaluator(
+                learner, self.images[split], split, devices
+            )
+        return self._evaluators[key]
 
 
 class ClassificationEvaluator:
@@ -155,10 +160,15 @@ class ClassificationEvaluator:
         self.learner, self.images, self.split = learner, images, split
         step, size = learner.image_step(devices), learner.config.evaluation.batch_size
         self.evaluator = ImageEvaluator(images, step, devices, size, len(learner.names))
+        self._last = LastEvaluation()
 
-    def scores(self, variables: Any, check: Callable = lambda: None) -> dict[str, Any]:
+    def scores(
+        self, variables: Any, check: Callable = lambda: None, last: bool = False
+    ) -> dict[str, Any]:
         """Loss and accuracies, keyed by split and averaging."""
-        return self._scores(self.evaluator.evaluate(variables, check))
+        evaluation = self.evaluator.evaluate(variables, check)
+        self._last.keep(variables, evaluation)
+        return self._scores(evaluation)
 
     def _scores(self, evaluation: ImageEvaluation) -> dict[str, Any]:
         values = {f"{self.split}/loss": evaluation.loss}
@@ -170,7 +180,9 @@ class ClassificationEvaluator:
 
     def report(self, variables: Any, check: Callable = lambda: None) -> Report:
         """The scores, what they were counted from, and accuracies on moved test images."""
-        evaluation = self.evaluator.evaluate(variables, check)
+        evaluation = self._last.of(variables)
+        if evaluation is None:
+            evaluation = self.evaluator.evaluate(variables, check)
         figures = self._scores(evaluation) | counted(evaluation, self.split)
         if self.split == "test":
             for size in self.learner.config.evaluation.shifts_px:

@@ -4,6 +4,7 @@ evaluated."""
 import functools
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -21,8 +22,8 @@ from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import arithmetic
-from cnn_jax.training.optimizer import learning_rate, make_optimizer
-from cnn_jax.training.state import create, parameter_count
+from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
+from cnn_jax.training.state import TrainState, create, parameter_count
 from cnn_jax.training.step import make_train_step
 
 
@@ -60,15 +61,14 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     devices.check_batch(
         "training.batch_size / training.accumulate", training.batch_size // training.accumulate
     )
-    optimizer = make_optimizer(config.optimizer, training.steps)
-    module, averaged = learner.module(), config.optimizer.ema_decay > 0
-    state = create(module, optimizer, config.seed, learner.example_px, averaged=averaged)
+    state = initial_state(learner)
     parameters = parameter_count(state.variables)
     print(
         f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of"
         f" {training.batch_size} {learner.example}",
         flush=True,
     )
+    tell_of_warmup(config.optimizer, training.steps)
     on_device = config.data.on_device
     source = dataset.training_source(learner)
     batches = training_batches(
@@ -113,7 +113,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     )
 
     def validate(evaluator: Evaluator, state: Any, check: Callable[[], None]) -> dict[str, Any]:
-        scores = evaluator.scores(devices.single(state).evaluated, check)
+        single = devices.single(state)
+        last = int(single.step) == training.steps
+        scores = evaluator.scores(single.evaluated, check, last)
         history.values.append(scores[monitor])
         return scores
 
@@ -122,16 +124,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     resident = dataset.resident(learner) if on_device else {}
     constant = jax.device_put((np.uint32(config.seed), resident), devices.replicated)
     state = devices.replicate(state)
-    train_step = make_train_step(
-        learner.module(devices.axis_name),
-        learner.loss_and_metrics,
-        optimizer,
-        learner.prepare,
-        accumulate=training.accumulate,
-        remat=training.remat,
-        ema_decay=config.optimizer.ema_decay,
-        axis_name=devices.axis_name,
-    )
+    train_step = training_step(learner, devices.axis_name)
     batch = devices.place_for_training(batches[start])
     with arithmetic():
         lowered = devices.jit_step(train_step).lower(state, batch, *constant)
@@ -160,7 +153,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     state = devices.single(state)
     steps = evaluated_step = int(state.step)
     if steps < training.steps:
-        print(f"stopped early at step {steps}: no better validation in {training.patience}")
+        print(
+            f"stopped early at step {steps}: no better validation in the last {training.patience}"
+        )
     best_step = checkpoints.best_step()
     if config.evaluation.weights == "best":
         evaluated_step = best_step or evaluated_step
@@ -172,11 +167,35 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         "steps": steps,
         "evaluated_step": evaluated_step,
         "wall_time_s": lines[-1]["elapsed_s"] if lines else None,
-        "multiply_adds": layer_table.summarize(module, learner.example_px).multiply_adds,
+        "multiply_adds": layer_table.summarize(learner.module(), learner.example_px).multiply_adds,
         "step_memory_bytes": _memory_bytes(compiled),
         **speed(lines),
     }
     return Fitted(state.evaluated, figures, best_step if training.patience else None)
+
+
+def initial_state(learner: Network) -> TrainState:
+    """The state before step 0 that a learner's configuration asks for."""
+    config = learner.config
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    averaged = config.optimizer.ema_decay > 0
+    return create(learner.module(), optimizer, config.seed, learner.example_px, averaged=averaged)
+
+
+def training_step(learner: Network, axis_name: str | None = None) -> Callable:
+    """The step of `make_train_step` that a learner's configuration asks for; `axis_name` is the
+    `pmap` axis."""
+    config, training = learner.config, learner.config.training
+    return make_train_step(
+        learner.module(axis_name),
+        learner.loss_and_metrics,
+        make_optimizer(config.optimizer, training.steps),
+        learner.prepare,
+        accumulate=training.accumulate,
+        remat=training.remat,
+        ema_decay=config.optimizer.ema_decay,
+        axis_name=axis_name,
+    )
 
 
 def check_module(learner: Network) -> None:
@@ -195,6 +214,30 @@ def abstract_variables(learner: Any) -> Any:
             lambda x: module.init(jax.random.key(0), x, train=False), image
         )
     return vars(learner)["abstract_variables"]
+
+
+class LastEvaluation:
+    """What an evaluator counted last, and with which weights: those that were validated after the
+    last step need not be evaluated again at the end of the run."""
+
+    def __init__(self) -> None:
+        self._weights, self._evaluation = [], None
+
+    def keep(self, variables: Any, evaluation: Any) -> None:
+        """Remembers an evaluation. Weights that may change in place, as PyTorch's, are not
+        known again."""
+        leaves = jax.tree.leaves(variables)
+        fixed = all(isinstance(leaf, jax.Array) for leaf in leaves)
+        self._weights = [weakref.ref(leaf) for leaf in leaves] if fixed else []
+        self._evaluation = evaluation
+
+    def of(self, variables: Any) -> Any:
+        """The evaluation of these very arrays; None if there is none."""
+        leaves = jax.tree.leaves(variables)
+        same = len(leaves) == len(self._weights) and all(
+            kept() is leaf for kept, leaf in zip(self._weights, leaves, strict=True)
+        )
+        return self._evaluation if leaves and same else None
 
 
 class _History:

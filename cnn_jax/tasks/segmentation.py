@@ -18,7 +18,7 @@ from cnn_jax.evaluation.calibration import expected_calibration_error
 from cnn_jax.evaluation.evaluate import Evaluation, SceneEvaluator
 from cnn_jax.models import SEGMENTERS
 from cnn_jax.records import scene_record
-from cnn_jax.tasks.network import check_module
+from cnn_jax.tasks.network import LastEvaluation, check_module
 from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Report
 from cnn_jax.tasks.torch_segmentation import PEERS, TorchLearner
@@ -60,6 +60,7 @@ class SegmentationDataset:
         self.scenes = {
             s: DecodedScenes(scenes.splits[s], budget * sizes[s] / total) for s in SPLITS
         }
+        self._evaluators = {}
         names = [known.name for known in scenes.classes]
         self.class_counts = {
             split: scene_folders.class_counts(self.scenes[split], len(names))
@@ -100,7 +101,12 @@ class SegmentationDataset:
         self, learner: SegmentationLearner, split: str, devices: Devices
     ) -> "SegmentationEvaluator":
         """Evaluates a split on the devices."""
-        return SegmentationEvaluator(learner, self.scenes[split], split, devices)
+        key = learner, split, devices
+        if key not in self._evaluators:
+            self._evaluators[key] = SegmentationEvaluator(
+                learner, self.scenes[split], split, devices
+            )
+        return self._evaluators[key]
 
 
 class SegmentationEvaluator:
@@ -117,10 +123,16 @@ class SegmentationEvaluator:
         self.learner, self.scenes, self.split = learner, scenes, split
         step, settings = learner.window_step(devices), learner.config.evaluation
         self.windows = SceneEvaluator(scenes, step, devices, settings, len(learner.names))
+        self._last = LastEvaluation()
 
-    def scores(self, variables: Any, check: Callable = lambda: None) -> dict[str, Any]:
+    def scores(
+        self, variables: Any, check: Callable = lambda: None, last: bool = False
+    ) -> dict[str, Any]:
         """Loss and figures of merit, keyed by split and averaging; None where no pixel counts."""
-        return self._scores(self.windows.evaluate(variables, check))
+        boundaries_too = (lambda *scene: None) if last else None  # as `report` wants them
+        evaluation = self.windows.evaluate(variables, check, boundaries_too)
+        self._last.keep(variables, evaluation)
+        return self._scores(evaluation)
 
     def _scores(self, evaluation: Evaluation) -> dict[str, Any]:
         error = float("nan")
@@ -141,7 +153,9 @@ class SegmentationEvaluator:
             if index in shown:
                 thumbnails[index] = scene_record.thumbnail(prediction)
 
-        evaluation = self.windows.evaluate(variables, check, keep)
+        evaluation = self._last.of(variables) if self.split == "validation" else None
+        if evaluation is None or evaluation.boundary is None:
+            evaluation = self.windows.evaluate(variables, check, keep)
         by_scene = [metrics.miou(matrix) for matrix in evaluation.confusion]
         assert evaluation.boundary is not None  # counted wherever whole predictions are
         boundary = boundaries.boundary_iou(evaluation.boundary.sum(0))

@@ -11,7 +11,6 @@ from cnn_jax.data import augmentation, resident
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.evaluate import make_window_step
-from cnn_jax.evaluation.metrics import class_logits
 from cnn_jax.tasks import build_model
 from cnn_jax.tasks.network import train_network
 from cnn_jax.training import losses
@@ -92,4 +91,4 @@ class SegmentationLearner:
         """Probabilities of the classes, float32 `[batch, height, width, classes]`, of images as
         files store them; to be compiled."""
         logits = self.module().apply(variables, self.normalize(images), train=False)
-        return jax.nn.softmax(class_logits(cast(jax.Array, logits)))
+        return jax.nn.softmax(losses.class_logits(cast(jax.Array, logits)))

@@ -61,9 +61,12 @@ class Session:
 class Evaluator(Protocol):
     """Evaluates one split of a data set, again and again."""
 
-    def scores(self, variables: Any, check: Callable[[], None]) -> dict[str, Any]:
+    def scores(
+        self, variables: Any, check: Callable[[], None], last: bool = False
+    ) -> dict[str, Any]:
         """Figures of a validation, keyed `split/name`. `check` is called between batches and may
-        raise to stop."""
+        raise to stop. `last`: a `report` of the same weights is to follow, and what that needs may
+        be counted on the way."""
         ...
 
     def report(self, variables: Any, check: Callable[[], None]) -> Report:

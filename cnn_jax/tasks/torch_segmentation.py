@@ -31,7 +31,7 @@ from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Dataset, Fitted, Session
 from cnn_jax.training import loop
 from cnn_jax.training.devices import Devices
-from cnn_jax.training.optimizer import learning_rate
+from cnn_jax.training.optimizer import learning_rate, tell_of_warmup
 
 
 @dataclass
@@ -203,6 +203,7 @@ class TorchLearner(SegmentationLearner):
             f" {training.batch_size} crops",
             flush=True,
         )
+        tell_of_warmup(config.optimizer, training.steps)
         schedule = jax.jit(learning_rate(config.optimizer, training.steps))
         batches = training_batches(
             dataset.training_source(self), seed=config.seed, batch_size=training.batch_size

@@ -21,16 +21,70 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from numpy.typing import ArrayLike
 
 from cnn_jax.configuration.schema import LossConfig
 from cnn_jax.data.scenes import IGNORED
-from cnn_jax.evaluation.metrics import class_logits
+
+
+def class_logits(logits: jax.Array) -> jax.Array:
+    """Logits `[..., classes]`; of a single logit, of the second of two classes, those of both: 0
+    and it, whose softmax is its sigmoid."""
+    if logits.shape[-1] > 1:
+        return logits
+    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
 
 
 def _of_classes(logits):
     """float32 `[..., classes]`: one logit becomes two, of which the first is 0."""
     return class_logits(logits.astype(jnp.float32))
+
+
+def check_labels(logits: Any, labels: Any, *, spread: bool = False) -> None:
+    """Holds labels to what a loss takes; their values where they are known, not while a program is
+    traced.
+
+    Args:
+        logits: `[..., classes]`, or one.
+        labels: class indices or `IGNORED`, of the logits' shape without the last axis; or, if
+            `spread`, also probabilities of the classes.
+        spread: whether the loss takes probabilities.
+
+    Raises:
+        ValueError: labels of another shape or type, or values that are neither.
+    """
+    classes = max(logits.shape[-1], 2)
+    hard, soft = logits.shape[:-1], (*logits.shape[:-1], classes)
+    kind = "b" if labels.dtype == bool else "i" if jnp.issubdtype(labels.dtype, jnp.integer) else ""
+    as_hard, as_soft = labels.shape == hard and kind, labels.shape == soft and not kind
+    if not (as_hard or (spread and as_soft)):
+        wanted = f"whole numbers of shape {hard}"
+        wanted += f", or probabilities of shape {soft}" if spread else ""
+        raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}; this takes {wanted}")
+    if as_hard and classes > IGNORED:
+        raise ValueError(
+            f"labels of {classes} classes can't be whole numbers, among which {IGNORED} is ignored"
+            + ("; give probabilities" if spread else "")
+        )
+    if isinstance(labels, Tracer):
+        return
+    values = np.asarray(labels)
+    if as_soft:
+        sums = values.sum(-1, dtype=np.float64)
+        wrong = (values < 0).any(-1) | ~((np.abs(sums - 1) < 1e-2) | (sums == 0))
+        if wrong.any():
+            raise ValueError(
+                f"labels have probabilities {values[wrong][0]}; they must be 0 or more and sum to"
+                " 1, or all be 0 where ignored"
+            )
+        return
+    wrong = (values != IGNORED) & ((values < 0) | (values >= classes))
+    if wrong.any():
+        raise ValueError(
+            f"labels have {values[wrong][0]}, which is neither a class (0 to {classes - 1}) nor"
+            f" {IGNORED}, which is ignored"
+        )
 
 
 def _cross_entropies(logits, labels, label_smoothing):
@@ -76,6 +130,7 @@ def cross_entropy(
         (sum of weighted losses, sum of weights), both float32 scalars; ignored pixels weigh
         nothing.
     """
+    check_labels(logits, labels, spread=True)
     logits = _of_classes(logits)
     losses = _cross_entropies(logits, labels, label_smoothing)
     weights = _weights(labels, logits, class_weights)
@@ -108,6 +163,7 @@ def focal(
     Returns:
         (sum of weighted losses, sum of weights), both float32 scalars.
     """
+    check_labels(logits, labels, spread=True)
     logits = _of_classes(logits)
     losses = _cross_entropies(logits, labels, label_smoothing)
     losses *= (
@@ -176,6 +232,7 @@ def boundary(
     Returns:
         (sum of weighted losses, sum of weights), both float32 scalars.
     """
+    check_labels(logits, labels)
     logits = _of_classes(logits)
     losses = _cross_entropies(logits, labels, label_smoothing)
     weights = _weights(labels, logits, class_weights)
@@ -251,6 +308,7 @@ def tversky(
         (sum over images of their loss times their counted pixels' weights, sum of weights), both
         float32 scalars.
     """
+    check_labels(logits, labels)
     probabilities, truth, counted = regions = _regions(logits, labels)
     right = jnp.sum(probabilities, axis=1, where=truth)
     wrong = alpha * jnp.sum(probabilities, axis=1, where=counted & ~truth)
@@ -303,6 +361,7 @@ def lovasz_softmax(
         (sum over images of their loss times their counted pixels' weights, sum of weights), both
         float32 scalars.
     """
+    check_labels(logits, labels)
     probabilities, truth, counted = regions = _regions(logits, labels)
     errors = jnp.where(counted, jnp.abs(truth - probabilities), 0)
     errors, truth = (x.swapaxes(1, 2) for x in (errors, truth))
@@ -397,6 +456,7 @@ def hits(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
             predicted where it is positive.
         labels: as `cross_entropy` takes them; of probabilities the greatest counts.
     """
+    check_labels(logits, labels, spread=True)
     logits = _of_classes(logits)
     if labels.ndim == logits.ndim:
         counted = jnp.any(labels > 0, axis=-1)

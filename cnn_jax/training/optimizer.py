@@ -8,21 +8,36 @@ import optax
 from cnn_jax.configuration.schema import OptimizerConfig
 
 
+def warmup_steps(config: OptimizerConfig, steps: int) -> int:
+    """What the warm-up takes of a run's steps: as many as the configuration says, but a tenth of
+    a run that is too short for these."""
+    return config.warmup_steps if config.warmup_steps < steps else steps // 10
+
+
+def tell_of_warmup(config: OptimizerConfig, steps: int) -> None:
+    """Prints how long the warm-up is where it isn't what the configuration says."""
+    taken = warmup_steps(config, steps)
+    if taken != config.warmup_steps:
+        print(
+            f"note: optimizer.warmup_steps={config.warmup_steps} is not less than"
+            f" training.steps={steps}: the learning rate rises over {taken} steps."
+        )
+
+
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """step -> learning rate: a linear warm-up to the peak, then cosine, polynomial or constant
     until `steps`."""
     peak, end = config.learning_rate, config.learning_rate * config.end_factor
-    rest = max(steps - config.warmup_steps, 1)
+    warmup = warmup_steps(config, steps)
+    rest = max(steps - warmup, 1)
     decay = {
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=config.end_factor),
         "polynomial": lambda: optax.polynomial_schedule(peak, end, config.polynomial_power, rest),
         "constant": lambda: optax.constant_schedule(peak),
     }[config.schedule]()
-    if not config.warmup_steps:
+    if not warmup:
         return decay
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, config.warmup_steps), decay], [config.warmup_steps]
-    )
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
 
 
 def decayed(params: Any) -> Any:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnn_jax.analysis.layer_table import ALL, TRAINING, layer_table, summarize
+from cnn_jax.analysis.layer_table import TRAINING, layer_table, summarize
+from cnn_jax.analysis.receptive_field import ALL, Field
 from cnn_jax.layers.convolution import ConvolutionNormActivation
 from cnn_jax.layers.pooling import average_pool, max_pool
 from cnn_jax.layers.squeeze_excitation import SqueezeExcitation
@@ -163,28 +164,96 @@ def normalised(x, train):
     ids=lambda function: function.__name__,
 )
 def test_receptive_fields_are_the_rows_whose_change_reaches_a_value(function):
-    side, model = 101, Model(function)
+    model = Model(function)
+    last = summarize(model, (101, 24, 3)).layers[-1]
+    assert (last.least_field_px[0], last.field_px[0]) == rows_reached(model, 101)
+
+
+def rows_reached(model, side):
+    """Of the rows of the result whose view ends within the image: the least and the greatest number
+    of rows, from the first whose change reaches it to the last."""
     image = jnp.ones((1, side, 24, 3))
     variables = jax.tree.map(
         lambda leaf: jnp.ones(leaf.shape),
         jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False)),
     )
     changed = image + 1000 * jnp.eye(side)[:, :, None, None]
-    before, after = jax.jit(lambda *xs: [model.apply(variables, x, train=False) for x in xs])(
-        image, changed
-    )
-    reached = (np.asarray(after - before) > 1e-3 * np.asarray(before)).any(
-        (2, 3)
-    )  # [row of the image, row of the result]
+    values = np.asarray(jax.jit(lambda x: model.apply(variables, x, train=False))(changed))
+    # [row of the image, row of the result]; most rows of the image don't reach one of the result
+    reached = (values > (1 + 1e-6) * values.min(0)).any((2, 3))
     spans = [np.flatnonzero(column) for column in reached.T]
-    measured = max(
+    measured = [
         span.max() - span.min() + 1
         for span in spans
         if len(span) and span.min() > 0 and span.max() < side - 1
-    )
-    assert measured > 1
-    layers = summarize(model, (side, 24, 3)).layers
-    assert max(layer.field_px[0] for layer in layers) == measured
+    ]
+    assert max(measured) > 1
+    return min(measured), max(measured)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize(("depth", "side"), [(1, 64), (2, 160), (3, 288)])
+def test_places_of_a_u_net_see_what_is_measured(depth, side, upsampling):
+    model = UNet(2, base_width=1, depth=depth, norm="none", upsampling=upsampling)
+    last = summarize(model, (side, 24, 3)).layers[-1]
+    assert (last.least_field_px[0], last.field_px[0]) == rows_reached(model, side)
+
+
+def test_rows_of_the_papers_u_net_see_188_or_204_px():
+    last = summarize(UNet(2), (256, 256, 3)).layers[-1]
+    assert (last.least_field_px, last.field_px) == ((188, 188), (204, 204))
+    assert layer_table(summarize(UNet(2), (256, 256, 3))).split("\n\n")[0].endswith("188-204")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_spans_are_those_of_every_place(seed):
+    """Any chain of windows, steps, growths and resizings, against sets of pixels kept for each
+    place."""
+    rng = np.random.default_rng(seed)
+    field, seen = Field(), {place: {place} for place in range(-300, 300)}
+    for _ in range(rng.integers(1, 5)):
+        if rng.random() < 0.25:
+            old = int(rng.integers(2, 7))
+            new = int(rng.integers(2, 7))
+            field = field.resized(0, old, new)
+            step, reach = old / new, max(1, old / new)
+            if old != new:
+                middle = {p: (p + 0.5) * step - 0.5 for p in range(-300, 300)}
+                reads = {
+                    p: [q for q in range(int(m) - 5, int(m) + 6) if abs(q - m) < reach - 1e-9]
+                    for p, m in middle.items()
+                }
+            else:
+                reads = {p: [p] for p in range(-300, 300)}
+        else:
+            taps, stride, dilation, growth = (int(rng.integers(1, most)) for most in (5, 4, 4, 4))
+            before = int(rng.integers(-3, 4))
+            field = field.window(0, taps, stride, dilation, before, growth)
+            reads = {
+                p: [
+                    (p * stride - before + tap * dilation) // growth
+                    for tap in range(taps)
+                    if (p * stride - before + tap * dilation) % growth == 0
+                ]
+                for p in range(-300, 300)
+            }
+        seen = {
+            p: set().union(*(seen[q] for q in places))
+            for p, places in reads.items()
+            if all(q in seen for q in places)
+        }
+    assert seen
+    for place, pixels in seen.items():
+        first, last = field.spans[0].at(place)
+        assert (first, last) == ((min(pixels), max(pixels)) if pixels else (np.inf, -np.inf))
+        wide = field.spans[0].alike().at(place)
+        assert not pixels or wide[0] <= first <= last <= wide[1]
+    period = len(field.spans[0].spans)
+    middle = [seen[p] for p in range(-period, period) if p in seen]
+    if len(middle) == 2 * period:
+        widths = [max(pixels) - min(pixels) + 1 for pixels in middle if pixels] or [0]
+        assert field.spans[0].px == (min(widths), max(widths))
 
 
 def test_what_sees_the_whole_map_sees_the_whole_image():
@@ -333,9 +402,9 @@ def test_rows_of_a_u_net_add_up(norm, upsampling):
     assert summary.parameters == sum(layer.parameters for layer in summary.layers)
     assert summary.moving_statistics == (2 * 2 * (4 + 8 + 16 + 8 + 4) if norm == "batch" else 0)
     assert summary.layers[-1].output == (33, 20, 2)
-    # 3, 5 | 6, 10, 14 | 16, 24, 32, then each 3x3 convolution adds two jumps of 2, then of 1;
-    # interpolation one jump of the map below.
-    assert summary.layers[-1].field_px[0] == {"transposed": 44, "bilinear": 44 + 4 + 2}[upsampling]
+    # 3, 5 | 6, 10, 14 | 16, 24, 32; what comes then is measured above.
+    last, measured = summary.layers[-1], {"transposed": (44, 44), "bilinear": (48, 52)}
+    assert (last.least_field_px[0], last.field_px[0]) == measured[upsampling]
     assert all(layer.field_px[0] < ALL for layer in summary.layers), (
         "a norm counts as seeing one place"
     )

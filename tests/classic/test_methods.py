@@ -1,7 +1,6 @@
 """Classic classifiers on images that can be told apart, against scikit-learn and by hand."""
 
 import dataclasses
-import re
 import sys
 
 import numpy as np
@@ -18,6 +17,7 @@ from cnn_jax.classic.methods import (
     SupportVectorMachine,
 )
 from cnn_jax.errors import InputError
+from cnn_jax.tasks import model_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -80,9 +80,9 @@ def test_another_seed_is_another_fit(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_options_are_documented_and_typed(name):
-    meanings = dict(re.findall(r"^        (\w+): (.+)$", METHODS[name].__doc__, re.MULTILINE))
+    section = {option.name: option for option in dataclasses.fields(model_config(name))}
     for option in dataclasses.fields(METHODS[name]):
-        assert meanings[option.name].endswith(".")
+        assert section[option.name].metadata["help"]
         assert type(option.default) is option.type
         assert option.default in option.metadata.get("choices", [option.default])
 

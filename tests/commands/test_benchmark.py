@@ -152,7 +152,8 @@ def test_each_side_has_a_process_and_failures_are_told(tmp_path, monkeypatch):
             def prepare(side, settings):
                 if side == "refuses":
                     raise ValueError("it needs\\nmore")
-                return (lambda times: os._exit(3) if side == "dies" else None), {"pid": os.getpid(), **settings}
+                made = {"pid": os.getpid(), **settings}
+                return (lambda times: os._exit(3) if side == "dies" else None), made
 
             def die():
                 os._exit(4)
@@ -500,7 +501,7 @@ def test_collectives_of_a_program_by_hand():
     from cnn_jax.benchmarks.scaling import collectives
 
     program = """
-      %all-reduce.1 = (f32[3,4]{1,0}, f32[]) all-reduce(%a, %b), channel_id=1, replica_groups={{0,1}}
+      %all-reduce.1 = (f32[3,4]{1,0}, f32[]) all-reduce(%a, %b), replica_groups={{0,1}}
       ROOT all-gather-start.2 = (bf16[8]{0}, bf16[16]{0}) all-gather-start(%c), dimensions={0}
       %fusion = f32[100]{0} fusion(%all-reduce.1), calls=%all-reduce_computation
       %get = f32[3,4]{1,0} get-tuple-element(%all-reduce.1), index=0

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cnn_jax.commands.compare import main
+from cnn_jax.records.files import write_object
+from cnn_jax.records.run_record import records_in, study_groups
 from cnn_jax.reporting import comparison
 from tests.reporting.fake_records import write_run, write_study
 
@@ -83,3 +85,25 @@ def test_incomparable_runs_need_force(study, tmp_path, capsys, written):
     assert "10 in other/se-seed0; use --force" in line
     assert main([str(study), str(other), "--force"]) == 0
     assert "not comparable: training.steps" in capsys.readouterr().out
+
+
+def test_copies_of_a_studys_records_are_compared_in_its_groups(study, tmp_path, capsys):
+    """Wherever they lie; records of no study, or of several that disagree, make one group."""
+    groups = {"Beside FCN": ["unet", "fcn8s"], "Alone": ["unet"]}
+    write_object(study / "study.json", {"groups": groups})
+    compared = comparison.compare(records_in([study]), groups=groups)
+    as_told = {p.name: p.read_bytes() for p in comparison.write(compared, tmp_path / "told")}
+    copied = shutil.copytree(study, tmp_path / "elsewhere" / "copy")
+    for runs in ([copied], sorted(path for path in copied.iterdir() if path.is_dir())):
+        assert main([*map(str, runs), "--output", str(tmp_path / "again")]) == 0
+        again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+        assert again == as_told
+    assert [group.title for group in compared.groups] == [*groups]
+    (copied / "study.json").unlink()
+    assert study_groups(records_in([copied])) is None
+    write_object(copied / "study.json", {"groups": {"Other": ["unet"]}})
+    assert study_groups(records_in([study, copied])) is None
+    for damaged in ({}, {"groups": []}, {"groups": {"a": "unet"}}, {"groups": {"a": [1]}}):
+        write_object(copied / "study.json", damaged)
+        line = refused(capsys, copied, "--output", tmp_path / "no")
+        assert "study.json doesn't hold what a study writes there" in line

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from cnn_jax.analysis import layer_table
 from cnn_jax.commands.summarize import main
 from cnn_jax.models import SEGMENTERS
 from tests.models.shapes import count, shallow, shapes
@@ -44,6 +45,33 @@ def test_the_input_is_the_papers_unless_given_and_options_are_the_architectures(
         == 0
     )
     assert capsys.readouterr().out.splitlines()[-4].split()[:4] == ["head", "dense", "10", "90"]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "input_px"),
+    [
+        (("softmax_regression", "mlp", "cnn", "course_cnn", "course_cnn_pool"), 10, "28x28x1"),
+        (("lenet5",), 10, "32x32x1"),
+        (("resnet20", "resnet110"), 10, "32x32x3"),
+        (("alexnet", "vgg11", "googlenet", "mobilenet_v2", "resnet18"), 1000, "224x224x3"),
+        (("inception_v3", "xception"), 1000, "299x299x3"),
+    ],
+)
+def test_classes_and_input_are_the_papers(names, classes, input_px, monkeypatch, capsys):
+    monkeypatch.setattr(layer_table, "summarize", lambda model, px: (model, px))
+    monkeypatch.setattr(layer_table, "layer_table", lambda found: found[0].num_classes)
+    for name in names:
+        assert main(["--model.name", name]) == 0
+        printed = capsys.readouterr().out
+        assert printed == f"{name}, {classes} classes, input {input_px}\n\n{classes}\n"
+
+
+@pytest.mark.parametrize(("name", "classes"), [("unet", 2), ("fcn8s", 21), ("deeplabv3plus", 21)])
+def test_segmenters_have_their_papers_classes(name, classes, monkeypatch, capsys):
+    monkeypatch.setattr(layer_table, "summarize", lambda model, px: (model, px))
+    monkeypatch.setattr(layer_table, "layer_table", lambda found: found[0].num_classes)
+    assert main(["--model.name", name, "--input", "64x64x3"]) == 0
+    assert capsys.readouterr().out.startswith(f"{name}, {classes} classes, input 64x64x3\n")
 
 
 def test_a_segmenter_has_a_table_too(capsys):
@@ -112,6 +140,10 @@ def test_the_work_of_an_asymmetric_u_net_by_hand(capsys):
         (
             ["--model.name", "unet"],
             "unet has no size of image of its own; give one, such as --input 256x256x3.",
+        ),
+        (
+            ["--model.name", "encoder_unet", "--input", "64x64x3"],
+            "encoder_unet has no number of classes of its own; give one, such as --classes 5.",
         ),
         (
             ["--model.name", "vgg16", "--input", "224"],

@@ -222,7 +222,8 @@ def test_parsing_twice_starts_afresh():
         ("--model.no-skip", "--model.no-skip is no flag: did you mean --model.skips"),
         (
             "--model.name=unnet",
-            "--model.name unnet is no architecture for segmentation: did you mean unet.",
+            "--model.name unnet is no architecture for segmentation: did you mean unet or"
+            " smp_unet.",
         ),
         ("--task=classic", "--task can't be changed: choose another --config instead."),
         ("--configuration=x", "--configuration can't be changed: choose another --config instead."),
@@ -268,7 +269,7 @@ def test_parsing_twice_starts_afresh():
         ("--data.crop_px 10 0", "data.crop_px is (10, 0); it must be at least 1."),
         ("--optimizer.learning_rate=nan", "optimizer.learning_rate is nan; it must be finite."),
         ("--optimizer.learning_rate=inf", "optimizer.learning_rate is inf; it must be finite."),
-        ("--data.mean 0 2 0", "data.mean is (0.0, 2.0, 0.0); it must lie between 0 and 1."),
+        ("--data.mean 0 nan 0", "data.mean is (0.0, nan, 0.0); it must be finite."),
         ("--loss.label_smoothing=1.5", "loss.label_smoothing is 1.5; it must lie between 0 and 1."),
         ("--data.std 0.2 0 0.2", "data.std is (0.2, 0.0, 0.2); every value must be above 0."),
         (
@@ -280,8 +281,8 @@ def test_parsing_twice_starts_afresh():
             "evaluation.context_px is 144, which leaves nothing of a window of (288, 512)",
         ),
         (
-            "--optimizer.warmup_steps=100000",
-            "optimizer.warmup_steps is 100000, not less than training.steps=",
+            "--optimizer.warmup_steps=-1",
+            "optimizer.warmup_steps is -1; it must be at least 0.",
         ),
     ],
 )
@@ -342,7 +343,7 @@ def record(config):
 
 def everything_changed():
     """A configuration in which no field that has a choice has its default, but for data.on_device,
-    which pmap refuses."""
+    which pmap refuses, and for folds, which refuse groups (see `folded`)."""
     config = default()
     for path, option, value in list(leaves(config)):
         if path != "model.name" and len(option.metadata["choices"]) != 1:
@@ -350,10 +351,18 @@ def everything_changed():
     config.training.batch_size, config.training.accumulate, config.evaluation.context_px = 6, 2, 33
     config.loss.further, config.loss.weights = ("dice",), (0.5, 2.0)
     config.data.on_device = False
+    config.data.folds = config.data.fold = config.data.split_seed = 0
     return config
 
 
-@pytest.mark.parametrize("make", [default, other, everything_changed])
+def folded():
+    config = default()
+    config.data.source, config.data.folds, config.data.fold = "dubai", 5, 2
+    config.data.split_seed = 3
+    return config
+
+
+@pytest.mark.parametrize("make", [default, other, everything_changed, folded])
 def test_a_configuration_survives_its_record(make):
     config = make()
     again = config_from_dict(record(config))
@@ -370,7 +379,11 @@ def test_everything_changed_is_really_changed():
     same = [
         path for path, _, value in leaves(everything_changed()) if get(default(), path) == value
     ]
-    assert same == ["task", "model.name", "data.on_device"]
+    folds = ["data.folds", "data.fold", "data.split_seed"]
+    assert same == ["task", "model.name", *folds, "data.on_device"]
+    assert not set(folds) & {
+        path for path, _, value in leaves(folded()) if get(default(), path) == value
+    }
 
 
 def test_a_recorded_file_is_a_configuration_and_takes_overrides(tmp_path):
@@ -517,6 +530,10 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
         "training.patience",
         "training.remat",
         "data.on_device",
+        "data.unlabelled",
+        "data.folds",
+        "data.fold",
+        "data.split_seed",
         *(f"loss.{name}" for name in of_loss),
     ]
     for path in younger:

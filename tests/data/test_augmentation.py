@@ -1,4 +1,4 @@
-"""Augmentation against numpy, scipy and colorsys: every operation alone, then all of them
+"""Augmentation against numpy, scipy, Pillow and colorsys: every operation alone, then all of them
 together."""
 
 import colorsys
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+from PIL import Image, ImageEnhance
 
 from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import augmentation
@@ -329,18 +330,28 @@ def test_contrast_stretches_about_each_channels_mean():
     np.testing.assert_allclose(after, mean + 1.25 * (before - mean), atol=1e-6)
 
 
-def test_saturation_is_colorsys():
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3, 0.6, 0.999, 1.3, 2.5])
+def test_saturation_moves_from_or_to_grey(factor):
+    """Formula, Pillow's own (to the rounding of its grey), and what matters: what fades stays as
+    bright as it was."""
     image, mask = random_scene()
+    image[48, 64], image[49, 64] = (255, 0, 0), (0, 0, 255)
     before, _ = augment(regions_of(image, mask, centre=(48, 64)), NOTHING)
     after, _ = augment(
         regions_of(image, mask, centre=(48, 64)),
-        only(saturation_probability=1.0, saturation_range=(0.6, 0.6)),
+        only(saturation_probability=1.0, saturation_range=(factor, factor)),
     )
-    for rgb, changed in zip(before.reshape(-1, 3), after.reshape(-1, 3), strict=True):
-        hue, saturation, value = colorsys.rgb_to_hsv(*map(float, rgb))
-        np.testing.assert_allclose(
-            changed, colorsys.hsv_to_rgb(hue, 0.6 * saturation, value), atol=1e-5
-        )
+    grey = (before @ LUMA)[..., None]
+    np.testing.assert_allclose(after, np.clip(grey + factor * (before - grey), 0, 1), atol=1e-6)
+    if factor < 1:
+        np.testing.assert_allclose(after @ LUMA, before @ LUMA, atol=1e-6)
+    for one, changed in zip(before, after, strict=True):
+        picture = Image.fromarray((255 * one).round().astype(np.uint8))
+        enhanced = np.asarray(ImageEnhance.Color(picture).enhance(factor)) / 255
+        np.testing.assert_allclose(changed, enhanced, atol=(1 + abs(1 - factor)) / 255)
 
 
 def test_hue_is_colorsys():

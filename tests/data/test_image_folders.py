@@ -182,3 +182,66 @@ def test_unreadable_images_are_named(tmp_path):
         train.arrays()
     path.write_text("no image")
     assert f"{path} is no JPEG" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "validation"),
+    [
+        ("Training", "Testing", "Validation"),
+        ("Train", "Test", "Val"),
+        ("TRAIN", "TEST", "VALID"),
+        ("train_set", "test-set", "Validation Set"),
+        ("train_images", "test_images", "dev"),
+        ("entrenamiento", "prueba", "validación"),
+        ("Entraînement", "tests", unicodedata.normalize("NFD", "Validación")),
+        ("treino", "teste", "validação"),
+    ],
+)
+def test_folders_of_splits_are_no_classes(train, test, validation, tmp_path):
+    counts = {train: 5, test: 3, validation: 2}
+    write_folder(
+        tmp_path,
+        {f"{s}/{c}/{i}.png": IMAGE for s, n in counts.items() for c in "ab" for i in range(n)},
+    )
+    opened = open_set(tmp_path)
+    assert opened.classes == ("a", "b")
+    assert sizes(opened) == {"train": 10, "validation": 4, "test": 6}
+
+
+def test_a_test_folder_without_one_of_training_is_told(tmp_path):
+    write_folder(
+        tmp_path, {f"{s}/{c}/{i}.png": IMAGE for s in ("lern", "Test") for c in "ab" for i in "12"}
+    )
+    assert refusal(tmp_path).endswith(
+        "Test is a folder of test, and beside it is none of training: call it train."
+    )
+    write_folder(tmp_path / "classes", {f"{c}/{i}.png": IMAGE for c in ("test", "x") for i in "12"})
+    assert open_set(tmp_path / "classes").classes == ("test", "x")
+
+
+def test_the_fingerprint_is_of_images_and_labels_and_not_of_how_they_are_filed(tmp_path):
+    write_folder(
+        tmp_path / "a",
+        {
+            f"{s}/{c}/ñ{i}.png": picture(i, (4, 6, 3))
+            for s in ("train", "test")
+            for c in "ab"
+            for i in range(5)
+        },
+    )
+    nfd = unicodedata.normalize("NFD", "ñ")
+    write_folder(
+        tmp_path / "b",
+        {
+            f"{s}/{c}/{nfd}{i}.PNG": picture(i, (4, 6, 3))
+            for s in ("Training", "Testing")
+            for c in "ab"
+            for i in range(5)
+        },
+    )
+    one = open_set(tmp_path / "a").fingerprint
+    assert open_set(tmp_path / "b").fingerprint == one
+    (tmp_path / "b" / "Testing" / "a" / f"{nfd}0.PNG").rename(
+        tmp_path / "b" / "Testing" / "b" / "5.png"
+    )
+    assert open_set(tmp_path / "b").fingerprint != one

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data import images as images_module
+from cnn_jax.data import stored_images
 from cnn_jax.data.images import ImageSource, LabelledImages, open_images
 from cnn_jax.data.pipeline import read_ahead, training_batches
 from cnn_jax.errors import InputError
@@ -430,6 +431,6 @@ def test_fingerprint_follows_content_splits_and_delivery(two_classes, tmp_path):
 
 
 def test_large_sets_are_known_by_sizes(two_classes, monkeypatch):
-    monkeypatch.setattr(images_module, "HASHED_BYTES", 1000)
+    monkeypatch.setattr(stored_images, "HASHED_BYTES", 1000)
     files = sorted(two_classes.rglob("*.png"))
-    assert images_module.file_digests(files) == [str(path.stat().st_size) for path in files]
+    assert stored_images.file_digests(files) == [str(path.stat().st_size) for path in files]

@@ -2,14 +2,17 @@
 of bad input."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.configuration.schema import DataConfig
+from cnn_jax import tasks
+from cnn_jax.configuration.schema import DataConfig, SegmentationConfig
 from cnn_jax.data.descriptions import (
     BUILT_IN,
     LabelClass,
@@ -19,9 +22,10 @@ from cnn_jax.data.descriptions import (
     rgb,
 )
 from cnn_jax.data.normalization import moments
-from cnn_jax.data.scene_folders import class_counts, open_folder, open_scenes
+from cnn_jax.data.scene_folders import _dealt, class_counts, open_folder, open_scenes
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
+from cnn_jax.tasks import model_config
 from tests.data import fake_sets
 from tests.data.fake_sets import HEIGHT_PX, WIDTH_PX, label_map, photograph, save
 
@@ -495,3 +499,84 @@ def test_the_real_dubai_set():
     assert mask.shape == image.shape[:2]
     assert set(np.unique(mask)) <= {0, 1, 2, 3, 4, IGNORED}
     assert class_counts([scenes.splits["test"][0].read()], 5).sum() > 0
+
+
+# ---- folds
+
+
+@pytest.mark.parametrize("folds", [3, 4, 7])
+@pytest.mark.parametrize("seed", range(8))
+def test_folds_part_no_group_and_test_each_once(folds, seed):
+    """Of groups of any sizes; a part has at most one group's scenes more than another needs."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 6, rng.integers(folds, 20))
+    pairs = [
+        SimpleNamespace(group=f"tile {g}", name=f"{g}-{i}")
+        for g, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    splits = [
+        _dealt(pairs, DataConfig(source="own", folds=folds, fold=fold, split_seed=seed))
+        for fold in range(folds)
+    ]
+    for split, again in zip(splits, splits[1:] + splits[:1], strict=True):
+        groups = {name: {pair.group for pair in held} for name, held in split.items()}
+        assert all(groups.values())
+        assert sum(map(len, groups.values())) == len(sizes)
+        assert sorted(p.name for held in split.values() for p in held) == sorted(
+            p.name for p in pairs
+        )
+        assert split["validation"] == again["test"]
+    tested = [pair.name for split in splits for pair in split["test"]]
+    assert sorted(tested) == sorted(pair.name for pair in pairs)
+    counts = [len(split["test"]) for split in splits]
+    assert max(counts) - min(counts) <= sizes.max()
+    config = DataConfig(source="own", folds=folds, split_seed=seed)
+    assert _dealt(pairs, config) == splits[0] == _dealt(pairs[::-1], config) | splits[0]
+    dealt = {
+        str([p.name for p in _dealt(pairs, DataConfig(folds=folds, split_seed=s))["test"]])
+        for s in range(20)
+    }
+    assert len(dealt) > 1
+
+
+def test_folds_of_a_folder_replace_its_splits(dubai):
+    tiles = set()
+    for fold in range(4):
+        opened = open_folder(config("dubai", dubai, folds=4, fold=fold))
+        groups = {
+            split: {scene.name.split("/")[0] for scene in scenes}
+            for split, scenes in opened.splits.items()
+        }
+        assert sum(map(len, groups.values())) == 4
+        assert [len(groups[split]) for split in ("train", "validation", "test")] == [2, 1, 1]
+        assert not tiles & groups["test"]
+        tiles |= groups["test"]
+    assert len(tiles) == 4
+    one, other = (
+        open_folder(config("dubai", dubai, folds=4, split_seed=seed)).fingerprint for seed in (0, 1)
+    )
+    assert one != other
+    assert "has 4 groups: ask for no more folds" in refusal("dubai", dubai, folds=9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"fold": 1}, "data.fold and data.split_seed are of data.folds"),
+        ({"split_seed": 1}, "data.fold and data.split_seed are of data.folds"),
+        ({"folds": 1}, "data.folds is 1; it must be at least 3"),
+        ({"folds": 2}, "data.folds is 2; it must be at least 3"),
+        ({"folds": 3, "fold": 3}, "data.fold is 3; with data.folds=3 it must be at most 2."),
+        ({"folds": 3, "test_groups": ("8",)}, "data.folds deals all groups"),
+        ({"folds": 3, "validation_groups": ("8",)}, "data.folds deals all groups"),
+        ({"folds": 3, "source": "synthetic"}, "data.folds is for photographs"),
+        ({"folds": -1}, "data.folds is -1; it must be at least 0"),
+    ],
+)
+def test_folds_that_make_no_sense_are_refused(fields, said):
+    run = SegmentationConfig(
+        model=model_config("unet"), data=DataConfig(**{"source": "dubai", **fields})
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(said)}"):
+        tasks.check(run)

@@ -47,7 +47,7 @@ def compiled():
     model = Flat()
     variables = model.init(jax.random.key(0, impl="rbg"), jnp.zeros((1, 4, 5, 1)), train=False)
     devices = Devices()
-    return devices, devices.predict(make_image_step(model, lambda x: x, CLASSES)), variables
+    return devices, devices.predict(make_image_step(model, lambda x: x / 255, CLASSES)), variables
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(23, 5), (20, 5), (3, 8), (1, 1)])

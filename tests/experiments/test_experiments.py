@@ -70,7 +70,7 @@ def directory(sets, config):
 def command(capsys, quick_compilation):
     def run(command, *arguments):
         capsys.readouterr()
-        code = command(["command", *map(str, arguments)])
+        code = command([*map(str, arguments)])
         return Finished(code, *capsys.readouterr())
 
     return run

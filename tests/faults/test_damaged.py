@@ -165,7 +165,8 @@ def assert_goes_on_from_the_one_before(workdir, reference, command):
     resumed = command(*TINY, "--workdir", workdir)
     assert resumed.code == 0, resumed.err
     assert re.search(
-        r"the checkpoint of step 12 .* can't be read and is set aside as damaged-12\nresuming after step 8\n",
+        r"the checkpoint of step 12 .* can't be read and is set aside as damaged-12\n"
+        r"resuming after step 8\n",
         resumed.out,
     )
     assert "Traceback" not in resumed.err

@@ -15,7 +15,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.layers.aspp import ASPP
 from cnn_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
 from cnn_jax.models.encoders import DILATED_ENCODERS
-from cnn_jax.tasks.segmentation import Segmentation
+from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from tests.models.shapes import KEY, count, shallow, shapes
 
 
@@ -132,7 +132,7 @@ def test_a_task_hands_the_crop_on_and_a_larger_window_keeps_its_rates(name, opti
     config = schema.SegmentationConfig(model=tasks.model_config(name, **options))
     config.data.crop_px = (144, 256)
     tasks.check(config)
-    model = Segmentation.model(SimpleNamespace(config=config, names=["a", "b"]))
+    model = SegmentationLearner.module(SimpleNamespace(config=config, names=["a", "b"]))
     assert model.crop_px == (144, 256)
     left = tasks.build_model(config.model, num_classes=2)
     assert left.crop_px is None

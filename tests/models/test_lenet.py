@@ -19,18 +19,14 @@ def shapes(*image_px, **options):
 @pytest.mark.parametrize("side", [32, 28])
 def test_parameter_count_of_each_layer(side):
     params = shapes(side, side, 1)[1]["params"]
-    assert (
-        {name: parameter_count({"params": layer}) for name, layer in params.items()}
-        == {
-            "c1": 156,  # as in the paper
-            "c3": (
-                2416
-            ),  # 1,516 in the paper, whose table connects 60 of the 96 pairs of maps: (60 - 96) * 25 fewer
-            "c5": 48_120,  # as in the paper
-            "f6": 10_164,  # as in the paper
-            "head": 850,  # the paper's RBF units are not trained
-        }
-    )
+    assert {name: parameter_count({"params": layer}) for name, layer in params.items()} == {
+        "c1": 156,  # as in the paper
+        # 1,516 in the paper, whose table connects 60 of the 96 pairs of maps: (60 - 96) * 25 fewer
+        "c3": 2416,
+        "c5": 48_120,  # as in the paper
+        "f6": 10_164,  # as in the paper
+        "head": 850,  # the paper's RBF units are not trained
+    }
     assert parameter_count({"params": params}) == 61_706
 
 

@@ -12,6 +12,7 @@ def info(fingerprint: str = "0ne", **changes) -> DatasetInfo:
         "colors": ((10, 200, 30), (250, 20, 40)),
         "channels": 3,
         "dtype": "uint8",
+        "greatest": 255.0,
         "mean": (0.5, 0.5, 0.5),
         "std": (0.25, 0.25, 0.25),
         "class_counts": (7, 9),

@@ -246,6 +246,10 @@ def test_a_run_of_an_older_version_is_not_resumed(tmp_path):
     newer = ("format", "outside_digest", "absent_values", "data_digest")
     old = {k: v for k, v in json.loads(path.read_text()).items() if k not in newer}
     path.write_text(json.dumps(old))
+    own = json.loads((tmp_path / "config.json").read_text())
+    for name in ("unlabelled", "folds", "fold", "split_seed"):  # format 1 knew none of these
+        own["data"].pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(own))
     (tmp_path / "data.json").unlink()
     with RunDirectory(tmp_path, config) as record:
         record.log({"step": 1, "elapsed_s": 1.0})

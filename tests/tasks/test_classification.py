@@ -195,7 +195,8 @@ def _with(section, **changes):
         (
             _with("augmentation", hue_probability=0.5),
             Set(),
-            "need colours, and mnist is grey: set both to 0.",
+            "augmentation.saturation_probability and augmentation.hue_probability need red, green"
+            " and blue, and mnist is grey: set both to 0.",
         ),
         (
             _with("augmentation", quarter_turn_probability=0.5),

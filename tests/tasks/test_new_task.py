@@ -1,5 +1,6 @@
 """What a new task costs: the one file of `toy_task` and the two lines of the fixture."""
 
+import numpy as np
 import pytest
 
 from cnn_jax import tasks
@@ -10,6 +11,7 @@ from cnn_jax.records.run_record import read
 from cnn_jax.reporting import comparison, comparison_tables, table
 from cnn_jax.run import train_and_evaluate
 from cnn_jax.tasks import model_config
+from tests import running
 from tests.tasks.toy_task import Counting, CountingConfig
 
 
@@ -72,3 +74,32 @@ def test_the_best_checkpoint_is_the_one_of_least_error(counting, tmp_path, quick
         if "validation/count_error" in line
     }
     assert summary["evaluated_step"] == min(errors, key=errors.get)
+
+
+@pytest.mark.parametrize(("learning_rate", "steps"), [(0.3, 60), (0.0, 30)])
+def test_patience_waits_for_less_error(counting, tmp_path, quick_compilation, learning_rate, steps):
+    """Error falls to the end; where nothing is learnt, the first validation stays the best."""
+    config = configured("wide", steps=60, validate_every_steps=10, patience=2)
+    config.optimizer.learning_rate = learning_rate
+    assert train_and_evaluate(config, tmp_path / "run")["steps"] == steps
+
+
+def test_the_logged_learning_rate_is_that_of_each_update(counting, tmp_path, quick_compilation):
+    """A step of plain SGD is as long as the logged gradient times the logged rate."""
+    config = configured("narrow", steps=5, log_every_steps=1, validate_every_steps=1)
+    config.training.keep_checkpoints = 5
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "warmup_steps": 2}
+    config.optimizer = OptimizerConfig(name="sgd", learning_rate=0.01, **plain)
+    train_and_evaluate(config, tmp_path / "run")
+    lines = {line["step"]: line for line in read(tmp_path / "run").metrics if "train/loss" in line}
+    rates = [lines[step]["train/learning_rate"] for step in range(1, 6)]
+    assert rates[:3] == pytest.approx([0, 0.005, 0.01])
+    assert rates[2] > rates[3] > rates[4] > 0
+    states = [running.state(tmp_path / "run", step) for step in range(1, 6)]
+    for number in range(1, 5):
+        before, after = states[number - 1 : number + 1]
+        moved = np.sqrt(
+            sum(((after[path] - before[path]) ** 2).sum() for path in after if "params" in path)
+        )
+        length = rates[number] * lines[number + 1]["train/gradient_norm"]
+        assert moved == pytest.approx(length, rel=1e-3), number

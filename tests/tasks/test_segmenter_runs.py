@@ -4,6 +4,7 @@ classes, two heads."""
 import numpy as np
 import pytest
 
+from cnn_jax.evaluation.evaluate import SceneEvaluator
 from tests import running as commands
 from tests.data import fake_sets
 
@@ -114,3 +115,39 @@ def test_what_a_model_or_loss_cannot_do_is_refused_before_there_is_a_record(
         assert word in finished.err
     assert finished.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quick_compilation", "few_pictures")
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [
+        ((), 0),
+        (("--optimizer.ema_decay=0.9",), 0),
+        (("--training.parallelism=pmap",), 1),  # whose weights are copied for each evaluation
+        (("--evaluation.weights=best",), 1),
+    ],
+)
+def test_what_was_validated_last_is_not_evaluated_again(
+    options, again, command, data, tmp_path, monkeypatch
+):
+    """Three validations, the test, and validation once more where the weights are other arrays; the
+    figures are those of the last validation's line."""
+    calls, evaluate = [], SceneEvaluator.evaluate
+
+    def counted(self, *arguments):
+        calls.append(self.scenes)
+        return evaluate(self, *arguments)
+
+    monkeypatch.setattr(SceneEvaluator, "evaluate", counted)
+    arguments = ("--training.steps=3", "--training.validate_every_steps=1", *options)
+    small = ("--model.base_width=2", "--model.depth=1")
+    finished = run(command, data, "folders", tmp_path / "run", *small, *arguments)
+    assert finished.code == 0, finished.err
+    assert len(calls) == 4 + again
+    summary = commands.read(tmp_path / "run" / "summary.json")
+    lines = [line for line in commands.metrics(tmp_path / "run") if "validation/miou" in line]
+    (line,) = [line for line in lines if line["step"] == summary["evaluated_step"]]
+    for name, value in line.items():
+        if name != "step":
+            assert summary[name] == value, name
+    assert summary["validation/boundary_miou"] is not None

@@ -114,7 +114,7 @@ class CountingEvaluator:
     source: Spots
     split: str
 
-    def scores(self, variables, check):
+    def scores(self, variables, check, last=False):
         images, labels = zip(
             *(self.source[i].values() for i in range(len(self.source))), strict=True
         )

@@ -14,12 +14,13 @@ import pytest
 
 from cnn_jax.errors import InputError
 from cnn_jax.layers.pooling import max_pool
-from cnn_jax.training.devices import Devices, accelerator_notice
+from cnn_jax.training.devices import Devices, accelerator_notice, arithmetic
 from tests import running as commands
 
 SCRIPT = textwrap.dedent("""
     import functools, json, sys
     import jax, jax.numpy as jnp, numpy as np, optax
+    from flax import linen as nn
     from cnn_jax.configuration.schema import EvaluationConfig
     from cnn_jax.data.pipeline import DecodedScenes
     from cnn_jax.data.scenes import IGNORED, Scene
@@ -121,6 +122,34 @@ SCRIPT = textwrap.dedent("""
     report["windows"], report["pixels"] = len(alone.source), int(expected.total.sum())
     report["predicted"] = (expected.total.sum(0) > 0).tolist()
 
+    class Dropped(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            scale = self.param("scale", nn.initializers.ones, (64,))
+            return nn.Dropout(0.5, deterministic=not train)(x * scale)
+
+    def masks(devices):
+        '''Which of 64 ones dropout leaves of the one example that each device has.'''
+
+        def kept(outputs, labels):
+            kept = jnp.einsum("bd,bf->df", labels, (outputs > 0).astype(jnp.float32))
+            return {"loss": (outputs.sum(), 1.0), "kept": (kept, 1.0)}
+
+        step = make_train_step(
+            Dropped(), kept, optimizer, lambda keys, batch: (batch["image"], batch["label"]),
+            axis_name=devices.axis_name,
+        )
+        variables = {"params": {"scale": np.ones(64, np.float32)}}
+        held = optimizer.init(variables["params"])
+        state = devices.replicate(TrainState(np.int32(0), variables, held, None))
+        batch = {
+            "image": np.ones((8, 64), np.float32), "label": np.eye(8, dtype=np.float32),
+            "position": np.arange(8, dtype=np.uint32),
+        }
+        seed = jax.device_put((np.uint32(1), {}), devices.replicated)
+        made = devices.jit_step(step)(state, devices.place_for_training(batch), *seed)[1]
+        return (np.asarray(devices.single(made)["kept"]) > 0).astype(int).tolist()
+
     for parallelism in ("jit", "pmap"):
         devices = Devices(parallelism)
         placed = devices.place(batch(0))["image"]
@@ -148,6 +177,7 @@ SCRIPT = textwrap.dedent("""
             "same_confusion": np.array_equal(again.confusion, expected.confusion),
             "loss_difference": abs(again.loss - expected.loss),
             "counted": int(evaluated.total.sum()),
+            "masks": masks(devices),
         }
         try:
             devices.check_batch("training.batch_size", 12)
@@ -211,6 +241,13 @@ def test_the_state_is_that_of_one_device(eight, parallelism):
 def test_devices_hold_equal_parts_of_the_batch_and_equal_states(eight, parallelism):
     assert eight[parallelism]["shards"] == [2] * 8
     assert eight[parallelism]["replicas"] == 0
+
+
+@each_way
+def test_dropout_is_another_on_each_device(eight, parallelism):
+    masks = eight[parallelism]["masks"]
+    assert len({tuple(mask) for mask in masks}) == 8
+    assert all(16 <= sum(mask) <= 48 and {*mask} == {0, 1} for mask in masks)
 
 
 @each_way
@@ -284,8 +321,11 @@ def test_a_step_is_traced_with_the_arithmetic_of_its_devices(parallelism):
         pooled()
         return batch["image"]
 
-    batch = devices.place({"image": np.zeros((devices.count, 2), np.float32)})
+    host = {"image": np.zeros((devices.count, 2), np.float32)}
+    batch = devices.place(host)
     state = devices.replicate({"parameter": np.zeros(3, np.float32)})
-    devices.train_step(step, seed=0)(state, batch)
+    with arithmetic():
+        given = state, devices.place_for_training(host), np.uint32(0), {}
+        devices.jit_step(step).lower(*given)
     devices.predict(predict)(devices.copy({}), batch)
     assert used == ["cpu" if jax.default_backend() == "cpu" else "xla", "xla"]

@@ -605,3 +605,45 @@ def test_cross_entropy_alone_is_itself_to_the_bit(scenes):
         strict=True,
     ):
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("one", [False, True], ids=["classes", "one logit"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_that_are_no_classes_are_refused(name, one):
+    """Values where they are known, shapes and types also while a program is traced."""
+    loss, classes = LOSSES[name], 2 if one else 3
+    logits = jnp.zeros((2, 4, 4, 1 if one else 3))
+    good = np.random.default_rng(0).choice([*range(classes), IGNORED], (2, 4, 4))
+    for dtype in (np.uint8, np.int16, np.int32):
+        loss(logits, good.astype(dtype))
+    for value in (-1, classes, 17, 254, 256, 1000):
+        bad = good.astype(np.int32)
+        bad[1, 2, 3] = value
+        with pytest.raises(ValueError, match=rf"labels have {value}, which is neither a class"):
+            loss(logits, bad)
+    soft = np.eye(classes, dtype=np.float32)[np.where(good == IGNORED, 0, good)]
+    spread = name in ("cross_entropy", "focal")
+    wrong = {
+        "whole numbers as floating-point ones": good.astype(np.float32),
+        "an axis too many": good[..., None],
+        "an axis too few": good[0],
+        "another size": good[:, :3],
+        "whole numbers of every class": soft.astype(np.int32),
+        **({} if spread else {"probabilities": soft}),
+    }
+    for bad in wrong.values():
+        for call in (loss, jax.jit(loss)):
+            with pytest.raises(ValueError, match=r"labels are .* of shape"):
+                call(logits, bad)
+    if spread:
+        loss(logits, soft)
+        loss(logits, np.zeros_like(soft))
+        for bad in (soft * 2, soft - 0.5, soft * np.nan):
+            with pytest.raises(ValueError, match="labels have probabilities"):
+                loss(logits, bad)
+
+
+def test_whole_numbers_cannot_stand_for_more_classes_than_255():
+    with pytest.raises(ValueError, match="1000 classes can't be whole numbers"):
+        cross_entropy(jnp.zeros((2, 1000)), jnp.zeros(2, jnp.int32))
+    cross_entropy(jnp.zeros((2, 1000)), jax.nn.one_hot(jnp.array([255, 999]), 1000))

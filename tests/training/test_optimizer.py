@@ -10,7 +10,13 @@ import optax
 import pytest
 
 from cnn_jax.configuration.schema import OptimizerConfig
-from cnn_jax.training.optimizer import decayed, learning_rate, make_optimizer
+from cnn_jax.training.optimizer import (
+    decayed,
+    learning_rate,
+    make_optimizer,
+    tell_of_warmup,
+    warmup_steps,
+)
 
 STEPS, WARMUP, PEAK, END = 110, 10, 0.5, 0.02
 
@@ -57,6 +63,31 @@ def test_after_the_last_step_the_rate_stays_and_before_it_falls(schedule):
 def test_without_warm_up_the_first_step_has_the_peak():
     config = OptimizerConfig(learning_rate=PEAK, warmup_steps=0)
     assert float(learning_rate(config, STEPS)(0)) == pytest.approx(PEAK)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "constant"])
+@pytest.mark.parametrize("warmup", [0, 1, 9, 10, 50, 500])
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 50, 51, 500, 501])
+def test_every_run_reaches_its_peak(schedule, warmup, steps):
+    """A warm-up that a run is long enough for is as asked; of a shorter run it takes a tenth."""
+    config = OptimizerConfig(
+        schedule=schedule, learning_rate=PEAK, warmup_steps=warmup, end_factor=END
+    )
+    rates = [float(learning_rate(config, steps)(step)) for step in range(steps)]
+    expected = warmup if warmup < steps else steps // 10
+    assert warmup_steps(config, steps) == expected < steps
+    assert int(np.argmax(rates)) == expected
+    assert max(rates) == pytest.approx(PEAK)
+
+
+def test_a_shorter_warm_up_is_told(capsys):
+    tell_of_warmup(OptimizerConfig(warmup_steps=500), 501)
+    assert capsys.readouterr().out == ""
+    tell_of_warmup(OptimizerConfig(warmup_steps=500), 60)
+    assert capsys.readouterr().out == (
+        "note: optimizer.warmup_steps=500 is not less than training.steps=60: the learning rate"
+        " rises over 6 steps.\n"
+    )
 
 
 def test_one_step_is_a_schedule_too():

@@ -1,0 +1,82 @@
+"""A set of labelled images as its publisher stored it, in whatever format."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+HASHED_BYTES = 2**30
+"""Sets up to this size are known by their files' bytes; larger ones, which would take minutes to
+read, by names and sizes."""
+
+
+class Examples(Protocol):
+    """One split as its publisher stored it: encoded images with their labels. Threads may share
+    it."""
+
+    mend: str
+    """What to do about an image that can't be decoded."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
+        """The encoded image and the label of each of these."""
+        ...
+
+    def labels(self, indices: Sequence[int]) -> np.ndarray:
+        """The labels of these, int32 [n], as far as possible without reading images."""
+        ...
+
+    def name(self, index: int) -> str:
+        """For pictures."""
+        ...
+
+    def place(self, index: int) -> str:
+        """For errors: which file or record it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """A set as its publisher stored it.
+
+    `splits` has "train" and, where they hold labelled images, "validation" and "test". `channels`
+    and `dtype` are those of every image, once it is decoded; `image_px` is the height and width of
+    every image, or None where images differ. `digest` is hexadecimal and changes when any image,
+    label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, Examples]
+    channels: int
+    image_px: tuple[int, int] | None
+    digest: str
+    dtype: str = "uint8"
+
+
+def digest(identity: Any) -> str:
+    """A hexadecimal digest of anything that JSON can say."""
+    return hashlib.blake2b(
+        json.dumps(identity, sort_keys=True).encode(), digest_size=16
+    ).hexdigest()
+
+
+def file_digests(files: Sequence[Path]) -> list[str]:
+    """What tells each file from a changed one: a digest of its bytes, or its size where all
+    together exceed `HASHED_BYTES`."""
+    sizes = [file.stat().st_size for file in files]
+    if sum(sizes) > HASHED_BYTES:
+        return [str(size) for size in sizes]
+
+    def one(file):
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(one, files))
