@@ -365,7 +365,7 @@ def load(folder: str | Path) -> Run:
             f"{folder} is of a classic method, which keeps no weights; run its config.json again."
         )
     learner: Any = tasks.of(config.task).learner(config, record.info)
-    if not hasattr(learner, "probabilities"):
+    if not isinstance(learner.module(), nn.Module):
         raise InputError(f"{folder} is of {config.model.name}, whose weights can't be loaded.")
     devices = Devices()
     step, variables = record.summary.get("evaluated_step"), abstract_variables(learner)

@@ -55,7 +55,7 @@ def keep_programs() -> None:
         return
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         for name, value in settings.items():
             if name.upper() not in os.environ:
                 jax.config.update(name, value)

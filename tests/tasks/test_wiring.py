@@ -151,11 +151,13 @@ def test_a_prediction_is_of_a_normalised_image(segmenter, classifier):
     dataset, learner, variables = segmenter
     image = dataset.scenes["test"][0][0]
     expected = np.exp(log_softmax(of_pixels(variables, normalised(image))))
-    np.testing.assert_allclose(learner.probabilities(variables, image), expected, atol=1e-4)
+    found = learner.probabilities(variables, image[None])[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
     dataset, learner, variables = classifier
     image = dataset.images["test"][0][0]
     (expected,) = np.exp(log_softmax(of_images(variables, normalised(image)[None])))
-    np.testing.assert_allclose(learner.probabilities(variables, image), expected, atol=1e-4)
+    found = learner.probabilities(variables, image[None])[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def stepped(dataset, learner, variables, size):
