@@ -167,7 +167,7 @@ class Parts:
         options: of the command.
     """
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Options) -> None:
         begun = time.monotonic()
         self.options, self.scale = options, REHEARSAL if options.rehearsal else Scale()
         self.folder, self.begun = Path(options.output), begun
@@ -483,7 +483,7 @@ class Trained:
         dataset: that of the configuration.
     """
 
-    def __init__(self, config: Any, dataset: Any):
+    def __init__(self, config: Any, dataset: Any) -> None:
         import jax
         import numpy as np
 
@@ -791,6 +791,4 @@ def serve(function: str, settings: str, answer: str) -> None:
 
 
 if __name__ == "__main__":
-    from cnn_jax.benchmarks import accelerator
-
-    accelerator.serve(*sys.argv[1:])
+    serve(*sys.argv[1:])

@@ -327,7 +327,13 @@ def _chunks(indices):
 # ---- decoding
 
 
-def decoded(data, channels: int, dtype: str, image_px, crop_share: float | None) -> np.ndarray:
+def decoded(
+    data: bytes,
+    channels: int,
+    dtype: str,
+    image_px: tuple[int, int],
+    crop_share: float | None,
+) -> np.ndarray:
     """An encoded image as [height, width, channels] of `image_px` and `dtype`; `crop_share` None:
     it must have that size."""
     height, width = image_px

@@ -100,7 +100,7 @@ class Tiff:
         scale: float = 1.0,
         tags: Mapping[str, str] | None = None,
         cog: bool = False,
-    ):
+    ) -> None:
         self.path, self.cog, self.height = path, cog, height
         self._half = dtype == "float16"
         self._discrete = bool(colors)
@@ -207,7 +207,7 @@ class Png:
         *,
         bands: int = 1,
         colors: Sequence[Sequence[int]] = (),
-    ):
+    ) -> None:
         self.path, self._colors = path, colors
         self._pixels = np.zeros((height, width, bands), dtype)
 
@@ -250,7 +250,16 @@ class Polygons:
         pixel_area: square metres; None: unknown.
     """
 
-    def __init__(self, path, names, nodata, least_px, crs, transform, pixel_area):
+    def __init__(
+        self,
+        path: Path,
+        names: Sequence[str],
+        nodata: int,
+        least_px: int,
+        crs: str,
+        transform: Sequence[float] | None,
+        pixel_area: float | None,
+    ) -> None:
         self.path, self._names, self._nodata, self._least_px = path, names, nodata, least_px
         self._crs, self._transform, self._pixel_area = crs, transform, pixel_area
 

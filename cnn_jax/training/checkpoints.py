@@ -11,8 +11,10 @@ written, and TensorStore never frees its answer.
 """
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import shutil
 import zlib
 from pathlib import Path
@@ -83,6 +85,10 @@ class Checkpoints:
                     shutil.rmtree(path)
                 if step in self.steps:
                     self._delete(step)
+                # Where the disk fills up in the middle, Orbax leaves its other writes to fail.
+                size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+                if shutil.disk_usage(self.directory).free < size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             _orbax_log.addFilter(_is_of_others)  # it logs failures with tracebacks, and raises them
             self._orbax.save(self.directory / str(step), state, custom_metadata=about)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnn_jax import configuration
 from cnn_jax.commands import compare, evaluate, inspect_run, table
+from cnn_jax.configuration import documents
 from cnn_jax.records.run_record import read
 from cnn_jax.reporting import comparison
 from experiments import aerial_unet
@@ -219,7 +219,7 @@ def test_tables_and_comparisons(damage, record):
     else:
         path.write_bytes(what)
     out = record.parent.parent.parent / "out"
-    said = refused(compare.main, folder, "--out", out)
+    said = refused(compare.main, folder, "--output", out)
     assert folder.name in said, said
     assert not out.exists() or not list(out.iterdir())
     if file in FILES[:3]:
@@ -238,9 +238,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     (folder / "checkpoints").mkdir(parents=True)
     config = aerial_unet.CONFIGURATIONS["smoke"]()
-    (folder / "config.json").write_text(configuration.to_json(config))
+    (folder / "config.json").write_text(documents.to_json(config))
     (folder / "environment.json").write_text(
-        pretty({"digest": configuration.digest(config), "data_fingerprint": "0"})
+        pretty({"digest": documents.digest(config), "data_fingerprint": "0"})
     )
     (folder / "summary.json").write_text(
         pretty({"evaluated_step": 40, "test/miou": 11 / 36, "test/confusion": [[1, 2], [3, 4]]})
@@ -267,7 +267,7 @@ def of_runs(draw):
                 ]
             )
         )
-        record = json.loads(configuration.to_json(config)) | dict([other])
+        record = json.loads(documents.to_json(config)) | dict([other])
         return file, pretty(record).encode()
     if file == "environment.json":
         digest = draw(st.sampled_from([3, None, [], "", "0" * 16, {}]))
@@ -293,7 +293,7 @@ def test_runs_that_are_opened_again(damage, run):
     shutil.copytree(run, folder)
     (folder / file).write_bytes(content)
     for main in (evaluate.main, inspect_run.main):
-        said = refused(main, "--run", folder)
+        said = refused(main, folder)
         assert file in said or "model.name" in said, said
 
 
@@ -302,4 +302,4 @@ def test_what_is_not_damaged_is_not_refused(record, run):
     others."""
     assert comparison.compare([read(record)]).variants[0].name == "unet"
     for main in (evaluate.main, inspect_run.main):
-        assert "are not those of the run" in refused(main, "--run", run)
+        assert "are not those of the run" in refused(main, run)
