@@ -166,6 +166,7 @@ class Predictor:
                 f"the run in {self.folder} was trained on images whose pixels are scattered, which"
                 " no file holds: give arrays."
             )
+        assert self.info.image_px is not None  # of every classifier's data
         try:
             image = decoded(
                 path.read_bytes(),
