@@ -10,11 +10,13 @@ from PIL import Image
 
 from cnn_jax.commands import compare, evaluate, inspect_run, table
 from cnn_jax.configuration import documents
+from cnn_jax.records.run_directory import RunDirectory
 from cnn_jax.records.run_record import read
 from cnn_jax.reporting import comparison
 from experiments import aerial_unet
 from tests.data import fake_sets
 from tests.malformed.refusals import SHARES, broken_json, changed, generated, paths, refused
+from tests.records.beginnings import beginning
 from tests.reporting import fake_records
 
 FILES = ("config.json", "environment.json", "summary.json", "scenes.json", "metrics.jsonl")
@@ -233,15 +235,11 @@ def test_tables_and_comparisons(damage, record):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """What evaluate and inspect_run look at before they touch data: a run's record, and a folder of
-    checkpoints."""
+    """What evaluate and inspect_run look at before they touch weights and data: a run's record."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    (folder / "checkpoints").mkdir(parents=True)
     config = aerial_unet.CONFIGURATIONS["smoke"]()
-    (folder / "config.json").write_text(documents.to_json(config))
-    (folder / "environment.json").write_text(
-        pretty({"digest": documents.digest(config), "data_fingerprint": "0"})
-    )
+    with RunDirectory(folder, config) as directory:
+        directory.begin(*beginning(config, "0"))
     (folder / "summary.json").write_text(
         pretty({"evaluated_step": 40, "test/miou": 11 / 36, "test/confusion": [[1, 2], [3, 4]]})
     )
@@ -298,8 +296,8 @@ def test_runs_that_are_opened_again(damage, run):
 
 
 def test_what_is_not_damaged_is_not_refused(record, run):
-    """Or the tests above would show nothing: the record is compared; of the run only the data are
-    others."""
+    """Or the tests above would show nothing: the record is compared; of the run only the weights
+    are missing."""
     assert comparison.compare([read(record)]).variants[0].name == "unet"
     for main in (evaluate.main, inspect_run.main):
-        assert "are not those of the run" in refused(main, run)
+        assert "neither the checkpoint of step 40" in refused(main, run)
