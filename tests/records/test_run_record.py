@@ -20,7 +20,9 @@ from tests.reporting import fake_records
 from tests.reporting.fake_records import digested
 
 RESULTS = Path(__file__).parents[2] / "results"
-COMMITTED = sorted(path.parent for path in RESULTS.glob("*/*/config.json"))
+COMMITTED = sorted(
+    path.parent for path in RESULTS.glob("*/*/config.json") if path.parts[-3] != "runs"
+)
 IDS = [path.relative_to(RESULTS).as_posix() for path in COMMITTED]
 
 
