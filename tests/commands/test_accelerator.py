@@ -2,7 +2,6 @@
 limit, being killed and started again, failures, the report. No speed is asserted."""
 
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -230,8 +229,9 @@ def test_a_call_that_is_killed_is_gone_on_with(tmp_path):
     kept = one.read_bytes()
 
     # What a shell runs in the background ignores SIGINT, and hands that on to its children.
-    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    second = start(*arguments, module=MODULE, preexec_fn=heard)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    second = start(*arguments, module=MODULE)
+    signal.signal(signal.SIGINT, before)
     try:
         wait(two.exists)
         second.send_signal(signal.SIGINT)
