@@ -264,7 +264,7 @@ class Run(Predictor):
         config = self.config
         if directory:
             config.data.directory = str(Path(directory).expanduser())
-        dataset = tasks.of(config.task).dataset(config)
+        dataset = tasks.of(config.task).dataset(config, self.info.description)
         if dataset.info.fingerprint != self.info.fingerprint:
             raise InputError(
                 f"the data in {config.data.directory or config.data.source} are not those of the"

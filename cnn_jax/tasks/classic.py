@@ -171,7 +171,9 @@ class Classic:
         """Of the configuration's method."""
         return ClassicLearner(config, info)
 
-    def dataset(self, config: ClassicConfig) -> ClassicDataset:
+    def dataset(
+        self, config: ClassicConfig, description: Mapping[str, Any] | None = None
+    ) -> ClassicDataset:
         """Images of TFDS, or of a folder."""
         return ClassicDataset(config)
 

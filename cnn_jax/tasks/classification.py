@@ -212,7 +212,9 @@ class Classification:
         """Of the configuration's model."""
         return ClassificationLearner(config, info)
 
-    def dataset(self, config: ClassificationConfig) -> ClassificationDataset:
+    def dataset(
+        self, config: ClassificationConfig, description: Mapping[str, Any] | None = None
+    ) -> ClassificationDataset:
         """Images of TFDS, or of a folder."""
         return ClassificationDataset(config)
 

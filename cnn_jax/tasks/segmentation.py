@@ -34,14 +34,20 @@ class SegmentationDataset:
         scenes: split -> `DecodedScenes`.
         class_counts: split -> pixels of each class, int64 `[classes]`.
 
+    Args:
+        config: its sections `data` and `evaluation` are used.
+        description: as a record holds it, instead of what `data.source` names.
+
     Raises:
         InputError: a scene can't be used, or a split that is needed has no scenes or no labelled
             pixel.
     """
 
-    def __init__(self, config: SegmentationConfig) -> None:
+    def __init__(
+        self, config: SegmentationConfig, description: Mapping[str, Any] | None = None
+    ) -> None:
         data = config.data
-        scenes = scene_folders.open_scenes(data)
+        scenes = scene_folders.open_scenes(data, recorded=description)
         if not scenes.splits["train"]:
             raise InputError(
                 f"no scenes of {data.source} are left to train on: leave some to the train split."
@@ -226,6 +232,8 @@ class Segmentation:
         check_module(learner)
         return learner
 
-    def dataset(self, config: SegmentationConfig) -> SegmentationDataset:
+    def dataset(
+        self, config: SegmentationConfig, description: Mapping[str, Any] | None = None
+    ) -> SegmentationDataset:
         """Scenes, drawn or from a folder."""
-        return SegmentationDataset(config)
+        return SegmentationDataset(config, description)

@@ -138,6 +138,10 @@ class Task(Protocol):
         """Raises InputError where configuration and data don't fit each other."""
         ...
 
-    def dataset(self, config: Any) -> Dataset:
-        """Opens the data of a configuration. Raises InputError where they can't be used."""
+    def dataset(self, config: Any, description: Mapping[str, Any] | None = None) -> Dataset:
+        """Opens the data of a configuration. Raises InputError where they can't be used.
+
+        `description` is `DatasetInfo.description` of a finished run, which stands for the file that
+        the configuration names.
+        """
         ...

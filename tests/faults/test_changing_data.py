@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.commands import evaluate
 from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data import synthetic
 from cnn_jax.data.synthetic import CLASSES
@@ -84,6 +85,11 @@ def test_images_that_vanish_between_epochs(scenes, reference, tmp_path, command,
     )  # as far as batches had been read ahead
     assert commands.metrics(tmp_path / "run") == commands.metrics(reference[0])
     assert_same_state(tmp_path / "run", reference[0])
+
+    # The record holds the description: the TOML is needed no more, wherever the photographs lie.
+    (folder / "set.toml").unlink()
+    (folder / "data").rename(tmp_path / "elsewhere")
+    assert evaluate.main([str(tmp_path / "run"), "--directory", str(tmp_path / "elsewhere")]) == 0
 
 
 def one_pixel(folder):

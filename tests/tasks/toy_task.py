@@ -139,5 +139,5 @@ class Counting:
     def learner(self, config, info):
         return CountingLearner(config, info)
 
-    def dataset(self, config):
+    def dataset(self, config, description=None):
         return CountingDataset(config)
