@@ -122,7 +122,7 @@ def test_as_many_steps_as_there_is_time_for(data, monkeypatch):
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
-    "flags", [["--data.no-on-device"], ["--data.on-device"], ["--training.parallelism", "pmap"]]
+    "flags", [["--data.on-device"], ["--training.parallelism", "pmap"]]
 )
 def test_a_step_is_timed_with_its_waiting(flags):
     result = accelerator.timed("", [*REHEARSAL.words, *flags], 3)
@@ -132,7 +132,9 @@ def test_a_step_is_timed_with_its_waiting(flags):
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("name", ["step_16x32_tiny", "evaluate", "seeds"])
+@pytest.mark.parametrize(
+    "name", ["step_16x32_tiny", "evaluate", pytest.param("seeds", marks=pytest.mark.long)]
+)
 def test_other_benchmarks_are_measured(tmp_path, name):
     parts = Parts(Options(output=str(tmp_path), rehearsal=True))
     parts.machine = {"platform": "cpu"}

@@ -738,7 +738,10 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("case", RUNS)
+@pytest.mark.parametrize(
+    "case",
+    ["four bands of 12 bits", pytest.param("one band of fractions", marks=pytest.mark.long)],
+)
 def test_a_run_on_other_pixels(case, tmp_path, quick_compilation, few_pictures):
     """Trained for a few steps from files, and once more with the set on the device: the same
     figures."""
@@ -766,7 +769,7 @@ def test_a_run_on_other_pixels(case, tmp_path, quick_compilation, few_pictures):
 
 
 @pytest.mark.parametrize("case", ["11 bits", "four bands of 12 bits", "one band of fractions"])
-def test_a_learner_normalises_stored_pixels_as_its_record_says(case, tmp_path):
+def test_a_learner_normalises_stored_pixels_as_its_record_says(case, tmp_path, quick_compilation):
     """The record alone, gone through JSON, makes what NumPy makes; in training as in evaluation."""
     change, writer = DEEP[case]
     data = write_folders(tmp_path / "data", lambda path, image: writer(path, change(image)))

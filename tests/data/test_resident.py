@@ -96,6 +96,7 @@ def test_places_beyond_int32_are_refused(monkeypatch):
         resident.scenes(region_source(), 1.0)
 
 
+@pytest.mark.long
 def test_a_run_begun_with_scenes_on_the_device_and_ended_with_scenes_on_the_host(
     tmp_path, optimized_command, monkeypatch, few_pictures
 ):

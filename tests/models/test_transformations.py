@@ -100,15 +100,16 @@ def derivatives(model, size, train):
 
 
 @each_model
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.long), True])
 def test_derivatives_in_forward_mode_and_hessian_products(name, train):
     params, forward, product = derivatives(*described(name), train)
     assert forward == ()
     assert product == params
 
 
-@each_model
+@pytest.mark.parametrize("name", ONE_SIZE)
 def test_export_for_any_batch(name):
+    """Of those that aren't exported for any size, and so for any batch, below."""
     model, size = described(name)
     shape = export.symbolic_shape(f"b, {', '.join(map(str, size))}")
     (result,) = exported(model, size, shape).out_avals

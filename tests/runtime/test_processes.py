@@ -93,19 +93,26 @@ def stopped(workdir, count):
     assert commands.read(workdir / "environment.json")["processes"] == count
 
 
-def test_two_processes_stopped_then_one_lost_and_finished_by_one(alone, tmp_path, command):
-    workdir = tmp_path / "run"
-    stopped(workdir, 2)
-    (step,) = saved_steps(workdir)
-
-    survivor = lost(workdir, victim=0, lines=len(commands.metrics(workdir)) + 3)
-    assert (survivor.code, "Traceback" in survivor.err) == (2, False), survivor.err
-    assert survivor.err.splitlines()[-1].startswith("error: process 0 is lost; ")
-
+def finished_by_one(workdir, command, alone):
+    (step, *_) = saved_steps(workdir)
     resumed = command(*RUN, "--workdir", workdir)
     assert resumed.code == 0, resumed.err
     assert int(resumed.out.partition("resuming after step ")[2].split()[0]) >= step
     assert_same_curves(workdir, alone)
+
+
+def test_two_processes_stopped_and_finished_by_one(tmp_path, command):
+    assert command(*RUN, "--workdir", tmp_path / "alone").code == 0
+    stopped(tmp_path / "run", 2)
+    finished_by_one(tmp_path / "run", command, tmp_path / "alone")
+
+
+@pytest.mark.long
+def test_the_first_of_two_processes_lost_and_finished_by_one(alone, tmp_path, command):
+    survivor = lost(tmp_path / "run", victim=0, lines=9)
+    assert (survivor.code, "Traceback" in survivor.err) == (2, False), survivor.err
+    assert survivor.err.splitlines()[-1].startswith("error: process 0 is lost; ")
+    finished_by_one(tmp_path / "run", command, alone)
 
 
 @pytest.mark.long
