@@ -21,7 +21,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, paired_t_test
 from cnn_jax.records import formats
 from cnn_jax.records.metrics import FIGURES, Figure
-from cnn_jax.records.run_record import RunRecord
+from cnn_jax.records.run_record import RunRecord, variants
 from cnn_jax.reporting import table
 from cnn_jax.reporting.verdicts import (
     COSTS,
@@ -155,8 +155,11 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
 
 def _by_variant(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = {}
+    # Runs without a variant that differ in their seed alone are one, whatever their folders' names.
+    unnamed = variants([record for record in records if not record.config.get("variant")])
+    names = {record.folder: group[0].variant for group in unnamed for record in group}
     for record in records:
-        groups.setdefault(record.variant, []).append(record)
+        groups.setdefault(names.get(record.folder, record.variant), []).append(record)
     for name, group in groups.items():
         group.sort(
             key=lambda record: (

@@ -121,9 +121,7 @@ def test_as_many_steps_as_there_is_time_for(data, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize(
-    "flags", [["--data.on-device"], ["--training.parallelism", "pmap"]]
-)
+@pytest.mark.parametrize("flags", [["--data.on-device"], ["--training.parallelism", "pmap"]])
 def test_a_step_is_timed_with_its_waiting(flags):
     result = accelerator.timed("", [*REHEARSAL.words, *flags], 3)
     assert result["steps"] == 3

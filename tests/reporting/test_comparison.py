@@ -409,6 +409,18 @@ def test_records_without_a_test_split_have_nothing_to_compare(tmp_path):
     assert compare(records).groups[0].verdict.startswith("No two variants have a score")
 
 
+def test_runs_that_differ_in_their_seed_are_one_variant_whatever_their_folders(tmp_path):
+    records = [
+        write_run(tmp_path / "study" / name, None, seed, {"test/miou": worth})
+        for seed, (name, worth) in enumerate({"monday": 0.5, "a_try": 0.75}.items())
+    ]
+    other = {"training": {"steps": 1500, "batch_size": 8}, "model": {"name": "unet"}}
+    records.append(write_run(tmp_path / "study/z", None, 0, {"test/miou": 0.1}, config=other))
+    first, second = compare(records).variants
+    assert (first.name, first.scores["miou"].mean, len(first.records)) == ("monday", 0.625, 2)
+    assert (second.name, len(second.records)) == ("z", 1)
+
+
 def test_a_seed_twice_and_no_record_are_refused(tmp_path):
     one = write_run(tmp_path / "study" / "one", "a", 0, {"test/miou": 0.5})
     two = write_run(tmp_path / "study" / "two", "a", 0, {"test/miou": 0.6})
