@@ -65,7 +65,13 @@ def quick_compilation():
 
 
 @pytest.fixture
-def command(quick_compilation, optimized_command):
+def command(few_pictures, drawing_command):
+    """`drawing_command` without pictures."""
+    return drawing_command
+
+
+@pytest.fixture
+def drawing_command(quick_compilation, optimized_command):
     """Function that runs the main job in this process with the arguments given, and returns what a
     child would."""
     return optimized_command
@@ -73,7 +79,7 @@ def command(quick_compilation, optimized_command):
 
 @pytest.fixture
 def optimized_command(capsys):
-    """`command` with programs compiled as a user's are."""
+    """`drawing_command` with programs compiled as a user's are."""
     from cnn_jax.run import main
     from experiments.aerial_unet import CONFIGURATIONS
     from tests.running import MODULE, Finished

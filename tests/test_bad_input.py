@@ -289,8 +289,16 @@ def fill(folder):
     ("owner", "method", "call", "saved", "words"),
     [
         pytest.param(Checkpoints, "save", 2, [4], ["free the disk"], id="checkpoint"),
-        pytest.param(RunDirectory, "log", 6, [4], ["free the disk"], id="line of metrics"),
-        pytest.param(SceneEvaluator, "evaluate", 4, [4, 8, 12], ["free the disk"], id="pictures"),
+        pytest.param(
+            *(RunDirectory, "log", 6, [4], ["free the disk"]),
+            id="line of metrics",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *(SceneEvaluator, "evaluate", 4, [4, 8, 12], ["free the disk"]),
+            id="pictures",
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             RunDirectory, "finish", 1, [4, 8, 12], ["summary.json", "free the disk"], id="summary"
         ),

@@ -153,13 +153,17 @@ def test_help_lists_every_configuration_and_field():
 PICTURED = ("default", "drone")
 """The shipped configurations whose pictures are drawn: of the fewest and of the most classes."""
 
+QUICK = (*PICTURED, "smoke", "dubai", "folders")
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_shipped_configuration_runs(name, tmp_path, command, request):
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in CONFIGURATIONS],
+)
+def test_shipped_configuration_runs(name, tmp_path, request):
     """Each configuration through the command, its size cut; photographs come from a tiny set in
     their publisher's layout."""
-    if name not in PICTURED:
-        request.getfixturevalue("few_pictures")
+    command = request.getfixturevalue("drawing_command" if name in PICTURED else "command")
     config = CONFIGURATIONS[name]()
     arguments = [f"--config={name}", *TINY[1:], *SHORT]
     options = {option.name for option in dataclasses.fields(config.model)}

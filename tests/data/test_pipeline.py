@@ -229,7 +229,7 @@ def test_without_a_cpu_device_regions_are_read_whole(monkeypatch):
 
 
 @pytest.mark.parametrize("length", [1, 2, 11, 54_000])
-@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
 def test_the_order_is_grains(length, seed):
     """Records tell a run's seed; the order that it stands for must not change."""
     grains = grain.MapDataset.range(length).seed(seed).shuffle().repeat()

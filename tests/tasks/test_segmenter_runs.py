@@ -121,9 +121,10 @@ def test_what_a_model_or_loss_cannot_do_is_refused_before_there_is_a_record(
 @pytest.mark.parametrize(
     ("options", "again"),
     [
-        ((), 0),
+        pytest.param((), 0, marks=pytest.mark.long),
         (("--optimizer.ema_decay=0.9",), 0),
-        (("--training.parallelism=pmap",), 1),  # whose weights are copied for each evaluation
+        # Whose weights are copied for each evaluation.
+        pytest.param(("--training.parallelism=pmap",), 1, marks=pytest.mark.long),
         (("--evaluation.weights=best",), 1),
     ],
 )

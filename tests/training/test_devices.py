@@ -37,7 +37,7 @@ SCRIPT = textwrap.dedent("""
     optimizer = optax.sgd(0.05, momentum=0.9)
 
     def unet(axis_name=None):
-        return UNet(3, base_width=4, depth=2, axis_name=axis_name)
+        return UNet(3, base_width=4, depth=1, axis_name=axis_name)
 
     def start():
         rng = np.random.default_rng(0)
@@ -194,7 +194,7 @@ def eight(made_once):
 
     def make(folder):
         environment = commands.environment(
-            **commands.devices(8), PYTHONPATH=str(commands.ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS="0"
+            **commands.devices(8), PYTHONPATH=str(commands.ROOT), JAX_DISABLE_MOST_OPTIMIZATIONS="1"
         )
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT],
