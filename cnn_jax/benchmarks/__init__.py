@@ -35,6 +35,7 @@ must each begin in a fresh process, or that has more sides than two, makes its r
 BENCHMARKS = (
     "train_step",
     "evaluate",
+    "predict",
     "seeds",
     "neighbours",
     "scaling",

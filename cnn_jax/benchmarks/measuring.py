@@ -26,10 +26,11 @@ PEERS = (
     "segmentation-models-pytorch",
     "albumentations",
     "scikit-learn",
+    "monai",
 )
 """Packages whose versions are recorded where they are installed."""
 
-THEIRS = ("pytorch", "scikit_learn")
+THEIRS = ("pytorch", "monai", "scikit_learn")
 """Sides that are left as they come."""
 
 MOST_TIMES = 1000

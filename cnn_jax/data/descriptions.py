@@ -41,8 +41,9 @@ class LabelClass:
     """A class that is scored: its name, the mask values that mean it, and the colour that pictures
     show it in.
 
-    Values are colours ("#3C1098"), or whole numbers (0 to 65535) and ranges of them ("128-255"), as
-    the description's `mask_values` says; `ANY_OTHER` stands for all that nothing else names. Where
+    Values are colours ("#3C1098"), whole numbers (0 to 65535) and ranges of them ("128-255"), or a
+    property's text or numbers, as the description's `mask_values` says; `ANY_OTHER` stands for all
+    that nothing else names. Where
     `color` is empty, a palette class is shown in its first value and an index class in a colour of
     ours.
     """
@@ -79,7 +80,8 @@ class Description:
     """A data set on disk.
 
     `image` and `mask` are path templates with the same fields, relative to the data set's folder.
-    `mask_values` is "palette" (the mask's colours mean classes) or "index" (its numbers do).
+    `mask_values` is "palette" (the mask's colours mean classes), "index" (its numbers do) or
+    "polygons" (masks are GeoJSON, and the property `attribute` of their areas does).
     `group` is a template over the fields: scenes with the same value are never parted by a split of
     ours; empty, each scene is a group of its own. Pixels with `ignored` values count in no loss and
     no metric. `about` tells people what the set is and which split stands for which.
@@ -96,7 +98,7 @@ class Description:
 
     image: str
     mask: str
-    mask_values: Literal["palette", "index"]
+    mask_values: Literal["palette", "index", "polygons"]
     classes: tuple[LabelClass, ...]
     ignored: tuple[str | int, ...] = ()
     group: str = ""
@@ -106,6 +108,7 @@ class Description:
     distance: float = 0.0
     bands: tuple[int, ...] = ()
     greatest: float = 0.0
+    attribute: str = "class"
 
     @property
     def upper_class(self) -> int:
@@ -435,7 +438,7 @@ def rgb(color: str) -> tuple[int, int, int]:
 def display_color(description: Description, index: int) -> tuple[int, int, int]:
     """The sRGB colour, 0 to 255, that pictures show a class in."""
     known = description.classes[index]
-    first = str(known.values[0])
+    first = str(known.values[0]) if description.mask_values == "palette" else ""
     return rgb(
         known.color
         or (first if first.startswith("#") else _DISPLAY_COLORS[index % len(_DISPLAY_COLORS)])
@@ -541,7 +544,7 @@ def check(description: Description, where: str) -> None:
     ]
     for key, mask_value in [*owners, *(("ignored", v) for v in description.ignored)]:
         meant: Sequence[str | int] = [mask_value]
-        if mask_value == ANY_OTHER:
+        if mask_value == ANY_OTHER or description.mask_values == "polygons":
             pass
         elif description.mask_values == "palette":
             _check_color(mask_value, key, refuse)
@@ -585,6 +588,11 @@ def _check_reading(description, refuse):
                 f"is {threshold}, which doesn't part the values of {classes[0].name} from those of"
                 f" {classes[1].name}: one class must lie below it, the other from it on",
             )
+    of_polygons = description.mask_values == "polygons"
+    if of_polygons and not description.mask.lower().endswith((".geojson", ".json")):
+        refuse("mask", f"is {description.mask!r}; polygons are GeoJSON: end it in .geojson")
+    if of_polygons and not description.attribute.strip():
+        refuse("attribute", "is empty: name the property that tells the classes of areas")
     if not 0 <= description.distance <= 442:
         refuse("distance", f"is {description.distance}; it must lie between 0 and 442")
     if description.distance and description.mask_values != "palette":

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.configuration.schema import DataConfig
+from cnn_jax.data import polygons
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import (
     IMAGE_SUFFIXES,
@@ -536,8 +537,12 @@ def _held_out(pairs, share, within):
 
 def _examine(directory, description, pair):
     """The image and the mask of a pair, not decoded, and the digests of their files."""
-    image, mask = (open_raster(directory / file) for file in (pair.image, pair.mask))
-    check_lossless(mask, description)
+    image = open_raster(directory / pair.image)
+    if description.mask_values == "polygons":
+        mask = polygons.open_polygons(directory / pair.mask, image, description)
+    else:
+        mask = open_raster(directory / pair.mask)
+        check_lossless(mask, description)
     if image.orientation != mask.orientation:
         raise InputError(
             f"{directory / pair.image} and its mask differ in EXIF orientation ({image.orientation}"
@@ -616,12 +621,15 @@ def _fingerprint(description, splits, facts):
     ).hexdigest()
 
 
-_YOUNGER = ("threshold", "distance", "bands", "greatest")
+_YOUNGER = ("threshold", "distance", "bands", "greatest", "attribute")
 
 
 def _read(image, mask, description, kind, report_unknown, uncertain):
     """A scene's image and mask; see `Scene.read`."""
-    labels, unknown, doubtful = read_mask(mask, description)
+    if isinstance(mask, polygons.Polygons):
+        (labels, unknown), doubtful = polygons.burnt(mask, description), 0
+    else:
+        labels, unknown, doubtful = read_mask(mask, description)
     if unknown:
         report_unknown(Path(mask.name), unknown)
     if doubtful:

@@ -265,6 +265,17 @@ def test_evaluate_alone(run):
 
 
 @pytest.mark.usefixtures("quick_compilation")
+def test_predict_alone(run):
+    finished, record = run(
+        "predict", "--models=tiny", "--scene=96x64", "--window=32x32", "--without-peers"
+    )
+    assert finished.code == 0, finished.err
+    (row,) = record["rows"]
+    assert (row["work"], row["unit"]) == (96 * 64 / 1e6, "megapixels")
+    assert 100 < row["facts"]["cnn_jax"]["peak_mib"] < 4000
+
+
+@pytest.mark.usefixtures("quick_compilation")
 def test_seeds_together_take_the_steps_of_each(run):
     finished, record = run("seeds", "--model=tiny", "--size=8x12", "--batch=2", "--seeds=2")
     assert finished.code == 0, finished.err

@@ -1,0 +1,212 @@
+"""Masks as polygons: GeoJSON whose areas are burnt into labels on the pixels of their image."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.configuration import documents
+from cnn_jax.data.descriptions import ANY_OTHER, Description
+from cnn_jax.data.rasters import Raster
+from cnn_jax.data.scenes import IGNORED
+from cnn_jax.errors import InputError
+
+SUFFIXES = (".geojson", ".json")
+AREAS = ("Polygon", "MultiPolygon")
+_LONGITUDES = "OGC:CRS84"
+_UNKNOWN = 254
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Areas of one image, not burnt yet.
+
+    Attributes:
+        name: of the file, for errors.
+        height_px: of the image.
+        width_px: likewise.
+        orientation: likewise.
+        shapes: (GeoJSON geometry in the image's coordinates, value of the class), in their order.
+        transform: of the image, from pixels to coordinates; None: coordinates are pixels.
+    """
+
+    name: str
+    height_px: int
+    width_px: int
+    orientation: int
+    shapes: tuple[tuple[dict, str | int], ...]
+    transform: tuple[float, ...] | None
+
+
+def open_polygons(path: Path, image: Raster, description: Description) -> Polygons:
+    """The polygons of a GeoJSON file, where they lie in the image.
+
+    Coordinates are longitude and latitude, or of the system that the file's `crs` names, where the
+    image is georeferenced; else they are pixels, x to the right and y downwards, 0 at the upper
+    left corner of the first: so `cnn-jax predict --polygons` writes them.
+
+    Raises:
+        InputError: the file can't be read, is no GeoJSON, or holds what is no area or lacks the
+            attribute.
+    """
+    try:
+        content = documents.parse(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no GeoJSON ({error}): export it again.") from error
+    if not isinstance(content, dict) or content.get("type") != "FeatureCollection":
+        raise InputError(f"{path} is no GeoJSON FeatureCollection: export it as one.")
+    features = content.get("features")
+    if not isinstance(features, list):
+        raise InputError(f"{path} has no list of features: export it again.")
+    shapes = [
+        (geometry, _value(path, number, feature, description.attribute))
+        for number, feature in enumerate(features)
+        for geometry in _areas(path, number, feature)
+    ]
+    if image.transform is not None and image.crs and shapes:
+        shapes = _moved(path, shapes, _system(path, content), image.crs)
+    return Polygons(
+        str(path),
+        image.height_px,
+        image.width_px,
+        image.orientation,
+        tuple(shapes),
+        image.transform,
+    )
+
+
+def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dict[str, int]]:
+    """Labels uint8 `[height, width]`, class indices or `IGNORED`, and the attribute's values that
+    no class lists with their pixels.
+
+    A pixel belongs to the last polygon that holds its centre. Where there is none it is of the
+    class that lists "any other value", or `IGNORED` without one.
+    """
+    from rasterio import Affine
+    from rasterio.features import rasterize
+
+    claimed = {
+        value: label
+        for values, label in [
+            *((known.values, i) for i, known in enumerate(description.classes)),
+            (description.ignored, IGNORED),
+        ]
+        for value in values
+    }
+    other = claimed.get(ANY_OTHER)
+    rest = IGNORED if other is None else other
+    size = polygons.height_px, polygons.width_px
+    labels = np.full(size, rest, np.uint8)
+    if not polygons.shapes:
+        return labels, {}
+    known, stray = [], []
+    for geometry, value in polygons.shapes:
+        label = claimed.get(value, _UNKNOWN if other is None else other)
+        known.append((geometry, label))
+        if label == _UNKNOWN:
+            stray.append(value)
+    transform = Affine(*polygons.transform) if polygons.transform else Affine.identity()
+    try:
+        rasterize(known, out=labels, transform=transform)
+        unknown = _counted(polygons, labels, stray, transform, rasterize) if stray else {}
+    except ValueError as error:
+        raise InputError(
+            f"{polygons.name} holds an area that can't be burnt ({error}): mend or leave it out."
+        ) from error
+    labels[labels == _UNKNOWN] = IGNORED
+    return labels, unknown
+
+
+def _counted(polygons, labels, stray, transform, rasterize):
+    """Pixels by value of what no class lists."""
+    values = sorted(set(map(str, stray)))
+    number = {value: i for i, value in enumerate(values)}
+    places = np.full(labels.shape, len(values), np.int32)
+    shapes = [
+        (geometry, number.get(str(value), len(values))) for geometry, value in polygons.shapes
+    ]
+    rasterize(shapes, out=places, transform=transform)
+    counts = np.bincount(places[labels == _UNKNOWN], minlength=len(values))
+    return {value: int(counts[i]) for value, i in number.items() if counts[i]}
+
+
+def _value(path, number, feature, attribute) -> str | int:
+    properties = feature.get("properties") if isinstance(feature, dict) else None
+    value = (properties or {}).get(attribute) if isinstance(properties or {}, dict) else None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(
+            f"{path}: feature {number} has no property {attribute!r} that is text or a whole"
+            " number: name the property that tells classes with attribute in the description."
+        )
+    return value
+
+
+def _areas(path, number, feature) -> Iterator[dict[str, Any]]:
+    geometry = feature.get("geometry") if isinstance(feature, dict) else None
+    if not isinstance(geometry, dict) or geometry.get("type") not in AREAS:
+        kind = geometry.get("type") if isinstance(geometry, dict) else None
+        raise InputError(
+            f"{path}: feature {number} is {kind or 'without geometry'}, and a mask is made of"
+            f" {' and '.join(AREAS)}: leave it out, or draw it as an area."
+        )
+    parts = geometry.get("coordinates")
+    several = geometry["type"] == "MultiPolygon" and isinstance(parts, list)
+    for rings in parts if several else [parts]:
+        if not _is_polygon(rings):
+            raise InputError(
+                f"{path}: feature {number} has coordinates that are no polygon: a list of closed"
+                " rings of at least four [x, y]; export it again."
+            )
+        yield {"type": "Polygon", "coordinates": rings}
+
+
+def _is_polygon(rings) -> bool:
+    def is_ring(ring):
+        return (
+            isinstance(ring, list)
+            and len(ring) >= 4
+            and all(
+                isinstance(at, list)
+                and len(at) >= 2
+                and all(isinstance(x, int | float) and not isinstance(x, bool) for x in at[:2])
+                for at in ring
+            )
+            and ring[0][:2] == ring[-1][:2]
+        )
+
+    return isinstance(rings, list) and bool(rings) and all(map(is_ring, rings))
+
+
+def _system(path, content) -> str:
+    """The coordinate reference system that GeoJSON of before RFC 7946 may name."""
+    named = content.get("crs")
+    if named is None:
+        return _LONGITUDES
+    try:
+        return str(named["properties"]["name"])
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{path} has a crs without a name ({json.dumps(named)[:60]}): export it in longitude"
+            " and latitude."
+        ) from None
+
+
+def _moved(path, shapes, given, wanted):
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform_geom
+
+    try:
+        system = CRS.from_user_input(given)
+    except CRSError as error:
+        raise InputError(
+            f"{path} is in {given}, which is no known coordinate reference system: export it in"
+            " longitude and latitude."
+        ) from error
+    moved = transform_geom(system, CRS.from_wkt(wanted), [geometry for geometry, _ in shapes])
+    return [(geometry, value) for geometry, (_, value) in zip(moved, shapes, strict=True)]
