@@ -156,9 +156,14 @@ def test_every_command_line_shown_is_understood(described, capsys):
 
 def test_switches_named_in_the_text_are_real():
     """`--section.field` in running text, of any task."""
-    from cnn_jax.configuration.schema import CONFIG_TYPES, leaves
+    from cnn_jax import tasks
+    from cnn_jax.configuration.schema import leaves
 
-    known = {path for make in CONFIG_TYPES.values() for path, _, _ in leaves(make(model=None))}
+    known = {
+        path
+        for task in tasks.TASKS
+        for path, _, _ in leaves(tasks.of(task).configuration(model=None))
+    }
     for page in WRITTEN:
         if page.name == "CHANGELOG.md":
             continue

@@ -1,18 +1,22 @@
 """Evaluate a finished run again, and say whether its figures are those recorded.
 
-python -m cnn_jax.commands.evaluate RUN [--split test] [--directory DATA]
+python -m cnn_jax.commands.evaluate RUN [--split test] [--directory DATA] [--blend gaussian]
 
 Rebuilds the model from the run's own `config.json`, restores the checkpoint that its figures are
-of, and counts every example of the split once more.
+of, and counts every example of the split once more. With --blend or --augment it says besides what
+the answers of `cnn-jax predict` are worth, and how far from the figures of the record.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
+from cnn_jax.errors import InputError
 from cnn_jax.run import guarded
 
 if TYPE_CHECKING:
@@ -30,6 +34,15 @@ class Options:
     directory: str = setting(
         "", "where the data lie, if no longer where the configuration says", path=True
     )
+    blend: str = setting(
+        "",
+        "of a segmenter also with windows blended so",
+        choices=("", "gaussian", "linear", "uniform"),
+    )
+    augment: bool = setting(
+        False, "of a segmenter also averaged over flips and quarter turns, windows blended"
+    )
+    output: str = setting("", "a JSON file for what --blend and --augment came to", path=True)
 
 
 def evaluate(run: "Run", split: str, directory: str = "") -> dict[str, Any]:
@@ -49,6 +62,58 @@ def evaluate(run: "Run", split: str, directory: str = "") -> dict[str, Any]:
     with StopRequest() as stop:
         evaluator = dataset.evaluator(run.learner, split, run.devices)
         return dict(evaluator.report(run.variables, stop.raise_if_set).figures)
+
+
+def evaluate_answers(
+    run: "Run", split: str, directory: str = "", blend: str = "", augment: bool = False
+) -> dict[str, dict[str, Any]]:
+    """What a segmenter's answers are worth beside the record's way to evaluate: "blended", and
+    "augmented" beside "blended" if asked for; see `inference.answers.compared`.
+
+    Args:
+        run: loaded.
+        split: "train", "validation" or "test".
+        directory: where the data lie, if no longer where the configuration says.
+        blend: how windows are weighted; empty: "gaussian".
+        augment: whether answers are averaged over flips and quarter turns too.
+
+    Raises:
+        InputError: no segmenter, an empty split, or data other than the run's.
+    """
+    from cnn_jax.inference import answers
+    from cnn_jax.runtime.preemption import StopRequest
+
+    if run.config.task != "segmentation":
+        raise InputError(
+            f"{run.folder} is of {run.config.task}, and --blend and --augment are for segmenters:"
+            " leave them out."
+        )
+    dataset: Any = run.open_data(directory, split)
+    scenes, blend = dataset.scenes[split], blend or "gaussian"
+    with StopRequest() as stop:
+        evaluator = dataset.evaluator(run.learner, split, run.devices)
+        cut = evaluator.windows.evaluate(run.variables, stop.raise_if_set).confusion
+        blended = answers.confusions(run, scenes, blend=blend, check=stop.raise_if_set)
+        found = {"blended": {"blend": blend, **answers.compared(blended, cut)}}
+        if augment:
+            turned = answers.confusions(
+                run, scenes, augment=True, blend=blend, check=stop.raise_if_set
+            )
+            found["augmented"] = {"blend": blend, **answers.compared(turned, blended)}
+    return found
+
+
+def sentence_of(name: str, found: Mapping[str, Any]) -> str:
+    """One of `evaluate_answers` for people."""
+    what = {
+        "blended": f"with windows blended ({found['blend']}) instead of cut",
+        "augmented": "averaged over flips and quarter turns, beside blended alone",
+    }[name]
+    of = f"from {found['other_miou']:.4f}"
+    if found["interval"]:
+        low, high = found["interval"]
+        of += f"; 95% over {found['scenes']} scenes: {low:+.4f} to {high:+.4f}"
+    return f"mIoU {found['miou']:.4f} {what}: {found['difference']:+.4f} ({of})."
 
 
 def compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:
@@ -80,10 +145,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cnn_jax.reporting import table
 
         run = load(options.run)
+        answered = {}
+        if options.blend or options.augment:
+            answered = evaluate_answers(
+                run, options.split, options.directory, options.blend, options.augment
+            )
         figures = evaluate(run, options.split, options.directory)
         print(table.summary_table(figures))
         sentence, agrees = compared(figures, run.summary)
         print(sentence)
+        for name, found in answered.items():
+            print(sentence_of(name, found))
+        if options.output:
+            record = {"run": run.digest, "split": options.split, **answered}
+            text = json.dumps(record, indent=2) + "\n"
+            Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+            Path(options.output).write_text(text, encoding="utf-8")
         outcome.exit_code = int(not agrees)
     return outcome.exit_code
 

@@ -496,13 +496,6 @@ class ClassicConfig(Config):
     selection: SelectionConfig = setting(SelectionConfig, "choice of k and distance")
 
 
-CONFIG_TYPES = {
-    "segmentation": SegmentationConfig,
-    "classification": ClassificationConfig,
-    "classic": ClassicConfig,
-}
-"""Task -> the configuration of a run of it."""
-
 FIXED = ("task", "experiment", "configuration", "variant")
 """Fields that say what a configuration is, and can't be set on a command line."""
 
@@ -623,7 +616,7 @@ def check(config: Any) -> None:
     `cnn_jax.tasks.check`'s.
 
     Args:
-        config: of one of `CONFIG_TYPES`; tuples come out as tuples.
+        config: of any task; tuples come out as tuples.
 
     Raises:
         InputError: names the field and the mend.

@@ -1,0 +1,70 @@
+"""What a segmenter's answers for whole scenes are worth, as `cnn-jax predict` gives them: windows
+blended, and averaged over flips and quarter turns if asked for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.data.scenes import IGNORED
+from cnn_jax.evaluation import metrics, statistics
+from cnn_jax.inference.predictor import Predictor
+
+
+def confusions(
+    predictor: Predictor,
+    scenes: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    augment: bool = False,
+    blend: str = "gaussian",
+    check: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """A confusion matrix a scene, int64 `[scenes, classes, classes]`, rows truth.
+
+    Args:
+        predictor: a loaded run, or an ensemble.
+        scenes: (image, mask) by index.
+        augment: as in `Predictor.predict`.
+        blend: likewise.
+        check: called before each scene; may raise to stop.
+    """
+    classes = len(predictor.info.classes)
+    counts = np.zeros((len(scenes), classes, classes), np.int64)
+    for index in range(len(scenes)):
+        check()
+        image, mask = scenes[index]
+        rows = predictor.predict_rows(
+            lambda first, last, image=image: image[first:last],
+            *image.shape[:2],
+            augment=augment,
+            blend=blend,
+        )
+        for first, part in rows:
+            truth = mask[first : first + len(part)]
+            counted = truth != IGNORED
+            entries = truth[counted].astype(np.int64) * classes + part.argmax(-1)[counted]
+            counts[index] += np.bincount(entries, minlength=classes**2).reshape(classes, classes)
+    return counts
+
+
+def compared(answers: np.ndarray, others: np.ndarray) -> dict[str, Any]:
+    """mIoU over all scenes of both, their difference, and its interval at 95%, the scenes drawn
+    with replacement (None for one scene).
+
+    Args:
+        answers: of `confusions`.
+        others: of the same scenes.
+    """
+    both = np.stack([answers, others], 1)
+
+    def gain(summed):
+        return metrics.miou(summed[0]) - metrics.miou(summed[1])
+
+    low, high = statistics.bootstrap_interval(both, gain)
+    return {
+        "miou": metrics.miou(answers.sum(0)),
+        "other_miou": metrics.miou(others.sum(0)),
+        "difference": gain(both.sum(0)),
+        "interval": None if np.isnan(low) else [low, high],
+        "scenes": len(answers),
+    }
