@@ -93,10 +93,10 @@ def test_reference_record(reference):
     assert "Traceback" not in finished.err
 
 
-def test_again_from_its_own_record(reference, tmp_path, command):
+def test_again_from_its_own_record(reference, tmp_path, drawing_command):
     """`--config config.json` in another folder: the same bits, and the same pictures."""
     workdir, _ = reference
-    again = command("--config", workdir / "config.json", "--workdir", tmp_path / "again")
+    again = drawing_command("--config", workdir / "config.json", "--workdir", tmp_path / "again")
     assert again.code == 0, again.err
     assert_same_run(tmp_path / "again", workdir)
     assert (tmp_path / "again" / "config.json").read_bytes() == (
