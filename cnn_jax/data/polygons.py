@@ -155,8 +155,9 @@ def _areas(path, number, feature) -> Iterator[dict[str, Any]]:
             f" {' and '.join(AREAS)}: leave it out, or draw it as an area."
         )
     parts = geometry.get("coordinates")
-    several = geometry["type"] == "MultiPolygon" and isinstance(parts, list)
-    for rings in parts if several else [parts]:
+    if geometry["type"] == "Polygon" or not isinstance(parts, list):
+        parts = [parts]
+    for rings in parts:
         if not _is_polygon(rings):
             raise InputError(
                 f"{path}: feature {number} has coordinates that are no polygon: a list of closed"
