@@ -177,8 +177,24 @@ def guarded() -> Iterator[Outcome]:
             " disk."
         )
     except Exception as error:
+        if _out_of_memory(error):
+            first = (str(error).splitlines() or [""])[0][:200]
+            outcome.exit_code = _refused(
+                f"there is no memory left ({first or type(error).__name__}): make batches, crops"
+                " or the network smaller, or raise the limit (ulimit -v)."
+            )
+            return
         processes.end_with(error)
         raise
+
+
+def _out_of_memory(error):
+    """Whether Python, the system's threads or XLA were refused memory."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't start new thread" in said or "RESOURCE_EXHAUSTED" in said)
+    )
 
 
 def _refused(sentence):

@@ -28,6 +28,7 @@ from tests.data import fake_sets
 from tests.running import (
     SHORT,
     TINY,
+    Finished,
     assert_refused,
     assert_same_run,
     environment,
@@ -362,3 +363,26 @@ def test_no_folder_can_be_made(tmp_path, monkeypatch):
     (tmp_path / "results").write_text("a file")
     with pytest.raises(InputError, match=r"can't be made .*; give another folder with --workdir\."):
         run.new_workdir("a-b")
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 1.5 TiB"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.\nat"),
+    ],
+)
+def test_no_memory_is_one_sentence(error, capsys):
+    with run.guarded() as outcome:
+        raise error
+    said = capsys.readouterr()
+    assert_refused(Finished(outcome.exit_code, *said), "no memory left", str(error).split("\n")[0])
+
+
+def test_other_errors_are_our_own():
+    with pytest.raises(RuntimeError, match="INTERNAL"), run.guarded():
+        raise RuntimeError("INTERNAL: a bug")
