@@ -37,7 +37,7 @@ class Options:
     blend: str = setting(
         "",
         "of a segmenter also with windows blended so",
-        choices=("", "gaussian", "linear", "uniform"),
+        choices=("", "gaussian", "linear", "uniform", "none"),
     )
     augment: bool = setting(
         False, "of a segmenter also averaged over flips and quarter turns, windows blended"
@@ -94,7 +94,10 @@ def evaluate_answers(
         evaluator = dataset.evaluator(run.learner, split, run.devices)
         cut = evaluator.windows.evaluate(run.variables, stop.raise_if_set).confusion
         blended = answers.confusions(run, scenes, blend=blend, check=stop.raise_if_set)
+        images = [scenes[index][0] for index in range(len(scenes))]
         found = {"blended": {"blend": blend, **answers.compared(blended, cut)}}
+        for name, how in (("largest_step", blend), ("largest_step_without_blending", "none")):
+            found["blended"][name] = answers.largest_step(run, images, how)
         if augment:
             turned = answers.confusions(
                 run, scenes, augment=True, blend=blend, check=stop.raise_if_set
@@ -113,7 +116,13 @@ def sentence_of(name: str, found: Mapping[str, Any]) -> str:
     if found["interval"]:
         low, high = found["interval"]
         of += f"; 95% over {found['scenes']} scenes: {low:+.4f} to {high:+.4f}"
-    return f"mIoU {found['miou']:.4f} {what}: {found['difference']:+.4f} ({of})."
+    sentence = f"mIoU {found['miou']:.4f} {what}: {found['difference']:+.4f} ({of})."
+    if found.get("largest_step") is not None:
+        sentence += (
+            f" The largest step across a window's border is {found['largest_step']:.4f};"
+            f" without blending it is {found['largest_step_without_blending']:.4f}."
+        )
+    return sentence
 
 
 def compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:

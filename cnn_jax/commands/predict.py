@@ -45,7 +45,7 @@ class Options:
     blend: str = setting(
         "gaussian",
         "weights of windows where they overlap",
-        choices=("gaussian", "linear", "uniform"),
+        choices=("gaussian", "linear", "uniform", "none"),
     )
     bands: tuple[int, ...] = setting((), "bands to take, from 1; empty: all", at_least=1)
     region: tuple[float, ...] = setting(

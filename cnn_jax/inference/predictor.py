@@ -15,7 +15,7 @@ from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.scenes import opened
-from cnn_jax.inference.windows import axis, blended
+from cnn_jax.inference.windows import Axis, axis, blended
 from cnn_jax.records import run_record
 from cnn_jax.tasks.network import abstract_variables
 from cnn_jax.tasks.task import Dataset
@@ -56,7 +56,7 @@ class Predictor:
             images: one, `[height, width, channels]` of the type that the run's files have, and of
                 a segmenter any size; the path of one; a list of these; or a generator of them.
             augment: whether it is averaged over flips and quarter turns.
-            blend: how windows are weighted where they overlap: "gaussian", "linear" or "uniform".
+            blend: how windows are weighted where they overlap: one of `windows.BLENDS`.
 
         Returns:
             A `Prediction`; a list of them for a list; for a generator a generator.
@@ -116,16 +116,21 @@ class Predictor:
             (number of the first row, probabilities float32 `[rows, width, classes]`), which the
             next turn overwrites.
         """
-        settings = self.config.evaluation
-        down, across = (
-            axis(length, window, overlap_px(window, settings.context_px), blend)
-            for length, window in zip((height, width), settings.window_px, strict=True)
-        )
+        down, across = self.windows(height, width, blend)
 
         def predict(windows):
             return self.averaged(windows, augment)
 
         return blended(read, predict, down, across, self.batch_size, first_row)
+
+    def windows(self, height: int, width: int, blend: str = "gaussian") -> tuple[Axis, Axis]:
+        """How a scene of that size is cut, from top to bottom and from left to right."""
+        settings = self.config.evaluation
+        down, across = (
+            axis(length, window, overlap_px(window, settings.context_px), blend)
+            for length, window in zip((height, width), settings.window_px, strict=True)
+        )
+        return down, across
 
     def averaged(self, images: np.ndarray, augment: bool) -> Any:
         """`probabilities`, averaged over flips and quarter turns (of oblong images of classifiers

@@ -22,7 +22,7 @@ MULTIPLE_PX = 32
 """What a window smaller than asked for is rounded up to, so that scenes of many sizes share few
 compiled programs."""
 
-BLENDS = ("gaussian", "linear", "uniform")
+BLENDS = ("gaussian", "linear", "uniform", "none")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def axis(length_px: int, window_px: int, overlap_px: int, blend: str = "gaussian
         window_px: of a window.
         overlap_px: what neighbouring windows share at least, below `window_px`.
         blend: "gaussian" (a deviation of an eighth of the window), "linear" (from the middle to
-            the rim) or "uniform".
+            the rim), "uniform", or "none": each pixel is that of the window whose middle is
+            nearest.
     """
     if length_px <= window_px:
         window_px = min(window_px, -(-length_px // MULTIPLE_PX) * MULTIPLE_PX)
@@ -60,6 +61,13 @@ def axis(length_px: int, window_px: int, overlap_px: int, blend: str = "gaussian
     steps = -(-beyond // (window_px - overlap_px))
     starts = tuple(i * beyond // steps - border for i in range(steps + 1))
     at = np.arange(window_px) - (window_px - 1) / 2
+    if blend == "none":
+        middles = np.array(starts)[:, None] + (window_px - 1) / 2
+        nearest = np.abs(np.arange(-border, length_px + border) - middles).argmin(0)
+        weights = [
+            nearest[start + border :][:window_px] == number for number, start in enumerate(starts)
+        ]
+        return Axis(length_px, window_px, starts, np.array(weights, np.float32))
     profile = {
         "gaussian": np.exp(-0.5 * (at / (window_px / 8)) ** 2),
         "linear": window_px / 2 - np.abs(at),

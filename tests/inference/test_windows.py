@@ -46,12 +46,12 @@ def pointwise(windows):
 
 @pytest.mark.parametrize("blend", BLENDS)
 @pytest.mark.parametrize(("window", "overlap"), [(64, 16), (64, 32), (48, 0), (37, 11)])
-def test_every_pixel_is_seen_with_a_weight_above_0_and_weights_sum_to_1(blend, window, overlap):
+def test_weights_are_above_0_where_windows_blend_and_sum_to_1(blend, window, overlap):
     for length in [*range(1, 200), 719, 2149]:
         found = axis(length, window, overlap, blend)
         total = np.zeros(length)
         for start, weights in zip(found.starts, found.weights, strict=True):
-            assert (weights > 0).all()
+            assert (weights >= 0).all() if blend == "none" else (weights > 0).all()
             at = np.arange(start, start + found.window_px)
             inside = (at >= 0) & (at < length)
             total[at[inside]] += weights[inside]
