@@ -153,7 +153,7 @@ def test_help_lists_every_configuration_and_field():
 PICTURED = ("default", "drone")
 """The shipped configurations whose pictures are drawn: of the fewest and of the most classes."""
 
-QUICK = (*PICTURED, "smoke", "dubai", "folders")
+QUICK = ("default", "dubai", "folders")
 
 
 @pytest.mark.parametrize(
@@ -190,10 +190,14 @@ def test_shipped_configuration_runs(name, tmp_path, request):
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(["--data.crop_px", "33", "47", "--data.scene_px", "67", "91"], id="odd sizes"),
+        pytest.param(
+            ["--data.crop_px", "33", "47", "--data.scene_px", "67", "91"],
+            id="odd sizes",
+            marks=pytest.mark.long,
+        ),
         pytest.param(["--data.crop_px", "80", "112"], id="crop larger than the scenes"),
         pytest.param(["--training.parallelism=pmap"], id="pmap"),
-        pytest.param(["--model.dtype=bfloat16"], id="bfloat16"),
+        pytest.param(["--model.dtype=bfloat16"], id="bfloat16", marks=pytest.mark.long),
         pytest.param(
             [
                 "--training.accumulate=2",

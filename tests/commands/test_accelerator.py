@@ -65,6 +65,7 @@ def wait(condition, seconds=150):
 # ---- what the parts do
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compilation")
 def test_the_study_trains_and_predicts_without_rasterio(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rasterio", None)  # importing it fails

@@ -496,6 +496,7 @@ np.testing.assert_array_equal(one[1], eight[1])
 """
 
 
+@pytest.mark.long
 def test_eight_devices_give_what_one_gives():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

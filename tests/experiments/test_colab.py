@@ -91,6 +91,7 @@ def all_cells(tmp_path_factory):
     return executed(parameters, JAX_DISABLE_MOST_OPTIMIZATIONS="1"), records
 
 
+@pytest.mark.long
 def test_it_takes_the_checkout_it_lies_in_and_names_the_device_in_use(all_cells):
     outputs, records = all_cells
     assert f"CPU runtime; records go to {records}" in printed(outputs["install"])
@@ -101,6 +102,7 @@ def test_it_takes_the_checkout_it_lies_in_and_names_the_device_in_use(all_cells)
     assert "No accelerator was chosen" in printed(outputs["check"])
 
 
+@pytest.mark.long
 def test_the_pictures_and_the_table_are_those_of_the_record(all_cells):
     outputs, records = all_cells
     run = records / "colab_smoke"
@@ -124,6 +126,7 @@ def test_the_pictures_and_the_table_are_those_of_the_record(all_cells):
     assert f"pixel accuracy {summary['test/pixel_accuracy']:.4f}" in table
 
 
+@pytest.mark.long
 def test_the_comparison_is_shown(all_cells):
     outputs, records = all_cells
     (report,) = shown(outputs["compare"], "text/markdown")
@@ -136,7 +139,7 @@ def test_the_comparison_is_shown(all_cells):
         assert name in report
 
 
-@pytest.mark.parametrize("runtime", ["TPU", "GPU"])
+@pytest.mark.parametrize("runtime", ["TPU", pytest.param("GPU", marks=pytest.mark.long)])
 def test_a_runtime_that_computes_on_the_cpu_instead_is_stopped(runtime, tmp_path):
     command = tmp_path / "nvidia-smi"
     command.write_text("#!/bin/sh\necho 'GPU 0: Tesla T4'\n", encoding="utf-8")
@@ -150,6 +153,7 @@ def test_a_runtime_that_computes_on_the_cpu_instead_is_stopped(runtime, tmp_path
         executed({}, UNTIL_CHECKED, JAX_PLATFORMS="cpu", **variables[runtime])
 
 
+@pytest.mark.long
 def test_several_devices_get_a_batch_that_they_divide():
     checked = printed(executed({}, UNTIL_CHECKED, **commands.devices(8))["check"])
     assert "computes on 8 x cpu" in checked

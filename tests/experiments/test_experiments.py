@@ -155,8 +155,10 @@ def test_shipped_model_takes_the_images_of_its_set(name, sets):
     [
         ("default", SMALL | {"model.norm": "batch"}, (10, 40)),
         ("cifar10", {"model.name": "cnn", **SMALL}, (4, 20)),
-        ("cifar100", {"model.name": "cnn", **SMALL}, (11, 20)),
-        (
+        pytest.param(
+            *("cifar100", {"model.name": "cnn", **SMALL}, (11, 20)), marks=pytest.mark.long
+        ),
+        pytest.param(
             "imagenet2012",
             {
                 "model.name": "cnn",
@@ -165,6 +167,7 @@ def test_shipped_model_takes_the_images_of_its_set(name, sets):
                 "data.validation_share": 0.2,
             },
             (4, 9),
+            marks=pytest.mark.long,
         ),
         ("fingers", {**SMALL, "data.image_px": "(16,16)"}, (2, 12)),
     ],

@@ -14,7 +14,7 @@ from cnn_jax.layers.pooling import average_pool, global_average_pool, max_pool
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
 
-@pytest.fixture(params=["XLA's", "a CPU's"])
+@pytest.fixture(params=[pytest.param("XLA's", marks=pytest.mark.long), "a CPU's"])
 def arithmetic(request):
     """Every test runs with XLA's own operations, and with those of a CPU's training step."""
     with fast_on_cpu() if request.param == "a CPU's" else contextlib.nullcontext():

@@ -158,7 +158,9 @@ NARROW = {
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "unet" else pytest.mark.long) for n in NARROW]
+)
 def test_an_exported_program_computes_what_the_network_does(name):
     """For images of any size that 32 divides; written and read."""
     with shallow():

@@ -198,6 +198,7 @@ def test_without_the_first_process_it_is_named():
     assert "missing after 5 s: process 0" in done.stdout
 
 
+@pytest.mark.long
 def test_smoke_on_eight_devices(tmp_path):
     """The whole command, a batch of eight crops divided among eight devices of one process."""
     arguments = (
