@@ -104,7 +104,8 @@ class Tiff:
         self.path, self.cog, self.height = path, cog, height
         self._half = dtype == "float16"
         self._discrete = bool(colors)
-        options: dict[str, Any] = {"nbits": 16} if self._half else {}
+        # GDAL 3.12 makes no overviews of 16-bit floats: a COG is made of 32 bits.
+        options: dict[str, Any] = {"nbits": 16} if self._half and not cog else {}
         if crs:
             options["crs"] = crs
         if transform is not None:
