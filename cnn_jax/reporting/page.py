@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image, ImageColor
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -27,7 +27,7 @@ from cnn_jax.records.metrics import FIGURES
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.records.scene_record import LONGEST_PX, SceneRecord
 from cnn_jax.records.scene_record import shown as pictured_scenes
-from cnn_jax.reporting import comparison_figures
+from cnn_jax.reporting import comparison_figures, first_view
 from cnn_jax.reporting.comparison_tables import WORDS, cost_rows, named, pair_rows, score_rows
 from cnn_jax.reporting.scene_figures import error_color
 from cnn_jax.reporting.style import NOTHING, percent
@@ -69,13 +69,15 @@ class Chart(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A photograph, a truth or a prediction; `source` is None where the file is missing."""
+    """A photograph, a truth or a prediction, which has its variant's number; `source` is None where
+    the file is missing."""
 
     kind: str
     name: str
     alt: str
     source: str | None
     score: float = math.nan
+    number: int = 0
 
 
 def page(comparison: Comparison) -> str:
@@ -97,11 +99,15 @@ def page(comparison: Comparison) -> str:
         "score": lambda value: NOTHING if math.isnan(value) else f"{value:.3f}",
         "percent": percent,
         "sort_key": _sort_key,
+        "breakable": _breakable,
     }
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
         words=WORDS,
         nothing=NOTHING,
+        headline=first_view.headline(comparison),
+        forest=first_view.forest(comparison),
+        matrices=first_view.matrices(comparison),
         score_title=capitalized(comparison.score),
         kind=capitalized(figure.label) if figure else "",
         unit=_unit(comparison),
@@ -268,12 +274,12 @@ def _calibration(comparison: Comparison) -> list[Chart]:
 
 
 def _scenes(comparison: Comparison) -> dict[str, Any] | None:
-    """The scenes with their pictures, the worst first, and which pictures are missing; None where
-    no record holds scenes."""
+    """The scenes with their pictures, the worst first, the worst and the best apart, and which
+    pictures are missing; None where no record holds scenes."""
     variants = _with_scenes(comparison.variants)
     if not variants:
         return None
-    names = variants[0][1].names
+    names, rank = variants[0][1].names, first_view.numbers(comparison)
     files = {}  # (scene, whose) -> file
     missing: dict[Path, list[str]] = {}
     for index in pictured_scenes(len(names)):
@@ -302,6 +308,7 @@ def _scenes(comparison: Comparison) -> dict[str, Any] | None:
                 f"prediction of {variant.name} for {name}",
                 sources.get((index, variant.name)),
                 float(of_variant.mious[index]),
+                rank[variant.name],
             )
             for variant, of_variant in variants
         ]
@@ -310,8 +317,12 @@ def _scenes(comparison: Comparison) -> dict[str, Any] | None:
         scenes.append({"name": name, "mean": mean, "panels": panels})
     scenes.sort(key=lambda scene: (math.isnan(scene["mean"]), scene["mean"]))
     seeds = {str(next(iter(variant.scenes))) for variant, _ in variants}
+    known = [scene for scene in scenes if math.isfinite(scene["mean"])]
+    ends = [("Worst test image:", known[0]), ("Best:", known[-1])] if known[1:] else []
     return {
         "shown": scenes,
+        "ends": ends or [("", scene) for scene in scenes[:1]],
+        "others": [s for s in scenes if s not in (known[0], known[-1])] if ends else scenes[1:],
         "missing": [_told(folder, names) for folder, names in missing.items()],
         "seed": f"seed {min(seeds)}" if len(seeds) == 1 else "each variant's first seed",
         "legend": _legend(comparison),
@@ -404,6 +415,11 @@ def _reader(path: Path) -> type[JpegImageFile] | type[PngImageFile]:
 def _uri(svg: str) -> Markup:
     """An SVG as a data URI, without a character that would end its attribute."""
     return Markup("data:image/svg+xml," + quote(svg, safe=" /:;=,.()'!*@+-$[]{}|^?~"))
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after an underscore."""
+    return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _sort_key(text: str) -> str:

@@ -1,3 +1,4 @@
+document.documentElement.classList.add("scripting");
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
@@ -29,7 +30,7 @@ function pixels(image) {
 }
 // The colour of errors as the page gives it, "#RRGGBB", in three numbers.
 function errorColor() {
-  const color = document.getElementById("images").dataset.errorColor;
+  const color = document.querySelector("[data-error-color]").dataset.errorColor;
   return [1, 3, 5].map(start => parseInt(color.slice(start, start + 2), 16));
 }
 function errors(button) {
@@ -72,3 +73,36 @@ if (every) every.addEventListener("click", () => {
   every.textContent = wanted ? "Show predictions everywhere" : "Show errors everywhere";
   predictions.forEach(button => show(button, wanted));
 });
+// A variant under the pointer or the focus is lit wherever it stands.
+function light(event) {
+  const of = event.target.closest?.("[data-of]")?.dataset.of;
+  for (const lit of document.querySelectorAll(".lit")) lit.classList.remove("lit");
+  for (const number of of ? of.split(" ") : [])
+    for (const found of document.querySelectorAll(`[data-of~="${number}"]:not(.pair)`)) found.classList.add("lit");
+}
+for (const kind of ["mouseover", "focusin"]) document.addEventListener(kind, light);
+// Pairs: what one says when it is pressed; one of a matrix is reached by Tab, the others by arrows.
+const told = document.querySelector(".told");
+for (const matrix of document.querySelectorAll(".pairwise")) {
+  const pairs = [...matrix.querySelectorAll(".pair")];
+  pairs.forEach((pair, index) => pair.tabIndex = index ? -1 : 0);
+  matrix.addEventListener("click", event => {
+    const pair = event.target.closest(".pair");
+    if (!pair) return;
+    for (const other of document.querySelectorAll(".pair[aria-pressed=true]")) other.setAttribute("aria-pressed", "false");
+    pair.setAttribute("aria-pressed", "true");
+    told.textContent = pair.getAttribute("aria-label");
+    matrix.parentElement.after(told);
+  });
+  matrix.addEventListener("keydown", event => {
+    const move = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+    const cell = event.target.closest("td");
+    if (!move || !cell) return;
+    event.preventDefault();
+    const row = matrix.rows[cell.parentElement.rowIndex + move[0]];
+    const next = row?.cells[cell.cellIndex + move[1]]?.querySelector(".pair");
+    if (!next) return;
+    for (const pair of pairs) pair.tabIndex = pair === next ? 0 : -1;
+    next.focus();
+  });
+}
