@@ -39,6 +39,14 @@ class Flags:
     seeds: tuple[int, ...] = setting(
         (), "run these seeds, such as 0 1 2; empty: the study's own", at_least=0
     )
+    plan: bool = setting(
+        False,
+        "run nothing: say how many seeds a difference takes, from the records in the workdir, or in"
+        " results/ where none is given",
+    )
+    difference: float = setting(
+        0.02, "that the plan is to tell, in the leading score", at_least=1e-4
+    )
     distributed: str = setting(*processes.FLAG)
     model: run.ModelName = setting(run.ModelName, "an architecture and its options")
 
@@ -77,11 +85,14 @@ def main(
     with run.guarded() as outcome:
         argv = sys.argv[1:] if argv is None else list(argv)
         (flags,), _ = command_line.parse(argv, Flags())
-        name = flags.config or next(iter(studies))
+        name = flags.config or (_recorded(studies, flags) if flags.plan else next(iter(studies)))
         if name not in studies and (name.endswith(".json") or "/" in name):
             run.train_and_evaluate(*run.begun(module, {}, argv))
         else:
             variants, configs = _configured(module, studies, name, argv, flags)
+            if flags.plan:
+                print(_plan(studies, name, configs, flags))
+                return 0
             processes.join(flags.distributed)
             workdir = flags.workdir or run.new_workdir(f"{configs[0].experiment}-{name}")
             workdir = processes.broadcast(workdir)
@@ -136,6 +147,41 @@ def _run(configs, variants, groups, workdir, command, pictures):
             (workdir / "figures").mkdir(exist_ok=True)
             pictures(workdir / "figures", found)
     print(f"\nrecords and pictures: {workdir}")
+
+
+def _seen(studies, flags):
+    """The records that a plan is made from."""
+    from cnn_jax.records.run_record import records_in
+
+    study = next(iter(studies.values()))()
+    folder = Path(flags.workdir or Path("results", next(iter(study.variants.values())).experiment))
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} has no records to plan from: give the folder of some with --workdir."
+        )
+    return records_in([folder], unfinished=True)
+
+
+def _recorded(studies, flags):
+    """The name of the study that the records are of; the first where they don't say."""
+    names = {record.config.get("configuration") for record in _seen(studies, flags)}
+    return next((name for name in studies if names == {name}), next(iter(studies)))
+
+
+def _plan(studies, name, configs, flags):
+    """What the records so far say of how many seeds and steps it takes."""
+    from cnn_jax.reporting import comparison, plan
+
+    groups, records = studies[name]().groups, _seen(studies, flags)
+    compared = comparison.compare(records, groups=groups or None)
+    said = plan.text(compared, flags.difference, configs[0].training.steps)
+    sources = {record.source for record in records} - {configs[0].data.source}
+    if sources:
+        said += (
+            f"\n\nThe study is of {configs[0].data.source}, and these records are of"
+            f" {', '.join(sorted(sources))}: what is said holds for those."
+        )
+    return said
 
 
 def _configured(module, studies, name, argv, flags):

@@ -17,6 +17,7 @@ from cnn_jax.configuration.schema import (
 from cnn_jax.study import Study
 from cnn_jax.tasks import model_config
 from tests import running as commands
+from tests.reporting.fake_records import write_run
 from tests.running import Finished
 
 MODULE = "experiments.example"
@@ -252,3 +253,22 @@ def test_studies_are_made_anew(command, tmp_path):
     before = copy.deepcopy(default().variants)
     command("--workdir", tmp_path, "--training.steps=2", "--variants=softmax", "--seeds=0")
     assert default().variants == before
+
+
+def test_a_plan_runs_nothing(command, tmp_path):
+    for variant, scores in {"softmax": (0.5, 0.52), "mlp": (0.7, 0.73)}.items():
+        for seed, score in enumerate(scores):
+            config = {"task": "classification", "configuration": "default"}
+            folder = tmp_path / "s" / f"{variant}-seed{seed}"
+            write_run(folder, variant, seed, {"test/accuracy": score}, config=config)
+    before = sorted(tmp_path.rglob("*"))
+    finished = command("--plan", "--difference", 0.1, "--workdir", tmp_path / "s")
+    assert finished.code == 0
+    assert "tell a difference of 0.1 accuracy with power 0.8" in finished.out
+    assert "All variants: 2 variants, 1 pair" in finished.out
+    assert "seeds: 2 a variant" in finished.out
+    assert "these records are of dubai" in finished.out
+    assert sorted(tmp_path.rglob("*")) == before
+    missing = command("--plan", "--workdir", tmp_path / "nowhere")
+    assert missing.code == 2
+    assert "has no records to plan from" in missing.err
