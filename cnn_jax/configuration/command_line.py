@@ -165,7 +165,9 @@ def _arguments(trees, fixed, completing, prefix=""):
 def _argument(path, option, single, completing):
     """The type of a field, annotated with what tyro needs to read it and to explain it."""
     unit, choices = option.metadata["unit"], option.metadata["choices"]
+    name = option.name.removesuffix("_")  # of a field whose name without it is a Python keyword
     about = tyro.conf.arg(
+        name=None if name == option.name else name,
         help=option.metadata["help"] + (f" [{unit}]" if unit else ""),
         help_behavior_hint=lambda default: f"(default: {default})" if default.strip("'") else "",
     )
@@ -208,6 +210,7 @@ def _words(value):
 
 def _value(path, option, words):
     """What the words after a flag stand for."""
+    path = path.removesuffix("_")
     if option.metadata["path"]:
         words = [expanded(word) for word in words]
     kinds = get_args(option.type) if get_origin(option.type) in (Union, UnionType) else ()
@@ -263,7 +266,7 @@ def refuse_unknown(words: Sequence[str], *trees: Any, fixed: Iterable[str] = FIX
         )
     if name in FIXED:
         raise InputError(f"{flag} can't be changed: choose another --config instead.")
-    known = [path for tree in trees for path, _, _ in leaves(tree) if path not in fixed]
+    known = [p.removesuffix("_") for tree in trees for p, _, _ in leaves(tree) if p not in fixed]
     raise InputError(f"{flag} is no flag: {nearest_field(name, [*known, 'help'])}.")
 
 

@@ -591,7 +591,7 @@ def check_fields(config: Any, prefix: str = "") -> None:
     """
     for path, option, value in list(leaves(config)):
         *sections, name = path.split(".")
-        shown = prefix + path
+        shown = prefix + path.removesuffix("_")  # of a name that is a Python keyword without it
         value = typed(shown, option.type, value)
         setattr(functools.reduce(getattr, sections, config), name, value)
         choices, least = option.metadata["choices"], option.metadata["at_least"]

@@ -378,7 +378,7 @@ def load(folder: str | Path) -> Run:
     digest = record.environment["digest"]
     checkpoint, exported = folder / "checkpoints" / str(step), folder / weights.NAME
     if checkpoint.is_dir():
-        variables = _of_checkpoint(checkpoint, config, learner.monitor, digest, variables, devices)
+        variables = of_checkpoint(checkpoint, config, learner.monitor, digest, variables, devices)
     elif exported.is_file():
         variables = devices.copy(weights.read(exported, variables, digest))
     else:
@@ -390,7 +390,22 @@ def load(folder: str | Path) -> Run:
     return Run(folder, config, record.info, record.summary, learner, variables, devices, digest)
 
 
-def _of_checkpoint(checkpoint: Path, config, monitor, digest, variables, devices):
+def of_checkpoint(
+    checkpoint: Path, config: Any, monitor: str, digest: str, variables: Any, devices: Devices
+) -> Any:
+    """The variables in a run's checkpoint that predictions are made with, on the devices.
+
+    Args:
+        checkpoint: its folder, named after its step.
+        config: of the run.
+        monitor: of its learner.
+        digest: of its configuration.
+        variables: their shapes and types.
+        devices: that they are placed on.
+
+    Raises:
+        InputError: it can't be read, or is of another run.
+    """
     from cnn_jax.training.checkpoints import Checkpoints
     from cnn_jax.training.optimizer import make_optimizer
     from cnn_jax.training.state import TrainState

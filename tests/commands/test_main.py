@@ -10,8 +10,8 @@ from cnn_jax.commands import __main__ as cnn_jax
 from cnn_jax.commands import compare, evaluate, inspect_data, summarize
 from tests.running import ROOT, finish, start
 
-NAMES = ("benchmark", "compare", "evaluate", "export", "inspect-data", "inspect-run", "predict")
-NAMES += ("summarize", "table")
+NAMES = ("average", "benchmark", "compare", "evaluate", "export", "inspect-data", "inspect-run")
+NAMES += ("predict", "summarize", "table")
 
 
 def test_commands_are_listed_with_a_line_each(capsys):

@@ -1,0 +1,95 @@
+"""Average the weights of runs, or of one run's checkpoints, and say what the result is worth.
+
+python -m cnn_jax.commands.average RUN RUN... --output RUN [--directory DATA] [--batches 50]
+python -m cnn_jax.commands.average RUN --output RUN [--decay 0.5]
+
+The result is a run of its own, with figures of every split and `weights.safetensors`, which
+`cnn_jax.load` and the other commands take. BatchNorm's statistics are estimated anew on training
+batches.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cnn_jax.configuration import command_line
+from cnn_jax.configuration.schema import setting
+from cnn_jax.errors import InputError
+from cnn_jax.run import guarded
+
+MODULE = "cnn_jax.commands.average"
+
+
+@dataclass
+class Options:
+    """What is averaged, and how."""
+
+    runs: tuple[str, ...] = command_line.positional(
+        (), "RUN", "folders of finished runs, or of one with several checkpoints"
+    )
+    output: str = setting("", "folder of the result, new or empty", path=True)
+    directory: str = setting(
+        "", "where the data lie, if no longer where the configuration says", path=True
+    )
+    batches: int = setting(
+        50,
+        "training batches from which BatchNorm's statistics are estimated; 0: averaged as weights",
+        at_least=0,
+    )
+    decay: float = setting(
+        1.0, "what a checkpoint of one run weighs of the next one", at_least=0, at_most=1
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code."""
+    with guarded() as outcome:
+        argv = sys.argv[1:] if argv is None else list(argv)
+        options = command_line.options(Options, argv, MODULE, __doc__)
+        if not options.output:
+            raise InputError("--output is missing: give the folder of the averaged run.")
+        if options.decay != 1 and len(options.runs) > 1:
+            raise InputError("--decay is of the checkpoints of one run: leave it out.")
+        from cnn_jax.inference import averaging
+        from cnn_jax.inference.predictor import load
+        from cnn_jax.records.metrics import leading
+
+        runs = [load(folder) for folder in options.runs]
+        averaging.check_alike(runs)
+        first = runs[0]
+        dataset = first.open_data(options.directory)
+        if len(runs) > 1:
+            variables = averaging.averaged([run.variables for run in runs])
+            members = [
+                {"run": run.folder.name, "digest": run.digest, "seed": run.config.seed}
+                | {"step": run.summary["evaluated_step"]}
+                for run in runs
+            ]
+        else:
+            variables, steps = averaging.of_checkpoints(first, options.decay)
+            members = [
+                {"run": first.folder.name, "digest": first.digest, "seed": first.config.seed}
+                | {"step": step}
+                for step in steps
+            ]
+        variables = averaging.with_new_statistics(first, variables, dataset, options.batches)
+        command = shlex.join([*command_line.program(MODULE).split(), *argv])
+        summary = averaging.write_run(
+            first, variables, dataset, options.output, members=members, command=command
+        )
+        figure = leading(first.config.task)
+        assert figure is not None  # of every task whose networks are loaded
+        key = f"test/{figure.name}"
+        for run in runs:
+            if key in run.summary:
+                print(f"{run.folder}: {figure.label} {run.summary[key]:.4f}")
+        if key in summary:
+            print(
+                f"{options.output}: {figure.label} {summary[key]:.4f}, of {len(members)} averaged"
+            )
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""A run's network as one file for where networks are used: ONNX, StableHLO.
+
+Both take float32 images `[batch, height, width, channels]`, already normalised, and give logits, as
+`run.model.apply` does; the batch is free.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import InputError
+from cnn_jax.inference import onnx
+from cnn_jax.inference.predictor import Run
+from cnn_jax.models.asymmetric_unet import AsymmetricUNet
+from cnn_jax.models.unet import UNet
+
+PARTS = ("normalization", "softmax")
+"""What may be put inside the program: images then come as files store them, from 0 to the type's
+greatest value, though as float32; what comes out are probabilities."""
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""What a StableHLO program is lowered for, in one file."""
+
+
+def network(run: Run, parts: Sequence[str] = ()) -> Callable[[jax.Array], jax.Array]:
+    """The run's network as a function of images alone, its weights inside, computed in float32.
+
+    Args:
+        run: loaded.
+        parts: of `PARTS`, what is done inside beside the network.
+    """
+    module: Any = run.model
+    if getattr(module, "dtype", "float32") != "float32":
+        module = module.clone(dtype="float32")
+    variables = jax.device_get(run.variables)
+
+    def function(images: jax.Array) -> jax.Array:
+        if "normalization" in parts:
+            images = run.normalize(images)
+        logits = module.apply(variables, images, train=False)
+        return jax.nn.softmax(logits) if "softmax" in parts else logits
+
+    return function
+
+
+def image_px(run: Run) -> tuple[int, int]:
+    """Height and width of what the run's network is given: an image, or evaluation's window."""
+    if run.config.task == "segmentation":
+        height, width = run.config.evaluation.window_px
+    else:
+        assert run.info.image_px is not None  # of every classifier's data
+        height, width = run.info.image_px
+    return height, width
+
+
+def free_stride(run: Run) -> int:
+    """What height and width must be multiples of where they are free: as often as the network
+    halves them."""
+    module = run.model
+    return 2**module.depth if isinstance(module, UNet | AsymmetricUNet) else 32
+
+
+def to_onnx(
+    run: Run,
+    *,
+    size_px: Sequence[int] = (),
+    any_size: bool = False,
+    parts: Sequence[str] = (),
+) -> Any:
+    """The run's network as an `onnx.ModelProto`, checked by `onnx.checker`.
+
+    Its metadata hold what `about` says, each as JSON.
+
+    Args:
+        run: loaded.
+        size_px: height and width of an image; empty: `image_px`.
+        any_size: height and width are free, as multiples of `free_stride`.
+        parts: of `PARTS`.
+
+    Raises:
+        InputError: onnx isn't installed, or can't hold the network: which operation, and where.
+    """
+    stride = free_stride(run) if any_size else None
+    size = tuple(size_px) or image_px(run)
+    model = onnx.translated(network(run, parts), (*size, run.info.channels), stride=stride)
+    held = about(run, parts, stride)
+    library = onnx.library()
+    library.helper.set_model_props(
+        model, {name: json.dumps(value, ensure_ascii=False) for name, value in held.items()}
+    )
+    library.checker.check_model(model, full_check=True)
+    return model
+
+
+def to_stablehlo(
+    run: Run,
+    *,
+    size_px: Sequence[int] = (),
+    any_size: bool = False,
+    parts: Sequence[str] = (),
+) -> bytes:
+    """The run's network as a serialised `jax.export.Exported`, for `PLATFORMS` at once.
+
+    `jax.export.deserialize(bytes).call(images)` computes it, in a process that has JAX alone.
+
+    Args:
+        run: loaded.
+        size_px: height and width of an image; empty: `image_px`.
+        any_size: height and width are free, as multiples of `free_stride`.
+        parts: of `PARTS`.
+
+    Raises:
+        InputError: the network takes images of one size, and `any_size` is asked for.
+    """
+    from jax import export
+
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "StableHLO needs the package flatbuffers, which isn't installed: pip install"
+            " 'cnn_jax[stablehlo]'."
+        ) from error
+    height, width = tuple(size_px) or image_px(run)
+    sizes = f"{height}, {width}"
+    if any_size:
+        stride = free_stride(run)
+        sizes = f"{stride}*height, {stride}*width"
+    shape = export.symbolic_shape(f"batch, {sizes}, {run.info.channels}")
+    function = jax.jit(network(run, parts))
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    try:
+        exported = export.export(function, platforms=PLATFORMS)(images)
+    except InputError:
+        raise
+    except Exception as error:  # JAX's and Flax's own, of layers made for one size
+        if not any_size:
+            raise
+        first = str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"{run.config.model.name} can't be exported for images of any size ({first}): leave out"
+            " --any-size."
+        ) from error
+    return bytes(exported.serialize())
+
+
+def about(run: Run, parts: Sequence[str] = (), stride: int | None = None) -> dict[str, Any]:
+    """What whoever uses an exported network needs beside it, as JSON holds it."""
+    info = run.info
+    held = {
+        "task": run.config.task,
+        "model": run.config.model.name,
+        "classes": list(info.classes),
+        "colors": [list(color) for color in info.colors],
+        "dtype": info.dtype,
+        "greatest": info.greatest,
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "inside": list(parts),
+        "digest": run.digest,
+        "step": run.summary["evaluated_step"],
+    }
+    return held | ({"multiple_px": stride} if stride else {})
+
+
+def described(
+    run: Run, size_px: Sequence[int] = (), any_size: bool = False, parts: Sequence[str] = ()
+) -> str:
+    """What an exported network takes and gives, in a sentence."""
+    size = " x ".join(map(str, tuple(size_px) or image_px(run)))
+    if any_size:
+        size = f"multiples of {free_stride(run)}"
+    values = f"from 0 to {run.info.greatest:g}" if "normalization" in parts else "normalised"
+    return (
+        f"float32 images [batch, height, width, {run.info.channels}], {size} px, {values}, to"
+        f" {'probabilities' if 'softmax' in parts else 'logits'}."
+    )
