@@ -318,8 +318,29 @@ def _diameter(region):
     return np.sqrt(np.where(used[:, :, None] & used[:, None, :], squares, 0).max((1, 2)))
 
 
+def axes_px(binary: np.ndarray) -> np.ndarray:
+    """The long and the short axis, in pixels, of the ellipse with the same second moments as each
+    image's largest region by 8-adjacency: float64 `[images, 2]`, 0 where there is no foreground.
+
+    Pixels are unit squares, so a filled rectangle of a x b pixels has axes whose ratio is a / b.
+
+    Args:
+        binary: bool `[images, height, width]`.
+    """
+    region = largest_region(binary)
+    middle, spread = _second_moments(region)
+    middle = middle + np.where(region.any((1, 2)), 1 / 12, 0)  # of a unit square about its middle
+    return 4 * np.sqrt(np.clip(np.stack([middle + spread, middle - spread], axis=1), 0, None))
+
+
 def _eccentricity(region):
     """sqrt(1 - minor^2 / major^2) by the eigenvalues of the central second moments."""
+    middle, spread = _second_moments(region)
+    return np.sqrt(np.clip(2 * spread / np.where(middle + spread > 0, middle + spread, 1), 0, 1))
+
+
+def _second_moments(region):
+    """The mean of the two eigenvalues of the central second moments, and half their difference."""
     y, x = np.arange(region.shape[1]), np.arange(region.shape[2])
     rows, columns = region.sum(2), region.sum(1)
     area = np.maximum(rows.sum(1), 1)
@@ -327,5 +348,4 @@ def _eccentricity(region):
     dy, dx = y - mean_y[:, None], x - mean_x[:, None]
     yy, xx = (rows * dy**2).sum(1) / area, (columns * dx**2).sum(1) / area
     yx = np.einsum("nyx,ny,nx->n", region.astype(np.float64), dy, dx) / area
-    middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-    return np.sqrt(np.clip(2 * spread / np.where(middle + spread > 0, middle + spread, 1), 0, 1))
+    return (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)

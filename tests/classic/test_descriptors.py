@@ -90,10 +90,19 @@ def test_geometry_of_a_disc_and_an_ellipse():
     assert long["eccentricity"] == pytest.approx(0.75**0.5, rel=0.01)
 
 
+def test_the_axes_of_a_rectangle_are_in_the_ratio_of_its_sides():
+    binary = np.zeros((2, 12, 12), bool)
+    binary[0, 2:10, 3:10] = True  # 8 x 7
+    long, short = descriptors.axes_px(binary)[0]
+    assert long / short == pytest.approx(8 / 7)
+    assert long == pytest.approx(4 * (8**2 / 12) ** 0.5)
+    assert (descriptors.axes_px(binary)[1] == 0).all()
+
+
 def test_geometry_is_that_of_scikit_images_largest_region():
     binary = np.random.default_rng(1).random((40, 12, 9)) < 0.45
-    found = descriptors.geometric(binary)
-    for image, row in zip(binary, found, strict=True):
+    found, axes = descriptors.geometric(binary), descriptors.axes_px(binary)
+    for image, row, pair in zip(binary, found, axes, strict=True):
         largest = max(
             regionprops(label(image, connectivity=2)), key=lambda region: region.area
         )  # the first of those as large
@@ -103,6 +112,9 @@ def test_geometry_is_that_of_scikit_images_largest_region():
         length = perimeter(np.pad(largest.image, 1))
         expected = [largest.area, length, diameter, length**2 / largest.area, largest.eccentricity]
         np.testing.assert_allclose(row, expected, atol=1e-6)
+        # There pixels are points; a unit square adds its own second moment, 1/12.
+        points = [largest.axis_major_length, largest.axis_minor_length]
+        np.testing.assert_allclose(pair**2, np.square(points) + 16 / 12, atol=1e-6)
 
 
 def test_no_foreground_gives_zeros():
