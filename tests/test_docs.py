@@ -1,8 +1,10 @@
 """What README and docs say: links lead somewhere, command lines parse, examples run."""
 
+import ast
 import contextlib
 import importlib
 import io
+import json
 import re
 import shlex
 import textwrap
@@ -23,6 +25,7 @@ PAGES = [
     ROOT / name
     for name in (
         "README.md",
+        "README.es.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "results/README.md",
@@ -135,6 +138,8 @@ def parse(words: list[str]) -> None:
         if module == "cnn_jax.run":
             run.main(module, {}, rest)
         loaded = importlib.import_module(module)
+        if hasattr(loaded, "__path__"):  # a package is run by its __main__
+            loaded = importlib.import_module(f"{module}.__main__")
         if hasattr(loaded, "STUDIES"):
             study.main(module, loaded.STUDIES, argv=rest)
         elif hasattr(loaded, "CONFIGURATIONS"):
@@ -196,6 +201,33 @@ def test_every_python_example_runs(reference, monkeypatch, capsys, page):
     for block in shown:
         exec(compile(block.replace("results/runs/first", str(folder)), page, "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_the_spanish_readme_has_the_code_and_the_figures_of_the_english_one():
+    """Its words may differ; its table's figures are those of the records that it links."""
+    english, spanish = (ROOT / name for name in ("README.md", "README.es.md"))
+
+    def wordless(page):
+        trees = [ast.parse(block) for block in blocks(page, "python")]
+        for node in (node for tree in trees for node in ast.walk(tree)):
+            if isinstance(node, ast.JoinedStr):
+                node.values = [part for part in node.values if isinstance(part, ast.FormattedValue)]
+        return [ast.dump(tree) for tree in trees]
+
+    def commands(page):
+        lines = "".join(blocks(page, "")).splitlines()
+        return [re.sub(r" +#.*", "", line) for line in lines]
+
+    assert wordless(spanish) == wordless(english)
+    assert commands(spanish) == commands(english)
+    text = spanish.read_text("utf-8")
+    assert len(text.splitlines()) <= 130
+    rows = re.findall(r"^\| \[.*?\]\((\S+)\) \|.*\| (mIoU|exactitud) \| ([\d.]+) \|$", text, re.M)
+    assert len(rows) == 3
+    for folder, figure, value in rows:
+        summary = json.loads((ROOT / folder / "summary.json").read_text("utf-8"))
+        key = {"mIoU": "test/miou", "exactitud": "test/accuracy"}[figure]
+        assert f"{summary[key]:.4f}" == value, folder
 
 
 def test_nothing_committed_names_a_place_of_this_machine():
