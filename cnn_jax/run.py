@@ -227,6 +227,7 @@ def train_and_evaluate(
     from cnn_jax.configuration.documents import digest, identity
     from cnn_jax.configuration.schema import TrainingConfig
     from cnn_jax.data.scenes import SPLITS
+    from cnn_jax.inference import initial
     from cnn_jax.records import run_directory
     from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import figures, table
@@ -234,6 +235,7 @@ def train_and_evaluate(
     from cnn_jax.tasks.task import Session
     from cnn_jax.training.devices import Devices, accelerator_notice
 
+    config, given = initial.opened(config)
     record = (
         run_directory.RunDirectory(workdir, config, study)
         if processes.is_primary()
@@ -268,7 +270,7 @@ def train_and_evaluate(
             counts = ", ".join(f"{info.sizes[split]:,} {split}" for split in SPLITS)
             print(f"{info.source}: {counts}; classes: {_few(info.classes)}", flush=True)
 
-            fitted = learner.fit(dataset, Session(record, stop, devices, its_digest))
+            fitted = learner.fit(dataset, Session(record, stop, devices, its_digest, given))
 
             summary = {**identity(config), **fitted.figures}
             report = None

@@ -57,12 +57,14 @@ class Study:
 
     `variants` maps a name to a configuration; whatever differs between two of them is what the
     study is about. `groups` are titles of what is tested against what, each with names of variants;
-    empty: all variants are one group.
+    empty: all variants are one group. `begins` names, for a variant, the one whose run of the same
+    seed its network goes on from; "" for one that draws its weights, whatever --initial says.
     """
 
     variants: Mapping[str, Config]
     seeds: tuple[int, ...] = (0,)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    begins: Mapping[str, str] = field(default_factory=dict)
 
 
 def main(
@@ -97,8 +99,35 @@ def main(
             workdir = flags.workdir or run.new_workdir(f"{configs[0].experiment}-{name}")
             workdir = processes.broadcast(workdir)
             command = run.typed(module, argv, workdir)
-            _run(configs, variants, studies[name]().groups, Path(workdir), command, pictures)
+            study = studies[name]()
+            configs = _beginning(configs, study.begins, Path(workdir))
+            _run(configs, variants, study.groups, Path(workdir), command, pictures)
     return outcome.exit_code
+
+
+def _beginning(configs, begins, workdir):
+    """The configurations, each with the weights that its variant begins with."""
+    begun = []
+    for config in configs:
+        if config.variant in begins:
+            before = begins[config.variant]
+            folder = workdir / folder_name(dataclasses.replace(config, variant=before))
+            planned = any((c.variant, c.seed) == (before, config.seed) for c in begun)
+            if before and not planned and not (folder / "summary.json").is_file():
+                raise InputError(
+                    f"{config.variant} goes on from {before}, of which {folder} holds no finished"
+                    " run: name it in --variants too, before the other."
+                )
+            config = dataclasses.replace(config, initial=str(folder) if before else "")
+            if not before:
+                config = dataclasses.replace(config, initial_part="auto")
+        elif begins and not config.initial:
+            raise InputError(
+                f"--initial is missing: give the run or file whose weights {config.variant} begins"
+                " with."
+            )
+        begun.append(config)
+    return begun
 
 
 def folder_name(config: Config) -> str:

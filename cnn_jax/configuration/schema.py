@@ -176,6 +176,20 @@ class ImageDataConfig:
     crop_share: float = setting(
         1.0, "of the shorter side, kept by the central crop where images are resized", unit="0 to 1"
     )
+    interpolation: str = setting(
+        "bilinear",
+        "how images are resized; bilinear and bicubic over the area that a new pixel covers",
+        choices=("bilinear", "bicubic", "nearest"),
+        absent="bilinear",
+    )
+    channels: int = setting(
+        0,
+        "3: grey images are repeated as red, green and blue; 1: coloured ones become grey; 0: as"
+        " they are",
+        unit="channels",
+        choices=(0, 1, 3),
+        absent=0,
+    )
     permuted: bool = setting(
         False,
         "shuffle the pixels of every image by one fixed permutation, to see who uses neighbourhood",
@@ -335,6 +349,26 @@ class OptimizerConfig:
         unit="0 to 1",
         at_least=0,
     )
+    frozen: tuple[str, ...] = setting(
+        (),
+        "parts that keep their weights, and their BatchNorm its statistics: head, base (all but the"
+        " head), encoder, or modules such as stage_1*",
+        absent=(),
+    )
+    unfreeze_every_steps: int = setting(
+        0,
+        "the parts in frozen thaw one after another, the last first, each after so many steps; 0:"
+        " never",
+        unit="steps",
+        at_least=0,
+        absent=0,
+    )
+    groups: tuple[str, ...] = setting(
+        (), "parts with a learning rate of their own, named as in frozen", absent=()
+    )
+    group_factors: tuple[float, ...] = setting(
+        (), "what the learning rate is multiplied by in each of groups", at_least=0, absent=()
+    )
 
 
 @dataclass
@@ -449,6 +483,35 @@ class Config:
     model: Any = setting(None, "an architecture and its options")
 
 
+PARTS = ("auto", "whole", "encoder", "all_but_head")
+"""What of given weights a network may begin with."""
+
+
+def _initial() -> Any:
+    return setting(
+        "",
+        "weights to begin with: the folder of a finished run, or a published file; empty: drawn by"
+        " the seed",
+        result=False,
+        path=True,
+        absent="",
+    )
+
+
+def _initial_part() -> Any:
+    return setting(
+        "auto",
+        "what of them is taken; auto: the whole network where it is the same, else all but the"
+        " head, else the encoder",
+        choices=PARTS,
+        absent="auto",
+    )
+
+
+def _initial_digest() -> Any:
+    return setting("", "of the weights to begin with, as a run found them", absent="")
+
+
 @dataclass
 class SegmentationConfig(Config):
     """A network that gives each pixel of a scene its class."""
@@ -459,6 +522,9 @@ class SegmentationConfig(Config):
         choices=("segmentation",),
         absent="segmentation",
     )
+    initial: str = _initial()
+    initial_part: str = _initial_part()
+    initial_digest: str = _initial_digest()
     data: DataConfig = setting(DataConfig, "data")
     augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
@@ -477,6 +543,9 @@ class ClassificationConfig(Config):
         choices=("classification",),
         absent="segmentation",
     )
+    initial: str = _initial()
+    initial_part: str = _initial_part()
+    initial_digest: str = _initial_digest()
     data: ImageDataConfig = setting(ImageDataConfig, "data")
     augmentation: ImageAugmentationConfig = setting(ImageAugmentationConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
@@ -496,7 +565,7 @@ class ClassicConfig(Config):
     selection: SelectionConfig = setting(SelectionConfig, "choice of k and distance")
 
 
-FIXED = ("task", "experiment", "configuration", "variant")
+FIXED = ("task", "experiment", "configuration", "variant", "initial_digest")
 """Fields that say what a configuration is, and can't be set on a command line."""
 
 
@@ -687,6 +756,16 @@ def _check_training(config):
         raise InputError(
             "data.on_device needs training.parallelism='jit': under pmap, set it to False."
         )
+    optimizer = config.optimizer
+    if len(optimizer.groups) != len(optimizer.group_factors):
+        raise InputError(
+            f"optimizer.group_factors has {len(optimizer.group_factors)} values for"
+            f" {len(optimizer.groups)} of optimizer.groups; give one each."
+        )
+    if optimizer.unfreeze_every_steps and not optimizer.frozen:
+        raise InputError("optimizer.unfreeze_every_steps is of optimizer.frozen: give that too.")
+    if not getattr(config, "initial", "") and getattr(config, "initial_part", "auto") != "auto":
+        raise InputError("initial_part is of the weights to begin with: give --initial too.")
     if training.batch_size % training.accumulate:
         raise InputError(
             f"training.batch_size is {training.batch_size}, which"

@@ -2,6 +2,7 @@
 images become arrays."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -196,8 +197,8 @@ def open_images(config: ImageDataConfig) -> ImageSet:
 
     With `image_px`, the central part of an image that has the shape of `image_px` and spans
     `crop_share` of the largest such part is resized to it (`crop_share` of the shorter side, for
-    squares), by bilinear interpolation over the area that a new pixel covers. Without, images must
-    be of one size and stay as they are.
+    squares), by `interpolation` (bilinear and bicubic over the area that a new pixel covers).
+    Without, images must be of one size and stay as they are.
 
     Images have the set's number of channels and its type: where grey and coloured ones are mixed,
     colour becomes grey by ITU-R 601 or grey is repeated; alpha of PNG and WebP is dropped; where 8
@@ -225,15 +226,16 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         raise InputError(
             f"data.crop_share is {config.crop_share}: it must be above 0 and at most 1."
         )
-    shape = (*image_px, stored.channels)
+    channels = config.channels or stored.channels
+    shape = (*image_px, channels)
     order = (
         np.random.default_rng(0).permutation(image_px[0] * image_px[1]) if config.permuted else None
     )
 
     def decode(data):
         crop_share = config.crop_share if resized else None
-        image = decoded(data, stored.channels, stored.dtype, image_px, crop_share)
-        return image if order is None else image.reshape(-1, stored.channels)[order].reshape(shape)
+        image = decoded(data, channels, stored.dtype, image_px, crop_share, config.interpolation)
+        return image if order is None else image.reshape(-1, channels)[order].reshape(shape)
 
     chosen = _chosen(stored.splits, config)
     total = sum(len(indices) for _, indices in chosen.values())
@@ -249,11 +251,13 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         split: hashlib.blake2b(indices.astype("<i8").tobytes()).hexdigest()
         for split, (_, indices) in chosen.items()
     }
-    delivered = [image_px, stored.channels, config.crop_share if resized else None, config.permuted]
+    delivered = [image_px, channels, config.crop_share if resized else None, config.permuted]
+    if resized and config.interpolation != "bilinear":
+        delivered.append(config.interpolation)
     return ImageSet(
         stored.classes,
         splits,
-        stored.channels,
+        channels,
         image_px,
         digest([stored.digest, divided, delivered]),
         stored.dtype,
@@ -333,6 +337,7 @@ def decoded(
     dtype: str,
     image_px: tuple[int, int],
     crop_share: float | None,
+    interpolation: str = "bilinear",
 ) -> np.ndarray:
     """An encoded image as [height, width, channels] of `image_px` and `dtype`; `crop_share` None:
     it must have that size."""
@@ -344,23 +349,28 @@ def decoded(
     image = upright(photograph(stored)[0], stored.orientation)
     image = _with_channels(_with_dtype(image, dtype), channels)
     if crop_share is not None:
-        return _resized(image, image_px, crop_share)
+        return _resized(image, image_px, crop_share, interpolation)
     if image.shape[:2] != (height, width):
         raise _other_size(image.shape, image_px)
     return image
 
 
-def _resized(image, image_px, crop_share):
+def _resized(image, image_px, crop_share, interpolation):
     """The central part of an image at another size."""
     (height, width), (rows, columns) = image_px, image.shape[:2]
     # What is resized is a window about the centre, which Pillow takes with fractions of a pixel.
     scale = crop_share * min(columns / width, rows / height)
     left, top = (columns - scale * width) / 2, (rows - scale * height) / 2
-    window = max(left, 0), max(top, 0), min(columns - left, columns), min(rows - top, rows)
+    right, bottom = columns - left, rows - top
+    if scale == 1:  # cut out alone: half a pixel aside would blur it
+        left, top = math.floor(left), math.floor(top)
+        right, bottom = left + width, top + height
+    window = max(left, 0), max(top, 0), min(right, columns), min(bottom, rows)
+    how = Image.Resampling[interpolation.upper()]
 
     def one(plane):
         picture = Image.fromarray(plane)
-        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=window))
+        return np.asarray(picture.resize((width, height), how, box=window))
 
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         return one(np.ascontiguousarray(image))

@@ -179,6 +179,7 @@ class Predictor:
                 self.info.dtype,
                 self.info.image_px,
                 data.crop_share,
+                data.interpolation,
             )
         except OSError as error:
             raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error

@@ -44,6 +44,7 @@ class ASPP(nn.Module):
         separable: whether the 3x3 convolutions are depthwise separable (Chen et al., 2018).
         dropout: share of the result's values dropped in training.
         norm: batch, group or none.
+        pooled_norm: of the mean over the map where norm is batch: group, or batch (torchvision).
         dtype: float32 or bfloat16, of the computation.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
@@ -53,6 +54,7 @@ class ASPP(nn.Module):
     separable: bool = False
     dropout: float = 0.0
     norm: str = "batch"
+    pooled_norm: str = "group"
     dtype: str = "float32"
     axis_name: str | None = None
 
@@ -81,9 +83,8 @@ class ASPP(nn.Module):
                 )
             branches.append(branch(x, train=train))
         pooled = global_average_pool(x, keepdims=True).astype(self.dtype)
-        pooled = pointwise("image_pooling", "none" if self.norm == "none" else "group")(
-            pooled, train=train
-        )
+        pooled_norm = self.pooled_norm if self.norm == "batch" else self.norm
+        pooled = pointwise("image_pooling", pooled_norm)(pooled, train=train)
         branches.append(jnp.broadcast_to(pooled, branches[0].shape))
         x = pointwise("projection")(jnp.concatenate(branches, axis=-1), train=train)
         return nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -1,6 +1,7 @@
 """Convolution, normalisation and activation: the block that most architectures are made of."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -39,6 +40,22 @@ def within_output_stride(
     return stride, dilation, dilation
 
 
+PADDINGS = ("SAME", "SYMMETRIC", "END")
+"""How a strided convolution may be padded: as in TensorFlow, so that zeros come in equally or one
+more below and on the right, by the size; as in PyTorch, alike on every side; or only below and on
+the right. At sizes that the stride divides SAME and END are the same."""
+
+
+def strided_padding(padding: str, kernel_px: int, stride: int, dilation: int = 1) -> Any:
+    """One of `PADDINGS` as `lax` takes it, for an odd kernel; without a stride all are "SAME"."""
+    reach = kernel_px // 2 * dilation
+    if padding == "SYMMETRIC":
+        return ((reach, reach), (reach, reach))
+    if padding == "END" and stride > 1:
+        return ((0, reach), (0, reach))
+    return "SAME"
+
+
 class ConvolutionNormActivation(nn.Module):
     """Convolution, then normalisation, then activation, on `[batch, height, width, channels]`.
 
@@ -52,8 +69,8 @@ class ConvolutionNormActivation(nn.Module):
         stride: step of the kernel.
         dilation: distance between the kernel's taps.
         groups: channels are convolved in this many separate groups.
-        padding: SAME (TensorFlow's: the result has size / stride, rounded up), VALID (none), or a
-            number of zeros on every side.
+        padding: SAME (TensorFlow's: the result has size / stride, rounded up), VALID (none), a
+            number of zeros on every side, or numbers before and after each of both sides.
         norm: batch, group or none.
         epsilon: added to the variance of the normalisation.
         activation: applied last; None for none.
@@ -66,7 +83,7 @@ class ConvolutionNormActivation(nn.Module):
     stride: int = 1
     dilation: int = 1
     groups: int = 1
-    padding: str | int = "SAME"
+    padding: Any = "SAME"
     norm: str = "batch"
     epsilon: float = 1e-5
     activation: Callable | None = nn.relu

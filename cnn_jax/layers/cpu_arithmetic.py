@@ -19,6 +19,7 @@ from flax import linen as nn
 from jax import lax
 
 from cnn_jax.layers import operations
+from cnn_jax.layers.normalization import keeps_statistics
 
 LARGE = 2**23
 """Values of a convolution's two maps from which on XLA's gradient of a 3x3 kernel falls out of a
@@ -67,7 +68,8 @@ def _fast_modules(call, args, kwargs, context):
             averaged = (args[1:] or (kwargs.get("use_running_average"),))[0]
             averaged = module.use_running_average if averaged is None else averaged
             plain = (module.axis, module.use_bias, module.axis_index_groups) == (-1, True, None)
-            if plain and averaged is False and kwargs.get("mask") is None:
+            trained = averaged is False and not keeps_statistics(module)
+            if plain and trained and kwargs.get("mask") is None:
                 return _batch_norm(module, args[0] if args else kwargs["x"])
     return call(*args, **kwargs)
 

@@ -1,8 +1,10 @@
 """Normalisation of feature maps, chosen by name and bound once for a whole model."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from flax import linen as nn
@@ -47,6 +49,39 @@ def normalization(
     if norm == "none":
         return lambda **_: lambda x: x
     raise InputError(f"norm is {norm!r}; it must be one of {', '.join(NORMS)}.")
+
+
+_KEPT: ContextVar[Collection[tuple[str, ...]]] = ContextVar("norms in inference", default=())
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a BatchNorm, by its path, is to be traced as in inference."""
+    return module.path in _KEPT.get()
+
+
+@contextlib.contextmanager
+def keeping_statistics(paths: Collection[tuple[str, ...]]) -> Iterator[None]:
+    """While this is entered, BatchNorms with these paths normalise by their running averages and
+    leave them as they are, whatever `train` says."""
+
+    def intercept(call, args, kwargs, context):
+        module = context.module
+        kept = isinstance(module, nn.BatchNorm) and keeps_statistics(module)
+        if context.method_name != "__call__" or not kept:
+            return call(*args, **kwargs)
+        before = module.use_running_average
+        object.__setattr__(module, "use_running_average", True)  # modules are frozen once made
+        try:
+            return call(*args, **kwargs)
+        finally:
+            object.__setattr__(module, "use_running_average", before)
+
+    token = _KEPT.set(paths)
+    try:
+        with nn.intercept_methods(intercept):
+            yield
+    finally:
+        _KEPT.reset(token)
 
 
 class _GroupNorm(nn.Module):

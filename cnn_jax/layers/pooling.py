@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -19,24 +20,32 @@ def max_pool(
     "SAME": a window that sticks out over an edge takes the values inside: at the bottom and right
     where windows don't overlap (the default: `stride` is the window's side), else as TensorFlow
     divides it between both sides. "VALID": only whole windows count. A number: so many places
-    outside, on every side, hold minus infinity. Of equal largest values the first takes the
-    gradient.
+    outside, on every side, hold minus infinity. "END": the first window begins at the edge, and a
+    last one sticks out at the bottom or right where whole ones leave something (PyTorch's
+    `ceil_mode`). Of equal largest values the first takes the gradient.
     """
     stride = stride or window_px
     sides = _sides(padding)
-    if stride == window_px and padding == "SAME":
+    if padding == "END":
+        sides = tuple((0, -(size - window_px) % stride) for size in x.shape[1:3])
+    elif stride == window_px and padding == "SAME":
         sides = tuple((0, -size % window_px) for size in x.shape[1:3])
     return max_of_windows(x, window_px, stride, sides)
 
 
 def average_pool(
-    x: jax.Array, window_px: int = 2, stride: int | None = None, padding: str | int = "SAME"
+    x: jax.Array,
+    window_px: int = 2,
+    stride: int | None = None,
+    padding: str | int = "SAME",
+    *,
+    count_padding: bool = False,
 ) -> jax.Array:
     """The mean of each window of `[batch, height, width, channels]`; sizes are divided by `stride`,
     rounded up.
 
     With padding "VALID" only whole windows count. A window that sticks out over an edge averages
-    only the values inside.
+    only the values inside; with `count_padding` zeros outside count too.
     """
     stride = stride or window_px
     means = nn.avg_pool(
@@ -44,7 +53,7 @@ def average_pool(
         (window_px, window_px),
         (stride, stride),
         padding=_sides(padding),
-        count_include_pad=False,
+        count_include_pad=count_padding,
     )
     return means.astype(x.dtype)  # Flax divides by float32 counts
 
@@ -57,6 +66,26 @@ def global_average_pool(x: jax.Array, *, keepdims: bool = False) -> jax.Array:
         # CPUs.
         x = lax.optimization_barrier(x)
     return x.mean((1, 2), dtype=jnp.float32, keepdims=keepdims)
+
+
+def adaptive_average_pool(x: jax.Array, height_px: int, width_px: int) -> jax.Array:
+    """The mean of `height_px` by `width_px` areas that divide a map `[batch, height, width,
+    channels]` of any size, float32; neighbouring areas overlap where they don't divide it evenly.
+
+    An area reaches from floor(i n / m) to ceil((i + 1) n / m), as in PyTorch.
+    """
+
+    def means(size, parts):
+        shares = np.zeros((parts, size), np.float32)
+        for i in range(parts):
+            first, last = i * size // parts, -(-(i + 1) * size // parts)
+            shares[i, first:last] = 1 / (last - first)
+        return shares
+
+    rows, columns = means(x.shape[1], height_px), means(x.shape[2], width_px)
+    x = x.astype(jnp.float32)
+    highest = lax.Precision.HIGHEST
+    return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns, precision=highest)
 
 
 def _sides(padding: str | int) -> Any:

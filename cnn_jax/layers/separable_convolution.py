@@ -7,14 +7,18 @@ import jax
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from cnn_jax.layers.convolution import CONVOLVED, ConvolutionNormActivation
+from cnn_jax.layers.convolution import (
+    CONVOLVED,
+    ConvolutionNormActivation,
+    strided_padding,
+)
 from cnn_jax.layers.normalization import normalization
 from cnn_jax.layers.operations import convolve
 
 
 class SeparableConvolution(nn.Module):
-    """Depthwise, then pointwise (1x1) convolution of `[batch, height, width, channels]`, padded
-    "SAME", without biases.
+    """Depthwise, then pointwise (1x1) convolution of `[batch, height, width, channels]`, without
+    biases.
 
     With an activation `between` the two, after a normalisation, it is MobileNet's (Howard et al.,
     2017); with neither it is Xception's (Chollet, 2017). Parameters are float32; the computation
@@ -25,6 +29,10 @@ class SeparableConvolution(nn.Module):
         kernel_px: height and width of the depthwise kernel.
         stride: step of the depthwise kernel.
         dilation: distance between the depthwise kernel's taps.
+        padding: of the depthwise convolution: SAME (TensorFlow's: the result has size / stride,
+            rounded up), SYMMETRIC (as many zeros on every side, PyTorch's), or END (zeros only
+            below and on the right where there is a stride, as in Keras's MobileNet). Without a
+            stride they are the same.
         between: activation after the depthwise convolution and its normalisation; None for neither.
         activation: applied last, after the pointwise convolution's normalisation; None for none.
         norm: batch or group.
@@ -37,6 +45,7 @@ class SeparableConvolution(nn.Module):
     kernel_px: int = 3
     stride: int = 1
     dilation: int = 1
+    padding: str = "SAME"
     between: Callable | None = None
     activation: Callable | None = None
     norm: str = "batch"
@@ -52,7 +61,7 @@ class SeparableConvolution(nn.Module):
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             (self.stride, self.stride),
-            "SAME",
+            strided_padding(self.padding, self.kernel_px, self.stride, self.dilation),
             rhs_dilation=(self.dilation, self.dilation),
             feature_group_count=x.shape[-1],
         )

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.local_response_normalization import local_response_normalization
-from cnn_jax.layers.pooling import max_pool
+from cnn_jax.layers.pooling import adaptive_average_pool, max_pool
 
 STEMS = ("imagenet", "small")
 
@@ -33,7 +33,7 @@ class AlexNet(nn.Module):
     The paper's first convolution is 11x11 with stride 4, and 32 pixels would not outlast it: the
     stem "small" is 3x3 with stride 1 and no pooling after it, which leaves a map of 7x7 of 32 px,
     and the 6x6 of the paper of 28 px. Whatever map is left is flattened, so the first dense layer's
-    weights depend on the size of the images (torchvision averages to 6x6 instead).
+    weights depend on the size of the images (torchvision averages to 6x6 instead: `pooled_px`).
 
     Differs from the papers in its initial weights (He et al., 2015, and no bias of 1), and from the
     paper of 2012 in letting local response normalisation see the other half's two nearest channels,
@@ -46,6 +46,8 @@ class AlexNet(nn.Module):
         num_classes: classes to tell apart.
         two_groups: the divided network of 2012; False for the single tower of 2014.
         stem: imagenet, or small for images of about 28 to 64 px.
+        pooled_px: side of the map that is flattened, to which larger and smaller ones are averaged
+            (6 in torchvision), so that images may have any size; 0: the map as it is.
         dense_width: units of each of the two hidden dense layers.
         dropout: share of either hidden dense layer's values dropped in training.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -55,6 +57,7 @@ class AlexNet(nn.Module):
     num_classes: int
     two_groups: bool = False
     stem: str = field(default="imagenet", metadata={"choices": STEMS})
+    pooled_px: int = field(default=0, metadata={"at_least": 0, "absent": 0})
     dense_width: int = field(default=4096, metadata={"at_least": 1})
     dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
@@ -107,6 +110,8 @@ class AlexNet(nn.Module):
         if feature_maps:
             return {1: map_2, 2: map_5, 4: x} if small else {4: map_1, 8: map_2, 16: map_5, 32: x}
 
+        if self.pooled_px:
+            x = adaptive_average_pool(x, self.pooled_px, self.pooled_px).astype(self.dtype)
         x = x.reshape(x.shape[0], -1)
         for number in (1, 2):
             dense = nn.Dense(

@@ -15,6 +15,7 @@ from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 from cnn_jax.layers.upsampling import bilinear_resize
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.encoders import DILATED_ENCODERS, encoder, enlarged
 
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
@@ -93,6 +94,8 @@ class DeepLabV3(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that can dilate.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels.
         output_stride: ratio of the image's side to the last map's, 8 or 16.
         width: channels of ASPP and of the convolution after it.
@@ -105,6 +108,8 @@ class DeepLabV3(nn.Module):
         auxiliary_weight: what the loss of a second head, on the map before the last stage, weighs
             in training; 0: no such head.
         norm: batch or group.
+        pooled_norm: of the mean over the map, where norm is batch: group, or batch as in
+            torchvision, which can't be trained on batches of one.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
         crop_px: height and width of a training crop, which rates follow; None: of the image given.
@@ -112,6 +117,7 @@ class DeepLabV3(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet50", metadata={"choices": DILATED_ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     output_stride: int = field(default=8, metadata={"choices": (8, 16)})
     width: int = field(default=256, metadata={"at_least": 1})
@@ -121,6 +127,9 @@ class DeepLabV3(nn.Module):
     dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
     auxiliary_weight: float = field(default=0.5, metadata={"at_least": 0})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
+    pooled_norm: str = field(
+        default="group", metadata={"choices": ("group", "batch"), "absent": "group"}
+    )
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
     crop_px: tuple[int, int] | None = None
@@ -131,7 +140,11 @@ class DeepLabV3(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
-            self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options
+            self.encoder,
+            conventions=self.conventions,
+            width=self.encoder_width,
+            output_stride=self.output_stride,
+            **options,
         )
         maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         rates = aspp_rates(self.rates, self.rates_follow, self.output_stride, self.crop_px, images)
@@ -140,6 +153,7 @@ class DeepLabV3(nn.Module):
             rates,
             separable=self.separable,
             dropout=self.dropout,
+            pooled_norm=self.pooled_norm,
             name="aspp",
             **options,
         )
@@ -166,6 +180,8 @@ class DeepLabV3Plus(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that can dilate.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels.
         output_stride: ratio of the image's side to the last map's, 8 or 16.
         width: channels of ASPP and of the decoder.
@@ -178,6 +194,8 @@ class DeepLabV3Plus(nn.Module):
             instead of plain ones.
         dropout: share of ASPP's values dropped in training.
         norm: batch or group.
+        pooled_norm: of the mean over the map, where norm is batch: group, or batch as in
+            torchvision, which can't be trained on batches of one.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
         crop_px: height and width of a training crop, which rates follow; None: of the image given.
@@ -185,6 +203,7 @@ class DeepLabV3Plus(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet50", metadata={"choices": DILATED_ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     output_stride: int = field(default=16, metadata={"choices": (8, 16)})
     width: int = field(default=256, metadata={"at_least": 1})
@@ -194,6 +213,9 @@ class DeepLabV3Plus(nn.Module):
     separable: bool = False
     dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
+    pooled_norm: str = field(
+        default="group", metadata={"choices": ("group", "batch"), "absent": "group"}
+    )
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
     crop_px: tuple[int, int] | None = None
@@ -204,7 +226,11 @@ class DeepLabV3Plus(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
-            self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options
+            self.encoder,
+            conventions=self.conventions,
+            width=self.encoder_width,
+            output_stride=self.output_stride,
+            **options,
         )
         maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         rates = aspp_rates(self.rates, self.rates_follow, self.output_stride, self.crop_px, images)
@@ -213,6 +239,7 @@ class DeepLabV3Plus(nn.Module):
             rates,
             separable=self.separable,
             dropout=self.dropout,
+            pooled_norm=self.pooled_norm,
             name="aspp",
             **options,
         )

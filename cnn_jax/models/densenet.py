@@ -26,8 +26,8 @@ class DenseNet(nn.Module):
     returns `{stride: map}` instead, the last map at each stride (2, 4, 8, 16, 32 by default; each
     block's whole map, normalised), and has no head.
 
-    Differs from the paper where sizes are odd: transitions round them up. They also pool before
-    their convolution, which gives the same map for a quarter of the work.
+    Differs from the paper where sizes are odd: transitions round them up (see `rounding`). They
+    also pool before their convolution, which gives the same map for a quarter of the work.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -35,6 +35,9 @@ class DenseNet(nn.Module):
         growth: channels that each layer adds (the paper's k); the stem makes twice as many.
         stem: imagenet (7x7 stride 2, then 3x3 max pooling, stride 2) or small (3x3 stride 1, for
             images of some 32 px).
+        rounding: whether transitions keep the last row and column of odd sizes: up, or down as in
+            Keras and PyTorch.
+        epsilon: added to the variance of the normalisation; Keras has 0.00001001.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
@@ -43,19 +46,31 @@ class DenseNet(nn.Module):
     depth: int = field(default=121, metadata={"choices": tuple(LAYERS)})
     growth: int = field(default=32, metadata={"at_least": 1, "unit": "channels"})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
+    rounding: str = field(default="up", metadata={"choices": ("up", "down"), "absent": "up"})
+    epsilon: float = field(default=1e-5, metadata={"at_least": 0, "absent": 1e-5})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
     paper_px = (224, 224, 3)  # unannotated, or it would be a field
     paper_classes = 1000
-    least_px = 1  # every size is rounded up
+
+    @property
+    def least_px(self) -> int:
+        """Least side of an image, in pixels: any where sizes are rounded up."""
+        return 1 if self.rounding == "up" else 29 if self.stem == "imagenet" else 8
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         convolution = functools.partial(
             nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype
         )
-        norm = normalization("batch", train=train, dtype=self.dtype, axis_name=self.axis_name)
+        norm = normalization(
+            "batch",
+            train=train,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            epsilon=self.epsilon,
+        )
 
         # Unlike in most architectures, normalisation and activation come before the convolution:
         # each layer sees the same channels as those before it, but scales them for itself.
@@ -82,7 +97,7 @@ class DenseNet(nn.Module):
 
         for block, layers in enumerate(LAYERS[self.depth], start=1):
             if block > 1:
-                x = average_pool(x)
+                x = average_pool(x, padding="SAME" if self.rounding == "up" else "VALID")
                 x = convolution(
                     x.shape[-1] // 2, (1, 1), name=f"transition_{block - 1}_convolution"
                 )(x)

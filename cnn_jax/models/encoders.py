@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from cnn_jax.errors import InputError
 from cnn_jax.models.classifiers import CLASSIFIERS
+from cnn_jax.models.conventions import encoder_options
 
 
 def _options(name):
@@ -41,6 +42,7 @@ DILATED_ENCODERS = tuple(name for name in ENCODERS if "output_stride" in _option
 def encoder(
     name: str,
     *,
+    conventions: str = "ours",
     width: float = 1.0,
     norm: str,
     dtype: str,
@@ -52,6 +54,7 @@ def encoder(
 
     Args:
         name: of `ENCODERS`, or of `DILATED_ENCODERS` where `output_stride` is given.
+        conventions: of `CONVENTIONS`: whose padding and epsilon it has.
         width: multiplies the backbone's channels.
         norm, dtype, axis_name: of all its layers.
         output_stride: largest ratio of the image's side to a map's.
@@ -79,6 +82,7 @@ def encoder(
         "axis_name": axis_name,
         "padding": "SAME",
         "auxiliary": False,
+        **encoder_options(name, conventions),
     }
     if output_stride is not None:
         wanted["output_stride"] = output_stride

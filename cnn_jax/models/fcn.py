@@ -12,6 +12,7 @@ from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
 from cnn_jax.layers.upsampling import BilinearTransposedConvolution, bilinear_resize
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.deeplab import sow_auxiliary
 from cnn_jax.models.encoders import DILATED_ENCODERS, encoder, enlarged
 
@@ -96,6 +97,8 @@ class DilatedFCN(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that can dilate.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels.
         output_stride: ratio of the image's side to the last map's, 8 or 16.
         dropout: share of the 3x3 convolution's values dropped in training.
@@ -108,6 +111,7 @@ class DilatedFCN(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet50", metadata={"choices": DILATED_ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     output_stride: int = field(default=8, metadata={"choices": (8, 16)})
     dropout: float = field(default=0.1, metadata={"unit": "0 to 1"})
@@ -122,7 +126,11 @@ class DilatedFCN(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
-            self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options
+            self.encoder,
+            conventions=self.conventions,
+            width=self.encoder_width,
+            output_stride=self.output_stride,
+            **options,
         )
         maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         x = maps[max(maps)]

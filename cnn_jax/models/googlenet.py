@@ -36,10 +36,12 @@ class Inception(nn.Module):
         features: channels of the 1x1, the 3x3 reduce, the 3x3, the 5x5 reduce, the 5x5 and the pool
             projection.
         convolution: constructor of a `ConvolutionNormActivation`, its norm and dtype bound.
+        largest_px: side of the largest kernel, the paper's 5.
     """
 
     features: tuple[int, int, int, int, int, int]
     convolution: Callable
+    largest_px: int = 5
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> Any:
@@ -50,7 +52,7 @@ class Inception(nn.Module):
         branches = [
             convolution(one, 1, "1x1", x),
             convolution(three, 3, "3x3", convolution(three_reduce, 1, "3x3_reduce", x)),
-            convolution(five, 5, "5x5", convolution(five_reduce, 1, "5x5_reduce", x)),
+            convolution(five, self.largest_px, "5x5", convolution(five_reduce, 1, "5x5_reduce", x)),
             convolution(projection, 1, "pool_projection", max_pool(x, 3, 1)),
         ]
         return jnp.concatenate(branches, axis=-1)
@@ -106,6 +108,9 @@ class GoogLeNet(nn.Module):
         stem: imagenet (7x7 stride 2, then pooling; output stride 32) or small (3x3 stride 1; 8, for
             images of some 32 px).
         norm: batch, group or none (the paper's: local response normalisation twice).
+        origin: paper; or torchvision, which has 3x3 kernels for the 5x5 ones, a 2x2 pooling before
+            5a, the stem padded alike on every side, poolings that begin at the edge, and an epsilon
+            of 0.001.
         dropout: share of the pooled values dropped in training; 0.4 as in the paper (0.7 in the
             auxiliary heads).
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
@@ -117,6 +122,9 @@ class GoogLeNet(nn.Module):
     auxiliary_weight: float = field(default=0.3, metadata={"at_least": 0})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
     norm: str = field(default="batch", metadata={"choices": NORMS})
+    origin: str = field(
+        default="paper", metadata={"choices": ("paper", "torchvision"), "absent": "paper"}
+    )
     dropout: float = field(default=0.4, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
@@ -134,9 +142,15 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
+        paper = self.origin == "paper"
         convolution = functools.partial(
-            ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
+            ConvolutionNormActivation,
+            norm=self.norm,
+            epsilon=1e-5 if paper else 1e-3,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
         )
+        pool = functools.partial(max_pool, stride=2, padding="SAME" if paper else "END")
         heads = self.auxiliary and not feature_maps
         heads = heads and (
             self.is_initializing() or (train and self.is_mutable_collection("auxiliary"))
@@ -148,8 +162,10 @@ class GoogLeNet(nn.Module):
         maps = {}
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
-            x = maps[2] = convolution(64, 7, stride=2, name="convolution_1")(x, train=train)
-            x = max_pool(x, 3, 2)
+            x = maps[2] = convolution(
+                64, 7, stride=2, padding="SAME" if paper else 3, name="convolution_1"
+            )(x, train=train)
+            x = pool(x, 3)
             output_stride = 4
         else:
             x = convolution(64, 3, name="convolution_1")(x, train=train)
@@ -158,11 +174,11 @@ class GoogLeNet(nn.Module):
         x = maps[output_stride] = respond(convolution(192, 3, name="convolution_2")(x, train=train))
         for name, features in INCEPTIONS.items():
             if name in ("3a", "4a", "5a"):
-                x = max_pool(x, 3, 2)
+                x = pool(x, 3 if paper or name != "5a" else 2)
                 output_stride *= 2
-            x = maps[output_stride] = Inception(features, convolution, name=f"inception_{name}")(
-                x, train=train
-            )
+            x = maps[output_stride] = Inception(
+                features, convolution, 5 if paper else 3, name=f"inception_{name}"
+            )(x, train=train)
             if heads and name in ("4a", "4d"):
                 head = AuxiliaryHead(
                     self.num_classes, convolution, self.dtype, name=f"auxiliary_{name}"

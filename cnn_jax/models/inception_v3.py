@@ -48,13 +48,14 @@ MODULES = (
 
 
 class ConvolutionNorm(nn.Module):
-    """Convolution without bias, BatchNorm without scale (as in the authors' code: the next layer
-    can scale as well), and ReLU."""
+    """Convolution without bias, BatchNorm, in the authors' code without scale (the next layer can
+    scale as well), and ReLU."""
 
     features: int
     kernel_px: int | tuple[int, int]
     stride: int = 1
     padding: str = "SAME"
+    scale: bool = False
     dtype: str = "float32"
     axis_name: str | None = None
 
@@ -76,7 +77,7 @@ class ConvolutionNorm(nn.Module):
         norm = normalization(
             "batch", train=train, dtype=self.dtype, axis_name=self.axis_name, epsilon=1e-3
         )
-        return nn.relu(norm(use_scale=False, name="norm")(x))
+        return nn.relu(norm(use_scale=self.scale, name="norm")(x))
 
 
 class Inception(nn.Module):
@@ -91,6 +92,7 @@ class Inception(nn.Module):
             alone.
         padding: of what has stride 2.
         convolution: constructor of a `ConvolutionNorm`, its dtype bound.
+        count_padding: whether average pooling counts zeros beyond the edge.
     """
 
     branches: tuple
@@ -98,6 +100,7 @@ class Inception(nn.Module):
     projection: int | None
     padding: str
     convolution: Callable
+    count_padding: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> Any:
@@ -130,7 +133,7 @@ class Inception(nn.Module):
         else:
             made.append(
                 self.convolution(self.projection, 1, name="pool_projection")(
-                    average_pool(x, 3, 1), train=train
+                    average_pool(x, 3, 1, count_padding=self.count_padding), train=train
                 )
             )
         return jnp.concatenate(made, axis=-1)
@@ -159,6 +162,9 @@ class InceptionV3(nn.Module):
             gives none, its code 0.4.
         stem: imagenet (output stride 32) or small (8: stride 1, one pooling, everything padded, for
             images of some 32 px).
+        norm_scale: whether BatchNorm has a scale, as in PyTorch; the authors' code and Keras have
+            none.
+        count_padding: whether average pooling counts zeros beyond the edge, as in PyTorch.
         dropout: share of the pooled values dropped in training; 0.2 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
@@ -168,6 +174,8 @@ class InceptionV3(nn.Module):
     auxiliary: bool = False
     auxiliary_weight: float = field(default=0.4, metadata={"at_least": 0})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
+    norm_scale: bool = field(default=False, metadata={"absent": False})
+    count_padding: bool = field(default=False, metadata={"absent": False})
     dropout: float = field(default=0.2, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
@@ -185,7 +193,9 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
-        convolution = functools.partial(ConvolutionNorm, dtype=self.dtype, axis_name=self.axis_name)
+        convolution = functools.partial(
+            ConvolutionNorm, scale=self.norm_scale, dtype=self.dtype, axis_name=self.axis_name
+        )
         head = self.auxiliary and not feature_maps
         head = head and (
             self.is_initializing() or (train and self.is_mutable_collection("auxiliary"))
@@ -217,7 +227,13 @@ class InceptionV3(nn.Module):
                     self.sow("auxiliary", "logits", logits)
             output_stride *= stride
             module = Inception(
-                branches, stride, projection, padding, convolution, name=f"mixed_{number}"
+                branches,
+                stride,
+                projection,
+                padding,
+                convolution,
+                self.count_padding,
+                name=f"mixed_{number}",
             )
             x = maps[output_stride] = module(x, train=train)
         if feature_maps:

@@ -8,7 +8,13 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
+from cnn_jax.layers.convolution import (
+    DTYPES,
+    PADDINGS,
+    ConvolutionNormActivation,
+    strided_padding,
+    within_output_stride,
+)
 from cnn_jax.layers.pooling import global_average_pool
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
@@ -34,9 +40,9 @@ class MobileNet(nn.Module):
     A convolution is factored into a depthwise one, which looks at each channel's neighbourhood
     alone, and a pointwise one, which mixes channels at each place: 8 to 9 times less work for 3x3
     kernels. Both are followed by normalisation and ReLU6, as in the authors' code (the paper says
-    ReLU), strided ones padded as in TensorFlow. The paper's table 1 gives the last depthwise
-    convolution a stride of 2, but sizes that only a stride of 1 leads to, which it has here as in
-    their code.
+    ReLU), strided ones padded as in TensorFlow unless `padding` says otherwise. The paper's table 1
+    gives the last depthwise convolution a stride of 2, but sizes that only a stride of 1 leads to,
+    which it has here as in their code.
 
     With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride, and
     has no head. Maps keep their keys where an `output_stride` makes them larger: each is under the
@@ -51,6 +57,11 @@ class MobileNet(nn.Module):
         output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the
             small stem reaches 8).
         norm: batch or group.
+        padding: of strided convolutions: SAME as in TensorFlow, SYMMETRIC as in PyTorch, or END as
+            in Keras, whose blocks get zeros below and on the right only (its first convolution is
+            padded as TensorFlow does), which is the same where sizes are even.
+        epsilon: added to the variance of the normalisation: 0.001 as in the authors' code; PyTorch
+            has 0.00001.
         dropout: share of the pooled values dropped in training; 0.001 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
@@ -61,6 +72,8 @@ class MobileNet(nn.Module):
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
     output_stride: int = field(default=32, metadata={"choices": (8, 16, 32), "absent": 32})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
+    padding: str = field(default="SAME", metadata={"choices": PADDINGS, "absent": "SAME"})
+    epsilon: float = field(default=1e-3, metadata={"at_least": 0, "absent": 1e-3})
     dropout: float = field(default=0.001, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
@@ -73,20 +86,29 @@ class MobileNet(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         options = {
             "norm": self.norm,
-            "epsilon": 1e-3,
+            "epsilon": self.epsilon,
             "dtype": self.dtype,
             "axis_name": self.axis_name,
         }
         convolution = functools.partial(ConvolutionNormActivation, activation=nn.relu6, **options)
         separable = functools.partial(
-            SeparableConvolution, between=nn.relu6, activation=nn.relu6, **options
+            SeparableConvolution,
+            between=nn.relu6,
+            activation=nn.relu6,
+            padding=self.padding,
+            **options,
         )
         small = self.stem == "small"
 
         output_stride = 1 if small else 2
-        x = convolution(int(32 * self.width), stride=output_stride, name="stem")(
-            images.astype(self.dtype), train=train
-        )
+        x = convolution(
+            int(32 * self.width),
+            stride=output_stride,
+            padding=strided_padding(
+                "SAME" if self.padding == "END" else self.padding, 3, output_stride
+            ),
+            name="stem",
+        )(images.astype(self.dtype), train=train)
         maps, dilation, key = {output_stride: x}, 1, output_stride
         for number, (features, stride) in enumerate(BLOCKS, start=1):
             stride = 1 if small and number == 2 else stride

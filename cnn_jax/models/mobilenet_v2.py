@@ -8,7 +8,12 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation, within_output_stride
+from cnn_jax.layers.convolution import (
+    DTYPES,
+    ConvolutionNormActivation,
+    strided_padding,
+    within_output_stride,
+)
 from cnn_jax.layers.pooling import global_average_pool
 from cnn_jax.layers.separable_convolution import SeparableConvolution
 
@@ -46,6 +51,7 @@ class InvertedResidual(nn.Module):
         stride: by which the size is divided.
         dilation: distance between the depthwise kernel's taps.
         options: norm, epsilon, dtype and axis_name of the convolutions.
+        padding: of the depthwise kernel, as `SeparableConvolution` has it.
     """
 
     features: int
@@ -53,6 +59,7 @@ class InvertedResidual(nn.Module):
     stride: int
     dilation: int
     options: dict
+    padding: str = "SAME"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> Any:
@@ -66,6 +73,7 @@ class InvertedResidual(nn.Module):
             self.features,
             stride=self.stride,
             dilation=self.dilation,
+            padding=self.padding,
             between=nn.relu6,
             activation=None,
             name="convolution",
@@ -78,9 +86,9 @@ class MobileNetV2(nn.Module):
     """MobileNetV2: images `[batch, height, width, channels]` of any size to float32 logits `[batch,
     num_classes]`.
 
-    Strided convolutions are padded as in TensorFlow. As in the authors' code, numbers of channels
-    are rounded to multiples of 8, and the last convolution has no fewer than 1280 channels,
-    whatever the width.
+    Strided convolutions are padded as in TensorFlow, unless `padding` says otherwise. As in the
+    authors' code, numbers of channels are rounded to multiples of 8, and the last convolution has
+    no fewer than 1280 channels, whatever the width.
 
     With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (the
     deepest is the last convolution's 1280 channels), and has no head. Maps keep their keys where an
@@ -94,6 +102,9 @@ class MobileNetV2(nn.Module):
         output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the
             small stem reaches 8).
         norm: batch or group.
+        padding: of strided convolutions: SAME as in TensorFlow, or SYMMETRIC as in PyTorch.
+        epsilon: added to the variance of the normalisation: 0.001 as in the authors' code; PyTorch
+            has 0.00001.
         dropout: share of the pooled values dropped in training; 0.2 as in the authors' code.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
@@ -104,6 +115,10 @@ class MobileNetV2(nn.Module):
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
     output_stride: int = field(default=32, metadata={"choices": (8, 16, 32), "absent": 32})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
+    padding: str = field(
+        default="SAME", metadata={"choices": ("SAME", "SYMMETRIC"), "absent": "SAME"}
+    )
+    epsilon: float = field(default=1e-3, metadata={"at_least": 0, "absent": 1e-3})
     dropout: float = field(default=0.2, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
@@ -116,7 +131,7 @@ class MobileNetV2(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         options = {
             "norm": self.norm,
-            "epsilon": 1e-3,
+            "epsilon": self.epsilon,
             "dtype": self.dtype,
             "axis_name": self.axis_name,
         }
@@ -124,9 +139,12 @@ class MobileNetV2(nn.Module):
         small = self.stem == "small"
 
         output_stride = 1 if small else 2
-        x = convolution(divisible_by_8(32 * self.width), stride=output_stride, name="stem")(
-            images.astype(self.dtype), train=train
-        )
+        x = convolution(
+            divisible_by_8(32 * self.width),
+            stride=output_stride,
+            padding=strided_padding(self.padding, 3, output_stride),
+            name="stem",
+        )(images.astype(self.dtype), train=train)
         maps, dilation, key = {}, 1, output_stride
         for stage, (expansion, features, blocks, stride) in enumerate(BOTTLENECKS, start=1):
             stride = 1 if small and stage == 2 else stride
@@ -142,6 +160,7 @@ class MobileNetV2(nn.Module):
                     stride if number == 1 else 1,
                     before if number == 1 else dilation,
                     options,
+                    self.padding,
                     name=f"stage_{stage}_block_{number}",
                 )(x, train=train)
             maps[key] = x

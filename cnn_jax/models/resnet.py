@@ -40,6 +40,8 @@ class ResidualBlock(nn.Module):
         dilations: of the convolutions up to the one with the stride, and of those after it.
         projection: where shapes differ, the shortcut is a 1x1 convolution (the paper's option B);
             False: every `stride`-th position, with zeros for the new channels (option A).
+        zeros: without projection, where the zero channels lie: "after" the others, or half of them
+            "around", before, and half after.
         squeeze_excitation: whether channels are weighed before the addition (Hu et al., 2018).
     """
 
@@ -50,6 +52,7 @@ class ResidualBlock(nn.Module):
     downsample_in: str = "3x3"
     dilations: tuple[int, int] = (1, 1)
     projection: bool = True
+    zeros: str = "after"
     squeeze_excitation: bool = False
 
     @nn.compact
@@ -88,7 +91,9 @@ class ResidualBlock(nn.Module):
             )
         elif x.shape != y.shape:
             x = x[:, :: self.stride, :: self.stride]
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, y.shape[-1] - x.shape[-1])))
+            new = y.shape[-1] - x.shape[-1]
+            before = new // 2 if self.zeros == "around" else 0
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, new - before)))
         return nn.relu(x + y)
 
 
@@ -122,6 +127,9 @@ class ResNet(nn.Module):
             in torchvision (v1.5).
         output_stride: largest ratio of the image's side to a map's; stages beyond are dilated (the
             small stem reaches 8).
+        pool_padding: of the stem's pooling: SYMMETRIC, or END as in the SE-ResNets that came from
+            Caffe, whose first window begins at the edge.
+        epsilon: added to the variance of the normalisation; Keras has 0.00001001.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
@@ -134,6 +142,10 @@ class ResNet(nn.Module):
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
     downsample_in: str = field(default="3x3", metadata={"choices": ("3x3", "1x1")})
     output_stride: int = field(default=32, metadata={"choices": (8, 16, 32)})
+    pool_padding: str = field(
+        default="SYMMETRIC", metadata={"choices": ("SYMMETRIC", "END"), "absent": "SYMMETRIC"}
+    )
+    epsilon: float = field(default=1e-5, metadata={"at_least": 0, "absent": 1e-5})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
@@ -144,7 +156,11 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         convolution = functools.partial(
-            ConvolutionNormActivation, norm=self.norm, dtype=self.dtype, axis_name=self.axis_name
+            ConvolutionNormActivation,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
         )
         block = functools.partial(
             ResidualBlock,
@@ -160,7 +176,7 @@ class ResNet(nn.Module):
             x = maps[2] = convolution(int(64 * self.width), 7, stride=2, padding=3, name="stem")(
                 x, train=train
             )
-            x = max_pool(x, 3, stride=2, padding=1)
+            x = max_pool(x, 3, stride=2, padding=1 if self.pool_padding == "SYMMETRIC" else "END")
             output_stride = 4
         else:
             x = convolution(int(64 * self.width), 3, name="stem")(x, train=train)
@@ -198,12 +214,17 @@ class CifarResNet(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         depth: convolutions and the head: 20, 32, 44, 56 or 110.
+        shortcut: where zeros stand for channels that a shortcut lacks: after the others, or around
+            them, half before and half after, as in the well-known PyTorch networks.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
     """
 
     num_classes: int
     depth: int = field(default=20, metadata={"choices": (20, 32, 44, 56, 110)})
+    shortcut: str = field(
+        default="after", metadata={"choices": ("after", "around"), "absent": "after"}
+    )
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
 
@@ -226,6 +247,7 @@ class CifarResNet(nn.Module):
                     convolution,
                     stride=stride,
                     projection=False,
+                    zeros=self.shortcut,
                     name=f"stage_{stage}_block_{number}",
                 )
                 x = block(x, train=train)

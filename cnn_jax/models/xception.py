@@ -31,6 +31,7 @@ class XceptionBlock(nn.Module):
         stride: of the pooling and the shortcut.
         dilation: distance between the taps of the depthwise kernels.
         options: norm, epsilon, dtype and axis_name of the convolutions.
+        pool_padding: of the pooling: SAME or SYMMETRIC.
     """
 
     features: tuple[int, ...]
@@ -38,6 +39,7 @@ class XceptionBlock(nn.Module):
     stride: int
     dilation: int
     options: dict
+    pool_padding: str = "SAME"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> Any:
@@ -48,7 +50,7 @@ class XceptionBlock(nn.Module):
             )
             y = separable(nn.relu(y), train=train)
         if self.pool:
-            y = max_pool(y, 3, self.stride)
+            y = max_pool(y, 3, self.stride, 1 if self.pool_padding == "SYMMETRIC" else "SAME")
         if x.shape != y.shape:
             shortcut = ConvolutionNormActivation(
                 y.shape[-1], 1, self.stride, activation=None, name="shortcut", **self.options
@@ -76,10 +78,13 @@ class Xception(nn.Module):
         stem: imagenet (output stride 32), or small (8: padded first convolutions and a second
             block, all of stride 1, for 32 px).
         padding: of the first two convolutions of the imagenet stem: VALID as by the author, or
-            SAME, which takes images of any size.
+            SAME or SYMMETRIC, which take images of any size.
         output_stride: largest ratio of the image's side to a map's; blocks beyond are dilated (the
             small stem reaches 8).
         norm: batch or group.
+        pool_padding: of the poolings: SAME as in TensorFlow, or SYMMETRIC as in PyTorch.
+        epsilon: added to the variance of the normalisation: 0.001 as by the author; PyTorch has
+            0.00001.
         dropout: share of the pooled values dropped in training; 0.5 as in the paper for ImageNet.
         dtype: float32 or bfloat16, of the computation; parameters and logits are float32.
         axis_name: the `pmap` axis of BatchNorm's statistics.
@@ -89,10 +94,14 @@ class Xception(nn.Module):
     width: float = field(default=1.0, metadata={"at_least": 0.05, "absent": 1.0})
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
     padding: str = field(
-        default="VALID", metadata={"choices": ("VALID", "SAME"), "absent": "VALID"}
+        default="VALID", metadata={"choices": ("VALID", "SAME", "SYMMETRIC"), "absent": "VALID"}
     )
     output_stride: int = field(default=32, metadata={"choices": (8, 16, 32), "absent": 32})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
+    pool_padding: str = field(
+        default="SAME", metadata={"choices": ("SAME", "SYMMETRIC"), "absent": "SAME"}
+    )
+    epsilon: float = field(default=1e-3, metadata={"at_least": 0, "absent": 1e-3})
     dropout: float = field(default=0.5, metadata={"unit": "0 to 1"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
     axis_name: str | None = None
@@ -110,14 +119,15 @@ class Xception(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
         options = {
             "norm": self.norm,
-            "epsilon": 1e-3,
+            "epsilon": self.epsilon,
             "dtype": self.dtype,
             "axis_name": self.axis_name,
         }
         convolution = functools.partial(ConvolutionNormActivation, **options)
         small = self.stem == "small"
 
-        output_stride, padding = (1, "SAME") if small else (2, self.padding)
+        output_stride = 1 if small else 2
+        padding = {"SYMMETRIC": 1}.get(self.padding, self.padding) if not small else "SAME"
         x = images.astype(self.dtype)
         x = convolution(
             int(32 * self.width),
@@ -138,9 +148,9 @@ class Xception(nn.Module):
             )
             output_stride *= stride
             features = tuple(int(channels * self.width) for channels in features)
-            x = XceptionBlock(features, pool, stride, before, options, name=f"block_{number}")(
-                x, train=train
-            )
+            x = XceptionBlock(
+                features, pool, stride, before, options, self.pool_padding, name=f"block_{number}"
+            )(x, train=train)
             maps[key] = x
         for number, features in enumerate((1536, 2048), start=1):
             x = maps[key] = SeparableConvolution(

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 
 from cnn_jax.analysis import layer_table
 from cnn_jax.data.pipeline import read_ahead, training_batches
@@ -22,6 +24,8 @@ from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import arithmetic
+from cnn_jax.training.groups import make_groups
+from cnn_jax.training.initial import Initial
 from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
 from cnn_jax.training.state import TrainState, create, parameter_count
 from cnn_jax.training.step import make_train_step
@@ -61,7 +65,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     devices.check_batch(
         "training.batch_size / training.accumulate", training.batch_size // training.accumulate
     )
-    state = initial_state(learner)
+    state = initial_state(learner, session.initial)
     parameters = parameter_count(state.variables)
     print(
         f"{config.model.name}: {parameters:,} parameters; {training.steps} steps of"
@@ -174,12 +178,20 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     return Fitted(state.evaluated, figures, best_step if training.patience else None)
 
 
-def initial_state(learner: Network) -> TrainState:
-    """The state before step 0 that a learner's configuration asks for."""
+def initial_state(learner: Network, initial: Initial | None = None) -> TrainState:
+    """The state before step 0 that a learner's configuration asks for; with weights to begin with,
+    these laid over those that the seed draws."""
     config = learner.config
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     averaged = config.optimizer.ema_decay > 0
-    return create(learner.module(), optimizer, config.seed, learner.example_px, averaged=averaged)
+    drawn = create(learner.module(), optimizer, config.seed, learner.example_px, averaged=averaged)
+    if initial is None:
+        return drawn
+    laid = initial.laid_over(drawn.variables, head(learner), config.initial_part)
+    variables, what = laid
+    print(f"begins with {what} of {initial.name}", flush=True)
+    average = jax.tree.map(jnp.copy, variables) if averaged else None
+    return TrainState(drawn.step, variables, drawn.optimizer_state, average)
 
 
 def training_step(learner: Network, axis_name: str | None = None) -> Callable:
@@ -194,8 +206,22 @@ def training_step(learner: Network, axis_name: str | None = None) -> Callable:
         accumulate=training.accumulate,
         remat=training.remat,
         ema_decay=config.optimizer.ema_decay,
+        groups=make_groups(config.optimizer, abstract_variables(learner), head(learner))
+        if config.optimizer.frozen or config.optimizer.groups
+        else None,
         axis_name=axis_name,
     )
+
+
+def head(learner: Any) -> frozenset[tuple[str, ...]]:
+    """The variables that belong to the classes: those whose shape depends on how many there are."""
+    module = learner.module()
+    image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
+    other = module.clone(num_classes=module.num_classes + 1)
+    shapes = jax.eval_shape(lambda x: other.init(jax.random.key(0), x, train=False), image)
+    changed: dict[Any, Any] = traverse_util.flatten_dict(shapes)
+    ours: dict[Any, Any] = traverse_util.flatten_dict(abstract_variables(learner))
+    return frozenset(path for path, leaf in ours.items() if leaf.shape != changed[path].shape)
 
 
 def check_module(learner: Network) -> None:

@@ -50,12 +50,15 @@ class Session:
         stop: asks whether a signal came.
         devices: that it computes on.
         digest: of its configuration.
+        initial: weights to begin with, a `training.initial.Initial`; None: those that the seed
+            draws.
     """
 
     record: Any
     stop: Any
     devices: Any
     digest: str
+    initial: Any = None
 
 
 class Evaluator(Protocol):

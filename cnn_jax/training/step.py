@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from cnn_jax.data.augmentation import example_keys
 from cnn_jax.layers.convolution import CONVOLVED
+from cnn_jax.training.groups import Groups
 from cnn_jax.training.state import TrainState
 
 
@@ -22,6 +23,7 @@ def make_train_step(
     accumulate: int = 1,
     remat: bool = False,
     ema_decay: float = 0.0,
+    groups: Groups | None = None,
     axis_name: str | None = None,
 ) -> Callable:
     """The step function.
@@ -46,6 +48,7 @@ def make_train_step(
             for speed, uses as much memory as without.
         ema_decay: of the moving average of the variables, warmed up as (1 + step) / (10 + step); 0:
             none.
+        groups: which parameters are frozen, and which learn at another rate; None: all alike.
         axis_name: the `pmap` axis, or None.
 
     Returns:
@@ -59,7 +62,11 @@ def make_train_step(
     def forward(params, rest, inputs, dropout_key):
         variables, mutable = {"params": params, **rest}, [*rest, "auxiliary"]
         rngs = {"dropout": dropout_key}
-        return module.apply(variables, inputs, train=True, mutable=mutable, rngs=rngs)
+        if groups is None:
+            return module.apply(variables, inputs, train=True, mutable=mutable, rngs=rngs)
+        variables["params"] = groups.hold(params)
+        with groups.keeping_statistics():
+            return module.apply(variables, inputs, train=True, mutable=mutable, rngs=rngs)
 
     apply = forward
     if remat:
@@ -125,6 +132,8 @@ def make_train_step(
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
 
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params)
+        if groups is not None:
+            updates = groups.scale(updates, state.step)
         variables = {"params": optax.apply_updates(params, updates), **rest}
         average = state.average
         if ema_decay:

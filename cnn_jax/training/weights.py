@@ -6,6 +6,7 @@ digest of the run's configuration, the step, and a checksum over all arrays.
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def write(
                 raise InputError(f"{name} has values beyond float16: export float32.")
             array = array.astype(np.float16)
         arrays[name] = array
-    about = {"digest": digest, "step": str(step), "checksum": _checksum(arrays)}
+    about = {"digest": digest, "step": str(step), "checksum": checksum(arrays)}
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def read(path: Path, like: Any, digest: str) -> Any:
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise InputError(f"{path} can't be read ({error}): copy or export it again.") from error
-    if about.get("checksum") != _checksum(arrays):
+    if about.get("checksum") != checksum(arrays):
         raise InputError(f"{path} is not what was exported: copy or export it again.")
     if about.get("digest") != digest:
         raise InputError(
@@ -103,7 +104,8 @@ def read(path: Path, like: Any, digest: str) -> Any:
     )
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """32 hexadecimal digits of arrays and their names, in whatever order they are."""
     found = hashlib.blake2b(digest_size=16)
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

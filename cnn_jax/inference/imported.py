@@ -1,0 +1,145 @@
+"""A published network as a finished run, which `cnn_jax.load` opens like any other."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax import tasks
+from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import ClassificationConfig, SegmentationConfig
+from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.scenes import SPLITS
+from cnn_jax.errors import InputError
+from cnn_jax.models import SEGMENTERS
+from cnn_jax.models.conventions import family
+from cnn_jax.models.weights import Published, class_names, read
+from cnn_jax.records import run_directory
+from cnn_jax.tasks.network import abstract_variables
+from cnn_jax.training import weights
+from cnn_jax.training.initial import Initial
+from cnn_jax.training.state import parameter_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What of a network's preprocessing is otherwise than its source's is supposed to be.
+
+    Attributes:
+        values: of `preprocessing.VALUES`; "" as supposed, like all that follow.
+        image_px: height and width; () as supposed.
+        crop_share: of the shorter side, that is seen; 0 as supposed.
+        interpolation: of `preprocessing.INTERPOLATIONS`.
+    """
+
+    values: str = ""
+    image_px: tuple[int, ...] = ()
+    crop_share: float = 0.0
+    interpolation: str = ""
+
+
+def import_weights(
+    file: str | Path,
+    model: str,
+    output: str | Path,
+    *,
+    classes: str | Path = "",
+    seen: Seen = Seen(),
+    command: str = "",
+) -> Published:
+    """Reads a file of published weights, and writes it as a finished run of no steps.
+
+    Args:
+        file: of the weights, as `models.weights.read` takes it.
+        model: the architecture, a name in `MODELS`.
+        output: the folder of the run: new, or that of the same import.
+        classes: file of the classes' names, as `class_names.read` takes it; empty: ImageNet's,
+            PASCAL VOC's or CIFAR-10's where their number is right, else numbers.
+        seen: how images are prepared.
+        command: what to type for the same, for the record.
+
+    Raises:
+        InputError: the file doesn't fit the architecture, or the names don't fit the file.
+    """
+    published = read(file, model, values=seen.values)
+    if classes:
+        names = class_names.read(Path(classes), published.num_classes)
+    else:
+        names = class_names.known(family(model), published.num_classes)
+    config, info = _described(published, names, seen)
+    tasks.check(config)
+    learner: Any = tasks.of(config.task).learner(config, info)
+    with run_directory.RunDirectory(output, config) as record:
+        if record.summary is None:
+            digest = documents.digest(config)
+            environment = run_directory.environment(config, info.fingerprint, command)
+            said = {
+                "file": published.path.name,
+                "digest": published.digest,
+                "source": published.source,
+                "left_out": list(published.left_out),
+            }
+            record.begin({**environment, "weights": said}, info)
+            variables = learner_variables(learner, published)
+            weights.write(record.workdir / weights.NAME, variables, digest=digest, step=0)
+            record.finish(
+                {
+                    **documents.identity(config),
+                    "parameters": parameter_count(variables),
+                    "steps": 0,
+                    "evaluated_step": 0,
+                }
+            )
+    return published
+
+
+def learner_variables(learner: Any, published: Published) -> Any:
+    """The published variables, once it is sure that the recorded network takes them.
+
+    Raises:
+        InputError: it doesn't.
+    """
+    wanted = abstract_variables(learner)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted)
+    return Initial(str(published.path), published.variables).laid_over(zeros, (), "whole")[0]
+
+
+def _described(published: Published, names: Sequence[str], seen: Seen) -> tuple[Any, DatasetInfo]:
+    """Configuration and data of the run."""
+    held = published.preprocessing
+    mean, std = held.mean, held.std
+    if published.channels != len(mean):
+        mean, std = (0.5,) * published.channels, (0.25,) * published.channels
+    image_px = seen.image_px or held.image_px
+    if len(image_px) != 2:
+        raise InputError("--image_px takes two numbers: height and width.")
+    segmenter = published.model in SEGMENTERS
+    config: Any = SegmentationConfig() if segmenter else ClassificationConfig()
+    config.experiment, config.configuration = "weights", published.source
+    config.model = tasks.model_config(published.model, **published.options)
+    config.initial, config.initial_digest = str(published.path), published.digest
+    config.training.steps = 1  # of which none is taken
+    config.data.mean, config.data.std = tuple(mean), tuple(std)
+    if not segmenter:
+        config.data.source = "folders"
+        config.data.image_px = image_px
+        config.data.crop_share = seen.crop_share or held.crop_share
+        config.data.interpolation = seen.interpolation or held.interpolation
+    info = DatasetInfo(
+        source=published.path.name,
+        classes=tuple(names),
+        colors=class_names.palette(len(names)) if segmenter else (),
+        channels=published.channels,
+        dtype="uint8",
+        greatest=255.0,
+        mean=tuple(mean),
+        std=tuple(std),
+        class_counts=(),
+        sizes=dict.fromkeys(SPLITS, 0),
+        image_px=None if segmenter else image_px,
+        fingerprint=published.digest,
+    )
+    return config, info

@@ -1,0 +1,190 @@
+"""Published networks as runs: imported, loaded, asked, trained further."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+import cnn_jax
+from cnn_jax.commands import weights as command
+from cnn_jax.models.weights import class_names, published, pytorch
+from tests.models.weights import drawn
+from tests.running import ROOT
+from tests.test_docs import blocks
+
+DATA = ROOT.parent / "shared" / "data"
+
+
+def of_pytorch(model, path, source=0, classes=10):
+    """A file as PyTorch's libraries publish this architecture, its values drawn."""
+    naming = pytorch.namings(model, published._depth(model))[source]
+    shapes = published.abstract(model, classes, 3, {})
+    tensors = {}
+    for module, leaves in published._modules(shapes).items():
+        for leaf, place in leaves.items():
+            kind = {"kernel": "weight", "scale": "weight", "mean": "running_mean"}.get(leaf, leaf)
+            name = f"{naming.names(module)}.{ {'var': 'running_var'}.get(kind, kind) }"
+            shape = shapes[place].shape
+            shape = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(reversed(shape))
+            tensors[name] = drawn.tensor(name, shape)
+    save_file(tensors, path)
+    return path
+
+
+def imported(*words):
+    return command.main(["import", *map(str, words)])
+
+
+@pytest.fixture(autouse=True)
+def few_architectures(monkeypatch):
+    """Those among which the nearest is looked for: tracing them all takes long."""
+    monkeypatch.setattr(published, "CLASSIFIERS", ("resnet20", "resnet32"))
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """(the file of a ResNet-20, its run)."""
+    folder = tmp_path_factory.mktemp("cifar")
+    file = of_pytorch("resnet20", folder / "resnet20.safetensors")
+    assert imported(file, "--model", "resnet20", "--output", folder / "run") == 0
+    return file, folder / "run"
+
+
+def test_a_published_network_is_a_run_that_needs_its_file_no_more(cifar, tmp_path, capsys):
+    _, folder = cifar
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    run = cnn_jax.load(moved)
+    assert run.model.shortcut == "around"
+    assert run.info.classes == class_names.CIFAR_10
+    assert run.config.initial_digest == run.info.fingerprint
+    path = tmp_path / "größer.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)).save(path)
+    top = run.predict(path).top(5)
+    assert len(top) == 5
+    assert {name for name, _ in top} <= set(class_names.CIFAR_10)
+    assert [p for _, p in top] == sorted((p for _, p in top), reverse=True)
+
+    shown = blocks(ROOT / "docs" / "weights.md", "python")
+    assert len(shown) == 1
+    code = shown[0].replace("RUN", str(moved)).replace("tiger.jpg", str(path))
+    exec(compile(code, "docs/weights.md", "exec"), {})
+    assert top[0][0] in capsys.readouterr().out
+
+
+def test_it_normalises_as_it_was_trained(cifar):
+    run = cnn_jax.load(cifar[1])
+    image = np.full((1, 32, 32, 3), 255, np.uint8)
+    expected = (1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(np.asarray(run.normalize(image))[0, 0, 0], expected, rtol=1e-6)
+
+
+def test_the_same_import_again_is_no_error_and_another_is(cifar, tmp_path, capsys):
+    file, folder = cifar
+    again = ["--model", "resnet20", "--output", folder]
+    assert imported(file, *again) == 0
+    assert imported(file, *again, "--values", "tf") == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "resnet32"], "tensors are missing (layer1.3."),
+        (["--model", "resnet32"], "have the shapes of resnet20: give --model resnet20"),
+        (["--model", "resnet20", "--classes", "NAMES"], "has 2 names, and the network 10"),
+        (["--model", "resnet"], "no architecture: did you mean"),
+        (["--model", "lenet5"], "can't be read into lenet5"),
+        ([], "--model is missing"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_leaves_no_folder(cifar, tmp_path, capsys, words, said):
+    names = tmp_path / "names.txt"
+    names.write_text("eins\nzwei\n", encoding="utf-8")
+    words = [str(names) if word == "NAMES" else word for word in words]
+    assert imported(cifar[0], *words, "--output", tmp_path / "run") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
+    (tmp_path / "text.pth").write_text("no weights at all")
+    (tmp_path / "empty.h5").write_bytes(b"")
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-1.safetensors"}})
+    )
+    for name, said in (
+        ("text.pth", "no file of weights that is known"),
+        ("empty.h5", "no file of weights that is known"),
+        ("model.safetensors.index.json", "lists model-1.safetensors, which isn't beside it"),
+        ("missing.h5", "can't be read"),
+        (".", "is a folder"),
+    ):
+        path = tmp_path / name
+        assert imported(path, "--model", "resnet20", "--output", tmp_path / "run") == 2
+        assert said in capsys.readouterr().err
+
+
+def test_names_come_in_several_forms(tmp_path):
+    keras = tmp_path / "class_index.json"
+    keras.write_text(json.dumps({"1": ["n02", "tiger"], "0": ["n01", "tench"]}))
+    assert class_names.read(keras, 2) == ("tench", "tiger")
+    plain = tmp_path / "names.txt"
+    plain.write_text("Wiese\nGebäude\n\n", encoding="utf-8")
+    assert class_names.read(plain, 2) == ("Wiese", "Gebäude")
+    assert len(class_names.imagenet()) == len(set(class_names.imagenet())) == 1000
+    assert class_names.known("mobilenet", 1001)[:2] == ("background", "tench")
+    assert class_names.palette(3) == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+
+
+# ---- real weights
+
+
+@pytest.mark.parametrize(
+    ("depth", "right"),
+    [
+        (20, 915),
+        *(pytest.param(*c, marks=pytest.mark.long) for c in ((32, 928), (44, 933), (56, 926))),
+    ],
+)
+def test_cifar_networks_are_as_right_as_published(depth, right, tmp_path):
+    file = DATA / "weights" / f"cifar_resnet{depth}.th"
+    if not file.exists():
+        pytest.skip(f"{file} is absent: it isn't part of the repository")
+    assert imported(file, "--model", f"resnet{depth}", "--output", tmp_path / "run") == 0
+    run = cnn_jax.load(tmp_path / "run")
+    with np.load(DATA / "weights" / "cifar10_test1000.npz") as held:
+        images, labels = held["images"], held["labels"]
+    found = np.concatenate(
+        [np.asarray(run.probabilities(images[at : at + 250])) for at in range(0, 1000, 250)]
+    )
+    assert int((found.argmax(-1) == labels).sum()) == right
+
+
+@pytest.mark.long
+def test_mobilenet_v2_sees_what_keras_does_in_photographs(tmp_path):
+    file = DATA / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
+    if not file.exists():
+        pytest.skip(f"{file} is absent: it isn't part of the repository")
+    assert imported(file, "--model", "mobilenet_v2", "--output", tmp_path / "run") == 0
+    run = cnn_jax.load(tmp_path / "run")
+    index = json.loads((DATA / "imagenet100" / "class_index.json").read_text())
+    names = class_names.imagenet()
+    paths = [DATA / "imagenet100" / name for name in index]
+    tops = [[name for name, _ in found.top(5)] for found in run.predict(paths)]
+    classes = [names[label] for label in index.values()]
+    assert sum(top[0] == name for top, name in zip(tops, classes, strict=True)) == 80
+    assert sum(name in top for top, name in zip(tops, classes, strict=True)) == 99
+
+    from tests.models import keras_weights
+
+    theirs = keras_weights.keras.applications.MobileNetV2(
+        weights=str(file), classifier_activation=None
+    )
+    images = np.stack([run.read(path) for path in paths[:10]])
+    expected = np.asarray(theirs(images / 127.5 - 1, training=False))
+    ours = jax.jit(lambda x: run.model.apply(run.variables, x, train=False))(run.normalize(images))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)

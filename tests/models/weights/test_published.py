@@ -1,0 +1,79 @@
+"""Networks of other libraries, by the names and shapes of their tensors and the logits they gave,
+which `write_fixtures.py` wrote once."""
+
+import gzip
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cnn_jax.models import weights
+from cnn_jax.models.encoders import encoder
+from cnn_jax.models.weights import published
+from tests.models.weights import drawn
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json.gz"))
+QUICK = ("torchvision-resnet18", "timm-mobilenetv2_100", "torchvision-alexnet")
+"""Those that are computed in every run of the suite; all are with `-m long`."""
+
+
+def fixture(path):
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def marked(paths):
+    for path in paths:
+        name = path.name.removesuffix(".json.gz")
+        yield pytest.param(path, id=name, marks=() if name in QUICK else pytest.mark.long)
+
+
+def written(held, folder):
+    """A safetensors file with the values that `drawn` draws."""
+    path = folder / "weights.safetensors"
+    tensors = {name: drawn.tensor(name, tuple(shape)) for name, shape in held["shapes"].items()}
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("path", list(marked(FIXTURES)))
+def test_it_computes_what_the_other_library_does(path, tmp_path):
+    held = fixture(path)
+    architecture = held["model"] if held["source"] != "smp" else held["encoder"]
+    found = weights.read(written(held, tmp_path), architecture, head=held["source"] != "smp")
+    for px, expected in held["results"].items():
+        images = drawn.images(int(px))
+        if held["source"] == "smp":
+            module = encoder(
+                architecture,
+                conventions=found.source,
+                norm="batch",
+                dtype="float32",
+                axis_name=None,
+            )
+
+            def compute(variables, images, module=module):
+                maps = module.apply(variables, images, train=False, feature_maps=True)
+                return jax.nn.relu(maps[max(maps)]).mean((1, 2))
+        else:
+
+            def compute(variables, images):
+                return found.module.apply(variables, images, train=False)
+
+        ours = np.asarray(jax.jit(compute)(found.variables, images))
+        if ours.ndim == 4:
+            ours = ours.transpose(0, 3, 1, 2)[:, :, ::5, ::5]
+        ours, expected = ours.flatten()[: len(expected)], np.array(expected, np.float32)
+        assert ours.shape == expected.shape
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_every_architecture_of_other_libraries_has_a_fixture():
+    from cnn_jax.models import MODELS
+    from cnn_jax.models.weights import pytorch
+
+    known = {fixture(path)["model"] for path in FIXTURES}
+    able = {name for name in MODELS if pytorch.namings(name, published._depth(name))}
+    assert able - known <= {"resnet20", "resnet32", "resnet44", "resnet56", "resnet110"}
