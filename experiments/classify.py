@@ -50,12 +50,13 @@ def smoke() -> ClassificationConfig:
 
 
 def cifar10() -> ClassificationConfig:
-    """ResNet-20 on CIFAR-10 much as in its paper (He et al., 2015): 64,000 steps of 128 images; for
-    an accelerator.
+    """ResNet-20 on CIFAR-10 as in its paper (He et al., 2015): 64,000 steps of 128 images; for an
+    accelerator.
 
-    Images are shifted by up to 4 pixels and mirrored, as there. Where the paper divides the
-    learning rate by 10 at two points, this one warms up and follows a cosine, with Nesterov's
-    momentum. The paper's test accuracy is 91.25%.
+    Learning rate 0.1, divided by 10 at 32,000 and 48,000 steps; momentum 0.9, weight decay 1e-4;
+    images are padded by 4 pixels, cropped at random and mirrored; 45,000 images train and 5,000
+    validate. The paper's test accuracy is 91.25%. Unlike there, padding is black rather than the
+    mean image, and decay spares biases and BatchNorm.
     """
     return ClassificationConfig(
         experiment="classify",
@@ -69,13 +70,12 @@ def cifar10() -> ClassificationConfig:
             steps=64_000, batch_size=128, validate_every_steps=3200, log_every_steps=100
         ),
         optimizer=OptimizerConfig(
-            # The paper's decay of 1e-4 goes through the momentum, which makes ten times as much of
-            # it.
-            name="sgd",
+            name="momentum",
             learning_rate=0.1,
-            warmup_steps=400,
-            weight_decay=1e-3,
-            end_factor=0.0,
+            schedule="drops",
+            drops=(32_000, 48_000),
+            warmup_steps=0,
+            weight_decay=1e-4,
             clip_norm=0.0,
         ),
     )

@@ -148,8 +148,8 @@ class ImageDataConfig:
     )
     directory: str = setting(
         "",
-        "where TFDS sets are prepared (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets), or the"
-        " folder of images",
+        "where TFDS sets are prepared (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets), or where"
+        " CIFAR's own files lie unpacked, or the folder of images",
         result=False,
         path=True,
     )
@@ -158,11 +158,34 @@ class ImageDataConfig:
         "folders only: regular expression whose group is the label in a file's name; empty: one"
         " folder a class",
     )
+    group_pattern: str = setting(
+        "",
+        "folders only: regular expression whose group is, in a file's path below train, what the"
+        " image belongs to (a patient, a place) and is never parted from; empty: nothing",
+        absent="",
+    )
     validation_share: float = setting(
         0.1, "of the training images, held out for validation", unit="0 to 1", at_least=0
     )
+    test_share: float = setting(
+        0.2,
+        "of the training images, held out for test where none is published",
+        unit="0 to 1",
+        at_least=0.001,
+        absent=0.2,
+    )
+    folds: int = setting(
+        0,
+        "for small sets: deal all images anew into so many parts, of which one is test and the next"
+        " validation; 0: the splits as published",
+        at_least=0,
+        absent=0,
+    )
+    fold: int = setting(0, "which of the parts, from 0, is test", at_least=0, absent=0)
     split_seed: int = setting(
-        0, "chooses what is held out; the same for every run seed", at_least=0
+        0,
+        "chooses what is held out, or how parts are dealt; the same for every run seed",
+        at_least=0,
     )
     train_examples: int = setting(
         0, "train on so many images only, chosen by split_seed; 0: all", unit="images", at_least=0
@@ -321,10 +344,22 @@ class LossConfig:
 class OptimizerConfig:
     """How gradients become new weights."""
 
-    name: str = setting("adamw", "the optimiser", choices=("adamw", "sgd"))
+    name: str = setting(
+        "adamw",
+        "the optimiser; sgd has Nesterov's momentum and decoupled decay, momentum has plain"
+        " momentum and the decay in the gradient, as papers of about 2015 do",
+        choices=("adamw", "sgd", "momentum"),
+    )
     learning_rate: float = setting(2e-3, "peak of the schedule", at_least=0)
     schedule: str = setting(
-        "cosine", "from the peak to the end", choices=("cosine", "polynomial", "constant")
+        "cosine", "from the peak to the end", choices=("cosine", "polynomial", "constant", "drops")
+    )
+    drops: tuple[int, ...] = setting(
+        (),
+        "drops: steps from which on the learning rate is a tenth of what it was",
+        unit="steps",
+        at_least=1,
+        absent=(),
     )
     warmup_steps: int = setting(
         50,
@@ -336,10 +371,8 @@ class OptimizerConfig:
         0.01, "learning rate at the last step, as a share of the peak", unit="0 to 1", at_least=0
     )
     polynomial_power: float = setting(0.9, "exponent of the polynomial schedule", at_least=0)
-    weight_decay: float = setting(
-        1e-4, "decoupled; kernels only, never norms or biases", at_least=0
-    )
-    momentum: float = setting(0.9, "of sgd (Nesterov)", at_least=0)
+    weight_decay: float = setting(1e-4, "kernels only, never norms or biases", at_least=0)
+    momentum: float = setting(0.9, "of sgd (Nesterov's) and of momentum", at_least=0)
     clip_norm: float = setting(
         1.0, "gradients are scaled down to this global norm; 0: never", at_least=0
     )
@@ -706,8 +739,8 @@ def check(config: Any) -> None:
         _check_training(config)
     if hasattr(config, "loss"):
         _check_loss(config)
+    _check_folds(data)
     if config.task == "segmentation":
-        _check_folds(data)
         evaluation = config.evaluation
         if min(evaluation.window_px) <= 2 * evaluation.context_px:
             raise InputError(
@@ -717,8 +750,13 @@ def check(config: Any) -> None:
 
 
 def _check_folds(data):
+    images = isinstance(data, ImageDataConfig)
+    if images and data.group_pattern and data.source != "folders":
+        raise InputError("data.group_pattern is for data.source folders: leave it empty.")
     if not data.folds:
-        if data.fold or data.split_seed:
+        if images and data.fold:
+            raise InputError("data.fold is of data.folds: give that too.")
+        if not images and (data.fold or data.split_seed):
             raise InputError("data.fold and data.split_seed are of data.folds: give that too.")
         return
     if data.folds < 3:
@@ -730,6 +768,8 @@ def _check_folds(data):
             f"data.fold is {data.fold}; with data.folds={data.folds} it must be at most"
             f" {data.folds - 1}."
         )
+    if images:
+        return
     if data.test_groups or data.validation_groups:
         raise InputError(
             "data.folds deals all groups: leave data.test_groups and data.validation_groups empty."
@@ -766,6 +806,13 @@ def _check_training(config):
         raise InputError("optimizer.unfreeze_every_steps is of optimizer.frozen: give that too.")
     if not getattr(config, "initial", "") and getattr(config, "initial_part", "auto") != "auto":
         raise InputError("initial_part is of the weights to begin with: give --initial too.")
+    if (optimizer.schedule == "drops") != bool(optimizer.drops):
+        raise InputError(
+            "optimizer.drops are of optimizer.schedule='drops': give both, such as"
+            " --optimizer.schedule drops --optimizer.drops 32000 48000, or neither."
+        )
+    if list(optimizer.drops) != sorted(set(optimizer.drops)):
+        raise InputError(f"optimizer.drops is {optimizer.drops!r}: give steps that rise.")
     if training.batch_size % training.accumulate:
         raise InputError(
             f"training.batch_size is {training.batch_size}, which"

@@ -64,6 +64,9 @@ def find(config: ImageDataConfig) -> StoredImages:
       expression that is searched for in a file's name, without folders, and whose first group is
       the label.
 
+    `config.group_pattern` is searched for in a file's path below its split's folder, such as
+    `CLASS/patient7/3.png`; its first group names what the image belongs to.
+
     Images may lie in folders below these; links are followed. Hidden files and folders are passed
     over, and so is what doesn't end like an image. The classes are those of train, sorted with 2
     before 10; names that differ only in how Unicode composes them are one. Channels and type are
@@ -80,7 +83,7 @@ def find(config: ImageDataConfig) -> StoredImages:
     directory = Path(config.directory).expanduser()
     if not directory.is_dir():
         raise InputError(f"data.directory {directory} is not a folder: check --data.directory.")
-    pattern = _compiled(config.label_pattern)
+    pattern = _compiled("label_pattern", config.label_pattern)
     roots = _split_folders(directory, pattern)
     found = {
         split: sorted(_labelled(root, pattern), key=lambda file: natural(file.name))
@@ -102,6 +105,7 @@ def find(config: ImageDataConfig) -> StoredImages:
                 " or remove it, or add it there."
             )
     found = {split: files for split, files in found.items() if files}
+    groups = _compiled("group_pattern", config.group_pattern)
     every = [(split, file) for split, files in found.items() for file in files]
     spread = np.unique(np.linspace(0, len(every) - 1, min(HEADERS_READ, len(every))).astype(int))
     headers = {_header(every[index][1].path) for index in spread}
@@ -119,6 +123,7 @@ def find(config: ImageDataConfig) -> StoredImages:
         image_px=sizes.pop() if len(sizes) == 1 else None,
         digest=digest([classes, names, file_digests([file.path for _, file in every])]),
         dtype=dtype,
+        groups=groups and {split: _grouped(groups, files) for split, files in found.items()},
     )
 
 
@@ -176,7 +181,7 @@ class Files:
         return str(self._files[index].path)
 
 
-def _compiled(text):
+def _compiled(field, text):
     if not text:
         return None
     try:
@@ -186,12 +191,12 @@ def _compiled(text):
             pattern = re.compile(composed(text))
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
-            f"data.label_pattern {text!r} is no regular expression ({error}): correct it."
+            f"data.{field} {text!r} is no regular expression ({error}): correct it."
         ) from error
     if not pattern.groups:
         raise InputError(
-            rf"data.label_pattern {text!r} has no group: put the label into parentheses, as in"
-            r" _(\d)[LR]."
+            rf"data.{field} {text!r} has no group: put the {field.removesuffix('_pattern')} into"
+            r" parentheses, as in _(\d)[LR]."
         )
     return pattern
 
@@ -237,7 +242,9 @@ def _labelled(root, pattern) -> Iterator[_File]:
     if pattern:
         found = list(_images(root))
         for (path, name), label in zip(
-            found, _searched(pattern, [composed(path.name) for path, _ in found]), strict=True
+            found,
+            _searched("label_pattern", pattern, [composed(path.name) for path, _ in found]),
+            strict=True,
         ):
             if not label:
                 raise InputError(
@@ -259,7 +266,19 @@ def _labelled(root, pattern) -> Iterator[_File]:
                 )
 
 
-def _searched(pattern, names):
+def _grouped(pattern, files) -> list[str]:
+    """What each of the files belongs to."""
+    groups = _searched("group_pattern", pattern, [file.name for file in files])
+    for file, group in zip(files, groups, strict=True):
+        if not group:
+            raise InputError(
+                f"{file.path} has no group in its path by data.group_pattern {pattern.pattern!r}:"
+                " correct the pattern, or rename or remove the file."
+            )
+    return groups
+
+
+def _searched(field, pattern, names):
     """What the first group finds in each name, None where nothing is found.
 
     By another process, which can be ended: there are expressions that take longer than anybody
@@ -276,7 +295,7 @@ def _searched(pattern, names):
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(
-            f"data.label_pattern {pattern.pattern!r} took more than {SEARCH_S} s over {len(names)}"
+            f"data.{field} {pattern.pattern!r} took more than {SEARCH_S} s over {len(names)}"
             " names: write a simpler one."
         ) from error
     return json.loads(done.stdout)

@@ -3,7 +3,9 @@ images become arrays."""
 
 import hashlib
 import math
+import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,18 +17,16 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.configuration.schema import ImageDataConfig
-from cnn_jax.data import image_folders, tfds
+from cnn_jax.data import cifar, image_folders, tfds
 from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.file_names import natural
+from cnn_jax.data.folds import deal
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.pipeline import aligned
 from cnn_jax.data.rasters import DamagedError, greatest_of, open_raster, photograph, upright
 from cnn_jax.data.scenes import SPLITS
-from cnn_jax.data.stored_images import Examples, digest
+from cnn_jax.data.stored_images import Examples, Pooled, StoredImages, digest
 from cnn_jax.errors import InputError
-
-TEST_SHARE = 0.2
-"""Of the training images, held out for test by `split_seed` where the set comes without a labelled
-test or validation split."""
 
 _CHUNK = 256  # examples read at once, where many are wanted
 _UNREAD = np.iinfo(np.int32).min
@@ -186,14 +186,16 @@ class ImageSource(grain.sources.RandomAccessDataSource):
 
 
 def open_images(config: ImageDataConfig) -> ImageSet:
-    """The labelled images that `config` names: a TFDS set (see `tfds.find`), or a folder (see
-    `image_folders.find`).
+    """The labelled images that `config` names: a TFDS set (see `tfds.find`), CIFAR's own files
+    where they lie in the folder (see `cifar.find`), or a folder (see `image_folders.find`).
 
     The published test split is the test. Where there is none, or its labels are withheld
-    (ImageNet), the published validation split is; where there is neither, `TEST_SHARE` of train.
+    (ImageNet), the published validation split is; where there is neither, `test_share` of train.
     Validation is the published split where it isn't needed as the test; else `validation_share` of
     train. What is held out of train, and which `train_examples` are used, follows from `split_seed`
     alone: a smaller training set is part of a larger one, and validation and test stay the same.
+    With `folds`, all images are dealt anew into parts, of which one is the test and the next
+    validation. Groups (see `image_folders.find`) are never parted.
 
     With `image_px`, the central part of an image that has the shape of `image_px` and spans
     `crop_share` of the largest such part is resized to it (`crop_share` of the shorter side, for
@@ -214,7 +216,10 @@ def open_images(config: ImageDataConfig) -> ImageSet:
             f"data.image_px is {tuple(config.image_px)}: give height and width, or (0,0) for the"
             " images' own."
         )
-    stored = (image_folders if config.source == "folders" else tfds).find(config)
+    if config.source == "folders":
+        stored = image_folders.find(config)
+    else:
+        stored = (cifar if cifar.lies_in(config) else tfds).find(config)
     resized = tuple(config.image_px) != (0, 0)
     image_px = (config.image_px[0], config.image_px[1]) if resized else stored.image_px
     if image_px is None:
@@ -237,7 +242,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         image = decoded(data, channels, stored.dtype, image_px, crop_share, config.interpolation)
         return image if order is None else image.reshape(-1, channels)[order].reshape(shape)
 
-    chosen = _chosen(stored.splits, config)
+    chosen = _chosen(stored, config)
     total = sum(len(indices) for _, indices in chosen.values())
     image_bytes = int(np.prod(shape)) * np.dtype(stored.dtype).itemsize
     affordable = min(1.0, config.memory_budget_gib * 2**30 / (total * image_bytes))
@@ -297,31 +302,97 @@ def dataset_info(config: ImageDataConfig, images: ImageSet, *, counted: bool) ->
     )
 
 
-def _chosen(stored, config):
+def _chosen(
+    stored: StoredImages, config: ImageDataConfig
+) -> dict[str, tuple[Examples, np.ndarray]]:
     """Split -> (stored examples, which of them, sorted int64 [n])."""
-    published = dict(stored)
-    if "test" not in published and "validation" in published:
-        published["test"] = published.pop("validation")
-    train = np.random.default_rng(config.split_seed).permutation(len(published["train"]))
-    chosen = {split: (examples, np.arange(len(examples))) for split, examples in published.items()}
-    for split, share in (("test", TEST_SHARE), ("validation", config.validation_share)):
-        if split not in published:
-            held = max(1, round(share * len(train))) if share else 0
-            if held >= len(train):
-                raise InputError(
-                    f"{config.source} has {len(published['train'])} training images, which leaves"
-                    f" none to train on once {split} is held out: add images, or lower"
-                    " data.validation_share."
-                )
-            chosen[split] = published["train"], np.sort(train[:held])
-            train = train[held:]
+    if config.folds:
+        chosen = _dealt(stored, config)
+        train = chosen["train"][1]
+        train = np.random.default_rng(config.split_seed).permutation(train)
+    else:
+        chosen, train = _held_out(stored, config)
     if config.train_examples > len(train):
         raise InputError(
             f"data.train_examples is {config.train_examples:,}, but {config.source} has only"
             f" {len(train):,} left to train on: lower it."
         )
-    chosen["train"] = published["train"], np.sort(train[: config.train_examples or None])
+    chosen["train"] = chosen["train"][0], np.sort(train[: config.train_examples or None])
     return {split: chosen[split] for split in SPLITS}
+
+
+def _held_out(stored, config):
+    """The published splits with what is held out of train for those that are missing, and what is
+    left of train, shuffled."""
+    published, groups = dict(stored.splits), dict(stored.groups or {})
+    if "test" not in published and "validation" in published:
+        published["test"], groups["test"] = published.pop("validation"), groups.get("validation")
+    _check_apart(config, {split: groups[split] for split in SPLITS if groups.get(split)})
+    train = np.random.default_rng(config.split_seed).permutation(len(published["train"]))
+    chosen = {split: (examples, np.arange(len(examples))) for split, examples in published.items()}
+    for split, share in (("test", config.test_share), ("validation", config.validation_share)):
+        if split not in published:
+            count = max(1, round(share * len(train))) if share else 0
+            held, train = _parted(train, count, groups.get("train"))
+            if not len(train):
+                raise InputError(
+                    f"{config.source} has {len(published['train'])} training images, which leaves"
+                    f" none to train on once {split} is held out: add images, or lower"
+                    f" data.{split}_share."
+                )
+            chosen[split] = published["train"], np.sort(held)
+    return chosen, train
+
+
+def _parted(order, count, groups):
+    """The first so many of the examples, and the others; what is of a group goes with its first."""
+    if groups is None or not count:
+        return order[:count], order[count:]
+    sizes, taken, held = Counter(groups[index] for index in order), set(), 0
+    for index in order:
+        if held >= count:
+            break
+        if groups[index] not in taken:
+            taken.add(groups[index])
+            held += sizes[groups[index]]
+    chosen = np.array([groups[index] in taken for index in order])
+    return order[chosen], order[~chosen]
+
+
+def _check_apart(config, groups):
+    """Refuses a group that lies in two published splits: what is tested on would be trained on."""
+    for (one, ours), (other, theirs) in itertools.combinations(groups.items(), 2):
+        if shared := set(ours) & set(theirs):
+            raise InputError(
+                f"group {min(shared)!r} by data.group_pattern lies in {one} and in {other} of"
+                f" {config.directory}: move its images together, or deal all groups anew with"
+                " data.folds."
+            )
+
+
+def _dealt(stored, config):
+    """All images as one, and which of them each split has: groups are dealt into parts."""
+    names = [split for split in SPLITS if split in stored.splits]
+    pooled = Pooled([stored.splits[split] for split in names])
+    if stored.groups:
+        groups = [group for split in names for group in stored.groups[split]]
+        counts = Counter(groups)
+        sizes = {group: counts[group] for group in sorted(counts, key=natural)}
+    else:
+        groups = range(len(pooled))
+        sizes = dict.fromkeys(groups, 1)
+    if len(sizes) < config.folds:
+        raise InputError(
+            f"data.folds is {config.folds}, and {config.source} has {len(sizes)} groups: ask for no"
+            " more folds than there are groups."
+        )
+    parts = deal(sizes, config.folds, config.split_seed)
+    test, validation = parts[config.fold], parts[(config.fold + 1) % config.folds]
+    held = {"test": test, "validation": validation, "train": sizes.keys() - test - validation}
+    return {
+        split: (pooled, np.flatnonzero([group in held[split] for group in groups]))
+        for split in SPLITS
+    }
 
 
 def _chunks(indices):

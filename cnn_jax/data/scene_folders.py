@@ -30,6 +30,7 @@ from cnn_jax.data.descriptions import (
 )
 from cnn_jax.data.file_names import can_be_shown, composed, natural
 from cnn_jax.data.file_names import check as check_name
+from cnn_jax.data.folds import deal
 from cnn_jax.data.masks import check_lossless, read_mask
 from cnn_jax.data.normalization import COUNTED_PX, normalization
 from cnn_jax.data.rasters import (
@@ -436,19 +437,10 @@ def _dealt(pairs, config):
             f"data.folds is {config.folds}, and {config.source} has {len(sizes)} groups: ask for no"
             " more folds than there are groups."
         )
-    groups = sorted(sizes, key=natural)
-    shuffled = [
-        groups[i] for i in np.random.default_rng(config.split_seed).permutation(len(groups))
-    ]
-    shuffled.sort(key=lambda group: -sizes[group])  # large ones first; equal ones stay shuffled
-    parts = [set() for _ in range(config.folds)]
-    scenes = [0] * config.folds
-    for group in shuffled:
-        part = min(range(config.folds), key=lambda number: (scenes[number], len(parts[number])))
-        parts[part].add(group)
-        scenes[part] += sizes[group]
+    groups = {group: sizes[group] for group in sorted(sizes, key=natural)}
+    parts = deal(groups, config.folds, config.split_seed)
     held = {"test": parts[config.fold], "validation": parts[(config.fold + 1) % config.folds]}
-    held["train"] = set(groups) - held["test"] - held["validation"]
+    held["train"] = groups.keys() - held["test"] - held["validation"]
     return {split: [pair for pair in pairs if pair.group in held[split]] for split in SPLITS}
 
 

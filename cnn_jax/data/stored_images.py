@@ -50,6 +50,8 @@ class StoredImages:
     and `dtype` are those of every image, once it is decoded; `image_px` is the height and width of
     every image, or None where images differ. `digest` is hexadecimal and changes when any image,
     label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
+    `groups` has, for each split, what each of its examples belongs to (a patient, a place) and is
+    not to be parted from; without, each stands by itself.
     """
 
     classes: tuple[str, ...]
@@ -58,6 +60,55 @@ class StoredImages:
     image_px: tuple[int, int] | None
     digest: str
     dtype: str = "uint8"
+    groups: Mapping[str, Sequence[str]] | None = None
+
+
+class Pooled:
+    """The examples of several splits as one; see `Examples`."""
+
+    def __init__(self, parts: Sequence[Examples]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.mend = parts[0].mend
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
+        """See `Examples.read`."""
+        found: dict[int, tuple[bytes, int]] = {}
+        for part, which in self._by_part(indices):
+            start = int(self._starts[part])
+            read = self._parts[part].read([index - start for index in which])
+            found.update(zip(which, read, strict=True))
+        return [found[index] for index in indices]
+
+    def labels(self, indices: Sequence[int]) -> np.ndarray:
+        """See `Examples.labels`."""
+        found: dict[int, int] = {}
+        for part, which in self._by_part(indices):
+            start = int(self._starts[part])
+            labels = self._parts[part].labels([index - start for index in which])
+            found.update(zip(which, labels.tolist(), strict=True))
+        return np.array([found[index] for index in indices], np.int32)
+
+    def name(self, index: int) -> str:
+        """See `Examples.name`."""
+        [(part, _)] = self._by_part([index])
+        return self._parts[part].name(index - int(self._starts[part]))
+
+    def place(self, index: int) -> str:
+        """See `Examples.place`."""
+        [(part, _)] = self._by_part([index])
+        return self._parts[part].place(index - int(self._starts[part]))
+
+    def _by_part(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """(number of the part, which of the indices lie in it)."""
+        parts = np.searchsorted(self._starts, indices, side="right") - 1
+        return [
+            (part, [i for i, of in zip(indices, parts, strict=True) if of == part])
+            for part in np.unique(parts).tolist()
+        ]
 
 
 def digest(identity: Any) -> str:

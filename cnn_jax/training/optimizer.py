@@ -26,7 +26,7 @@ def tell_of_warmup(config: OptimizerConfig, steps: int) -> None:
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """step -> learning rate: a linear warm-up to the peak, then cosine, polynomial or constant
-    until `steps`."""
+    until `steps`, or divided by 10 at each of `config.drops`."""
     peak, end = config.learning_rate, config.learning_rate * config.end_factor
     warmup = warmup_steps(config, steps)
     rest = max(steps - warmup, 1)
@@ -34,6 +34,10 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=config.end_factor),
         "polynomial": lambda: optax.polynomial_schedule(peak, end, config.polynomial_power, rest),
         "constant": lambda: optax.constant_schedule(peak),
+        # A joined schedule counts from the end of the warm-up, the drops from the run's start.
+        "drops": lambda: optax.piecewise_constant_schedule(
+            peak, {step - warmup: 0.1 for step in config.drops}
+        ),
     }[config.schedule]()
     if not warmup:
         return decay
@@ -47,16 +51,16 @@ def decayed(params: Any) -> Any:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW (Loshchilov and Hutter, 2019) or SGD with Nesterov
-    momentum and decoupled decay."""
+    """Clipping by global norm, then AdamW (Loshchilov and Hutter, 2019), SGD with Nesterov
+    momentum and decoupled decay, or with plain momentum that the decay goes through (He et al.,
+    2015)."""
     schedule = learning_rate(config, steps)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.name == "adamw":
         parts += [optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)]
     else:
-        parts += [
-            optax.trace(config.momentum, nesterov=True),
-            optax.add_decayed_weights(config.weight_decay, mask=decayed),
-            optax.scale_by_learning_rate(schedule),
-        ]
+        momentum = optax.trace(config.momentum, nesterov=config.name == "sgd")
+        decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
+        parts += [momentum, decay] if config.name == "sgd" else [decay, momentum]
+        parts.append(optax.scale_by_learning_rate(schedule))
     return optax.chain(*parts)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 
@@ -71,7 +71,7 @@ def another(option, value):
             (c for c in option.metadata["choices"] if c != value), value + "x"
         )  # where there is one, it can't be allowed
     if isinstance(value, tuple):
-        return tuple(another(option, v) for v in value) or ("8",)
+        return tuple(another(option, v) for v in value) or (get_args(option.type)[0]("8"),)
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
@@ -350,7 +350,7 @@ def everything_changed():
             config = changed(config, path, another(option, value))
     config.training.batch_size, config.training.accumulate, config.evaluation.context_px = 6, 2, 33
     config.loss.further, config.loss.weights = ("dice",), (0.5, 2.0)
-    config.data.on_device = False
+    config.optimizer.schedule, config.data.on_device = "drops", False
     config.data.folds = config.data.fold = config.data.split_seed = 0
     return config
 
@@ -500,6 +500,30 @@ NO_RESULT = {
 }
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.fold": 1}, "data.fold is of data.folds: give that too."),
+        ({"data.folds": 2}, "data.folds is 2; it must be at least 3"),
+        ({"data.folds": 3, "data.fold": 3}, "data.fold is 3; with data.folds=3"),
+        ({"data.group_pattern": "x"}, "data.group_pattern is for data.source folders"),
+        ({"data.test_share": 0.0}, "data.test_share is 0.0; it must be at least 0.001"),
+        ({"optimizer.schedule": "drops"}, "optimizer.drops are of optimizer.schedule='drops'"),
+        ({"optimizer.drops": (3,)}, "optimizer.drops are of optimizer.schedule='drops'"),
+        (
+            {"optimizer.schedule": "drops", "optimizer.drops": (5, 3)},
+            "optimizer.drops is (5, 3): give steps that rise.",
+        ),
+    ],
+)
+def test_settings_of_images_that_make_no_sense_are_refused(changes, said):
+    config = ClassificationConfig(model=model_config("cnn"))
+    for path, value in changes.items():
+        config = changed(config, path, value)
+    with pytest.raises(InputError, match=f"^{re.escape(said)}"):
+        check(config)
+
+
 @pytest.mark.parametrize("path", [path for path, _, _ in leaves(default())])
 def test_the_digest_changes_with_every_field_that_can_change_a_result_and_with_no_other(path):
     option = next(option for p, option, _ in leaves(default()) if p == path)
@@ -534,6 +558,7 @@ def test_fields_younger_than_a_record_mean_what_runs_did_before():
         "data.folds",
         "data.fold",
         "data.split_seed",
+        "optimizer.drops",
         *(f"loss.{name}" for name in of_loss),
     ]
     for path in younger:

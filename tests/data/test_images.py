@@ -64,6 +64,104 @@ def test_the_split_seed_alone_chooses_what_is_held_out(two_classes):
     assert other[0] != other[1]
 
 
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    """40 images of 10 patients, of one to seven images each, and a test of two more patients."""
+    folder, rng = tmp_path_factory.mktemp("patients"), np.random.default_rng(3)
+    owners = [*range(10), *rng.integers(0, 10, 30)]
+    files = {
+        f"train/{'ab'[i % 2]}/patient{owner}_{i:03d}.png": picture(i, (4, 6, 3))
+        for i, owner in enumerate(owners)
+    }
+    files |= {
+        f"test/{'ab'[i % 2]}/patient{i}_{i:03d}.png": picture(i, (4, 6, 3)) for i in (100, 101)
+    }
+    return write_folder(folder, files)
+
+
+PATIENT = r"/patient(\d+)_"
+
+
+def owners(images):
+    return {images.name(i).split("/patient")[1].split("_")[0] for i in range(len(images))}
+
+
+def apart(splits):
+    """Whether no patient lies in two splits, and the patients of each."""
+    held = {split: owners(images) for split, images in splits.items()}
+    return sum(map(len, held.values())) == len(set.union(*held.values())), held
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_held_out_parts_no_group(patients, seed):
+    splits = open_set(patients, group_pattern=PATIENT, validation_share=0.3, split_seed=seed).splits
+    is_apart, held = apart(splits)
+    assert is_apart
+    assert held["test"] == {"100", "101"}
+    assert len(splits["train"]) + len(splits["validation"]) == 40
+    assert 12 <= len(splits["validation"]) <= 12 + 7
+    alone = open_set(patients, validation_share=0.3, split_seed=seed).splits
+    assert not apart(alone)[0]
+
+
+@pytest.mark.parametrize("pattern", ["", PATIENT])
+def test_folds_deal_all_images_and_test_each_once(patients, pattern):
+    tested, before = [], None
+    for fold in range(4):
+        opened = open_set(patients, group_pattern=pattern, folds=4, fold=fold)
+        splits = {
+            split: [of.name(i) for i in range(len(of))] for split, of in opened.splits.items()
+        }
+        assert len({name for names in splits.values() for name in names}) == 42
+        assert sum(map(len, splits.values())) == 42
+        assert all(splits.values())
+        if pattern:
+            assert apart(opened.splits)[0]
+        else:
+            assert {len(splits[split]) for split in ("validation", "test")} <= {10, 11}
+        if before is not None:
+            assert splits["test"] == before
+        before = splits["validation"]
+        tested += splits["test"]
+    assert len(set(tested)) == len(tested) == 42
+    one, other = (
+        open_set(patients, group_pattern=pattern, folds=4, split_seed=seed) for seed in (0, 1)
+    )
+    assert one.fingerprint != other.fingerprint
+    for images in one.splits.values():  # pictures and labels are still those of the names
+        pixels, labels = images.arrays()
+        for i in range(len(images)):
+            name = images.name(i)
+            number = int(name[-7:-4])
+            assert labels[i] == images[i][1] == number % 2
+            np.testing.assert_array_equal(pixels[i], picture(number, (4, 6, 3)))
+    np.testing.assert_array_equal(one.splits["train"].labels, one.splits["train"].arrays()[1])
+
+
+def test_groups_that_cannot_be_kept_together_are_refused(tmp_path, patients):
+    def refused(folder=patients, **options):
+        with pytest.raises(InputError) as refusal:
+            open_set(folder, **options)
+        return str(refusal.value)
+
+    assert "has 12 groups: ask for no more" in refused(group_pattern=PATIENT, folds=13)
+    assert "has no group in its path" in refused(group_pattern=r"(client\d)")
+    assert "data.group_pattern '/patient' has no group" in refused(group_pattern="/patient")
+    one = {f"{label}/x1_{label}.png": picture(0, (4, 6, 3)) for label in "ab"}
+    alone = write_folder(tmp_path / "one", one)
+    assert "leaves none to train on" in refused(alone, group_pattern=r"x(\d)")
+    twice = {f"{split}/{name}": image for split in ("train", "test") for name, image in one.items()}
+    both = write_folder(tmp_path / "both", twice)
+    assert "group '1' by data.group_pattern lies in train and in test" in refused(
+        both, group_pattern=r"x(\d)"
+    )
+
+
+def test_a_share_of_test_is_held_out_where_none_is_published(tmp_path):
+    write_folder(tmp_path, {f"{'ab'[i % 2]}/{i:03d}.png": picture(i, (4, 6, 3)) for i in range(50)})
+    assert len(open_set(tmp_path, test_share=0.4).splits["test"]) == 20
+
+
 def test_without_a_test_split_a_fifth_of_train_is(tmp_path):
     write_folder(tmp_path, {f"{'ab'[i % 2]}/{i:03d}.png": picture(i, (4, 6, 3)) for i in range(50)})
     splits = open_set(tmp_path).splits

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_no_code_here_unpickles_or_evaluates_text():
     """Neither by name nor by NumPy's loader, and no module is imported whose name isn't written
-    here."""
+    here. Two readers of others' pickles derive unpicklers that look no name up."""
     forbidden = {
         "eval",
         "exec",
@@ -47,10 +47,11 @@ def test_no_code_here_unpickles_or_evaluates_text():
                 names = {alias.name.partition(".")[0] for alias in node.names} | {
                     getattr(node, "module", None) or ""
                 }
-                assert not names & {"pickle", "dill", "cloudpickle", "marshal", "shelve", "yaml"}, (
-                    path,
-                    names,
-                )
+                known = {"pickle"} if path.name in ("cifar.py", "torch_files.py") else set()
+                unsafe = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "yaml"} - known
+                assert not names & unsafe, (path, names)
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "pickle":
+                assert node.attr in ("Unpickler", "UnpicklingError"), (path, node.lineno)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in forbidden, (path, node.lineno)
             if isinstance(node, ast.keyword):

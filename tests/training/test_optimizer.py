@@ -183,6 +183,44 @@ def test_sgd_is_nesterov_momentum_with_decoupled_decay(clip_norm):
     assert_same(run(config, params, gradients), expected)
 
 
+def test_momentum_is_that_of_the_residual_networks():
+    """As Torch's SGD, which He et al. (2015) trained with: the decay is part of the gradient."""
+    params, gradients = tree()
+    config = OptimizerConfig(
+        name="momentum",
+        learning_rate=0.1,
+        schedule="drops",
+        drops=(1,),
+        warmup_steps=0,
+        momentum=0.8,
+        weight_decay=0.01,
+        clip_norm=0.0,
+    )
+    expected, velocity, p = [], jax.tree.map(np.zeros_like, params), params
+    decay = {"convolution": {"kernel": 0.01, "bias": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}}
+    for number, gradient in enumerate(gradients):
+        rate = 0.1 if number < 1 else 0.01
+        velocity = jax.tree.map(
+            lambda v, g, d, p: 0.8 * v + g + d * p, velocity, gradient, decay, p
+        )
+        p = jax.tree.map(lambda p, v, rate=rate: p - rate * v, p, velocity)
+        expected.append(p)
+    assert_same(run(config, params, gradients), expected)
+
+
+def test_the_rate_drops_to_a_tenth_where_it_is_told():
+    def rates(warmup, *steps):
+        config = OptimizerConfig(
+            schedule="drops", drops=(32_000, 48_000), learning_rate=0.1, warmup_steps=warmup
+        )
+        schedule = learning_rate(config, 64_000)
+        return [float(schedule(step)) for step in steps]
+
+    steps = (0, 31_999, 32_000, 47_999, 48_000, 63_999)
+    assert rates(0, *steps) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert rates(400, *steps) == pytest.approx([0, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
 @pytest.mark.parametrize("clip_norm", [0.0, 2.0])
 def test_adamw_follows_its_paper(clip_norm):
     """Loshchilov and Hutter (2019), algorithm 2, with a schedule that warms up over two steps;
