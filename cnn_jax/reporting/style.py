@@ -5,6 +5,7 @@ The same input gives the same bytes, whatever the user's own settings.
 """
 
 import functools
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -62,23 +63,31 @@ _FURTHER_FONTS = (
     "PingFang SC",
     "Microsoft YaHei",
     "Malgun Gothic",
+    "Nanum Gothic",
+    "IPAGothic",
+    "Unifont",
     "Arial Unicode MS",
 )
 """Fonts with Chinese, Japanese and Korean characters, which DejaVu Sans lacks."""
 
 
+_NO_GLYPH = r"Glyph (\d+) .*missing from font"
+_told: set[str] = set()
+"""Characters whose absence has been told, once a process."""
+
+
 @functools.cache
 def _fonts() -> list[str]:
-    """DejaVu Sans, which comes with Matplotlib, and for what it lacks the first font that is
-    installed."""
+    """DejaVu Sans, which comes with Matplotlib, and for what it lacks the first fonts that are
+    installed: one may have no Korean."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed][:1]]
+    return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed][:3]]
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all pictures, independent of the user's own Matplotlib settings; glyphs no font
-    has become boxes, quietly."""
+    has become boxes, of which `save` tells."""
     own = {
         key: value
         for key, value in matplotlib.rcParamsDefault.items()
@@ -86,7 +95,7 @@ def style() -> Iterator[None]:
     }
     settings: Any = own | _SETTINGS | {"font.family": _fonts()}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
+        warnings.filterwarnings("ignore", message=_NO_GLYPH)
         yield
 
 
@@ -101,14 +110,32 @@ def save(figure: Figure, path: str | Path, *, tight: bool = False) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     area = {"bbox_inches": "tight", "pad_inches": 0.08} if tight else {}
-    figure.savefig(
-        path,
-        format="png",
-        dpi=DPI,
-        metadata={"Software": None},
-        pil_kwargs={"optimize": True},
-        **area,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message=_NO_GLYPH)
+        figure.savefig(
+            path,
+            format="png",
+            dpi=DPI,
+            metadata={"Software": None},
+            pil_kwargs={"optimize": True},
+            **area,
+        )
+    missing = set()
+    for warning in caught:
+        found = re.match(_NO_GLYPH, str(warning.message))
+        if found:
+            missing.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if missing - _told:
+        characters = "".join(sorted(missing))
+        print(
+            f"note: no installed font has {characters}: pictures show boxes instead; install one"
+            " that does, such as Noto Sans CJK."
+        )
+        _told.update(missing)
 
 
 def curve_style(index: int) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 input too."""
 
 import math
+import warnings
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cnn_jax.reporting import figures, style
@@ -281,3 +283,21 @@ def test_png_names_neither_software_nor_date(tmp_path):
     figures.learning_curves(ROWS, tmp_path / "l.png")
     with Image.open(tmp_path / "l.png") as picture:
         assert set(picture.info) <= {"dpi"}
+
+
+def test_characters_that_no_font_has_are_told_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(style, "_told", set())
+    monkeypatch.setattr(style, "_fonts", lambda: ["DejaVu Sans"])
+    for number in range(2):
+        with style.style():
+            figure = Figure(figsize=(1, 1))
+            figure.text(0, 0, "建筑 land 建")
+            style.save(figure, tmp_path / f"{number}.png")
+    assert capsys.readouterr().out == (
+        "note: no installed font has 建筑: pictures show boxes instead; install one that does, such"
+        " as Noto Sans CJK.\n"
+    )
+    figure = Figure(figsize=(1, 1))
+    figure.draw = lambda renderer: warnings.warn("of another kind", stacklevel=2)
+    with pytest.warns(UserWarning, match="of another kind"):
+        style.save(figure, tmp_path / "other.png")
