@@ -33,8 +33,9 @@ _NORMS = {
     nn.InstanceNorm: "instance norm",
 }
 _RESIZE = "bilinear_resize"
-"""The function of `cnn_jax.layers` that is traced under its own name: one row, whatever it does
-inside."""
+_ADAPTIVE = "adaptive_average_pool"
+"""Functions of `cnn_jax.layers` that are traced under their own names: one row each, whatever they
+do inside."""
 
 _WINDOWS = {
     "reduce_window_max": ("max pooling", "max_pool"),
@@ -176,6 +177,11 @@ class _Reader:
             return self.norm(equation, seen, path, norm)
         if equation.params.get("name") == _RESIZE:
             return [self.resize(equation, seen[0], path)]
+        if equation.params.get("name") == _ADAPTIVE:
+            seen = seen[0].whole((0, 1))
+            output = equation.outvars[0].aval.shape[1:]
+            self.add(path, "adaptive average pooling", output, seen, _ADAPTIVE)
+            return [seen]
         program = _program(equation)
         if program is not None:
             return self.read(program, seen, path)

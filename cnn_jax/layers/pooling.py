@@ -1,10 +1,10 @@
 """Max and average pooling that keep the last, incomplete window of an odd-sized map."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -68,6 +68,9 @@ def global_average_pool(x: jax.Array, *, keepdims: bool = False) -> jax.Array:
     return x.mean((1, 2), dtype=jnp.float32, keepdims=keepdims)
 
 
+@functools.partial(
+    jax.jit, static_argnames=("height_px", "width_px")
+)  # by its name the table of layers knows it
 def adaptive_average_pool(x: jax.Array, height_px: int, width_px: int) -> jax.Array:
     """The mean of `height_px` by `width_px` areas that divide a map `[batch, height, width,
     channels]` of any size, float32; neighbouring areas overlap where they don't divide it evenly.
@@ -75,17 +78,16 @@ def adaptive_average_pool(x: jax.Array, height_px: int, width_px: int) -> jax.Ar
     An area reaches from floor(i n / m) to ceil((i + 1) n / m), as in PyTorch.
     """
 
-    def means(size, parts):
-        shares = np.zeros((parts, size), np.float32)
-        for i in range(parts):
-            first, last = i * size // parts, -(-(i + 1) * size // parts)
-            shares[i, first:last] = 1 / (last - first)
-        return shares
+    def shares(size, areas):  # in operations of JAX, since a size may be a symbol in an export
+        area = jnp.arange(areas)[:, None]
+        first, last = area * size // areas, -(-(area + 1) * size // areas)
+        place = jnp.arange(size)
+        return ((first <= place) & (place < last)) / (last - first).astype(jnp.float32)
 
-    rows, columns = means(x.shape[1], height_px), means(x.shape[2], width_px)
-    x = x.astype(jnp.float32)
-    highest = lax.Precision.HIGHEST
-    return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns, precision=highest)
+    rows, columns = shares(x.shape[1], height_px), shares(x.shape[2], width_px)
+    return jnp.einsum(
+        "ph,bhwc,qw->bpqc", rows, x.astype(jnp.float32), columns, precision=lax.Precision.HIGHEST
+    )
 
 
 def _sides(padding: str | int) -> Any:

@@ -52,6 +52,21 @@ def bilinear_resize(x: jax.Array, height_px: int, width_px: int) -> jax.Array:
     return jax.image.resize(x, (x.shape[0], height_px, width_px, x.shape[-1]), "bilinear")
 
 
+def repeated_pixels(x: jax.Array, height_px: int, width_px: int) -> jax.Array:
+    """`[batch, height, width, channels]` with each value twice down and across, `fitted` to another
+    size: PyTorch's "nearest" to a size that this one is half of, rounded up."""
+    return fitted(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), height_px, width_px)
+
+
+def fitted(x: jax.Array, height_px: int, width_px: int) -> jax.Array:
+    """`[batch, height, width, channels]` cut at the bottom and right to another size, or with its
+    last row and column again where that is larger (as it is for backbones that don't pad)."""
+    missing = [max(height_px - x.shape[1], 0), max(width_px - x.shape[2], 0)]
+    if any(missing):
+        x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+    return x[:, :height_px, :width_px]
+
+
 class BilinearTransposedConvolution(nn.Module):
     """Transposed convolution that enlarges `[batch, h, w, c]` to `[batch, factor * h, factor * w,
     features]`, and can learn to do better than the bilinear interpolation that it begins as (Long

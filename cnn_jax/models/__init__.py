@@ -14,7 +14,12 @@ from cnn_jax.models.classifiers import CLASSIFIERS
 from cnn_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
 from cnn_jax.models.encoder_unet import EncoderUNet
 from cnn_jax.models.fcn import FCN, DilatedFCN
+from cnn_jax.models.linknet import LinkNet
+from cnn_jax.models.pspnet import PSPNet
+from cnn_jax.models.semantic_fpn import SemanticFPN
 from cnn_jax.models.unet import UNet
+from cnn_jax.models.unet_plus_plus import UNetPlusPlus
+from cnn_jax.models.upernet import UPerNet
 
 SEGMENTERS = {
     "unet": UNet,
@@ -26,6 +31,11 @@ SEGMENTERS = {
     "dilated_fcn": DilatedFCN,
     "deeplabv3": DeepLabV3,
     "deeplabv3plus": DeepLabV3Plus,
+    "pspnet": PSPNet,
+    "unet_plus_plus": UNetPlusPlus,
+    "linknet": LinkNet,
+    "fpn": SemanticFPN,
+    "upernet": UPerNet,
 }
 
 MODELS = SEGMENTERS | CLASSIFIERS

@@ -5,7 +5,9 @@ import functools
 
 from cnn_jax.models.alexnet import AlexNet
 from cnn_jax.models.cnn import CNN, COURSE_CNN
+from cnn_jax.models.convnext import ConvNeXt
 from cnn_jax.models.densenet import DenseNet
+from cnn_jax.models.efficientnet import EfficientNet
 from cnn_jax.models.googlenet import GoogLeNet
 from cnn_jax.models.inception_v3 import InceptionV3
 from cnn_jax.models.lenet import LeNet5
@@ -52,4 +54,17 @@ CLASSIFIERS = {
     "densenet121": functools.partial(DenseNet, depth=121),
     "densenet169": functools.partial(DenseNet, depth=169),
     "densenet201": functools.partial(DenseNet, depth=201),
+    "efficientnet_b0": functools.partial(EfficientNet, compound=0),
+    "efficientnet_b1": functools.partial(EfficientNet, compound=1),
+    "efficientnet_b2": functools.partial(EfficientNet, compound=2),
+    "efficientnet_b3": functools.partial(EfficientNet, compound=3),
+    "efficientnet_b4": functools.partial(EfficientNet, compound=4),
+    "efficientnet_b5": functools.partial(EfficientNet, compound=5),
+    "efficientnet_b6": functools.partial(EfficientNet, compound=6),
+    "efficientnet_b7": functools.partial(EfficientNet, compound=7),
+    "convnext_tiny": functools.partial(ConvNeXt, size="tiny"),
+    "convnext_small": functools.partial(ConvNeXt, size="small"),
+    "convnext_base": functools.partial(ConvNeXt, size="base"),
+    "convnext_large": functools.partial(ConvNeXt, size="large"),
+    "convnext_xlarge": functools.partial(ConvNeXt, size="xlarge"),
 }

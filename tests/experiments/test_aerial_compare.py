@@ -57,7 +57,8 @@ def test_the_whole_ablation_has_the_u_nets_parameters():
 
 
 def test_the_groups_name_variants_of_the_study_and_peers():
-    known = {*STUDIES["dubai"]().variants, "smp_unet", "smp_deeplabv3plus"}
+    known = {*STUDIES["dubai"]().variants, *STUDIES["heads"]().variants}
+    known |= {"smp_unet", "smp_deeplabv3plus"}
     assert {name for names in GROUPS.values() for name in names} == known
 
 

@@ -41,6 +41,8 @@ def random_logits(model, images, seed=0):
     """
     rng = np.random.default_rng(seed)
     for weight in model.weights:
+        if weight.name in ("mean", "variance", "count"):
+            continue  # of a normalisation of pixels, which does nothing yet
         if weight.name == "kernel":
             fan_in = np.prod(weight.shape[:2] if "depthwise" in weight.path else weight.shape[:-1])
             weight.assign(rng.normal(0, (2 / fan_in) ** 0.5, weight.shape))

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 from cnn_jax.models import SEGMENTERS
-from tests.models.shapes import shallow
+from tests.models.shapes import mostly_later, shallow
 from tests.running import devices
 
 NARROW_FCN = {"width": 0.0625, "dense_width": 8}
 NARROW_RESNET = {"encoder": "resnet18", "encoder_width": 0.125}
+NARROW_VGG = {"encoder": "vgg11", "encoder_width": 0.0625}
 SMALL = {
     "unet": {"base_width": 4, "depth": 2},
     "encoder_unet": {"encoder": "vgg16", "encoder_width": 0.0625, "decoder_widths": (8, 6, 4)},
@@ -34,6 +35,11 @@ SMALL = {
     "dilated_fcn": NARROW_RESNET,
     "deeplabv3": NARROW_RESNET | {"output_stride": 16, "width": 8, "rates": (2,)},
     "deeplabv3plus": NARROW_RESNET | {"width": 8, "low_level_width": 4, "rates": (2,)},
+    "pspnet": NARROW_RESNET | {"output_stride": 16, "width": 8, "bins": (1, 3)},
+    "unet_plus_plus": NARROW_RESNET | {"decoder_widths": (8, 6, 4)},
+    "linknet": NARROW_RESNET | {"width": 4},
+    "fpn": NARROW_VGG | {"pyramid_width": 8, "width": 6},
+    "upernet": NARROW_VGG | {"width": 8, "bins": (1, 3)},
 }
 
 UNETS_WAYS = {
@@ -68,7 +74,8 @@ comes in and the channels that the layer takes from it. The sizes follow from `S
 CLASSES, BATCH, SIZE = 3, 8, (37, 29)
 
 each_model = pytest.mark.parametrize("name", SEGMENTERS)
-each_with_ways = pytest.mark.parametrize("name", WAYS)
+each_computed = pytest.mark.parametrize("name", mostly_later(SEGMENTERS))
+each_with_ways = pytest.mark.parametrize("name", mostly_later(WAYS))
 computed = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -186,7 +193,7 @@ def test_small_options_are_real_options(name):
 # ---- sizes
 
 
-@each_model
+@each_computed
 def test_logits_have_any_images_size_at_every_dtype(name):
     with shallow():
         x = jax.ShapeDtypeStruct((2, 5, 4, 3), jnp.float32)
@@ -209,7 +216,7 @@ def test_logits_have_any_images_size_at_every_dtype(name):
 
 
 @computed
-@each_model
+@each_computed
 def test_logits_are_finite_and_depend_on_image_and_place(name):
     made = outcome(name)
     for logits in [made.logits, made.half, *(logits for logits, _, _ in made.trained)]:
@@ -221,7 +228,7 @@ def test_logits_are_finite_and_depend_on_image_and_place(name):
 
 
 @computed
-@each_model
+@each_computed
 def test_every_parameter_gets_a_gradient(name):
     gradient = outcome(name).trained[0][1]
     assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(
@@ -246,7 +253,7 @@ def test_every_parameter_of_a_u_net_gets_a_gradient_with_biases_and_bilinear_ups
 
 
 @computed
-@each_model
+@each_computed
 def test_training_moves_every_moving_statistic(name):
     made = outcome(name)
     before = {
@@ -261,7 +268,7 @@ def test_training_moves_every_moving_statistic(name):
 
 
 @computed
-@each_model
+@each_computed
 def test_bfloat16_is_used_and_near_float32(name):
     made = outcome(name)
     error = np.abs(made.half - made.logits).max() / made.logits.std()
@@ -269,7 +276,7 @@ def test_bfloat16_is_used_and_near_float32(name):
 
 
 @computed
-@pytest.mark.parametrize("name", [name for name in SEGMENTERS if has(name, "dropout")])
+@pytest.mark.parametrize("name", mostly_later(name for name in SEGMENTERS if has(name, "dropout")))
 def test_dropout_acts_in_training_alone(name):
     one, other, again = (logits for logits, _, _ in outcome(name).trained)
     assert np.abs(one - other).max() > 1e-3
@@ -332,11 +339,11 @@ def test_the_image_reaches_the_logits_by_each_way_by_itself(name):
 
 
 def test_every_architecture_that_can_cut_its_skips_has_ways():
-    assert {name for name in SEGMENTERS if has(name, "skips")} <= {*WAYS, "fcn32s"}
+    assert {name for name in SEGMENTERS if has(name, "skips")} <= {*WAYS, "fcn32s", "linknet"}
 
 
 @computed
-@pytest.mark.parametrize("name", [name for name in WAYS if has(name, "skips")])
+@pytest.mark.parametrize("name", mostly_later(name for name in WAYS if has(name, "skips")))
 def test_without_skips_the_image_reaches_the_logits_by_the_bottom_alone(name):
     with shallow():
         model, images = small(name, skips=False, dropout=0.0), inputs(2)[0]

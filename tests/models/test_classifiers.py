@@ -23,7 +23,9 @@ from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.models import (
     CLASSIFIERS,
+    convnext,
     densenet,
+    efficientnet,
     googlenet,
     inception_v3,
     mobilenet,
@@ -32,6 +34,7 @@ from cnn_jax.models import (
     vgg,
     xception,
 )
+from tests.models.shapes import mostly_later
 from tests.models.test_all import filled
 
 SMALL = {
@@ -49,6 +52,8 @@ SMALL = {
     "se_resnet50": {"stem": "small"},
     "resnet20": {},
     "densenet121": {"stem": "small", "growth": 4},
+    "efficientnet_b0": {"stem": "small", "width": 0.25, "stochastic_depth": 0.0},
+    "convnext_tiny": {"stem": "small", "width": 0.09, "stochastic_depth": 0.0},
 }
 
 
@@ -86,6 +91,20 @@ SHORTER = {
     ],
     "se_resnet50": [(resnet, "BLOCKS", {50: (2, 1, 1, 1)})],
     "densenet121": [(densenet, "LAYERS", {121: (2, 1, 1, 1)})],
+    "efficientnet_b0": [
+        (
+            efficientnet,
+            "BLOCKS",
+            (
+                (1, 16, 1, 1, 3),
+                (2, 24, 1, 2, 3),
+                (2, 40, 2, 2, 5),
+                (2, 80, 1, 2, 3),
+                (2, 96, 1, 2, 5),
+            ),
+        )
+    ],
+    "convnext_tiny": [(convnext, "BLOCKS", {"tiny": (1, 1, 2, 1)})],
 }
 
 WITHOUT_MAPS = ("softmax_regression", "mlp")
@@ -93,7 +112,10 @@ NOT_PADDED = ("lenet5", "alexnet")
 """Whose maps are smaller than the image / stride even with the options above, as their docstrings
 say."""
 
-WITHOUT_GRADIENT = {"mobilenet_v2": "['pointwise']['norm']['bias']"}
+WITHOUT_GRADIENT = {
+    "mobilenet_v2": "['pointwise']['norm']['bias']",
+    "efficientnet_b0": "['projection']['norm']['bias']",
+}
 """A linear bottleneck's offset: the 1x1 convolution and BatchNorm that follow, with nothing
 between, take it away again."""
 
@@ -101,8 +123,9 @@ CLASSES, SIZE = 3, (32, 28)
 
 each_name = pytest.mark.parametrize("name", CLASSIFIERS)
 each_family = pytest.mark.parametrize("name", SMALL)
+each_computed = pytest.mark.parametrize("name", mostly_later(SMALL))
 each_with_maps = pytest.mark.parametrize(
-    "name", [name for name in SMALL if name not in WITHOUT_MAPS]
+    "name", mostly_later(name for name in SMALL if name not in WITHOUT_MAPS)
 )
 
 
@@ -259,7 +282,7 @@ def test_every_name_builds_and_every_option_is_explained(name):
 
 
 @computed
-@each_family
+@each_computed
 def test_logits_are_finite_and_of_every_image(name):
     made = outcome(name)
     logits = [logits for logits, _, _ in made.trained] + [made.logits, made.half]
@@ -271,7 +294,7 @@ def test_logits_are_finite_and_of_every_image(name):
 
 
 @computed
-@each_family
+@each_computed
 def test_every_parameter_gets_a_gradient(name):
     for keys, gradient in jax.tree.leaves_with_path(outcome(name).trained[0][1]):
         path = jax.tree_util.keystr(keys)
@@ -281,7 +304,7 @@ def test_every_parameter_gets_a_gradient(name):
 
 
 @computed
-@each_family
+@each_computed
 def test_training_moves_every_moving_statistic(name):
     made = outcome(name)
     before = {key: value for key, value in made.variables.items() if key != "params"}
@@ -295,7 +318,7 @@ def test_training_moves_every_moving_statistic(name):
 
 
 @computed
-@each_family
+@each_computed
 def test_bfloat16_is_used_and_near_float32(name):
     made = outcome(name)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(made.variables))
@@ -304,7 +327,7 @@ def test_bfloat16_is_used_and_near_float32(name):
 
 
 @computed
-@pytest.mark.parametrize("name", [name for name in SMALL if has(name, "dropout")])
+@pytest.mark.parametrize("name", mostly_later(name for name in SMALL if has(name, "dropout")))
 def test_dropout_acts_in_training_alone(name):
     one, other, again = (np.asarray(logits) for logits, _, _ in outcome(name).trained)
     assert np.abs(one - other).max() > 1e-3
@@ -350,7 +373,13 @@ def test_feature_maps_are_what_the_classifier_computes(name):
         assert taken == deepest[0].size  # flattened, to hidden layers
     else:
         head = made.variables["params"]["head"]
-        expected = np.float64(deepest).mean((1, 2)) @ np.float64(head["kernel"]) + head["bias"]
+        mean = np.float64(deepest).mean((1, 2))
+        norm = made.variables["params"].get("head_norm")
+        if norm:
+            mean -= mean.mean(-1, keepdims=True)
+            mean /= np.sqrt(np.square(mean).mean(-1, keepdims=True) + 1e-6)
+            mean = mean * norm["scale"] + norm["bias"]
+        expected = mean @ np.float64(head["kernel"]) + head["bias"]
         np.testing.assert_allclose(made.logits, expected, rtol=1e-4, atol=1e-4)
 
 

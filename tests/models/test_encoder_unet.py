@@ -9,17 +9,13 @@ from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.models.encoder_unet import EncoderUNet
 from cnn_jax.models.encoders import ENCODERS, encoder
-from tests.models.shapes import KEY, count, maps, shallow, shapes
+from tests.models.shapes import KEY, RELATIVES, count, maps, shallow, shapes
 from tests.models.test_all import filled
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in ENCODERS if name not in ("resnet32", "resnet44", "resnet56", "resnet110")],
-)
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name not in RELATIVES])
 def test_every_trunk_gives_logits_of_the_images_size_and_a_skip_a_map(name):
-    """For odd sides; a decoder stage's first kernel takes the skip and what comes from below.
-    (CIFAR's deeper ones repeat blocks.)"""
+    """For odd sides; a decoder stage's first kernel takes the skip and what comes from below."""
     with shallow():
         logits, variables = shapes(
             EncoderUNet(3, encoder=name, decoder_widths=(24, 12, 6)), 37, 53, 3

@@ -9,7 +9,7 @@ import pytest
 
 from cnn_jax.errors import InputError
 from cnn_jax.models.encoders import DILATED_ENCODERS, ENCODERS, encoder, enlarged
-from tests.models.shapes import maps, shallow
+from tests.models.shapes import RELATIVES, maps, shallow
 
 OPTIONS = {"norm": "batch", "dtype": "float32", "axis_name": None}
 
@@ -24,18 +24,20 @@ def test_the_trunks_are_those_that_halve_stage_by_stage():
         "resnet50",
         "resnet20",
         "densenet121",
+        "efficientnet_b7",
+        "convnext_base",
     } <= {*ENCODERS}
     assert not {"mlp", "lenet5", "alexnet", "course_cnn"} & {*ENCODERS}
     assert set(DILATED_ENCODERS) == {
         name
         for name in ENCODERS
-        if re.match(r"mobilenet|xception|(se_)?resnet(18|34|50|1..)$", name)
+        if re.match(r"mobilenet|xception|(se_)?resnet(18|34|50|1..)$|efficientnet|convnext", name)
     } - {
         "resnet110"  # CIFAR's, whose output stride is 4
     }
 
 
-@pytest.mark.parametrize("name", DILATED_ENCODERS)
+@pytest.mark.parametrize("name", [name for name in DILATED_ENCODERS if name not in RELATIVES])
 def test_the_deepest_map_has_the_output_stride_and_keys_and_parameters_stay(name):
     """Sides of 65 and 50 px: at stride 8 they are 9 and 7, at 16 they are 5 and 4, rounded up."""
     with shallow():
@@ -93,11 +95,21 @@ def test_small_images_get_zeros_below_and_on_the_right():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet50", "vgg11", "mobilenet", "mobilenet_v2", "xception"]
+    "name",
+    [
+        "resnet18",
+        "resnet50",
+        "vgg11",
+        "mobilenet",
+        "mobilenet_v2",
+        "xception",
+        "efficientnet_b0",
+        "convnext_tiny",
+    ],
 )
 def test_half_the_width_halves_the_channels_of_every_map(name):
-    """But for MobileNetV2's, which are rounded to multiples of 8, the last never fewer than 1280;
-    by hand."""
+    """But for MobileNetV2's, which are rounded to multiples of 8, the last never fewer than 1280,
+    and EfficientNet's, rounded so too; by hand."""
     with shallow():
         whole, half = (
             maps(encoder(name, width=width, **OPTIONS), 33, 33)[0] for width in (1.0, 0.5)
@@ -105,5 +117,7 @@ def test_half_the_width_halves_the_channels_of_every_map(name):
     expected = [shape[2] // 2 for shape in whole.values()]
     if name == "mobilenet_v2":
         expected = [8, 16, 16, 48, 1280]
+    if name == "efficientnet_b0":
+        expected = [8, 16, 24, 56, 640]
     assert [shape[2] for shape in half.values()] == expected
     assert [shape[:2] for shape in half.values()] == [shape[:2] for shape in whole.values()]

@@ -13,7 +13,7 @@ import pytest
 from jax import export
 
 from cnn_jax.models import MODELS
-from tests.models.shapes import shallow
+from tests.models.shapes import RELATIVES, mostly_later, shallow
 from tests.models.test_all import filled
 
 PLACES = "its dense layers belong to one size of image"
@@ -40,9 +40,24 @@ SAME_DEPTH = {34: 18, 101: 50, 152: 50, 169: 121, 201: 121, 13: 11, 16: 11, 19: 
 )
 """Depths for which others stand, of the same layers: each kind of network is traced once."""
 
+ON_VGG = {"encoder": "vgg11"}
+SHORT = {
+    "pspnet": {"encoder": "resnet18"},
+    "unet_plus_plus": ON_VGG,
+    "linknet": ON_VGG,
+    "fpn": ON_VGG,
+    "upernet": ON_VGG,
+}
+"""Options with which segmenters stand on a backbone of few operations."""
+
 PLATFORMS = ["cpu", "cuda", "tpu"]
 
-each_model = pytest.mark.parametrize("name", MODELS)
+SAME_OPERATIONS = ("unet_plus_plus", "upernet", "efficientnet_b0")
+"""Architectures whose every operation is in the program of another, too."""
+
+NAMES = [name for name in MODELS if name not in RELATIVES]
+
+each_model = pytest.mark.parametrize("name", mostly_later(NAMES))
 
 
 @functools.cache
@@ -50,7 +65,8 @@ def described(name):
     """(the module, with few layers, shape of an image)."""
     make = MODELS[name]
     depth = getattr(make, "keywords", {}).get("depth")
-    model = make(num_classes=3, **({"depth": SAME_DEPTH.get(depth, depth)} if depth else {}))
+    options = SHORT.get(name, {}) | ({"depth": SAME_DEPTH.get(depth, depth)} if depth else {})
+    model = make(num_classes=3, **options)
     size = getattr(model, "paper_px", (64, 64, 3))
     return model, size
 
@@ -117,7 +133,14 @@ def test_export_for_any_batch(name):
     assert result.shape[-1] == 3
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ONE_SIZE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in SAME_OPERATIONS else name
+        for name in NAMES
+        if name not in ONE_SIZE
+    ],
+)
 def test_export_for_images_of_any_size(name):
     model, size = described(name)
     shape = export.symbolic_shape(f"b, 32*h, 32*w, {size[-1]}")
