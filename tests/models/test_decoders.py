@@ -74,7 +74,7 @@ def of_fpn(part, layer):
         kind, stride = layer.split("_")
         kind = "inner" if kind == "lateral" else "layer"
         return f"pyramid.{kind}_blocks.{STRIDES[1:].index(int(stride))}.0"
-    stride, step = re.fullmatch(r"level_(\d+)_convolution_(\d)", part).groups()
+    _, stride, _, step = part.split("_")
     return f"levels.{STRIDES[1:].index(int(stride))}.{int(step) - 1}"
 
 
