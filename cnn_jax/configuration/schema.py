@@ -244,6 +244,84 @@ class ImageDataConfig:
 
 
 @dataclass
+class ObjectDataConfig:
+    """Detection and instances: which images with their objects, and how they become crops."""
+
+    source: str = setting(
+        "synthetic",
+        "synthetic, penn_fudan, or a format of annotations: coco, labelme, via, cvat, yolo, voc,"
+        " geojson, index_masks, palette_masks",
+    )
+    directory: str = setting(
+        "",
+        "folder that holds images and annotations; not used by synthetic",
+        result=False,
+        path=True,
+    )
+    annotations: tuple[str, ...] = setting(
+        (),
+        "files or folders within directory: of train; of train and test; or of train, validation"
+        " and test. What has none is held out of train; empty: directory itself, of train",
+    )
+    images: tuple[str, ...] = setting(
+        ("images",), "folders of the images within directory: one for all, or one for each"
+    )
+    classes: tuple[str, ...] = setting(
+        (), "their names, in the order of labels; empty: as the annotations say"
+    )
+    held_out: tuple[float, float] = setting(
+        (0.1, 0.2),
+        "shares of train that become validation and test, where these have no annotations of their"
+        " own",
+        unit="0 to 1",
+    )
+    split_seed: int = setting(
+        0, "chooses what is held out; the same for every run seed", at_least=0
+    )
+    faulty: str = setting(
+        "error",
+        "what to do with objects that can't be used, such as boxes outside; ignore: leave them out",
+        choices=("error", "ignore"),
+    )
+    crop_px: tuple[int, int] = setting(
+        (256, 256), "height and width of a training crop", unit="px", at_least=8
+    )
+    least_visible: float = setting(
+        0.3,
+        "objects that a crop cuts to a smaller share of their box count nowhere in it",
+        unit="0 to 1",
+        at_least=0,
+    )
+    mean: tuple[float, ...] | Literal["auto"] = setting(
+        (0.5,),
+        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
+        " training data's",
+    )
+    std: tuple[float, ...] | Literal["auto"] = setting(
+        (0.25,), "then divided by; auto: the training data's"
+    )
+    memory_budget_gib: float = setting(
+        4.0,
+        "decoded images kept in memory up to this; others are read again",
+        unit="GiB",
+        at_least=0,
+        result=False,
+    )
+    on_device: bool = setting(
+        False, "not for objects, which are read by the host", choices=(False,), result=False
+    )
+    prefetch_batches: int = setting(
+        4, "batches read ahead of the device", unit="batches", at_least=1, result=False
+    )
+    scene_px: tuple[int, int] = setting(
+        (288, 512), "synthetic only: height and width of a scene", unit="px", at_least=32
+    )
+    scene_counts: tuple[int, int, int] = setting(
+        (24, 4, 8), "synthetic only: training, validation and test scenes", at_least=1
+    )
+
+
+@dataclass
 class AugmentationConfig:
     """Random changes made on the device to image and mask together; each with its probability and
     its range."""
@@ -463,6 +541,82 @@ class EvaluationConfig:
 
 
 @dataclass
+class DetectionLossConfig:
+    """What a detector is asked to make small: a weighted sum."""
+
+    size_weight: float = setting(
+        0.1, "centernet: of the sizes' mean absolute error, in px", at_least=0
+    )
+    offset_weight: float = setting(
+        1.0, "centernet: of the places' within a cell of the heat map", at_least=0
+    )
+    box_weight: float = setting(1.0, "fcos: of 1 - generalised IoU", at_least=0)
+    centre_weight: float = setting(1.0, "fcos: of the centre-ness's cross entropy", at_least=0)
+
+
+@dataclass
+class InstanceLossConfig:
+    """What a network of instances is asked to make small: a weighted sum (Cheng et al., 2020)."""
+
+    semantic_weight: float = setting(
+        1.0, "of the cross entropy of classes, one of which is none", at_least=0
+    )
+    centre_weight: float = setting(200.0, "of the heat map's squared error", at_least=0)
+    offset_weight: float = setting(
+        1.0, "of the absolute error of where the centre lies from a pixel of an object", at_least=0
+    )
+    offset_scale_px: float = setting(
+        10.0, "offsets are learnt in units of this", unit="px", at_least=0.1
+    )
+    centre_sigma_px: float = setting(
+        3.0, "standard deviation of a centre in the heat map", unit="px", at_least=0.5
+    )
+    small_px: int = setting(
+        1024, "objects of fewer pixels are small", unit="px", at_least=0, at_most=2**31 - 1
+    )
+    small_weight: float = setting(
+        3.0, "what a pixel of a small object weighs in the cross entropy", at_least=0
+    )
+
+
+@dataclass
+class ObjectEvaluationConfig:
+    """Detection and instances: whole images, at their own resolution; what windows cut is
+    joined."""
+
+    window_px: tuple[int, int] = setting(
+        (320, 544), "height and width of what the model sees at once", unit="px", at_least=8
+    )
+    overlap_px: int = setting(
+        64, "that neighbouring windows share: at least a small object", unit="px", at_least=0
+    )
+    batch_size: int = setting(
+        2, "windows at once, rounded up to divide among devices", unit="windows", at_least=1
+    )
+    most_objects: int = setting(
+        100,
+        "of an image, those with the highest scores, that COCO's figures are of; 100 is COCO's",
+        unit="objects",
+        at_least=1,
+    )
+    least_score: float = setting(0.05, "of objects that count at all", unit="0 to 1", at_least=0)
+    counted_score: float = setting(
+        0.3,
+        "of objects that counts, pictures and panoptic quality are of",
+        unit="0 to 1",
+        at_least=0,
+    )
+    weights: str = setting(
+        "last",
+        "which checkpoint the final figures are of: last, or best by validation AP",
+        choices=("last", "best"),
+    )
+    gallery_scenes: int = setting(
+        4, "test images pictured: worst, best and between", unit="scenes", at_least=1
+    )
+
+
+@dataclass
 class ImageEvaluationConfig:
     """Classification: how predictions are made and counted: every image once."""
 
@@ -585,6 +739,42 @@ class ClassificationConfig(Config):
     optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
     training: TrainingConfig = setting(TrainingConfig, "training")
     evaluation: ImageEvaluationConfig = setting(ImageEvaluationConfig, "evaluation")
+
+
+@dataclass
+class DetectionConfig(Config):
+    """A network that finds objects and the boxes around them."""
+
+    task: str = setting(
+        "detection",
+        "what is predicted, and by what",
+        choices=("detection",),
+        absent="segmentation",
+    )
+    data: ObjectDataConfig = setting(ObjectDataConfig, "data")
+    augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
+    loss: DetectionLossConfig = setting(DetectionLossConfig, "loss")
+    optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
+    training: TrainingConfig = setting(TrainingConfig, "training")
+    evaluation: ObjectEvaluationConfig = setting(ObjectEvaluationConfig, "evaluation")
+
+
+@dataclass
+class InstanceConfig(Config):
+    """A network that finds objects and the pixels of each."""
+
+    task: str = setting(
+        "instances",
+        "what is predicted, and by what",
+        choices=("instances",),
+        absent="segmentation",
+    )
+    data: ObjectDataConfig = setting(ObjectDataConfig, "data")
+    augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
+    loss: InstanceLossConfig = setting(InstanceLossConfig, "loss")
+    optimizer: OptimizerConfig = setting(OptimizerConfig, "optimiser")
+    training: TrainingConfig = setting(TrainingConfig, "training")
+    evaluation: ObjectEvaluationConfig = setting(ObjectEvaluationConfig, "evaluation")
 
 
 @dataclass
@@ -737,9 +927,11 @@ def check(config: Any) -> None:
         _check_selection(config)
     if hasattr(config, "training"):
         _check_training(config)
-    if hasattr(config, "loss"):
+    if hasattr(config, "loss") and isinstance(config.loss, LossConfig):
         _check_loss(config)
     _check_folds(data)
+    if isinstance(config.data, ObjectDataConfig):
+        _check_objects(config)
     if config.task == "segmentation":
         evaluation = config.evaluation
         if min(evaluation.window_px) <= 2 * evaluation.context_px:
@@ -778,6 +970,29 @@ def _check_folds(data):
         raise InputError(
             "data.folds is for photographs: of synthetic scenes any number is drawn, by"
             " data.scene_counts."
+        )
+
+
+def _check_objects(config):
+    evaluation, data = config.evaluation, config.data
+    if len(data.annotations) > 3:
+        raise InputError(
+            f"data.annotations has {len(data.annotations)} values: give those of train, of train"
+            " and test, or of train, validation and test."
+        )
+    if len(data.images) not in (1, len(data.annotations)):
+        raise InputError(
+            f"data.images has {len(data.images)} values: give one folder, or as many as"
+            " data.annotations."
+        )
+    if min(evaluation.window_px) < 2 * evaluation.overlap_px:
+        raise InputError(
+            f"evaluation.overlap_px is {evaluation.overlap_px}, more than half of a window of"
+            f" {evaluation.window_px}: make it less."
+        )
+    if sum(config.data.held_out) >= 1:
+        raise InputError(
+            f"data.held_out is {config.data.held_out}, which leaves nothing to train on: lower it."
         )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data.rasters import greatest_of
-from cnn_jax.data.scenes import IGNORED
+from cnn_jax.data.scenes import nothing_of
 from cnn_jax.errors import InputError
 
 # One key each, whether used or not: switching one operation on changes none of the others' draws.
@@ -261,6 +261,47 @@ def augment_examples(
     return mapped(keys, image, mask, start, stride, regions["cell_px"], regions["extent_px"])
 
 
+def moved_boxes(
+    keys: jax.Array,
+    boxes: jax.Array,
+    regions: Mapping[str, jax.Array],
+    config: AugmentationConfig,
+    crop_px: tuple[int, int],
+) -> jax.Array:
+    """Where boxes lie in the crops that `augment_examples` takes with the same keys: they go with
+    the pixels.
+
+    Args:
+        keys: as there, [batch].
+        boxes: float32 [batch, n, 4]: left, top, right, bottom in px of the regions' edges.
+        regions: `cell_px` and `extent_px`, as there.
+        config: as there.
+        crop_px: as there.
+
+    Returns:
+        float32 [batch, n, 4] in px of the crops, not clipped. Mirrored, turned by right angles and
+        zoomed boxes are exact; turned by any other angle, a box becomes the box around itself,
+        which is larger than its object's.
+    """
+
+    def one(key, boxes, cell, extent):
+        draws = dict(zip(_DRAWS, jax.random.split(key, len(_DRAWS)), strict=True))
+        rows, columns = _source_px(draws, cell, extent, config, crop_px, corners=True)
+        # From the crop to its source the map is affine: what three of its corner pixels come to.
+        high, wide = max(crop_px[0] - 1, 1), max(crop_px[1] - 1, 1)
+        down = (rows[1, 0] - rows[0, 0]) / high, (columns[1, 0] - columns[0, 0]) / high
+        right = (rows[0, 1] - rows[0, 0]) / wide, (columns[0, 1] - columns[0, 0]) / wide
+        area = down[0] * right[1] - down[1] * right[0]
+        # Middles of pixels lie half a pixel after their edges.
+        y = boxes[:, jnp.array([1, 1, 3, 3])] - 0.5 - rows[0, 0]
+        x = boxes[:, jnp.array([0, 2, 0, 2])] - 0.5 - columns[0, 0]
+        row = (y * right[1] - x * right[0]) / area + 0.5
+        column = (x * down[0] - y * down[1]) / area + 0.5
+        return jnp.stack([column.min(1), row.min(1), column.max(1), row.max(1)], axis=-1)
+
+    return jax.vmap(one)(keys, boxes, regions["cell_px"], regions["extent_px"])
+
+
 def _limits(dtype, greatest):
     """The least and greatest scaled value of an integer type; of floating-point numbers, none."""
     if dtype.kind == "f":
@@ -396,7 +437,7 @@ def _warp(image, mask, start, stride, rows, columns, extent):
     nearest = jnp.where(down < 0.5, upper, lower)
     labels = mask.at[nearest].get(mode="promise_in_bounds").astype(jnp.int32)
     inside = (rows >= -0.5) & (rows < bottom + 0.5) & (columns >= -0.5) & (columns < right + 0.5)
-    return values, jnp.where(inside, labels, IGNORED)
+    return values, jnp.where(inside, labels, nothing_of(mask.dtype))
 
 
 def _colour(draws, image, config, limits):

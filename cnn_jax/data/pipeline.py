@@ -20,7 +20,7 @@ import grain
 import numpy as np
 from grain.experimental import index_shuffle
 
-from cnn_jax.data.scenes import IGNORED, Scene
+from cnn_jax.data.scenes import Scene, nothing_of
 
 if TYPE_CHECKING:
     from cnn_jax.data.augmentation import Windows
@@ -31,7 +31,7 @@ READ_THREADS = (
 
 
 class DecodedScenes(Sequence):
-    """Scenes decoded at first use: `scenes[i]` is `(image [h, w, channels], mask uint8 [h, w])`.
+    """Scenes decoded at first use: `scenes[i]` is `(image [h, w, channels], mask [h, w])`.
 
     Results are kept until they fill `budget_bytes`. Of the scenes beyond that, the last two used
     are kept besides, because evaluation takes many windows of one scene; the others are decoded
@@ -153,9 +153,9 @@ class RegionSource(grain.sources.RandomAccessDataSource):
             seen = windows(positions, cells, extents)
             corners, sizes = self.corner_px[keys] + seen[:, :2], seen[:, 2:] - seen[:, :2]
             found["start"] = -(seen[:, 0] * size[1] + seen[:, 1])
-        like, _ = self.scenes[int(self.scene[keys[0]])]
+        like, like_mask = self.scenes[int(self.scene[keys[0]])]
         images = aligned((len(keys), *size, like.shape[-1]), like.dtype)
-        masks = aligned((len(keys), *size), np.uint8)
+        masks = aligned((len(keys), *size), like_mask.dtype)
         for number, scene, (top, left), (height, width) in zip(
             range(len(keys)), self.scene[keys], corners.tolist(), sizes.tolist(), strict=True
         ):
@@ -169,11 +169,11 @@ class RegionSource(grain.sources.RandomAccessDataSource):
 
 def _pad(image, mask, height, width):
     """Fills what lies outside [:height, :width]: the image with its edge, the mask with
-    `IGNORED`."""
+    `nothing_of` its type."""
     image[:height, width:] = image[:height, width - 1 : width]
     image[height:] = image[height - 1 : height]
-    mask[:height, width:] = IGNORED
-    mask[height:] = IGNORED
+    mask[:height, width:] = nothing_of(mask.dtype)
+    mask[height:] = nothing_of(mask.dtype)
 
 
 def cut(
@@ -188,7 +188,7 @@ def cut(
     down, right = size_px[0] - mask.shape[0], size_px[1] - mask.shape[1]
     if down or right:
         image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
-        mask = np.pad(mask, ((0, down), (0, right)), constant_values=IGNORED)
+        mask = np.pad(mask, ((0, down), (0, right)), constant_values=nothing_of(mask.dtype))
     return {"image": image, "mask": mask}
 
 

@@ -10,6 +10,13 @@ IGNORED = 255
 """The label of pixels that count in no loss and no metric: ignored colours, padding, what a
 rotation uncovers."""
 
+
+def nothing_of(dtype: Any) -> int:
+    """What masks of a type hold where nothing counts: `IGNORED`; of signed types, which hold
+    numbers of objects, -1."""
+    return -1 if np.dtype(dtype).kind == "i" else IGNORED
+
+
 SPLITS = ("train", "validation", "test")
 
 

@@ -15,13 +15,15 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
 from PIL import Image
 
 from cnn_jax.configuration.schema import DataConfig
+from cnn_jax.data import objects
+from cnn_jax.data.objects import Annotation
 from cnn_jax.data.scenes import SPLITS, Scene, SceneClass, SceneSet
 from cnn_jax.errors import InputError
 
@@ -50,6 +52,16 @@ bare ground; grass: lawns and meadows. A pixel has the class of what is seen fro
 over a path is vegetation, a shadow is what it falls on."""
 
 ROAD, BUILDING, VEGETATION, WATER, LAND, GRASS = range(len(CLASSES))
+
+OBJECTS = ("building", "car")
+"""What is known one by one."""
+
+OBJECT_COLORS = ((204, 80, 10), (0, 114, 178))
+
+LEAST_SEEN = 0.25
+LEAST_PX = 12
+"""An object of which less than this share of what lies in the scene, or fewer pixels, are seen
+counts nowhere: it is annotated as a crowd."""
 
 RESIDENTIAL, COMMERCIAL, PARK, FOREST, BARE, LAKE = range(6)
 # Land uses are dealt from this deck, reshuffled when it runs out, largest block first: every scene
@@ -121,6 +133,28 @@ def draw_scene(
     bytes. On another processor, or with other versions of NumPy, SciPy or Pillow, rounding may
     differ and with it a few values. Any size from 32x32 upwards; a smaller one is an `InputError`.
     """
+    image, layers = _drawn(seed, height_px, width_px)
+    return image, layers.mask
+
+
+def draw_objects(
+    seed: int | Sequence[int], height_px: int, width_px: int
+) -> tuple[np.ndarray, tuple[Annotation, ...]]:
+    """The scene of `draw_scene` with its buildings and cars one by one: the photograph, and the
+    objects, whose labels are indices of `OBJECTS` and whose masks are the pixels that are seen."""
+    image, layers = _drawn(seed, height_px, width_px)
+    known = {number: label for number, (label, _) in enumerate(layers.objects, 1)}
+    whole = [pixels for _, pixels in layers.objects]
+    seen = np.bincount(layers.owner.ravel(), minlength=len(whole) + 1)
+    found = []
+    for one in objects.of_map(layers.owner, known):
+        assert one.id is not None
+        hidden = seen[one.id] < max(LEAST_PX, LEAST_SEEN * whole[one.id - 1])
+        found.append(replace(one, crowd=bool(hidden)))
+    return image, tuple(found)
+
+
+def _drawn(seed, height_px, width_px):
     _check_size(height_px, width_px)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     plan = _draw_plan(rng, height_px, width_px)
@@ -132,7 +166,7 @@ def draw_scene(
     _build(rng, plan, layers)
     _plant(rng, plan, layers)
     _park_cars(rng, plan, layers)
-    return _photograph(rng, plan, layers), layers.mask
+    return _photograph(rng, plan, layers), layers
 
 
 def generate(config: DataConfig) -> SceneSet:
@@ -342,6 +376,8 @@ class _Layers:
     color: np.ndarray
     mask: np.ndarray
     height: np.ndarray
+    owner: np.ndarray  # the building or car that is seen, by its number from 1; 0: none
+    objects: list[tuple[int, int]]  # of each, its class and the pixels that it covers unhidden
     taken: np.ndarray  # streets, paths, water and buildings: nothing is built here
     wet: np.ndarray  # water, streets, paths, and close to buildings: nothing grows here
 
@@ -350,6 +386,11 @@ class _Layers:
         is."""
         self.color[where] = base * light[where, None]
         self.mask[where] = label
+
+    def own(self, slices, where, label):
+        """Give pixels to a new object; those before it lose them."""
+        self.objects.append((label, int(where.sum())))
+        self.owner[slices][where] = len(self.objects)
 
 
 @dataclass(frozen=True)
@@ -426,7 +467,8 @@ def _lay_ground(plan, terrain):
     color *= (1 + mown * stripe + 0.09 * fine + 0.06 * middle + 0.05 * terrain.grain)[..., None]
     nothing = np.zeros(plan.shape, bool)
     mask, height = np.full(plan.shape, GRASS, np.uint8), np.zeros(plan.shape, np.float32)
-    layers = _Layers(color, mask, height, nothing, nothing.copy())
+    owner = np.zeros(plan.shape, np.int32)
+    layers = _Layers(color, mask, height, owner, [], nothing, nothing.copy())
 
     bare = np.where(use == BARE, coarse + 0.4 * middle > -0.75, coarse + 0.2 * middle > 1.1)
     bare |= (use == RESIDENTIAL) & (tone > 0.93)
@@ -768,6 +810,7 @@ def _erect(rng, plan, layers, building, x, y, along_x, along_y):
     layers.color[slices][inside] = color[inside]
     layers.mask[slices][inside] = BUILDING
     layers.height[slices][inside] = height[inside]
+    layers.own(slices, inside, OBJECTS.index("building"))
     layers.taken[slices][inside] = True
     layers.wet[slices][inset > -1.5] = True
 
@@ -844,6 +887,7 @@ def _plant(rng, plan, layers):
         light = texture[slices] + columns * (0.28 / crown * sun_x) + rows * (0.28 / crown * sun_y)
         layers.color[slices][seen] = light[seen, None] * color
         layers.mask[slices][seen] = VEGETATION
+        layers.owner[slices][seen] = 0
         layers.height[slices][seen] = height[seen]
 
 
@@ -905,6 +949,7 @@ def _park_cars(rng, plan, layers):
             paint * 0.45
         )  # the windscreen
         layers.height[slices][body] += 2
+        layers.own(slices, body, OBJECTS.index("car"))
 
 
 # The photograph.

@@ -1,0 +1,161 @@
+"""Files of annotated objects, one format a file; `FORMATS` names them all.
+
+Each reads an `AnnotationSet` and writes one, and says what it can hold: what it can't is counted by
+`losses` before a file is written.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax.configuration.schema import nearest
+from cnn_jax.data import objects
+from cnn_jax.data.objects import AnnotationSet, Report
+from cnn_jax.errors import InputError
+
+_POLYGONS = {"masks", "boxes", "overlaps", "parts", "crowds", "scores", "decimals", "classes"}
+
+FORMATS: dict[str, frozenset[str]] = {
+    "coco": frozenset(_POLYGONS | {"ids"}),
+    "labelme": frozenset(_POLYGONS),
+    "via": frozenset(_POLYGONS),
+    "cvat": frozenset(_POLYGONS),
+    "yolo": frozenset({"boxes", "overlaps", "scores", "decimals", "classes"}),
+    "yolo_polygons": frozenset(_POLYGONS - {"crowds"}),
+    "voc": frozenset({"boxes", "overlaps", "crowds", "classes"}),
+    "geojson": frozenset(_POLYGONS),
+    "index_masks": frozenset({"masks", "parts"}),
+    "palette_masks": frozenset({"masks", "crowds", "classes"}),
+}
+"""Format -> what it can hold."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: a key of `FORMATS`.
+        holds: what it can hold.
+        read: `(path, images, classes, report) -> AnnotationSet`.
+        write: `(found, path, images)`.
+    """
+
+    name: str
+    holds: frozenset[str]
+    read: Callable[..., AnnotationSet]
+    write: Callable[[AnnotationSet, Path, Path | None], None]
+
+
+def of(name: str, field: str = "--read") -> Format:
+    """The format of that name. Raises InputError, naming `field`, where there is none."""
+    if name not in FORMATS:
+        raise InputError(f"{field} {name} is no format: {nearest(name, FORMATS)}.")
+    module = importlib.import_module(f"cnn_jax.data.annotations.{name.removesuffix('_polygons')}")
+    write = module.write_polygons if name == "yolo_polygons" else module.write
+    return Format(name, FORMATS[name], module.read, write)
+
+
+def read(
+    name: str,
+    path: Path,
+    images: Path | None = None,
+    classes: Sequence[str] = (),
+    report: Report = objects.refuse,
+) -> AnnotationSet:
+    """What a file or folder of annotations holds.
+
+    Args:
+        name: of the format.
+        path: of the file or folder.
+        images: the folder of the images, which some formats need for sizes and places.
+        classes: their names in the order of labels; empty: as the files say, or as they occur.
+        report: told of each object that can't be used; raises, or leaves the object out.
+
+    Raises:
+        InputError: what can't be used at all: the file isn't there or isn't of this format.
+    """
+    return of(name).read(path, images, tuple(classes), report)
+
+
+def write(
+    found: AnnotationSet,
+    name: str,
+    path: Path,
+    images: Path | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Writes annotations; nothing that exists is touched, unless asked for.
+
+    Args:
+        found: to be written.
+        name: of the format.
+        path: of the file or folder, which mustn't exist, or be an empty folder.
+        images: the folder of the images; GeoJSON takes places from it.
+        overwrite: whether files of the same names are replaced.
+
+    Returns:
+        Sentences on what the format can't hold.
+
+    Raises:
+        InputError: the path is taken, or can't be written.
+    """
+    form = of(name, "--write")
+    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} exists: give another --output, or remove it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        form.write(found, path, images)
+    except OSError as error:
+        raise InputError(f"{path} can't be written ({error.strerror}): give another.") from error
+    return [*found.lost, *losses(found, form)]
+
+
+def losses(found: AnnotationSet, form: Format) -> list[str]:
+    """Sentences on what of `found` a format can't hold."""
+    every = [(image, one) for image in found.images for one in image.objects]
+    dense = form.name in ("index_masks", "palette_masks")
+    lacking = [
+        ("masks", "masks become boxes", lambda image, one: one.shape is not None),
+        ("boxes", "boxes become masks", lambda image, one: dense and one.shape is None),
+        ("parts", "parts become objects of their own", lambda i, one: dense and _in_parts(i, one)),
+        ("crowds", "crowds become ordinary objects", lambda image, one: one.crowd),
+        ("scores", "scores are left out", lambda image, one: one.score is not None),
+        ("decimals", "corners are rounded to whole pixels", _has_decimals),
+        ("classes", "classes are left out", lambda image, one: one.label > 0),
+    ]
+    sentences = []
+    for held, lost, which in lacking:
+        number = held not in form.holds and sum(which(image, one) for image, one in every)
+        if number:
+            sentences.append(f"{number:,} objects: {lost}")
+    hidden = sum(map(_hidden_px, found.images)) if "overlaps" not in form.holds else 0
+    if hidden:
+        sentences.append(f"{hidden:,} pixels of several objects: the smallest object keeps them")
+    if form.name == "palette_masks" and every:
+        sentences.append("objects of one class that touch become one")
+    plain = tuple(range(1, len(found.classes) + 1))
+    if "ids" not in form.holds and found.ids != plain:
+        sentences.append("numbers of categories: classes are known by their names")
+    return sentences
+
+
+def _has_decimals(image, one) -> bool:
+    corners = [np.array(one.box)] if not isinstance(one.shape, tuple) else one.shape
+    return any((at != np.round(at)).any() for at in corners)
+
+
+def _in_parts(image, one) -> bool:
+    if isinstance(one.shape, tuple):
+        return len(one.shape) > 1
+    return one.shape is not None and len(objects.shape_polygons(one, image)) > 1
+
+
+def _hidden_px(image) -> int:
+    numbers = objects.number_map(image)
+    size = image.height_px, image.width_px
+    whole = [objects.area(objects.shape_runs(o.shape, o.box, *size), *size) for o in image.objects]
+    return int(sum(whole) - np.count_nonzero(numbers))

@@ -1,0 +1,227 @@
+"""COCO's JSON (Lin et al., 2014): boxes, polygons, run lengths, crowds; and ours, with scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.data import objects
+from cnn_jax.data.annotations.files import json_of, number, plain, write_json
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
+from cnn_jax.errors import InputError
+
+WHAT = "COCO annotation file"
+
+
+def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
+    """As `annotations.read`. Ids of categories may have gaps; a class that `classes` doesn't name
+    is unknown."""
+    content = json_of(path, WHAT)
+    known = {"images", "annotations", "categories"}
+    if not isinstance(content, dict) or not known <= content.keys():
+        missing = known - (content.keys() if isinstance(content, dict) else set())
+        raise InputError(
+            f"{path} is no {WHAT}: it has no {' and no '.join(sorted(missing))}; give an"
+            " instances_*.json."
+        )
+    for name in known:
+        if not isinstance(content[name], list) or not all(
+            isinstance(one, dict) for one in content[name]
+        ):
+            raise InputError(f"{path} is no {WHAT}: its {name} is no list of objects.")
+
+    labels, names, ids = _categories(path, content["categories"], classes)
+    heads: dict[Any, AnnotatedImage] = {}
+    for head in content["images"]:
+        id_, name = head.get("id"), head.get("file_name")
+        size = head.get("height"), head.get("width")
+        if type(id_) is not int or not isinstance(name, str) or not name:
+            raise InputError(f"{path} has an image without id or file_name: add them.")
+        if any(type(side) is not int or side < 1 for side in size):
+            raise InputError(f"{path}: image {id_} has no height and width above 0: add them.")
+        if id_ in heads:
+            raise InputError(f"{path} has two images with the id {id_}: number them anew.")
+        heads[id_] = AnnotatedImage(name, *size, id=id_)
+
+    found: dict[int, list[Annotation]] = {id_: [] for id_ in heads}
+    seen = set()
+    for raw in content["annotations"]:
+        about = f"{path}: annotation {raw.get('id')}"
+        if raw.get("id") is not None:
+            if raw["id"] in seen:
+                report(f"{path} has two annotations with the id {raw['id']}: number them anew.")
+                continue
+            seen.add(raw["id"])
+        if raw.get("image_id") not in heads:
+            report(
+                f"{about} is of image {raw.get('image_id')}, which the file doesn't list: add the"
+                " image, or remove the annotation."
+            )
+            continue
+        if raw.get("category_id") not in labels:
+            report(
+                f"{about} has the category {raw.get('category_id')}, which is unknown: add it to"
+                " categories, or correct it."
+            )
+            continue
+        image = heads[raw["image_id"]]
+        one = _annotation(raw, image, labels[raw["category_id"]], about, report)
+        if one is not None and (one := objects.checked(one, image, about, report)):
+            found[raw["image_id"]].append(one)
+    del content
+    every = (
+        AnnotatedImage(h.name, h.height_px, h.width_px, tuple(found[i]), i)
+        for i, h in heads.items()
+    )
+    return AnnotationSet(names, tuple(every), ids)
+
+
+def _categories(path, categories, classes):
+    """(id -> label, names, ids); names that recur get their id behind."""
+    ids, names = [], []
+    for one in categories:
+        id_, name = one.get("id"), one.get("name")
+        if type(id_) is not int or not isinstance(name, str) or not name:
+            raise InputError(f"{path} has a category without id or name: add them.")
+        if id_ in ids:
+            raise InputError(f"{path} has two categories with the id {id_}: number them anew.")
+        ids.append(id_)
+        names.append(f"{name} {id_}" if name in names else name)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    ids, names = [ids[i] for i in order], [names[i] for i in order]
+    if not names:
+        raise InputError(f"{path} has no categories: add them.")
+    if not classes:
+        return {id_: label for label, id_ in enumerate(ids)}, tuple(names), tuple(ids)
+    labels = {i: classes.index(n) for i, n in zip(ids, names, strict=True) if n in classes}
+    own = dict(zip(names, ids, strict=True))
+    if all(name in own for name in classes):
+        return labels, tuple(classes), tuple(own[name] for name in classes)
+    return labels, tuple(classes), ()
+
+
+def _annotation(raw, image, label, about, report) -> Annotation | None:
+    score = raw.get("score")
+    if score is not None and number(score) is None:
+        report(f"{about} has the score {str(score)[:40]!r}: give a number.")
+        return None
+    others: dict[str, Any] = {
+        "crowd": bool(raw.get("iscrowd")),
+        "score": score,
+        "id": raw.get("id"),
+    }
+    shape, complaint = _shape(raw.get("segmentation"), image)
+    if complaint:
+        report(f"{about} {complaint}")
+        return None
+    box = raw.get("bbox")
+    if box is None and shape is not None:
+        size = image.height_px, image.width_px
+        if isinstance(shape, bytes):
+            return Annotation(label, objects.box_of(shape, *size), shape, **others)
+        return Annotation(label, objects.polygons_box(shape), shape, **others)
+    numbers = [number(at) for at in box] if isinstance(box, list) and len(box) == 4 else [None]
+    if None in numbers:
+        report(f"{about} has no bbox of four numbers: x, y, width and height.")
+        return None
+    x, y, width, height = numbers
+    return Annotation(label, (x, y, x + width, y + height), shape, **others)  # type: ignore[operator]
+
+
+def _shape(segmentation, image):
+    """(shape, None), or (None, what is wrong with it)."""
+    if segmentation is None or segmentation == []:
+        return None, None
+    height, width = image.height_px, image.width_px
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if size != [height, width]:
+            return None, (
+                f"has run lengths of an image of size {size}, and its image has"
+                f" {[height, width]}: correct one of them."
+            )
+        try:
+            if isinstance(counts, str):
+                counts = objects.counts_of_runs(counts.encode())
+            if not isinstance(counts, list):
+                raise ValueError("counts are a text, or a list of numbers")
+            return objects.runs_of_counts(counts, height, width), None
+        except ValueError as error:
+            return None, f"has run lengths that can't be used ({error}): correct them."
+    if not isinstance(segmentation, list):
+        return None, "has a segmentation that is neither polygons nor run lengths: correct it."
+    polygons = []
+    for flat in segmentation:
+        if not isinstance(flat, list) or any(number(at) is None for at in flat):
+            return None, "has a polygon that is no list of numbers: correct it."
+        if len(flat) < 6 or len(flat) % 2:
+            return None, (
+                f"has a polygon of {len(flat)} numbers: give x and y of three corners or more, or"
+                " leave the object out."
+            )
+        polygons.append(np.array(flat, float).reshape(-1, 2))
+    return tuple(polygons), None
+
+
+def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
+    """As `annotations.write`: polygons, and of crowds run lengths."""
+    write_json(path, content(found))
+
+
+def content(found: AnnotationSet) -> dict[str, Any]:
+    """What COCO's JSON holds of a set."""
+    ids, taken = found.ids, set()
+    given = [image.id for image in found.images]
+    keep = None not in given and len(set(given)) == len(given)
+    heads, annotations, number_ = [], [], 0
+    for place, image in enumerate(found.images, 1):
+        image_id = image.id if keep else place
+        heads.append(
+            {
+                "id": image_id,
+                "file_name": image.name,
+                "height": image.height_px,
+                "width": image.width_px,
+            }
+        )
+        for one in image.objects:
+            number_ += 1
+            while number_ in taken:
+                number_ += 1
+            id_ = one.id if one.id is not None and one.id not in taken else number_
+            taken.add(id_)
+            annotations.append(_written(one, image, image_id, id_, ids[one.label]))
+    names = zip(ids, found.classes, strict=True)
+    return {
+        "images": heads,
+        "annotations": annotations,
+        "categories": [{"id": id_, "name": name} for id_, name in names],
+    }
+
+
+def _written(one: Annotation, image: AnnotatedImage, image_id, id_, category_id) -> dict[str, Any]:
+    size = [image.height_px, image.width_px]
+    left, top, right, bottom = one.box
+    area = one.box_area
+    segmentation: Any = []
+    if one.shape is not None:
+        counts = objects.shape_runs(one.shape, one.box, *size)
+        area = objects.area(counts, *size)
+        if one.crowd:
+            segmentation = {"size": size, "counts": objects.counts_of_runs(counts)}
+        else:
+            segmentation = [
+                [plain(at) for at in polygon.ravel().tolist()]
+                for polygon in objects.shape_polygons(one, image)
+            ]
+    written = {
+        "id": id_,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [plain(at) for at in (left, top, right - left, bottom - top)],
+        "area": plain(area),
+        "iscrowd": int(one.crowd),
+        "segmentation": segmentation,
+    }
+    return written if one.score is None else written | {"score": one.score}

@@ -1,0 +1,163 @@
+"""CVAT's XML for images, version 1.1: polygons, boxes and masks; crowds are written as masks."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.data import objects
+from cnn_jax.data.annotations import labelme
+from cnn_jax.data.annotations.files import Classes, number, plain, xml_of
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
+from cnn_jax.errors import InputError
+
+WHAT = "CVAT file"
+
+
+def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
+    """As `annotations.read`. Parts of an object share a `group_id` and a label."""
+    root = xml_of(path, "annotations", WHAT)
+    listed = [label.findtext("name") or "" for label in root.findall("./meta//label")]
+    known, found = Classes(classes or listed), []
+    for head in root.findall("image"):
+        name = head.get("name")
+        size = [number(head.get(side)) for side in ("height", "width")]
+        height, width = (0 if side is None or side % 1 else int(side) for side in size)
+        if not name or min(height, width) < 1:
+            raise InputError(f"{path} has an image without name, height or width: add them.")
+        image = AnnotatedImage(name, height, width)
+        groups: dict[Any, Annotation] = {}
+        for index, raw in enumerate(head):
+            about = f"{path}: {name}, {raw.tag} {index}"
+            if raw.tag == "tag":  # it is of the whole image
+                continue
+            label = known.label(raw.get("label", ""), about, report)
+            one = None if label is None else _annotation(raw, image, label, about, report)
+            if one is None or (one := objects.checked(one, image, about, report)) is None:
+                continue
+            group = raw.get("group_id")
+            key = (label, group) if group not in (None, "", "0") else (index,)
+            groups[key] = labelme._joined(groups[key], one, image) if key in groups else one
+        found.append((image, tuple(groups.values())))
+    return labelme.relabelled(found, known)
+
+
+def _annotation(raw, image, label, about, report) -> Annotation | None:
+    attributes = {a.get("name"): (a.text or "").strip() for a in raw.findall("attribute")}
+    others = {
+        "crowd": attributes.get("crowd", "").lower() in ("true", "1"),
+        "score": number(attributes.get("score", "")),
+    }
+    if raw.tag == "box":
+        at = [number(raw.get(side)) for side in ("xtl", "ytl", "xbr", "ybr")]
+        if None in at:
+            report(f"{about} has no xtl, ytl, xbr and ybr: add them.")
+            return None
+        return Annotation(label, tuple(at), None, **others)  # type: ignore[arg-type]
+    if raw.tag == "polygon":
+        try:
+            pairs = [pair.split(",") for pair in raw.get("points", "").split(";") if pair.strip()]
+            corners = np.array(pairs, float).reshape(-1, 2)
+        except ValueError:
+            report(f"{about} has points that are no pairs of numbers: correct them.")
+            return None
+        if not len(corners):
+            report(f"{about} has a polygon of 0 corners: give three or more, or leave it out.")
+            return None
+        return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+    if raw.tag == "mask":
+        return _of_runs(raw, image, label, about, report, others)
+    report(f"{about} has no area: give a polygon, a box or a mask.")
+    return None
+
+
+def _of_runs(raw, image, label, about, report, others) -> Annotation | None:
+    """A mask: run lengths along the rows of its box, first of pixels outside."""
+    try:
+        left, top, width, height = (int(raw.get(k)) for k in ("left", "top", "width", "height"))
+        counts = np.array([int(count) for count in raw.get("rle", "").split(",")], np.int64)
+    except (TypeError, ValueError):
+        report(f"{about} has no whole numbers as rle, left, top, width and height: correct it.")
+        return None
+    inside = left >= 0 and top >= 0 and left + width <= image.width_px
+    if not inside or top + height > image.height_px or counts.min() < 0:
+        report(f"{about} reaches beyond its image: correct it.")
+        return None
+    if counts.sum() != width * height:
+        report(
+            f"{about} has run lengths that add up to {counts.sum():,}, not {width} x {height}:"
+            " correct them."
+        )
+        return None
+    whole = np.zeros((image.height_px, image.width_px), bool)
+    part = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
+    whole[top : top + height, left : left + width] = part
+    if not whole.any():
+        report(f"{about} has an empty mask: leave it out.")
+        return None
+    return objects.of_mask(whole, label, **others)
+
+
+def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
+    """As `annotations.write`."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    meta = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
+    labels = ElementTree.SubElement(meta, "labels")
+    for name in found.classes:
+        ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
+    for index, image in enumerate(found.images):
+        head = ElementTree.SubElement(
+            root,
+            "image",
+            id=str(index),
+            name=image.name,
+            width=str(image.width_px),
+            height=str(image.height_px),
+        )
+        group = 0
+        for one in image.objects:
+            label = found.classes[one.label]
+            parts: list[Any] = [None]
+            if one.shape is not None and not one.crowd:
+                parts = list(objects.shape_polygons(one, image))
+            group += len(parts) > 1
+            for part in parts:
+                others = {"label": label, "occluded": "0", "z_order": "0"}
+                others |= {"group_id": str(group)} if len(parts) > 1 else {}
+                element = _element(head, one, image, part, others)
+                if one.crowd:
+                    ElementTree.SubElement(element, "attribute", name="crowd").text = "true"
+                if one.score is not None:
+                    score = ElementTree.SubElement(element, "attribute", name="score")
+                    score.text = repr(one.score)
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode", xml_declaration=False)
+    path.write_text(f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n', encoding="utf-8")
+
+
+def _element(head, one, image, part, others) -> ElementTree.Element:
+    if part is not None:
+        points = ";".join(f"{plain(x)},{plain(y)}" for x, y in part.tolist())
+        return ElementTree.SubElement(head, "polygon", {**others, "points": points})
+    if one.shape is None:
+        sides = zip(("xtl", "ytl", "xbr", "ybr"), one.box, strict=True)
+        box = {name: str(plain(at)) for name, at in sides}
+        return ElementTree.SubElement(head, "box", {**others, **box})
+    size = image.height_px, image.width_px
+    runs = objects.shape_runs(one.shape, one.box, *size)
+    left, top, right, bottom = objects.clipped_px(objects.box_of(runs, *size), *size)
+    pixels = objects.mask(one, *size)[top:bottom, left:right].ravel()
+    edges = np.flatnonzero(np.diff(pixels)) + 1
+    counts = np.diff(np.array([0, *edges.tolist(), pixels.size])).tolist()
+    counts = [0, *counts] if pixels.size and pixels[0] else counts
+    about = {
+        "rle": ", ".join(map(str, counts)),
+        "left": str(left),
+        "top": str(top),
+        "width": str(right - left),
+        "height": str(bottom - top),
+    }
+    return ElementTree.SubElement(head, "mask", {**others, **about})

@@ -1,0 +1,147 @@
+"""What all readers of annotations share: files that are there, classes, sizes of images."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import nearest
+from cnn_jax.data.file_names import natural
+from cnn_jax.data.objects import Report
+from cnn_jax.data.rasters import open_raster
+from cnn_jax.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes. Raises InputError where it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
+
+
+def json_of(path: Path, what: str) -> Any:
+    """What a JSON file holds; `what` it was meant to be, for errors. Raises InputError."""
+    try:
+        return documents.parse(content(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no {what}: it is not valid JSON ({error}).") from error
+
+
+def xml_of(path: Path, root: str, what: str) -> ElementTree.Element:
+    """The root of an XML file. Raises InputError where it isn't called `root`."""
+    text = content(path)
+    if b"<!ENTITY" in text:  # a few bytes could unfold into gigabytes
+        raise InputError(f"{path} defines entities, which no {what} does: remove them.")
+    try:
+        found = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path} is no {what}: it is not valid XML ({error}).") from error
+    if found.tag != root:
+        raise InputError(f"{path} is no {what}: it begins with <{found.tag}>, not <{root}>.")
+    return found
+
+
+def files_in(path: Path, suffixes: Sequence[str], what: str) -> list[Path]:
+    """A file itself, or those of a folder and its subfolders with such names, in natural order.
+
+    Raises:
+        InputError: the path isn't there, or no file of it has such a name.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path} is neither a file nor a folder: give {what}.")
+    found = [p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()]
+    if not found:
+        raise InputError(f"{path} holds no {what}: give another folder.")
+    return sorted(found, key=lambda p: natural(p.relative_to(path).as_posix()))
+
+
+class Classes:
+    """Classes by name: those given, or those that occur, in the order of their names.
+
+    Args:
+        given: their names; empty: any.
+    """
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self.given, self._seen = tuple(given), {}
+
+    def label(self, name: str, about: str, report: Report) -> int | None:
+        """A number for a class's name; None where it isn't among those given, after `report` was
+        told."""
+        if self.given and name not in self.given:
+            report(
+                f"{about} has the category {name!r}, which is unknown: {nearest(name, self.given)}."
+            )
+            return None
+        return self._seen.setdefault(name, len(self._seen))
+
+    def names(self) -> tuple[str, ...]:
+        """Their names, in the order of labels."""
+        return self.given or tuple(sorted(self._seen, key=natural))
+
+    def sorted_label(self, label: int) -> int:
+        """The label, in the order of `names`, of what `label` returned."""
+        name = list(self._seen)[label]
+        return self.names().index(name)
+
+
+def image_sizes(images: Path | None, what: str) -> dict[str, Path]:
+    """The images of a folder and its subfolders: POSIX path from the folder -> file.
+
+    Raises:
+        InputError: no folder is given, or it isn't there.
+    """
+    if images is None:
+        raise InputError(f"--images is missing: {what} don't say how large their images are.")
+    if not images.is_dir():
+        raise InputError(f"{images} is no folder: give that of the images with --images.")
+    found = (p for p in images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return {p.relative_to(images).as_posix(): p for p in sorted(found)}
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image, without decoding it. Raises InputError."""
+    raster = open_raster(path, in_parts=True)
+    return raster.height_px, raster.width_px
+
+
+def by_stem(images: Iterable[str]) -> dict[str, str]:
+    """Path without suffix -> path."""
+    return {name.rpartition(".")[0]: name for name in images}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def number(value: Any) -> float | None:
+    """A number of a JSON or text, or None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def beside(path: Path, folder: Path, suffix: str) -> Path:
+    """Where a file about an image goes; makes its folder."""
+    to = folder / Path(path).with_suffix(suffix)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    return to
+
+
+def plain(value: float) -> int | float:
+    """A whole number as an int, for shorter files."""
+    return int(value) if float(value).is_integer() else float(value)

@@ -1,0 +1,181 @@
+"""GeoJSON (RFC 7946) over scenes, one file a scene: polygons with holes, where they lie on the
+earth.
+
+Coordinates are longitudes and latitudes, or those of a `crs` that the file names, and become pixels
+by the place that the scene's GeoTIFF keeps. A scene without a place has coordinates in pixels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.data import objects
+from cnn_jax.data.annotations import labelme
+from cnn_jax.data.annotations.files import (
+    Classes,
+    beside,
+    by_stem,
+    files_in,
+    image_sizes,
+    json_of,
+    number,
+    write_json,
+)
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
+from cnn_jax.data.rasters import Raster, open_raster
+from cnn_jax.errors import InputError
+
+WHAT = "GeoJSON file"
+LONGITUDES = "EPSG:4326"
+CLASS = ("class", "label", "category", "name", "type")
+DECIMALS = 10
+"""Of degrees: a hundredth of a millimetre."""
+
+
+def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
+    """As `annotations.read`: a file is of the scene of the same name. Scenes without a file have no
+    objects, where a folder is read."""
+    files, known, found = image_sizes(images, "GeoJSON files"), Classes(classes), []
+    stems, of_scene = by_stem(files), {}
+    for file in files_in(path, (".geojson", ".json"), "GeoJSON files"):
+        stem = file.stem if path.is_file() else file.relative_to(path).with_suffix("").as_posix()
+        if stem not in stems:
+            raise InputError(f"{file} has no scene {stem} in {images}: add it.")
+        of_scene[stem] = file
+    for stem, name in stems.items():
+        if stem not in of_scene and path.is_file():
+            continue
+        raster = open_raster(files[name], in_parts=True)
+        image = AnnotatedImage(name, raster.height_px, raster.width_px)
+        every = ()
+        if stem in of_scene:
+            every = tuple(_objects(of_scene[stem], image, raster, known, report))
+        found.append((image, every))
+    return labelme.relabelled(found, known)
+
+
+def _objects(file, image, raster, known, report):
+    content = json_of(file, WHAT)
+    if not isinstance(content, dict) or not isinstance(content.get("features"), list):
+        raise InputError(f"{file} is no {WHAT}: it has no list of features.")
+    crs = content.get("crs")
+    named = (
+        crs["properties"].get("name", "")
+        if isinstance(crs, dict) and isinstance(crs.get("properties"), dict)
+        else LONGITUDES
+    )
+    for index, raw in enumerate(content["features"]):
+        about = f"{file}: feature {index}"
+        geometry = raw.get("geometry") if isinstance(raw, dict) else None
+        properties = (raw.get("properties") if isinstance(raw, dict) else None) or {}
+        geometry = geometry if isinstance(geometry, dict) else {}
+        kind = geometry.get("type")
+        if kind not in ("Polygon", "MultiPolygon"):
+            report(f"{about} is a {kind}, which has no area: give a Polygon or a MultiPolygon.")
+            continue
+        parts: Any = geometry.get("coordinates")
+        try:
+            parts = [parts] if kind == "Polygon" else parts
+            rings = [[np.array(ring, float)[:, :2] for ring in part] for part in parts]
+            if not rings or not all(rings) or any(len(r) < 4 for part in rings for r in part):
+                raise ValueError
+        except (TypeError, ValueError, IndexError):
+            report(f"{about} has no rings of four or more pairs of numbers: correct it.")
+            continue
+        rings = [[_to_pixels(r, raster, named, file) for r in part] for part in rings]
+        opened = [[r[:-1] if (r[0] == r[-1]).all() else r for r in part] for part in rings]
+        shape = tuple(objects.bridged(part) for part in opened)
+        class_ = next((str(properties[key]) for key in CLASS if key in properties), "object")
+        label = known.label(class_, about, report)
+        if label is None:
+            continue
+        one = Annotation(
+            label,
+            objects.polygons_box([ring for part in opened for ring in part]),
+            None if properties.get("box") is True else shape,
+            bool(properties.get("crowd")),
+            number(properties.get("score")),
+        )
+        one = objects.checked(one, image, about, report)
+        if one is not None:
+            yield one
+
+
+def _to_pixels(ring, raster: Raster, crs: str, file):
+    if raster.transform is None:
+        return ring
+    from rasterio import Affine
+
+    x, y = ring.T
+    if raster.crs:
+        x, y = _moved(x, y, crs or LONGITUDES, raster.crs, file)
+    a, b, c, d, e, f, *_ = ~Affine(*raster.transform)
+    # Rounding to a ten thousandth of a pixel undoes that of the degrees.
+    return np.round(np.stack([a * x + b * y + c, d * x + e * y + f], axis=1), 4)
+
+
+def _moved(x, y, from_, to, file):
+    """Coordinates in another reference system."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform
+
+    try:
+        given = CRS.from_user_input(from_)
+    except CRSError as error:
+        raise InputError(
+            f"{file} names the coordinate reference system {from_!r}, which is unknown: give one"
+            " such as EPSG:4326."
+        ) from error
+    wanted = CRS.from_user_input(to)
+    if given == wanted:
+        return x, y
+    return tuple(map(np.array, transform(given, wanted, x, y)[:2]))
+
+
+def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
+    """As `annotations.write`: a folder with one file a scene, where `images` says that it lies; in
+    pixels without `images`."""
+    path.mkdir(exist_ok=True)
+    for image in found.images:
+        raster = None
+        if images is not None:
+            raster = open_raster(images / image.name, in_parts=True)
+            if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
+                raise InputError(
+                    f"{images / image.name} is {raster.width_px} x {raster.height_px} px, and the"
+                    f" annotations are of {image.width_px} x {image.height_px}: give its images."
+                )
+        features = [_feature(one, image, raster, found.classes) for one in image.objects]
+        content = {"type": "FeatureCollection", "features": features}
+        write_json(beside(Path(image.name), path, ".geojson"), content)
+
+
+def _feature(one, image, raster, classes) -> dict[str, Any]:
+    parts = [
+        [_placed(ring, raster) for ring in objects.unbridged(polygon)]
+        for polygon in objects.shape_polygons(one, image)
+    ]
+    single = len(parts) == 1
+    about: dict[str, Any] = {"class": classes[one.label]}
+    about |= {"box": True} if one.shape is None else {}
+    about |= {"crowd": True} if one.crowd else {}
+    about |= {"score": one.score} if one.score is not None else {}
+    geometry = {
+        "type": "Polygon" if single else "MultiPolygon",
+        "coordinates": parts[0] if single else parts,
+    }
+    return {"type": "Feature", "properties": about, "geometry": geometry}
+
+
+def _placed(ring, raster: Raster | None):
+    """A closed ring where it lies on the earth."""
+    x, y = np.concatenate([ring, ring[:1]]).T
+    if raster is not None and raster.transform is not None:
+        a, b, c, d, e, f = raster.transform[:6]
+        x, y = a * x + b * y + c, d * x + e * y + f
+        if raster.crs:
+            x, y = _moved(x, y, raster.crs, LONGITUDES, raster.name)
+    return np.round(np.stack([x, y], axis=1), DECIMALS).tolist()

@@ -1,0 +1,65 @@
+"""Images whose values are numbers of objects, 0 being none, as Penn-Fudan's and many tools' are:
+one file an image, of the same name or with `_mask` behind it. All objects are of one class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax.data import objects
+from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_sizes
+from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
+from cnn_jax.data.rasters import open_raster
+from cnn_jax.errors import InputError
+
+SUFFIXES = (".png", ".tif", ".tiff")
+
+
+def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
+    """As `annotations.read`. With `images` files are named as there; without, as the masks."""
+    names = tuple(classes) or ("object",)
+    if len(names) > 1:
+        raise InputError(f"--classes has {len(names)} names, and index masks know one class.")
+    found = []
+    for name, values in masks(path, images):
+        every = objects.of_map(values, {n: 0 for n in np.unique(values).tolist() if n})
+        height, width = values.shape
+        found.append(AnnotatedImage(name, height, width, every))
+    return AnnotationSet(names, tuple(found))
+
+
+def masks(path: Path, images: Path | None):
+    """Yields (name of the image, values int32 [height, width]) of each mask."""
+    known = by_stem(image_sizes(images, "masks")) if images is not None else None
+    for file in files_in(path, SUFFIXES, "masks, PNG or TIFF"):
+        stem = file.stem if path.is_file() else file.relative_to(path).with_suffix("").as_posix()
+        name = f"{stem}{file.suffix}"
+        if known is not None:
+            stem = stem if stem in known else stem.removesuffix("_mask")
+            if stem not in known:
+                raise InputError(f"{file} has no image {stem} in {images}: add it.")
+            name = known[stem]
+        raster = open_raster(file)
+        if raster.bands != 1:
+            raise InputError(f"{file} has {raster.bands} bands, and a mask has one: convert it.")
+        yield name, raster.read()[..., 0].astype(np.int32)
+
+
+def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
+    """As `annotations.write`: a folder of PNGs, of 8 bits where numbers fit."""
+    path.mkdir(exist_ok=True)
+    for image in found.images:
+        numbers = numbered(image)
+        if numbers.max(initial=0) > 65535:
+            raise InputError(f"{image.name} has more than 65,535 objects, which no PNG numbers.")
+        dtype = np.uint8 if numbers.max(initial=0) < 256 else np.uint16
+        to = beside(Path(image.name), path, ".png")
+        Image.fromarray(numbers.astype(dtype)).save(to)
+
+
+def numbered(image: AnnotatedImage) -> np.ndarray:
+    """Numbers from 1 of what is seen of each object, int32 `[height, width]`; crowds are objects
+    here."""
+    plain = [objects.replace(one, crowd=False) for one in image.objects]
+    return objects.number_map(objects.replace(image, objects=tuple(plain)))

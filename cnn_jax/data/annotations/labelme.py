@@ -1,0 +1,156 @@
+"""LabelMe's JSON, one file an image: polygons, rectangles, circles and masks.
+
+Parts of an object share a `group_id`, as LabelMe's own converters have it. Crowds carry the flag
+`crowd`, and predictions a `score`, as newer annotators write it.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cnn_jax.data import objects
+from cnn_jax.data.annotations.files import Classes, beside, files_in, json_of, number, write_json
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
+from cnn_jax.errors import InputError
+
+WHAT = "LabelMe file"
+CIRCLE_CORNERS = 64
+
+
+def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
+    """As `annotations.read`: of one file, or a folder of them."""
+    known, found, lost = Classes(classes), [], []
+    for file in files_in(path, (".json",), "LabelMe's JSON files"):
+        content = json_of(file, WHAT)
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            raise InputError(f"{file} is no {WHAT}: it has no list of shapes.")
+        size = content.get("imageHeight"), content.get("imageWidth")
+        if any(type(side) is not int or side < 1 for side in size):
+            raise InputError(f"{file} has no imageHeight and imageWidth above 0: add them.")
+        name = content.get("imagePath")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{file} has no imagePath: add it.")
+        folder = "" if path.is_file() else file.parent.relative_to(path).as_posix()
+        name = name.replace("\\", "/").rpartition("/")[2]
+        whole = name if folder in ("", ".") else f"{folder}/{name}"
+        image = AnnotatedImage(whole, *size)  # type: ignore[arg-type]
+        groups: dict[Any, Annotation] = {}
+        for index, raw in enumerate(content["shapes"]):
+            about = f"{file}: shape {index}"
+            if not isinstance(raw, dict) or not isinstance(raw.get("label"), str):
+                report(f"{about} has no label: add it.")
+                continue
+            label = known.label(raw["label"], about, report)
+            if label is None:
+                continue
+            one = _annotation(raw, image, label, about, report)
+            if one is None or (one := objects.checked(one, image, about, report)) is None:
+                continue
+            group = raw.get("group_id")
+            key = (label, group) if group is not None else (index,)
+            groups[key] = _joined(groups[key], one, image) if key in groups else one
+        found.append((image, tuple(groups.values())))
+    return relabelled(found, known, lost)
+
+
+def relabelled(found, known: Classes, lost: Sequence[str] = ()) -> AnnotationSet:
+    """Images with their objects, whose labels `known` gave, in the order of the classes' names."""
+    images = []
+    for image, every in found:
+        ours = tuple(
+            Annotation(known.sorted_label(o.label), o.box, o.shape, o.crowd, o.score, o.id)
+            for o in every
+        )
+        images.append(AnnotatedImage(image.name, image.height_px, image.width_px, ours, image.id))
+    return AnnotationSet(known.names(), tuple(images), lost=tuple(lost))
+
+
+def _joined(one: Annotation, other: Annotation, image: AnnotatedImage) -> Annotation:
+    """Two parts of an object as one."""
+    boxes = np.array([one.box, other.box])
+    left, top = boxes[:, :2].min(0).tolist()
+    right, bottom = boxes[:, 2:].max(0).tolist()
+    shape = (*objects.shape_polygons(one, image), *objects.shape_polygons(other, image))
+    score = one.score if one.score is not None else other.score
+    return Annotation(one.label, (left, top, right, bottom), shape, one.crowd, score, one.id)
+
+
+def _annotation(raw, image, label, about, report) -> Annotation | None:
+    kind, points = raw.get("shape_type", "polygon"), raw.get("points")
+    flags = raw.get("flags") if isinstance(raw.get("flags"), dict) else {}
+    others = {"crowd": bool(flags.get("crowd")), "score": number(raw.get("score"))}
+    try:
+        corners = np.array(points, float).reshape(-1, 2)
+    except (TypeError, ValueError):
+        report(f"{about} has points that are no pairs of numbers: correct them.")
+        return None
+    if kind == "rectangle" and len(corners) >= 2:
+        (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+        return Annotation(label, (left, top, right, bottom), None, **others)
+    if kind == "circle" and len(corners) == 2:
+        (x, y), radius = corners[0], float(np.hypot(*(corners[1] - corners[0])))
+        angles = np.arange(CIRCLE_CORNERS) * (2 * math.pi / CIRCLE_CORNERS)
+        corners = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+        return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+    if kind == "mask" and len(corners) == 2 and isinstance(raw.get("mask"), str):
+        try:
+            part = np.asarray(Image.open(io.BytesIO(base64.b64decode(raw["mask"])))).astype(bool)
+        except (ValueError, OSError, UnidentifiedImageError):
+            report(f"{about} has a mask that is no PNG: correct it.")
+            return None
+        left, top = (round(at) for at in corners.min(0).tolist())
+        whole = np.zeros((image.height_px, image.width_px), bool)
+        room = whole[max(top, 0) :, max(left, 0) :][: part.shape[0], : part.shape[1]]
+        room[:] = part[: room.shape[0], : room.shape[1]]
+        if not whole.any():
+            report(f"{about} has an empty mask: leave it out.")
+            return None
+        return objects.of_mask(whole, label, **others)
+    if kind != "polygon":
+        report(
+            f"{about} is a {kind}, which has no area: give a polygon, a rectangle, a circle or a"
+            " mask."
+        )
+        return None
+    if not len(corners):
+        report(f"{about} has a polygon of 0 corners: give three or more, or leave it out.")
+        return None
+    return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+
+
+def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
+    """As `annotations.write`: a folder with one file an image."""
+    path.mkdir(exist_ok=True)
+    for image in found.images:
+        shapes, group = [], 0
+        for one in image.objects:
+            rectangle = one.shape is None
+            parts = objects.shape_polygons(one, image)
+            group += len(parts) > 1
+            for part in parts:
+                corners = part[[0, 2]] if rectangle else part
+                shape = {
+                    "label": found.classes[one.label],
+                    "points": corners.tolist(),
+                    "group_id": group if len(parts) > 1 else None,
+                    "description": "",
+                    "shape_type": "rectangle" if rectangle else "polygon",
+                    "flags": {"crowd": True} if one.crowd else {},
+                }
+                shapes.append(shape if one.score is None else shape | {"score": one.score})
+        content = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": image.name.rpartition("/")[2],
+            "imageData": None,
+            "imageHeight": image.height_px,
+            "imageWidth": image.width_px,
+        }
+        write_json(beside(Path(image.name), path, ".json"), content)

@@ -1,0 +1,151 @@
+"""YOLO's text files, one an image: a line an object, with its class's number and a box (middle,
+width, height) or a polygon, all as shares of the image's size; of predictions a score at the end.
+
+Names of classes stand in `data.yaml` or `classes.txt`. Sizes of images are in the files alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cnn_jax.data import objects
+from cnn_jax.data.annotations.files import beside, by_stem, content, image_sizes, number, size_of
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
+from cnn_jax.errors import InputError
+
+NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
+
+
+def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
+    """As `annotations.read`: of a folder, with `labels` within or without. An image without a text
+    file has no objects; a text file without an image is refused."""
+    if not path.is_dir():
+        raise InputError(f"{path} is no folder: give that of YOLO's text files.")
+    names = tuple(classes) or _names(path)
+    labels = path / "labels" if (path / "labels").is_dir() else path
+    files = image_sizes(images, "YOLO's files")
+    stems = by_stem(files)
+    texts = {
+        file.relative_to(labels).with_suffix("").as_posix(): file
+        for file in sorted(labels.rglob("*.txt"))
+        if file.name not in NAMES
+    }
+    for stem, file in texts.items():
+        if stem not in stems:
+            raise InputError(f"{file} has no image {stem} in {images}: add it.")
+    found, most = [], -1
+    for stem, name in stems.items():
+        image = AnnotatedImage(name, *size_of(files[name]))
+        every = []
+        lines = (
+            content(texts[stem]).decode("utf-8", "replace").splitlines() if stem in texts else []
+        )
+        for row, line in enumerate(lines, 1):
+            about = f"{texts[stem]}: line {row}"
+            one = _annotation(line.split(), image, names, about, report)
+            if one is not None and (one := objects.checked(one, image, about, report)):
+                every.append(one)
+                most = max(most, one.label)
+        found.append(AnnotatedImage(name, image.height_px, image.width_px, tuple(every)))
+    names = names or tuple(str(label) for label in range(most + 1))
+    return AnnotationSet(names, tuple(found))
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """The names of classes that a folder says; none where it doesn't."""
+    for folder in (path, path.parent):
+        for name in NAMES:
+            file = folder / name
+            if not file.is_file():
+                continue
+            text = content(file).decode("utf-8", "replace")
+            if file.suffix not in (".yaml", ".yml"):
+                return tuple(line.strip() for line in text.splitlines() if line.strip())
+            try:
+                names: Any = (yaml.safe_load(text) or {}).get("names")
+            except (yaml.YAMLError, AttributeError) as error:
+                raise InputError(f"{file} is not valid YAML: correct it.") from error
+            if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+                names = [names[label] for label in range(len(names))]
+            if not isinstance(names, list):
+                raise InputError(f"{file} has no names of classes: give a list of them.")
+            return tuple(map(str, names))
+    return ()
+
+
+def _annotation(words, image, names, about, report) -> Annotation | None:
+    if not words:
+        return None
+    numbers = [at for at in map(number, words) if at is not None]
+    if len(numbers) < len(words) or numbers[0] % 1 or numbers[0] < 0:
+        report(f"{about} doesn't hold the number of a class and further numbers: correct it.")
+        return None
+    label, rest = int(numbers[0]), numbers[1:]
+    if names and label >= len(names):
+        report(f"{about} has the category {label}, which is unknown: there are {len(names)}.")
+        return None
+    size = np.array([image.width_px, image.height_px])
+    if len(rest) in (4, 5):
+        x, y, width, height = np.array(rest[:4], float) * np.tile(size, 2)
+        box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        score = rest[4] if len(rest) == 5 else None
+        return Annotation(label, tuple(map(_rounded, box)), None, score=score)  # type: ignore[arg-type]
+    if len(rest) < 6:
+        report(f"{about} has {len(words)} numbers: a box takes 5, a polygon 7 or more.")
+        return None
+    score = rest[-1] if len(rest) % 2 else None
+    corners = np.array(rest[: len(rest) // 2 * 2], float).reshape(-1, 2) * size
+    corners = np.round(corners, 6)
+    shape = (corners,)
+    return Annotation(label, objects.polygons_box(shape), shape, score=score)
+
+
+def _rounded(at) -> float:
+    """Without what shares of a size add in the sixteenth digit."""
+    return round(float(at), 6)
+
+
+def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
+    """As `annotations.write`: boxes."""
+    _write(found, path, lambda one, image: _box_line(one, image))
+
+
+def write_polygons(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
+    """As `annotations.write`: polygons, with bridges between the parts of an object; of what only
+    a box is known, the box."""
+    _write(found, path, lambda one, image: _polygon_line(one, image))
+
+
+def _write(found, path, line):
+    path.mkdir(exist_ok=True)
+    names = yaml.safe_dump(
+        {"names": dict(enumerate(found.classes))}, allow_unicode=True, sort_keys=False
+    )
+    (path / "data.yaml").write_text(names, encoding="utf-8")
+    for image in found.images:
+        lines = [line(one, image) for one in image.objects]
+        text = "".join(f"{one}\n" for one in lines)
+        beside(Path(image.name), path / "labels", ".txt").write_text(text, encoding="utf-8")
+
+
+def _box_line(one, image) -> str:
+    left, top, right, bottom = one.box
+    width, height = image.width_px, image.height_px
+    at = [(left + right) / 2 / width, (top + bottom) / 2 / height]
+    at += [(right - left) / width, (bottom - top) / height]
+    return _line(one, at)
+
+
+def _polygon_line(one, image) -> str:
+    if one.shape is None:
+        return _box_line(one, image)
+    polygon = objects.bridged(objects.shape_polygons(one, image))
+    return _line(one, (polygon / (image.width_px, image.height_px)).ravel().tolist())
+
+
+def _line(one, shares) -> str:
+    words = [str(one.label), *(f"{share:.12g}" for share in shares)]
+    return " ".join(words if one.score is None else [*words, f"{one.score:.6g}"])

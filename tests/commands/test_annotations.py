@@ -1,0 +1,85 @@
+"""`cnn-jax annotations convert` and `inspect-data` of objects, as a user types them."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax.commands import annotations, inspect_data
+from cnn_jax.data.annotations import coco
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
+
+TWO = (Annotation(0, (2, 3, 9, 8), id=5), Annotation(1, (10, 3, 19, 8), id=6))
+
+
+def write(folder, every=TWO, name="a.png"):
+    (folder / "images").mkdir(exist_ok=True)
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "images" / name)
+    images = (AnnotatedImage(name, 20, 30, tuple(every)),)
+    coco.write(AnnotationSet(("cat", "dog"), images), folder / "all.json")
+
+
+def test_convert_says_what_is_lost(tmp_path, capsys):
+    write(tmp_path, (*TWO, Annotation(0, (1.5, 2, 9, 8), crowd=True, score=0.5)))
+    given = ["convert", str(tmp_path / "all.json"), str(tmp_path / "out")]
+    assert annotations.main([*given, "--read", "coco", "--write", "voc"]) == 0
+    said = capsys.readouterr().out
+    assert "1 images, 3 objects, 2 classes" in said
+    assert "lost: 1 objects: scores are left out" in said
+    assert "lost: 1 objects: corners are rounded to whole pixels" in said
+    back = ["convert", str(tmp_path / "out"), str(tmp_path / "b.json")]
+    assert annotations.main([*back, "--read", "voc", "--write", "coco"]) == 0
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert [one["bbox"] for one in content["annotations"]][:2] == [[2, 3, 7, 5], [10, 3, 9, 5]]
+    assert annotations.main([*back, "--read", "voc", "--write", "coco"]) == 2
+    assert "b.json exists" in capsys.readouterr().err
+
+
+def test_convert_is_told_what_it_lacks(tmp_path, capsys):
+    write(tmp_path)
+    source = str(tmp_path / "all.json")
+    for words, sentence in (
+        (["convert", source], "annotations takes: convert SOURCE OUTPUT"),
+        (["convert", source, "b"], "--read is missing"),
+        (["convert", source, "b", "--read", "coco"], "--write is missing"),
+        (["convert", source, "b", "--read", "coco", "--write", "vocc"], "did you mean voc"),
+        (["convert", source, "b", "--read", "coca", "--write", "voc"], "did you mean coco"),
+        (["convert", "nowhere", "b", "--read", "coco", "--write", "voc"], "can't be read"),
+    ):
+        assert annotations.main(words) == 2
+        assert sentence in capsys.readouterr().err
+    content = json.loads((tmp_path / "all.json").read_text())
+    content["annotations"][0]["bbox"] = [90, 3, 5, 5]
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    words = ["convert", source, str(tmp_path / "b.json"), "--read", "coco", "--write", "coco"]
+    assert annotations.main(words) == 2
+    assert "annotation 5 has a box outside its image" in capsys.readouterr().err
+    assert annotations.main([*words, "--faulty", "ignore"]) == 0
+    assert "left out: " in capsys.readouterr().out
+
+
+def test_inspect_data_counts_objects_and_finds_faults(tmp_path, capsys):
+    twice = Annotation(0, (2, 3, 9, 8), id=9)
+    write(tmp_path, (*TWO, twice, Annotation(1, (0, 0, 30, 20), crowd=True, id=10)))
+    content = json.loads((tmp_path / "all.json").read_text())
+    content["annotations"].append({**content["annotations"][0], "id": 11, "bbox": [90, 3, 5, 5]})
+    content["annotations"].append(
+        {**content["annotations"][0], "id": 12, "segmentation": [[1, 2, 3, 4]]}
+    )
+    content["images"].append({"id": 77, "file_name": "b.png", "height": 20, "width": 30})
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "images" / "b.png")
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    sheet = tmp_path / "sheet.png"
+    words = ["--config", "coco", "--data.directory", str(tmp_path), "--output", str(sheet)]
+    words += ["--data.annotations", "all.json", "all.json", "all.json"]
+    assert inspect_data.main(words) == 0
+    said = capsys.readouterr().out
+    assert "images: 2 train, 2 validation, 2 test" in said
+    line = next(line for line in said.splitlines() if line.startswith("cat"))
+    assert line.split()[1:6] == ["2", "/", "0", "/", "0"]
+    assert next(s for s in said.splitlines() if s.startswith("images without")).split()[-1] == "1"
+    assert "annotation 11 has a box outside its image" in said
+    assert "annotation 12 has a polygon of 4 numbers" in said
+    assert "a.png: cat 5 and 9 have nearly the same box" in said
+    with Image.open(sheet) as drawn:
+        assert drawn.size[0] > 300

@@ -1,0 +1,329 @@
+"""Formats of annotations: what goes out comes back, pixel by pixel, or is told of as lost."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from cnn_jax.data import annotations, objects
+from cnn_jax.data.annotations import FORMATS, coco
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
+from cnn_jax.errors import InputError
+
+HEIGHT, WIDTH = 37, 53
+
+
+def ring_and_dot():
+    """A mask with a hole, an island in it, a part apart, and one that touches by a corner."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[3:20, 4:22] = True
+    mask[7:16, 8:18] = False
+    mask[10:12, 12:14] = True
+    mask[20:24, 22:25] = True
+    mask[30:, 45:] = True
+    return mask
+
+
+def noise(seed, share=0.5):
+    return np.random.default_rng(seed).random((HEIGHT, WIDTH)) < share
+
+
+def example(name="a.png", crowd=True):
+    """Objects of every kind in one image, and another without any."""
+    box = Annotation(1, (1.25, 2.0, 7.5, 9.75))
+    triangle = np.array([[30.5, 4.25], [44.0, 9.0], [33.0, 21.5]])
+    drawn = Annotation(1, objects.polygons_box((triangle,)), (triangle,), score=0.75)
+    group = [objects.of_mask(noise(3, 0.1), 0, crowd=True)] if crowd else []
+    every = (objects.of_mask(ring_and_dot(), 0, score=0.5), box, drawn, *group)
+    images = (
+        AnnotatedImage(name, HEIGHT, WIDTH, every),
+        AnnotatedImage("sub/ü b.png", HEIGHT, WIDTH),
+    )
+    return AnnotationSet(("cat", "dog"), images)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    for image in example().images:
+        path = folder / image.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
+    return folder
+
+
+def masks(found):
+    return [
+        [
+            (
+                *(found.classes[one.label], one.crowd, one.score),
+                objects.mask(one, image.height_px, image.width_px).tobytes(),
+            )
+            for one in image.objects
+        ]
+        for image in found.images
+    ]
+
+
+# pycocotools' array has no `copy` of NumPy 2.
+OLD = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@OLD
+@pytest.mark.parametrize("mask", [ring_and_dot(), *(noise(i, i / 8) for i in range(9))])
+def test_masks_become_polygons_and_masks_again(mask):
+    from pycocotools import mask as reference
+
+    one = Annotation(0, (0, 0, WIDTH, HEIGHT), objects.polygons(mask))
+    if mask.any():
+        np.testing.assert_array_equal(objects.mask(one, HEIGHT, WIDTH), mask)
+        flat = [polygon.ravel().tolist() for polygon in one.shape]
+        theirs = reference.merge(reference.frPyObjects(flat, HEIGHT, WIDTH))
+        np.testing.assert_array_equal(reference.decode(theirs), mask)
+    else:
+        assert one.shape == ()
+    runs = objects.runs(mask)
+    assert reference.decode({"size": [HEIGHT, WIDTH], "counts": runs}).tobytes() == mask.tobytes()
+    counts = objects.counts_of_runs(runs)
+    assert objects.runs_of_counts(counts, HEIGHT, WIDTH) == runs
+    assert sum(counts) == mask.size
+    assert sum(counts[1::2]) == mask.sum()
+
+
+@pytest.mark.parametrize("name", ["coco", "labelme", "via", "cvat", "geojson"])
+def test_formats_that_hold_everything(tmp_path, images, name):
+    lost = annotations.write(example(), name, tmp_path / "out")
+    assert lost == []
+    found = annotations.read(name, tmp_path / "out", images)
+    assert found.classes == ("cat", "dog")
+    assert [image.name for image in found.images] == ["a.png", "sub/ü b.png"]
+    assert masks(found) == masks(example())
+    assert found.images[0].objects[1] == replace(
+        example().images[0].objects[1], id=found.images[0].objects[1].id
+    )
+    np.testing.assert_array_equal(
+        found.images[0].objects[2].shape[0], example().images[0].objects[2].shape[0]
+    )
+
+
+def test_yolo_polygons_bridge_parts_and_lose_crowds(tmp_path, images):
+    lost = annotations.write(example(), "yolo_polygons", tmp_path / "out")
+    assert lost == ["1 objects: crowds become ordinary objects"]
+    found = annotations.read("yolo", tmp_path / "out", images)
+    plain = example()
+    objs = [replace(one, crowd=False) for one in plain.images[0].objects]
+    plain = replace(plain, images=(replace(plain.images[0], objects=tuple(objs)), plain.images[1]))
+    assert masks(found) == masks(plain)
+
+
+def test_yolo_boxes(tmp_path, images):
+    lost = annotations.write(example(), "yolo", tmp_path / "out")
+    assert lost == [
+        "3 objects: masks become boxes",
+        "1 objects: crowds become ordinary objects",
+    ]
+    found = annotations.read("yolo", tmp_path / "out", images)
+    wanted = [one.box for one in example().images[0].objects]
+    np.testing.assert_allclose([one.box for one in found.images[0].objects], wanted, atol=1e-5)
+
+
+def test_voc_counts_pixels_from_one(tmp_path, images):
+    lost = annotations.write(example(), "voc", tmp_path / "out")
+    assert "2 objects: corners are rounded to whole pixels" in lost
+    text = (tmp_path / "out" / "Annotations" / "a.xml").read_text()
+    assert "<xmin>5</xmin>" in text
+    assert "<xmax>53</xmax>" in text
+    found = annotations.read("voc", tmp_path / "out", images)
+    assert found.images[0].objects[0].box == example().images[0].objects[0].box
+    assert [one.crowd for one in found.images[0].objects] == [False, False, False, True]
+
+
+def test_masks_of_numbers_and_of_classes(tmp_path, images):
+    lost = annotations.write(example(), "index_masks", tmp_path / "numbers")
+    assert any("pixels of several objects" in sentence for sentence in lost)
+    assert "2 objects: classes are left out" in lost
+    found = annotations.read("index_masks", tmp_path / "numbers", images, ["thing"])
+    assert found.classes == ("thing",)
+    assert len(found.images[0].objects) == 4
+    small = found.images[0].objects[1]
+    np.testing.assert_array_equal(
+        objects.mask(small, HEIGHT, WIDTH),
+        objects.mask(example().images[0].objects[1], HEIGHT, WIDTH),
+    )
+    apart = AnnotationSet(("a", "b"), (AnnotatedImage("a.png", HEIGHT, WIDTH, (
+        Annotation(0, (1, 1, 5, 5)), Annotation(1, (5, 1, 9, 5)))),))  # fmt: skip
+    lost = annotations.write(apart, "palette_masks", tmp_path / "classes")
+    assert lost == ["2 objects: boxes become masks", "objects of one class that touch become one"]
+    found = annotations.read("palette_masks", tmp_path / "classes", images, ["a", "b"])
+    assert masks(found) == masks(apart)
+
+
+def test_geojson_lies_where_the_scene_does(tmp_path):
+    mask = ring_and_dot()
+    scene = tmp_path / "images" / "a.tif"
+    scene.parent.mkdir()
+    place = rasterio.Affine(0.3, 0, 325000.1, 0, -0.3, 2786000.7)
+    with rasterio.open(
+        scene, "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=1, dtype="uint8",
+        crs="EPSG:32640", transform=place,
+    ) as file:  # fmt: skip
+        file.write(np.zeros((1, HEIGHT, WIDTH), np.uint8))
+    image = AnnotatedImage("a.tif", HEIGHT, WIDTH, (objects.of_mask(mask, 0),))
+    given = AnnotationSet(("cat",), (image,))
+    annotations.write(given, "geojson", tmp_path / "out", tmp_path / "images")
+    content = json.loads((tmp_path / "out" / "a.geojson").read_text())
+    [feature] = content["features"]
+    assert feature["geometry"]["type"] == "MultiPolygon"
+    holes = [len(part) for part in feature["geometry"]["coordinates"]]
+    assert sorted(holes) == [1, 1, 1, 2]
+    longitude, latitude = feature["geometry"]["coordinates"][0][0][0]
+    assert 54 < longitude < 57
+    assert 24 < latitude < 26
+    found = annotations.read("geojson", tmp_path / "out", tmp_path / "images")
+    np.testing.assert_array_equal(objects.mask(found.images[0].objects[0], HEIGHT, WIDTH), mask)
+    # As QGIS saves it: in the scene's own coordinates, named.
+    own = {"type": "Polygon", "coordinates": [[
+        [325000.1 + 0.3 * x, 2786000.7 - 0.3 * y]
+        for x, y in ((2, 3), (9, 3), (9, 8), (2, 8), (2, 3))
+    ]]}  # fmt: skip
+    content = {
+        "type": "FeatureCollection",
+        "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32640"}},
+        "features": [{"type": "Feature", "properties": {"name": "roof"}, "geometry": own}],
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    found = annotations.read("geojson", tmp_path / "a.geojson", tmp_path / "images")
+    assert found.classes == ("roof",)
+    assert found.images[0].objects[0].box == (2, 3, 9, 8)
+
+
+def test_coco_keeps_gaps_in_its_categories(tmp_path):
+    given = replace(example(), category_ids=(3, 17))
+    annotations.write(given, "coco", tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [one["id"] for one in content["categories"]] == [3, 17]
+    assert {one["category_id"] for one in content["annotations"]} == {3, 17}
+    found = annotations.read("coco", tmp_path / "a.json")
+    assert found.ids == (3, 17)
+    lost = annotations.write(found, "voc", tmp_path / "voc")
+    assert "numbers of categories: classes are known by their names" in lost
+
+
+@OLD
+def test_our_coco_is_what_pycocotools_reads(tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    annotations.write(example(), "coco", tmp_path / "a.json")
+    theirs = COCO(str(tmp_path / "a.json"))
+    ours = example().images[0]
+    for number, one in enumerate(ours.objects, 1):
+        raw = theirs.anns[number]
+        if one.shape is not None:
+            np.testing.assert_array_equal(theirs.annToMask(raw), objects.mask(one, HEIGHT, WIDTH))
+            assert raw["area"] == objects.mask(one, HEIGHT, WIDTH).sum()
+
+
+# ---- what can't be used
+
+
+def content():
+    return coco.content(example())
+
+
+def changed(**changes):
+    """COCO's JSON with changes of its first annotation."""
+    raw = content()
+    raw["annotations"][0] |= changes
+    return raw
+
+
+BROKEN = {
+    "a box outside": (changed(bbox=[60, 3, 5, 5]), r"annotation 1 has a box outside its image"),
+    "a box beyond": (changed(bbox=[50, 3, 9, 5]), r"reaches beyond its image of 53 x 37 px"),
+    "a box inverted": (changed(bbox=[9, 3, -5, 5]), r"box without area, from \(9, 3\) to \(4, 8\)"),
+    "a box of text": (changed(bbox=["a", 3, 5, 5]), r"no bbox of four numbers"),
+    "an unknown category": (changed(category_id=7), r"category 7, which is unknown"),
+    "an unknown image": (changed(image_id=7), r"image 7, which the file doesn't list"),
+    "an empty polygon": (changed(segmentation=[[]]), r"a polygon of 0 numbers"),
+    "a polygon of two corners": (changed(segmentation=[[1, 2, 3, 4]]), r"a polygon of 4 numbers"),
+    "runs of another size": (
+        changed(segmentation={"size": [5, 5], "counts": [25]}),
+        r"run lengths of an image of size \[5, 5\], and its image has \[37, 53\]",
+    ),
+    "runs too short": (
+        changed(segmentation={"size": [HEIGHT, WIDTH], "counts": [1, 2]}),
+        r"add up to 3, not 1,961",
+    ),
+    "runs of rubbish": (
+        changed(segmentation={"size": [HEIGHT, WIDTH], "counts": "é~"}),
+        r"no compressed run lengths",
+    ),
+    "one id twice": (changed(id=2), r"two annotations with the id 2"),
+    "one image twice": (
+        {**content(), "images": content()["images"][:1] * 2},
+        r"two images with the id 1",
+    ),
+    "no list": ({**content(), "annotations": 5}, r"its annotations is no list"),
+    "another JSON": ({"shapes": []}, r"is no COCO annotation file: it has no annotations"),
+    "a list": ([], r"is no COCO annotation file"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_coco_files_get_wrong_is_told(tmp_path, name):
+    raw, sentence = BROKEN[name]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=sentence):
+        annotations.read("coco", path)
+
+
+def test_objects_that_cannot_be_used_are_left_out_where_asked(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(changed(bbox=[60, 3, 5, 5])))
+    told = []
+    found = annotations.read("coco", path, report=told.append)
+    assert len(told) == 1
+    assert len(found.images[0].objects) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("coco", "{", "not valid JSON"),
+        ("labelme", "{}", "no list of shapes"),
+        ("labelme", '{"shapes": []}', "no imageHeight"),
+        ("via", '{"a": 5}', "no files with regions"),
+        ("cvat", "<a/>", "begins with <a>"),
+        ("cvat", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotations/>", "defines entities"),
+        ("cvat", "<annotations", "not valid XML"),
+        ("voc", "<annotation/>", "no filename"),
+        ("geojson", "{}", "no list of features"),
+    ],
+)
+def test_files_of_another_kind(tmp_path, images, name, text, sentence):
+    path = tmp_path / ("a.xml" if name in ("cvat", "voc") else "a.json")
+    path.write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        annotations.read(name, path, images)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    for name in FORMATS:
+        path = tmp_path / name
+        path.write_text("mine")
+        with pytest.raises(InputError, match="exists"):
+            annotations.write(example(), name, path)
+        assert path.read_text() == "mine"
+
+
+def test_images_that_lack(tmp_path, images):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "z.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(InputError, match="has no image z"):
+        annotations.read("yolo", tmp_path / "labels", images)
+    with pytest.raises(InputError, match="--images is missing"):
+        annotations.read("yolo", tmp_path / "labels")

@@ -1,0 +1,188 @@
+"""Objects from their files to a training crop: what a map, a table and a moved box say agree."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.configuration.schema import AugmentationConfig, ObjectDataConfig
+from cnn_jax.data import augmentation, objects, synthetic
+from cnn_jax.data.object_scenes import open_objects
+from cnn_jax.data.object_source import ObjectSource
+from cnn_jax.data.objects import AnnotatedImage, Annotation
+from cnn_jax.data.pipeline import DecodedScenes, training_batches
+from cnn_jax.errors import InputError
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="shared/data is not beside this repository"
+)
+
+PLAIN = {
+    f.name: 0.0 for f in dataclasses.fields(AugmentationConfig) if f.name.endswith("_probability")
+}
+CONFIG = ObjectDataConfig(scene_px=(96, 128), scene_counts=(2, 1, 1), crop_px=(64, 64))
+
+
+def test_synthetic_objects_are_the_scene_taken_apart():
+    image, every = synthetic.draw_objects((5, 6), 128, 160)
+    same, classes = synthetic.draw_scene((5, 6), 128, 160)
+    np.testing.assert_array_equal(image, same)
+    numbers = objects.number_map(AnnotatedImage("a", 128, 160, every))
+    buildings = [i for i, one in enumerate(every, 1) if one.label == 0 and not one.crowd]
+    assert (classes[np.isin(numbers, buildings)] == synthetic.BUILDING).all()
+    cars = [i for i, one in enumerate(every, 1) if one.label == 1 and not one.crowd]
+    assert cars
+    assert (classes[np.isin(numbers, cars)] == synthetic.ROAD).all()
+    assert (numbers[classes == synthetic.BUILDING] != 0).all()
+
+
+def test_smaller_objects_lie_on_top_and_crowds_below():
+    image = AnnotatedImage(
+        "a", 6, 6, (Annotation(0, (1, 1, 3, 3)), Annotation(0, (0, 0, 5, 5)),
+                    Annotation(0, (0, 0, 2, 6), crowd=True)))  # fmt: skip
+    assert objects.number_map(image).tolist() == [
+        [2, 2, 2, 2, 2, 0],
+        [2, 1, 1, 2, 2, 0],
+        [2, 1, 1, 2, 2, 0],
+        [2, 2, 2, 2, 2, 0],
+        [2, 2, 2, 2, 2, 0],
+        [-1, -1, 0, 0, 0, 0],
+    ]
+
+
+def source(config=CONFIG, augment=None, seed=0):
+    found = open_objects(config)
+    scenes = DecodedScenes([one.scene for one in found.splits["train"]], 1e9)
+    augment = augment or AugmentationConfig(**PLAIN)
+    region = augmentation.region_px(config.crop_px, augment)
+    region = tuple(map(min, region, scenes.largest_px))
+    windows = augmentation.Windows(seed, config.crop_px, augment)
+    return ObjectSource(scenes, found.splits["train"], config.crop_px, region, windows)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"flip_horizontal_probability": 1.0, "quarter_turn_probability": 1.0},
+        {"flip_vertical_probability": 1.0, "scale_probability": 1.0, "scale_range": (1.0, 2.0)},
+        {"scale_probability": 1.0, "scale_range": (0.5, 1.0)},
+    ],
+)
+def test_boxes_go_with_the_pixels(changes):
+    augment = AugmentationConfig(**PLAIN | changes)
+    batch = training_batches(source(augment=augment), seed=0, batch_size=12)[3]
+    keys = augmentation.example_keys(0, batch["position"])
+    _, numbers = augmentation.augment_examples(keys, batch, augment, CONFIG.crop_px, 255.0)
+    boxes = augmentation.moved_boxes(keys, batch["boxes"], batch, augment, CONFIG.crop_px)
+    numbers, boxes = np.asarray(numbers), np.asarray(boxes)
+    exact = "scale_range" not in changes
+    compared = 0
+    for example in range(12):
+        for row in np.flatnonzero(batch["labels"][example] >= 0):
+            seen = numbers[example] == row + 1
+            left, top, right, bottom = boxes[example, row]
+            inside = min(left, top) >= 0 and max(right, bottom) <= 64
+            if batch["crowds"][example, row]:
+                assert not seen.any()
+            elif inside:
+                # Pixels of a zoomed mask are its nearest ones: a slanted end may be missed.
+                theirs = np.array(objects.of_mask(seen, 0).box)
+                slack = 0.001 if exact else 1 if min(right - left, bottom - top) > 12 else 3
+                np.testing.assert_allclose(theirs, boxes[example, row], atol=slack)
+                compared += 1
+            elif seen.any():
+                at = objects.of_mask(seen, 0).box
+                assert at[0] >= left - 1
+                assert at[2] <= right + 1
+    assert compared >= 5
+
+
+def test_what_the_host_reads_is_what_the_device_would_see():
+    augment = AugmentationConfig(
+        **PLAIN | {"scale_probability": 1.0, "quarter_turn_probability": 0.5}
+    )
+    parts = source(augment=augment)
+    whole = source(augment=augment)
+    whole.regions.windows = None
+    results = []
+    for each in (parts, whole):
+        batch = training_batches(each, seed=0, batch_size=2)[1]
+        keys = augmentation.example_keys(0, batch["position"])
+        results.append(augmentation.augment_examples(keys, batch, augment, (64, 64), 255.0))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_splits_of_an_own_set(tmp_path):
+    from cnn_jax.data import annotations
+
+    (tmp_path / "images").mkdir()
+    images = []
+    for number in range(10):
+        name = f"{number}.png"
+        grey = number == 3
+        shape = (20, 30) if grey else (20, 30, 3)
+        Image.fromarray(np.full(shape, number, np.uint8)).save(tmp_path / "images" / name)
+        images.append(AnnotatedImage(name, 20, 30, (Annotation(number % 2, (1, 2, 9, 8)),)))
+    given = objects.AnnotationSet(("a", "b"), tuple(images))
+    annotations.write(given, "coco", tmp_path / "all.json")
+    config = ObjectDataConfig(source="coco", directory=str(tmp_path), annotations=("all.json",))
+    found = open_objects(config)
+    assert {split: len(of) for split, of in found.splits.items()} == {
+        "train": 7,
+        "validation": 1,
+        "test": 2,
+    }
+    names = [scene.scene.name for of in found.splits.values() for scene in of]
+    assert sorted(names) == sorted(image.name for image in images)
+    assert open_objects(config).fingerprint == found.fingerprint
+    for scene in (s for of in found.splits.values() for s in of):
+        image, numbers = scene.scene.read()
+        assert image.shape == (20, 30, 3)
+        assert numbers.max() == 1
+    moved = dataclasses.replace(images[0], objects=(Annotation(0, (1, 2, 9, 9)),))
+    (tmp_path / "all.json").unlink()
+    given = dataclasses.replace(given, images=(moved, *images[1:]))
+    annotations.write(given, "coco", tmp_path / "all.json")
+    assert open_objects(config).fingerprint != found.fingerprint
+    (tmp_path / "images" / "4.png").unlink()
+    with pytest.raises(InputError, match=r"4\.png is missing"):
+        open_objects(config)
+
+
+@needs_shared
+def test_penn_fudan_is_drawn_within_its_places():
+    found = open_objects(
+        ObjectDataConfig(source="penn_fudan", directory=str(SHARED / "penn_fudan"))
+    )
+    sizes = {split: len(of) for split, of in found.splits.items()}
+    assert sizes == {"train": 108, "validation": 12, "test": 50}
+    places = [scene.scene.name.startswith("Penn") for scene in found.splits["test"]]
+    assert sum(places) == 28  # of 96 in 170
+    every = [one for of in found.splits.values() for scene in of for one in scene.objects().objects]
+    assert len(every) == 423
+
+
+@needs_shared
+def test_coco_as_published():
+    config = ObjectDataConfig(
+        source="coco",
+        directory=str(SHARED / "coco_mini"),
+        annotations=(
+            "annotations/instances_train2017.json",
+            "annotations/instances_val2017.json",
+        ),
+        images=("train2017", "val2017"),
+    )
+    found = open_objects(config)
+    assert len(found.classes) == 80
+    assert found.category_ids[11] == 13
+    every = [one for of in found.splits.values() for scene in of for one in scene.objects().objects]
+    assert len(every) == 739 + 624
+    assert sum(one.crowd for one in every) == 13
+    assert found.channels == 3
