@@ -42,6 +42,40 @@ _ALL = ("segmentation", *_IMAGES)
 _PRESENT = "mean over the classes that occur in truth or prediction, each class counting the same"
 
 
+_OBJECTS = ("detection", "instances")
+_OF_CLASSES = "mean over the classes that occur in truth, each class counting the same"
+_IOUS = f"{_OF_CLASSES}, and over the IoUs 0.5, 0.55, ..., 0.95"
+
+
+def _coco(kind: str, tasks: tuple[str, ...]) -> tuple[Figure, ...]:
+    """COCO's twelve figures of boxes or masks, the first of which ranks."""
+    sizes = {
+        "_small": ", small (under 32² px)",
+        "_medium": ", medium (under 96² px)",
+        "_large": ", large",
+    }
+    return (
+        Figure(f"{kind}_ap", f"{kind} AP", tasks=tasks, averaging=_IOUS),
+        Figure(f"{kind}_ap50", f"{kind} AP50", tasks=tasks, averaging=f"{_OF_CLASSES}; IoU 0.5"),
+        Figure(f"{kind}_ap75", f"{kind} AP75", tasks=tasks, averaging=f"{_OF_CLASSES}; IoU 0.75"),
+        *(
+            Figure(f"{kind}_{name}{size}", f"{kind} {label}{meaning}", tasks=tasks, compared=False)
+            for name, label in (("ap", "AP"), ("ar", "AR"))
+            for size, meaning in sizes.items()
+        ),
+        *(
+            Figure(f"{kind}_{name}", f"{kind} {label}", tasks=tasks, compared=False)
+            for name, label in (
+                ("ar1", "AR of 1 object"),
+                ("ar10", "AR of 10 objects"),
+                ("ar", "AR"),
+            )
+        ),
+        Figure(f"class_{kind}_ap", f"{kind} AP", tasks=tasks, compared=False, of_classes=True),
+        Figure(f"class_{kind}_ap50", f"{kind} AP50", tasks=tasks, compared=False, of_classes=True),
+    )
+
+
 def _count(name: str, label: str, tasks: tuple[str, ...] = ("segmentation",)) -> Figure:
     return Figure(name, label, most=math.inf, higher_is_better=None, tasks=tasks, compared=False)
 
@@ -87,6 +121,43 @@ FIGURES: dict[str, Figure] = {
             tasks=_IMAGES,
             averaging="share of images whose class is among the five most probable",
         ),
+        *_coco("mask", ("instances",)),
+        *_coco("box", _OBJECTS),
+        Figure(
+            "pq",
+            "panoptic quality",
+            tasks=("instances",),
+            averaging="mean over the classes that occur, each class counting the same (Kirillov et"
+            " al., 2019), objects alone",
+        ),
+        *(
+            Figure(name, label, tasks=("instances",), compared=False)
+            for name, label in (("sq", "segmentation quality"), ("rq", "recognition quality"))
+        ),
+        *(
+            Figure(
+                f"class_{name}", name.upper(), tasks=("instances",), compared=False, of_classes=True
+            )
+            for name in ("pq", "sq", "rq")
+        ),
+        Figure(
+            "count_error",
+            "count error",
+            most=math.inf,
+            higher_is_better=False,
+            tasks=_OBJECTS,
+            averaging="mean over images of how far the number of objects is off, all classes",
+        ),
+        Figure(
+            "class_count_error",
+            "count error",
+            most=math.inf,
+            higher_is_better=False,
+            tasks=_OBJECTS,
+            compared=False,
+            of_classes=True,
+        ),
+        _count("objects", "objects", _OBJECTS),
         Figure("iou", "IoU", compared=False, of_classes=True),
         Figure("class_accuracy", "recall", tasks=_ALL, compared=False, of_classes=True),
         Figure("f1", "F1", tasks=_IMAGES, compared=False, of_classes=True),
@@ -96,7 +167,7 @@ FIGURES: dict[str, Figure] = {
         Figure("loss", "loss", most=math.inf, higher_is_better=False, tasks=_ALL, compared=False),
         _count("scenes", "scenes"),
         _count("pixels", "pixels"),
-        _count("images", "images", _IMAGES),
+        _count("images", "images", (*_IMAGES, *_OBJECTS)),
         _count("images_per_second", "images/s", _IMAGES),
     )
 }

@@ -49,12 +49,13 @@ def learning_curves(
 
     `metrics` holds the rows of a metrics.jsonl: each has `step` and any of `train/loss`,
     `validation/loss`, `train/learning_rate`, for classification `train/accuracy` and
-    `validation/accuracy`, for segmentation `validation/miou` and `validation/iou/<class>`; where
-    any row has an accuracy, accuracies are drawn, else IoU. Rows may come in any order and lack any
-    key; of two values for one step (a resumed run) the later row counts. Values that are null or
-    not finite are left out, and the panel of the loss says at which step the first of them stood.
-    Accuracies of many training batches are faint beside their running mean. The axis of the
-    accuracy leaves out the steep beginning of training, which would press the rest flat.
+    `validation/accuracy`, for segmentation `validation/miou` and `validation/iou/<class>`, for
+    objects `validation/box_ap`, `box_ap50`, `mask_ap` and `mask_ap50`; where any row has an
+    accuracy, accuracies are drawn, or AP where one has that, else IoU. Rows may come in any order
+    and lack any key; of two values for one step (a resumed run) the later row counts. Values that
+    are null or not finite are left out, and the panel of the loss says at which step the first of
+    them stood. Accuracies of many training batches are faint beside their running mean. The axis of
+    the accuracy leaves out the steep beginning of training, which would press the rest flat.
     `best_step` is marked where it is given: the step that early stopping chose. The PNG is written
     to `path`.
     """
@@ -99,6 +100,8 @@ def learning_curves(
 
         if any(key in row for row in metrics for key in ("train/accuracy", "validation/accuracy")):
             _draw_accuracy(worth, metrics)
+        elif any("validation/box_ap" in row for row in metrics):
+            _draw_precision(worth, metrics)
         else:
             _draw_iou(worth, metrics)
         worth.set_xlabel("step")
@@ -145,6 +148,19 @@ def _draw_iou(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
         legend_beside(axes)
     else:
         note(axes, "no validation recorded")
+
+
+def _draw_precision(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:
+    axes.set_title("Average precision on validation")
+    shown = [("box_ap", "boxes, AP"), ("box_ap50", "boxes, AP50")]
+    shown += [("mask_ap", "masks, AP"), ("mask_ap50", "masks, AP50")]
+    for index, (name, text) in enumerate(shown):
+        points = series(metrics, f"validation/{name}")
+        if len(points[0]):
+            curve(axes, points, label=text, **curve_style(index))
+    axes.set_ylim(0, 1)
+    if axes.lines:
+        legend_beside(axes)
 
 
 def _draw_accuracy(axes: Axes, metrics: Sequence[Mapping[str, float]]) -> None:

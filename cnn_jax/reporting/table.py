@@ -239,7 +239,10 @@ def summary_table(summary: Mapping[str, Any]) -> str:
                 rows.append((name, *(_number(summary.get(key), ".4f") for key in keys)))
         rows += totals
         width = max(_columns(row[0]) for row in rows)
-        lines = [_padded(row[0], width) + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows]
+        room = max([8, *(_columns(cell) + 2 for row in rows for cell in row[1:])])
+        lines = [
+            _padded(row[0], width) + "".join(f"{cell:>{room}}" for cell in row[1:]) for row in rows
+        ]
         if names:
             rule = "-" * max(map(_columns, lines))
             lines[1:1] = [rule]

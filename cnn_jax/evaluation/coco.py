@@ -1,0 +1,308 @@
+"""COCO's figures (Lin et al., 2014): average precision and recall of boxes and masks.
+
+faster-coco-eval counts the twelve figures. What pictures and intervals are made of, which objects
+were found at one threshold, is matched here by the same rule, and gives the same AP.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.data import objects
+from cnn_jax.data.objects import AnnotatedImage, Annotation
+
+KINDS: dict[str, Any] = {"box": "bbox", "mask": "segm"}
+"""What figures are of, and what faster-coco-eval calls it."""
+
+TWELVE = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+TWELVE += ("ar1", "ar10", "ar", "ar_small", "ar_medium", "ar_large")
+"""The figures, in COCO's order; `ar` is of as many objects of a class as are counted."""
+
+AREAS = ("all", "small", "medium", "large")
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class CocoFigures:
+    """What predictions of a split are worth; NaN where no true object is of a kind.
+
+    Attributes:
+        twelve: name of `TWELVE` -> value.
+        by_class: "ap" and "ap50" of each class, float64 [classes].
+        precision: at IoU 0.5 of each class at the recalls of `RECALLS`, float64 [classes, 101].
+    """
+
+    twelve: dict[str, float]
+    by_class: dict[str, np.ndarray]
+    precision: np.ndarray
+
+
+def coco_figures(
+    truths: Sequence[AnnotatedImage],
+    predictions: Sequence[Sequence[Annotation]],
+    classes: int,
+    kind: str = "box",
+    most: int = 100,
+) -> CocoFigures:
+    """The twelve figures. Each is a mean over the classes that the truths hold, each counting the
+    same, and over the IoUs 0.5, 0.55, ... 0.95 but for `ap50` and `ap75`.
+
+    Args:
+        truths: images with their objects; crowds count as COCO has it.
+        predictions: of each image, with scores.
+        classes: their number.
+        kind: "box" or "mask".
+        most: objects of each class that count in an image, those with the highest scores; 100 is
+            COCO's.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    found = COCOeval_faster(
+        COCO(dataset(truths, [one.objects for one in truths], classes, kind)),
+        COCO(dataset(truths, predictions, classes, kind)),
+        KINDS[kind],
+    )
+    found.params.maxDets = sorted({min(1, most), min(10, most), most})
+    found.evaluate()
+    found.accumulate()
+    precision = np.asarray(found.eval["precision"])  # [IoU, recall, class, area, most]
+    recall = np.asarray(found.eval["recall"])  # [IoU, class, area, most]
+    by_area = [_mean(precision[:, :, :, area, -1]) for area in range(4)]
+    twelve = {
+        "ap": by_area[0],
+        "ap50": _mean(precision[0, :, :, 0, -1]),
+        "ap75": _mean(precision[5, :, :, 0, -1]),
+        **{f"ap_{AREAS[area]}": by_area[area] for area in (1, 2, 3)},
+        "ar1": _mean(recall[:, :, 0, 0]),
+        "ar10": _mean(recall[:, :, 0, min(1, recall.shape[-1] - 1)]),
+        "ar": _mean(recall[:, :, 0, -1]),
+        **{f"ar_{AREAS[area]}": _mean(recall[:, :, area, -1]) for area in (1, 2, 3)},
+    }
+    by_class = {
+        "ap": np.array([_mean(precision[:, :, label, 0, -1]) for label in range(classes)]),
+        "ap50": np.array([_mean(precision[0, :, label, 0, -1]) for label in range(classes)]),
+    }
+    curves = np.where(precision[0, :, :, 0, -1] < 0, np.nan, precision[0, :, :, 0, -1])
+    return CocoFigures(twelve, by_class, curves.T)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Over those that are there; COCO marks others with -1."""
+    known = values[values > -1]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def dataset(
+    images: Sequence[AnnotatedImage],
+    every: Sequence[Sequence[Annotation]],
+    classes: int,
+    kind: str,
+) -> dict[str, Any]:
+    """COCO's JSON of objects, as evaluators take it; images and classes are numbered from 1."""
+    annotations = []
+    for number, (image, of_image) in enumerate(zip(images, every, strict=True), 1):
+        size = image.height_px, image.width_px
+        for one in of_image:
+            left, top, right, bottom = one.box
+            raw: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": one.label + 1,
+                "bbox": [left, top, right - left, bottom - top],
+                "area": one.box_area,
+                "iscrowd": int(one.crowd),
+            }
+            if one.shape is not None or kind == "mask":
+                rle = objects.rle(one, *size)
+                raw["area"] = objects.area(rle["counts"], *size)
+                if kind == "mask":
+                    raw["segmentation"] = rle
+            if one.score is not None:
+                raw["score"] = one.score
+            annotations.append(raw)
+    return {
+        "info": {},
+        "images": [
+            {"id": number, "height": image.height_px, "width": image.width_px}
+            for number, image in enumerate(images, 1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": label + 1, "name": str(label)} for label in range(classes)],
+    }
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which predictions of an image are right, in the order of their scores, best first.
+
+    Attributes:
+        order: their places in the image's predictions, int [n].
+        labels: of each, int [n].
+        scores: of each, float64 [n].
+        truth: the true object that each found, -1: none, int [n].
+        ignored: whether each counts neither for nor against, bool [n].
+        missed: the true objects that none found, int [m].
+        wanted: true objects of each class, crowds left out, int64 [classes].
+    """
+
+    order: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    truth: np.ndarray
+    ignored: np.ndarray
+    missed: np.ndarray
+    wanted: np.ndarray
+
+
+def matches(
+    truth: AnnotatedImage,
+    predictions: Sequence[Annotation],
+    classes: int,
+    kind: str = "box",
+    iou: float = 0.5,
+    most: int = 100,
+) -> Matches:
+    """Pairs predictions and true objects of a class as COCO does: by score, each prediction takes
+    the free object that it overlaps most, and a crowd takes any number.
+
+    Args:
+        truth: the image.
+        predictions: with scores.
+        classes: their number.
+        kind: "box" or "mask".
+        iou: least intersection over union of a pair; with a crowd over the prediction's area.
+        most: predictions of a class that count.
+    """
+    size = truth.height_px, truth.width_px
+    found: list[tuple[int, int, int, bool]] = []
+    missed: list[int] = []
+    wanted = np.zeros(classes, np.int64)
+    for label in range(classes):
+        ours = [i for i, one in enumerate(truth.objects) if one.label == label]
+        ours.sort(key=lambda i: truth.objects[i].crowd)
+        theirs = [i for i, one in enumerate(predictions) if one.label == label]
+        theirs.sort(key=lambda i: -(predictions[i].score or 0.0))
+        theirs = theirs[:most]
+        crowds = np.array([truth.objects[i].crowd for i in ours], bool)
+        wanted[label] = int((~crowds).sum())
+        overlaps = _overlaps(
+            [predictions[i] for i in theirs], [truth.objects[i] for i in ours], kind, size
+        )
+        taken = np.zeros(len(ours), bool)
+        for row, index in enumerate(theirs):
+            best, least = -1, min(iou, 1 - 1e-10)
+            for column in range(len(ours)):
+                if taken[column] and not crowds[column]:
+                    continue
+                if best >= 0 and not crowds[best] and crowds[column]:
+                    break
+                if overlaps[row, column] < least:
+                    continue
+                best, least = column, overlaps[row, column]
+            if best < 0:
+                found.append((index, label, -1, False))
+                continue
+            taken[best] = True
+            crowd = bool(crowds[best])
+            found.append((index, label, -1 if crowd else ours[best], crowd))
+        missed += [i for i, t, c in zip(ours, taken, crowds, strict=True) if not t and not c]
+    found.sort(key=lambda one: -(predictions[one[0]].score or 0.0))
+    columns = list(zip(*found, strict=True)) or [(), (), (), ()]
+    order, labels, paired, ignored = columns
+    return Matches(
+        np.array(order, int),
+        np.array(labels, int),
+        np.array([predictions[i].score or 0.0 for i in order], float),
+        np.array(paired, int),
+        np.array(ignored, bool),
+        np.array(sorted(missed), int),
+        wanted,
+    )
+
+
+def _overlaps(predictions, truths, kind, size) -> np.ndarray:
+    """IoUs float64 [predictions, truths], of crowds over the prediction."""
+    if not predictions or not truths:
+        return np.zeros((len(predictions), len(truths)))
+    from faster_coco_eval.core import mask
+
+    if kind == "mask":
+        ours, theirs = ([objects.rle(one, *size) for one in of] for of in (truths, predictions))
+    else:
+        ours, theirs = (
+            np.array([[a, b, c - a, d - b] for a, b, c, d in (one.box for one in of)])
+            for of in (truths, predictions)
+        )
+    crowds = [int(one.crowd) for one in truths]
+    return np.asarray(mask.iou(theirs, ours, crowds)).reshape(len(predictions), len(truths))
+
+
+def average_precision(every: Sequence[Matches], weights: np.ndarray | None = None) -> np.ndarray:
+    """AP of each class, float64 [classes], of the matches of images: precision, made to fall with
+    recall, at 101 recalls. NaN of classes without true objects.
+
+    Args:
+        every: of each image.
+        weights: how often each image counts; None: once.
+    """
+    counts = np.ones(len(every)) if weights is None else np.asarray(weights, float)
+    wanted = sum(c * one.wanted for c, one in zip(counts, every, strict=True))
+    scores, labels, right, times = (
+        np.concatenate(parts) if every else np.zeros(0)
+        for parts in zip(
+            *(
+                (
+                    one.scores[~one.ignored],
+                    one.labels[~one.ignored],
+                    one.truth[~one.ignored] >= 0,
+                    np.full(int((~one.ignored).sum()), c),
+                )
+                for c, one in zip(counts, every, strict=True)
+            ),
+            strict=True,
+        )
+    )
+    found = np.full(len(np.atleast_1d(wanted)), np.nan)
+    for label, number in enumerate(np.atleast_1d(wanted)):
+        if not number:
+            continue
+        of = labels == label
+        order = np.argsort(-scores[of], kind="mergesort")
+        hits, weight = right[of][order], times[of][order]
+        true = np.cumsum(weight * hits)
+        total = np.cumsum(weight)
+        precision = true / np.maximum(total, 1e-12)
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+        at = np.searchsorted(true / number, RECALLS, side="left")
+        found[label] = np.append(precision, 0)[np.minimum(at, len(precision))].mean()
+    return found
+
+
+def bootstrap_interval(
+    every: Sequence[Matches],
+    statistic: Callable[[Sequence[Matches], np.ndarray], float],
+    confidence: float = 0.95,
+    draws: int = 500,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """(low, high): percentile bootstrap interval of a figure over images (Efron, 1979). One image
+    has no interval: both are NaN."""
+    if len(every) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), size=draws)
+    values = np.array([statistic(every, drawn) for drawn in times])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def mean_ap(every: Sequence[Matches], weights: np.ndarray) -> float:
+    """The mean of `average_precision` over the classes that occur."""
+    found = average_precision(every, weights)
+    known = found[np.isfinite(found)]
+    return float(known.mean()) if known.size else float("nan")
