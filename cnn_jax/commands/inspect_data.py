@@ -22,7 +22,14 @@ import numpy as np
 
 from cnn_jax import tasks
 from cnn_jax.configuration import command_line
-from cnn_jax.configuration.schema import DataConfig, SegmentationConfig, nearest, setting
+from cnn_jax.configuration.schema import (
+    DataConfig,
+    ObjectDataConfig,
+    SegmentationConfig,
+    nearest,
+    setting,
+)
+from cnn_jax.data import object_scenes
 from cnn_jax.data.descriptions import BUILT_IN
 from cnn_jax.data.file_names import natural
 from cnn_jax.data.normalization import Moments, moments
@@ -30,6 +37,8 @@ from cnn_jax.data.resizing import displayable
 from cnn_jax.data.scene_folders import label_histogram, open_scenes, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS, SceneSet
 from cnn_jax.errors import InputError
+from cnn_jax.evaluation import object_inspection
+from cnn_jax.reporting.object_figures import contact_sheet as object_contact_sheet
 from cnn_jax.reporting.scene_figures import contact_sheet
 from cnn_jax.run import guarded
 
@@ -207,6 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with guarded() as outcome:
         argv = sys.argv[1:] if argv is None else list(argv)
         (options,), _ = command_line.parse(argv, Options())
+        if (of_objects := _object_data(options.config)) is not None:
+            _inspect_objects(of_objects, argv)
+            return outcome.exit_code
         options = Options(data=_data(options.config))
         options = command_line.options(options, argv, MODULE, f"{__doc__}\n{_sets()}")
         config = options.data
@@ -226,12 +238,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     return outcome.exit_code
 
 
+@dataclass
+class ObjectOptions:
+    """Which images with objects are inspected."""
+
+    config: str = setting(
+        "objects", "a set's name or format, or the path of a recorded config.json", path=True
+    )
+    output: str = setting(
+        "", "file of the contact sheet; empty: results/runs/inspect_SOURCE.png", path=True
+    )
+    data: ObjectDataConfig = setting(ObjectDataConfig, "data")
+
+
+def _object_data(name) -> ObjectDataConfig | None:
+    """The data of a set of objects, or of a recorded run that finds them; None of others."""
+    if name == "objects":
+        return ObjectDataConfig()
+    if name in object_scenes.SOURCES and name != "synthetic":
+        return ObjectDataConfig(source=name)
+    if name.endswith(".json") and Path(name).is_file():
+        data = getattr(tasks.read_config(name), "data", None)
+        return data if isinstance(data, ObjectDataConfig) else None
+    return None
+
+
+def _inspect_objects(data: ObjectDataConfig, argv: Sequence[str]) -> None:
+    """Counts the objects of a set, says what is wrong with them, and draws a sheet."""
+    options = command_line.options(ObjectOptions(data=data), argv, MODULE, __doc__)
+    config = options.data
+    output = Path(options.output or f"results/runs/inspect_{Path(config.source).stem}_objects.png")
+    inspection = object_inspection.inspect_objects(config)
+    found = inspection.found
+    print(f"{config.source} {config.directory}".rstrip())
+    print(object_inspection.report(inspection))
+    filled = [split for split in SPLITS if found.splits[split]]
+    room = SHEET_SCENES // len(filled)
+    chosen = [
+        (split, of[i * len(of) // min(room, len(of))])
+        for split in filled
+        for of in (found.splits[split],)
+        for i in range(min(room, len(of)))
+    ]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    object_contact_sheet(
+        [one.scene.read()[0] for _, one in chosen],
+        [one.objects() for _, one in chosen],
+        found.classes,
+        found.colors,
+        output,
+        [f"{one.scene.name}, {split}" for split, one in chosen],
+    )
+    print(f"\ncontact sheet: {output}")
+
+
 def _data(name):
     """The data of a set that comes with the package, or of a recorded run."""
     if name == "synthetic" or name in BUILT_IN:
         return DataConfig(source=name)
     if not (name.endswith(".json") or "/" in name or Path(name).is_file()):
-        known = nearest(name, ("synthetic", *BUILT_IN))
+        known = nearest(name, ("synthetic", *BUILT_IN, "objects", *object_scenes.SOURCES[1:]))
         raise InputError(
             f"--config {name} is neither a data set nor the path of a recorded config.json:"
             f" {known}."
@@ -246,7 +312,9 @@ def _sets():
     """The package's own data sets, for `--help`."""
     known = {name: description.about for name, description in BUILT_IN.items()}
     lines = [f"  {name:<14}{about.partition('. ')[0]}" for name, about in known.items()]
-    return "\n".join(["data sets:", "  synthetic", *lines])
+    formats = ", ".join(object_scenes.SOURCES[1:])
+    others = ["sets with objects:", f"  objects (synthetic), {formats}"]
+    return "\n".join(["data sets:", "  synthetic", *lines, "", *others])
 
 
 def _for_sheet(scenes):

@@ -5,7 +5,9 @@ python -m cnn_jax.commands.predict RUN PICTURE_OR_FOLDER... --output DIR [--runs
 [--bands 1 2 3] [--region ROW COLUMN HEIGHT WIDTH] [--cog] [--resume | --overwrite]
 
 A segmenter writes of each a class map, with the place, projection and colours that a GeoTIFF keeps,
-and areas.csv; a classifier writes predictions.csv. What is interrupted goes on with --resume.
+and areas.csv; a classifier writes predictions.csv; a run of detection or instances writes
+annotations in the --format that is asked for, and counts.json. What is interrupted goes on with
+--resume.
 """
 
 import sys
@@ -52,6 +54,12 @@ class Options:
         (), "ROW COLUMN HEIGHT WIDTH in px, or with --region-crs LEFT BOTTOM RIGHT TOP"
     )
     region_crs: str = setting("", "of --region's coordinates, such as EPSG:4326")
+    format: str = setting(
+        "coco",
+        "of the objects that a run of detection or instances finds: coco, labelme, via, cvat, yolo,"
+        " yolo_polygons, voc, geojson, index_masks, palette_masks",
+    )
+    least_score: float = setting(0.3, "objects below are left out", unit="0 to 1", at_least=0)
     cog: bool = setting(False, "write Cloud Optimized GeoTIFFs")
     resume: bool = setting(False, "go on: what is done is passed over")
     overwrite: bool = setting(False, "replace outputs that exist")
@@ -79,6 +87,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                     runs=[f"{one.digest} {one.summary['evaluated_step']}" for one in loaded],
                     resume=options.resume,
                     overwrite=options.overwrite,
+                    check=stop.raise_if_set,
+                )
+            elif made.config.task in predictor.OBJECT_TASKS:
+                if len(loaded) > 1 or options.augment:
+                    raise InputError("--runs and --augment average pixels, not objects: omit them.")
+                from cnn_jax.inference.object_prediction import predict_objects
+
+                said = predict_objects(
+                    made,
+                    inputs,
+                    folder,
+                    form=options.format,
+                    overlay=options.overlay,
+                    least_score=options.least_score,
+                    overwrite=options.overwrite or options.resume,
                     check=stop.raise_if_set,
                 )
             else:
@@ -117,7 +140,7 @@ def _checked(options):
         raise InputError("--resume keeps what --overwrite would replace: give one of them.")
     if options.least_px > 1 and not options.polygons:
         raise InputError("--least-px is for polygons: give --polygons too.")
-    others = ("paths", "output", "runs", "resume", "overwrite")
+    others = ("paths", "output", "runs", "resume", "overwrite", "format", "least_score")
     return {name: value for name, value in vars(options).items() if name not in others}
 
 

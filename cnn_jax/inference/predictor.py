@@ -13,6 +13,7 @@ from flax import linen as nn
 from cnn_jax import tasks
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
+from cnn_jax.inference import object_prediction
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.scenes import opened
 from cnn_jax.inference.windows import Axis, axis, blended
@@ -21,6 +22,8 @@ from cnn_jax.tasks.network import abstract_variables
 from cnn_jax.tasks.task import Dataset
 from cnn_jax.training import weights
 from cnn_jax.training.devices import Devices
+
+OBJECT_TASKS = ("detection", "instances")
 
 
 class Predictor:
@@ -59,7 +62,8 @@ class Predictor:
             blend: how windows are weighted where they overlap: one of `windows.BLENDS`.
 
         Returns:
-            A `Prediction`; a list of them for a list; for a generator a generator.
+            A `Prediction`, of a run that finds objects an `ObjectPrediction`; a list of them for a
+            list; for a generator a generator.
 
         Raises:
             InputError: a file that can't be read, another number of channels, or another type.
@@ -72,6 +76,10 @@ class Predictor:
             return self._each(images, augment, blend)
         image = np.asarray(images)
         self._check(image)
+        if self.config.task in OBJECT_TASKS:
+            if augment:
+                raise InputError("augment is for segmenters and classifiers: leave it out.")
+            return object_prediction.of_array(self, image)
         if self.config.task == "segmentation":
             found = np.empty((*image.shape[:2], len(self.info.classes)), np.float32)
             rows = self.predict_rows(
@@ -157,7 +165,7 @@ class Predictor:
         Raises:
             InputError: it can't be read, or has other bands or another type than the run's.
         """
-        if self.config.task == "segmentation":
+        if self.config.task in ("segmentation", *OBJECT_TASKS):
             scene = opened(path.stem, path, self.info)
             pixels = scene.read(0, scene.height_px)
             if scene.damaged:
@@ -194,7 +202,8 @@ class Predictor:
                 f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder}"
                 f" takes {info.dtype} [height, width, {info.channels}]: convert it."
             )
-        if self.config.task != "segmentation" and image.shape[:2] != tuple(info.image_px or ()):
+        of_any_size = ("segmentation", *OBJECT_TASKS)
+        if self.config.task not in of_any_size and image.shape[:2] != tuple(info.image_px or ()):
             raise InputError(
                 f"the image is {image.shape[0]}x{image.shape[1]} px, and the network takes"
                 f" {info.image_px}: resize it."

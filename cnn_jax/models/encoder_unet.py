@@ -1,6 +1,7 @@
 """U-Net's decoder on the backbone of a classification network."""
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -64,17 +65,52 @@ class EncoderUNet(nn.Module):
         )
         inputs = enlarged(images, backbone.least_px)
         maps = backbone(inputs, train=train, feature_maps=True)
-        deepest, *skips = sorted(maps, reverse=True)
-        x = maps[deepest]
-        for stage, stride in enumerate([*skips, *([] if 1 in maps else [1])]):
-            features = (*self.decoder_widths, *self.decoder_widths[-1:] * len(maps))[stage]
-            size = maps[stride].shape[1:3] if stride in maps else inputs.shape[1:3]
-            x = bilinear_resize(x, *size)
-            if self.skips and stride in maps:
-                x = jnp.concatenate([maps[stride].astype(x.dtype), x], axis=-1)
-            x = block(features, name=f"decoder_{stride}_convolution_1")(x, train=train)
-            x = block(features, name=f"decoder_{stride}_convolution_2")(x, train=train)
+        x = decoded(
+            maps,
+            inputs.shape[1:3],
+            self.decoder_widths,
+            block,
+            train=train,
+            skips=self.skips,
+        )
         x = x[:, : images.shape[1], : images.shape[2]]
         return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)
         )
+
+
+def decoded(
+    maps: Mapping[int, jax.Array],
+    size_px: Sequence[int],
+    widths: Sequence[int],
+    block: Callable,
+    *,
+    train: bool,
+    skips: bool = True,
+    until: int = 1,
+) -> Any:
+    """U-Net's decoder over a backbone's maps; its layers are the caller's, within its `compact`.
+
+    Args:
+        maps: `{stride: [batch, h, w, c]}`.
+        size_px: height and width of the image.
+        widths: channels of the stages, the deepest first; the last value serves all that are left.
+        block: constructor of a `ConvolutionNormActivation`.
+        train: as the layers take it.
+        skips: whether the maps of each stage are joined in.
+        until: the stride of the result.
+    """
+    deepest, *others = sorted(maps, reverse=True)
+    x = maps[deepest]
+    strides = [stride for stride in others if stride >= until]
+    strides += [until] if until not in maps else []
+    for stage, stride in enumerate(strides):
+        features = (*widths, *tuple(widths[-1:]) * len(maps))[stage]
+        size = [-(-side // stride) for side in size_px]
+        size = maps[stride].shape[1:3] if stride in maps else size
+        x = bilinear_resize(x, *size)
+        if skips and stride in maps:
+            x = jnp.concatenate([maps[stride].astype(x.dtype), x], axis=-1)
+        x = block(features, name=f"decoder_{stride}_convolution_1")(x, train=train)
+        x = block(features, name=f"decoder_{stride}_convolution_2")(x, train=train)
+    return x

@@ -24,6 +24,8 @@ TASKS: dict[str, "str | Task"] = {
     "segmentation": "cnn_jax.tasks.segmentation:Segmentation",
     "classification": "cnn_jax.tasks.classification:Classification",
     "classic": "cnn_jax.tasks.classic:Classic",
+    "detection": "cnn_jax.tasks.detection:Detection",
+    "instances": "cnn_jax.tasks.instances:Instances",
 }
 """`task` of a configuration -> the `Task`, or the module and class of one."""
 

@@ -1,0 +1,193 @@
+"""Objects in pictures and scenes of any size, by a finished run: as arrays' worth, and as files."""
+
+import functools
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax.data import annotations, objects
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
+from cnn_jax.data.rasters import DamagedError
+from cnn_jax.data.resizing import displayable
+from cnn_jax.errors import InputError
+from cnn_jax.evaluation import object_windows
+from cnn_jax.inference.outputs import partial, writing
+from cnn_jax.inference.scenes import found, opened
+
+OUTPUTS = {"coco": "predictions.json", "via": "predictions.json", "cvat": "predictions.xml"}
+"""Formats that are one file, and its name; others are a folder of the format's name."""
+
+OVERLAY_PX = 2**26
+"""Scenes of more pixels get no overlay."""
+
+
+@dataclass(frozen=True)
+class ObjectPrediction:
+    """What a network found in an image, best first.
+
+    Attributes:
+        image: its size, and the objects, with scores.
+        names: of the classes.
+        colors: of the classes.
+    """
+
+    image: AnnotatedImage
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+
+    @property
+    def objects(self) -> tuple[Annotation, ...]:
+        """Label, box in px, mask as run lengths, and score of each."""
+        return self.image.objects
+
+    def mask(self, index: int) -> np.ndarray:
+        """An object's pixels, bool `[height, width]`; of a detector, those of its box."""
+        return objects.mask(self.objects[index], self.image.height_px, self.image.width_px)
+
+    def counts(self, least_score: float = 0.3) -> dict[str, int]:
+        """How many objects of each class have at least this score."""
+        sure = [one.label for one in self.objects if (one.score or 0) >= least_score]
+        return {name: sure.count(label) for label, name in enumerate(self.names)}
+
+    def overlay(self, picture: np.ndarray, least_score: float = 0.3) -> np.ndarray:
+        """The objects in the colours of their classes over the picture, as uint8 `[height, width,
+        3]`: masks where there are any, and boxes."""
+        from cnn_jax.reporting.object_figures import boxed, tinted
+
+        sure = [one for one in self.objects if (one.score or 0) >= least_score]
+        shown = displayable(picture)
+        masked = [one for one in sure if isinstance(one.shape, bytes)]
+        shown = tinted(shown, masked, self.image, self.colors)
+        return boxed(shown, [one for one in sure if one.shape is None], self.colors)
+
+
+def predict(
+    run: Any,
+    read: Callable[[int, int], np.ndarray],
+    height: int,
+    width: int,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Annotation, ...]:
+    """The objects of a scene of any size, best first; what lies in memory is one row of windows.
+
+    Args:
+        run: finished, of detection or instances.
+        read: `(first row, last row) -> pixels [rows, width, channels]`; each row is asked for once,
+            in order.
+        height: of the scene.
+        width: of the scene.
+        check: called between batches of windows.
+    """
+    settings = run.config.evaluation
+    window = settings.window_px
+    overlap = min(settings.overlap_px, min(window) // 2)
+    places = object_windows.grid(height, width, window, overlap)
+    see = run.learner.see(run.variables, run.devices)
+    size = run.learner.batch_size(run.devices)
+    every = object_windows.find(places, read, see, size, check)
+    return tuple(one for one in every if (one.score or 0) >= settings.least_score)
+
+
+def of_array(run: Any, image: np.ndarray, name: str = "") -> ObjectPrediction:
+    """The objects of an image `[height, width, channels]` of the type that the run's files have."""
+    height, width = image.shape[:2]
+    every = predict(run, lambda first, last: image[first:last], height, width)
+    annotated = AnnotatedImage(name, height, width, every)
+    return ObjectPrediction(annotated, run.info.classes, tuple(run.learner.colors))
+
+
+def predict_objects(
+    run: Any,
+    inputs: Sequence[str],
+    folder: Path,
+    *,
+    form: str = "coco",
+    overlay: bool = False,
+    least_score: float = 0.3,
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Finds the objects of pictures and writes them as annotations, from which an annotator can go
+    on; and counts.json, how many objects of each class each picture has.
+
+    Args:
+        run: finished, of detection or instances.
+        inputs: pictures, or folders of them.
+        folder: of the outputs.
+        form: of the annotations, a key of `annotations.FORMATS`.
+        overlay: whether each picture is written with its objects over it.
+        least_score: objects below are left out.
+        overwrite: whether outputs that exist are replaced.
+        check: called between batches of windows.
+
+    Returns:
+        Sentences: pictures that could not be decoded, and what the format can't hold.
+
+    Raises:
+        InputError: an output exists, or an input can't be used.
+    """
+    output = folder / OUTPUTS.get(form, form)
+    pictures, said = found(inputs, folder), []
+    single = Path(inputs[0]) if len(inputs) == 1 and Path(inputs[0]).is_dir() else None
+    if form == "geojson" and single is None:
+        raise InputError("--format geojson takes places from one folder of scenes: give that.")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} exists: give --overwrite to replace it, or another --output.")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    every, counts = [], {}
+    for name, path in pictures:
+        check()
+        try:
+            scene = opened(name, path, run.info)
+            read = functools.partial(_rows, scene)
+            ours = predict(run, read, scene.height_px, scene.width_px, check)
+        except DamagedError as error:
+            said.append(str(error))
+            continue
+        said += [f"{sentence}" for sentence in scene.damaged]
+        whole = f"{name}{path.suffix}"
+        image = AnnotatedImage(
+            whole,
+            scene.height_px,
+            scene.width_px,
+            tuple(one for one in ours if (one.score or 0) >= least_score),
+        )
+        every.append(image)
+        made = ObjectPrediction(image, run.info.classes, tuple(run.learner.colors))
+        counts[whole] = made.counts(least_score)
+        if overlay and scene.height_px * scene.width_px <= OVERLAY_PX:
+            _write_overlay(made, scene.read(0, scene.height_px), folder / f"{name}_objects.png")
+        scene.close()
+        print(f"{whole}: {', '.join(f'{n} {c}' for c, n in counts[whole].items())}", flush=True)
+    held = run.info.description or {}
+    ids = tuple(held.get("category_ids", ()))
+    answer = AnnotationSet(run.info.classes, tuple(every), ids)
+    lost = annotations.write(answer, form, output, single, overwrite=overwrite)
+    path = folder / "counts.json"
+    text = json.dumps(counts, ensure_ascii=False, indent=1)
+    with writing(path):
+        partial(path).write_text(f"{text}\n", encoding="utf-8")
+        partial(path).replace(path)
+    return [*said, *(f"{form} can't hold all: {sentence}" for sentence in lost)]
+
+
+def _rows(scene, first, last):
+    pixels = scene.read(first, last)
+    scene.taken(last - 1, last)  # the scene needn't keep them
+    return pixels
+
+
+def _write_overlay(made, picture, path):
+    stream = io.BytesIO()
+    Image.fromarray(made.overlay(picture)).save(stream, "PNG")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial(path).write_bytes(stream.getvalue())
+        partial(path).replace(path)

@@ -1,0 +1,277 @@
+"""Runs of detection and instances, whole: trained, evaluated, recorded, resumed, pictured, and used
+to predict annotations that an annotator goes on from."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import cnn_jax
+from cnn_jax import tasks
+from cnn_jax.commands.predict import main as predict
+from cnn_jax.configuration.schema import AugmentationConfig
+from cnn_jax.data import annotations, objects, synthetic
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
+from cnn_jax.errors import InputError
+from cnn_jax.reporting.table import summary_table
+from cnn_jax.run import train_and_evaluate
+from cnn_jax.training import loop
+from experiments import detect, instances
+
+PICTURES = {
+    "learning_curves.png",
+    "gallery.png",
+    "heat_maps.png",
+    "precision_recall.png",
+    "ap_by_size.png",
+    "counts.csv",
+}
+
+
+def short(make, **training):
+    """The smoke configuration, shorter."""
+    config = make()
+    config.training.steps, config.training.validate_every_steps = 2, 2
+    for name, value in training.items():
+        setattr(config.training, name, value)
+    tasks.check(config)
+    return config
+
+
+@pytest.fixture(
+    scope="module", params=["instances", pytest.param("detect", marks=pytest.mark.long)]
+)
+def finished(request, tmp_path_factory):
+    """(configuration, folder, summary) of a short run."""
+    module = {"instances": instances, "detect": detect}[request.param]
+    config = short(module.smoke)
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    return config, folder, train_and_evaluate(config, folder)
+
+
+def test_its_record_is_whole(finished):
+    config, folder, summary = finished
+    kinds = ("box", "mask") if config.task == "instances" else ("box",)
+    for kind in kinds:
+        for name in ("ap", "ap50", "ap75", "ap_small", "ar", "ar1"):
+            assert f"test/{kind}_{name}" in summary
+        assert f"test/class_{kind}_ap50/car" in summary
+    assert summary["test/count_error"] >= 0
+    assert summary["test/objects"] > 0
+    assert ("test/pq" in summary) == (config.task == "instances")
+    assert {path.name for path in (folder / "figures").iterdir()} >= PICTURES
+    assert "box AP50" in summary_table(summary)
+    rows = (folder / "figures" / "counts.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * len(synthetic.OBJECTS) * config.data.scene_counts[2] / 2
+
+
+def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
+    _, folder, _ = finished
+    run = cnn_jax.load(folder)
+    image, _ = synthetic.draw_objects((9, 9), 100, 210)
+    found = run.predict(image)
+    assert set(found.counts()) == {"building", "car"}
+    assert found.overlay(image).shape == image.shape
+    for index, one in enumerate(found.objects[:3]):
+        assert 0 <= one.score <= 1
+        assert found.mask(index).shape == (100, 210)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(image).save(pictures / "a.png")
+    out = tmp_path / "out"
+    arguments = [str(folder), str(pictures), "--output", str(out), "--least-score", "0"]
+    assert predict([*arguments, "--overlay"]) == 0
+    given = annotations.read("coco", out / "predictions.json")
+    assert given.classes == ("building", "car")
+    assert [image.name for image in given.images] == ["a.png"]
+    assert (out / "a_objects.png").is_file()
+    assert predict(arguments) == 2
+    assert "exists: give --overwrite" in capsys.readouterr().err
+    assert predict([*arguments, "--format", "labelme"]) == 0
+    assert (out / "labelme" / "a.json").is_file()
+    assert json.loads((out / "counts.json").read_text()).keys() == {"a.png"}
+
+
+@pytest.mark.long
+def test_what_is_interrupted_resumes_to_the_same_bits(finished, tmp_path):
+    config, _, _ = finished
+    longer = short({"instances": instances, "detection": detect}[config.task].smoke, steps=4)
+    whole = train_and_evaluate(longer, tmp_path / "whole")
+    stopped = []
+    original = loop.train
+
+    def stop_early(state, step, batches_from, *arguments, **keywords):
+        def batches(start):
+            for number, batch in enumerate(batches_from(start), start):
+                if number == 3 and not stopped:
+                    stopped.append(number)
+                    raise KeyboardInterrupt
+                yield batch
+
+        return original(state, step, batches, *arguments, **keywords)
+
+    loop.train = stop_early
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_and_evaluate(longer, tmp_path / "parts")
+    finally:
+        loop.train = original
+    parts = train_and_evaluate(longer, tmp_path / "parts")
+    left = {k: v for k, v in parts.items() if k.startswith(("test/", "validation/"))}
+    assert left == {k: whole[k] for k in left}
+    ours = [cnn_jax.load(tmp_path / name).variables for name in ("whole", "parts")]
+    jax.tree.map(np.testing.assert_array_equal, *ours)
+
+
+# ---- a network learns what it is shown
+
+
+def write_shapes(folder, count=10):
+    """Ten images of discs and boxes of two classes, some of which touch."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    images = []
+    for number in range(count):
+        picture = rng.normal(60, 10, (64, 64, 3))
+        numbers = np.zeros((64, 64), np.int32)
+        labels = {}
+        y, x = np.mgrid[:64, :64]
+        for index in range(1, 6):
+            at, size = rng.integers(8, 56, 2), rng.integers(5, 11)
+            disc = (y - at[0]) ** 2 + (x - at[1]) ** 2 <= size**2
+            box = (abs(y - at[0]) <= size) & (abs(x - at[1]) <= 0.7 * size)
+            label = index % 2
+            where = (disc, box)[label]
+            if numbers[where].any():
+                continue
+            numbers[where] = index
+            labels[index] = label
+            picture[where] = ((200, 80, 60), (70, 120, 210))[label]
+        name = f"{number}.png"
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / "images" / name)
+        images.append(AnnotatedImage(name, 64, 64, objects.of_map(numbers, labels)))
+    given = AnnotationSet(("disc", "box"), tuple(images))
+    annotations.write(given, "coco", folder / "all.json")
+    return given
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["detect", "fcos", "instances"])
+def test_ten_images_are_learnt_by_heart(tmp_path, task):
+    write_shapes(tmp_path)
+    config = (instances if task == "instances" else detect).smoke()
+    config.data = dataclasses.replace(
+        config.data,
+        source="coco",
+        directory=str(tmp_path),
+        annotations=("all.json", "all.json", "all.json"),
+        crop_px=(64, 64),
+    )
+    config.augmentation = AugmentationConfig(
+        **{
+            field.name: 0.0
+            for field in dataclasses.fields(AugmentationConfig)
+            if field.name.endswith("_probability")
+        }
+    )
+    config.evaluation.window_px = (64, 64)
+    config.training.steps = config.training.validate_every_steps = 400
+    config.training.batch_size, config.training.log_every_steps = 5, 100
+    config.optimizer.learning_rate, config.optimizer.warmup_steps = 3e-3, 20
+    if task == "instances":
+        config.model = tasks.model_config("unet", base_width=8, depth=3)
+    elif task == "fcos":
+        config.model = tasks.model_config(
+            "fcos", encoder="resnet20", fpn_width=32, head_depth=1, strides=(2, 4), further=1
+        )
+    else:
+        config.model = tasks.model_config(
+            "centernet", encoder="resnet20", neck_width=16, head_width=32, stride=2
+        )
+    tasks.check(config)
+    summary = train_and_evaluate(config, tmp_path / "run")
+    assert summary["test/box_ap50"] >= 0.95
+    if task == "instances":
+        assert summary["test/mask_ap50"] >= 0.95
+
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not beside this repository")
+@pytest.mark.parametrize("task", ["detect", "instances"])
+def test_coco_as_published_trains_and_evaluates(tmp_path, task):
+    """All 80 categories, gaps in their ids, crowds, grey photographs."""
+    made = {"detect": detect, "instances": instances}[task]
+    config, smoke = made.coco(), made.smoke()
+    config.data.directory = str(SHARED / "coco_mini")
+    config.model, config.training = smoke.model, smoke.training
+    config.data.crop_px, config.data.held_out = (128, 128), (0.05, 0.0)
+    config.training.steps = config.training.validate_every_steps = 2
+    config.optimizer.warmup_steps = 1
+    tasks.check(config)
+    summary = train_and_evaluate(config, tmp_path / "run")
+    assert summary["test/images"] == 79
+    assert summary["test/objects"] > 580
+    assert summary["test/box_ap"] >= 0
+    assert (tmp_path / "run" / "figures" / "gallery.png").is_file()
+
+
+# ---- what can't be
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"source": "cocoa"}, "no source of objects: did you mean coco"),
+        ({"source": "coco"}, "data.directory is empty"),
+        ({"source": "coco", "directory": "nowhere"}, "data.directory nowhere is no folder"),
+        ({"held_out": (0.5, 0.6)}, "leaves nothing to train on"),
+    ],
+)
+def test_data_that_cannot_be_opened(changes, sentence):
+    config = detect.smoke()
+    config.data = dataclasses.replace(config.data, **changes)
+
+    def opened():
+        tasks.check(config)
+        tasks.of("detection").dataset(config)
+
+    with pytest.raises(InputError, match=sentence):
+        opened()
+
+
+def test_a_set_without_objects_is_refused(tmp_path):
+    write_shapes(tmp_path, count=3)
+    content = json.loads((tmp_path / "all.json").read_text())
+    content["annotations"] = []
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    config = detect.smoke()
+    config.data = dataclasses.replace(
+        config.data,
+        source="coco",
+        directory=str(tmp_path),
+        annotations=("all.json", "all.json", "all.json"),
+    )
+    with pytest.raises(InputError, match="no image of the train split"):
+        tasks.of("detection").dataset(config)
+
+
+def test_annotations_are_held_to_their_images(tmp_path):
+    given = write_shapes(tmp_path, count=2)
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "images" / "1.png")
+    config = detect.smoke()
+    config.data = dataclasses.replace(
+        config.data,
+        source="coco",
+        directory=str(tmp_path),
+        annotations=("all.json", "all.json", "all.json"),
+    )
+    with pytest.raises(InputError, match=r"1\.png is 9 x 9 px, and its"):
+        tasks.of("detection").dataset(config)
+    assert given.images[0].objects[0] != Annotation(0, (0, 0, 1, 1))
