@@ -929,7 +929,8 @@ def check(config: Any) -> None:
         _check_training(config)
     if hasattr(config, "loss") and isinstance(config.loss, LossConfig):
         _check_loss(config)
-    _check_folds(data)
+    if hasattr(data, "folds"):
+        _check_folds(data)
     if isinstance(config.data, ObjectDataConfig):
         _check_objects(config)
     if config.task == "segmentation":

@@ -11,7 +11,7 @@ from cnn_jax.commands import compare, evaluate, inspect_data, summarize
 from tests.running import ROOT, finish, start
 
 NAMES = ("average", "benchmark", "compare", "evaluate", "export", "inspect-data", "inspect-run")
-NAMES += ("predict", "summarize", "table")
+NAMES += ("page", "predict", "summarize", "table")
 
 
 def test_commands_are_listed_with_a_line_each(capsys):
