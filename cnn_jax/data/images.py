@@ -2,8 +2,8 @@
 images become arrays."""
 
 import hashlib
-import math
 import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
