@@ -134,7 +134,7 @@ class Images:
     @property
     def digest(self) -> str:
         """Of pixels and labels, hexadecimal."""
-        made = hashlib.blake2b(np.ascontiguousarray(self._pixels), digest_size=16)
+        made = hashlib.blake2b(np.ascontiguousarray(self._pixels).data, digest_size=16)
         made.update(self._labels.astype("<i4").tobytes())
         return made.hexdigest()
 
