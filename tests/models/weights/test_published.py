@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from cnn_jax.models import weights
 from cnn_jax.models.encoders import encoder
-from cnn_jax.models.weights import published
 from tests.models.weights import drawn
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json.gz"))
