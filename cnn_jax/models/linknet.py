@@ -13,6 +13,7 @@ from flax import linen as nn
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.normalization import normalization
 from cnn_jax.layers.upsampling import fitted
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 
 
@@ -62,6 +63,8 @@ class LinkNet(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that halves the resolution stage by stage.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels, where it has a width.
         width: channels of the last stage, where the backbone has no map at the image's own size.
         norm: batch or group.
@@ -72,6 +75,7 @@ class LinkNet(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet18", metadata={"choices": ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     width: int = field(default=32, metadata={"at_least": 1})
     norm: str = field(default="batch", metadata={"choices": ("batch", "group")})
@@ -82,7 +86,9 @@ class LinkNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
-        backbone = encoder(self.encoder, width=self.encoder_width, **options)
+        backbone = encoder(
+            self.encoder, conventions=self.conventions, width=self.encoder_width, **options
+        )
         inputs = enlarged(images, backbone.least_px)
         maps = backbone(inputs, train=train, feature_maps=True)
         stride = max(maps)

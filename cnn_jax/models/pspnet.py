@@ -11,6 +11,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.layers.convolution import DTYPES
 from cnn_jax.layers.pyramid_pooling import PyramidPooling
 from cnn_jax.layers.upsampling import bilinear_resize
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.deeplab import sow_auxiliary
 from cnn_jax.models.encoders import DILATED_ENCODERS, encoder, enlarged
 
@@ -28,6 +29,8 @@ class PSPNet(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that can dilate.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels.
         output_stride: ratio of the image's side to the last map's, 8 or 16.
         width: channels of the convolution after the pyramid.
@@ -42,6 +45,7 @@ class PSPNet(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet50", metadata={"choices": DILATED_ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     output_stride: int = field(default=8, metadata={"choices": (8, 16)})
     width: int = field(default=512, metadata={"at_least": 1})
@@ -59,7 +63,11 @@ class PSPNet(nn.Module):
         check_bins(self.bins)
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         backbone = encoder(
-            self.encoder, width=self.encoder_width, output_stride=self.output_stride, **options
+            self.encoder,
+            conventions=self.conventions,
+            width=self.encoder_width,
+            output_stride=self.output_stride,
+            **options,
         )
         maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         x = maps[max(maps)]

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.upsampling import bilinear_resize
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 from cnn_jax.models.fpn import FPN
 
@@ -30,6 +31,8 @@ class SemanticFPN(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that halves the resolution stage by stage.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels, where it has a width.
         pyramid_width: channels of the pyramid.
         width: channels of the branch.
@@ -41,6 +44,7 @@ class SemanticFPN(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet50", metadata={"choices": ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     pyramid_width: int = field(default=256, metadata={"at_least": 1})
     width: int = field(default=128, metadata={"at_least": 1})
@@ -53,7 +57,9 @@ class SemanticFPN(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> Any:
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         block = functools.partial(ConvolutionNormActivation, self.width, **options)
-        backbone = encoder(self.encoder, width=self.encoder_width, **options)
+        backbone = encoder(
+            self.encoder, conventions=self.conventions, width=self.encoder_width, **options
+        )
         maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         strides = sorted(maps)[-LEVELS:]
         levels = FPN(self.pyramid_width, tuple(strides), dtype=self.dtype, name="pyramid")(maps)

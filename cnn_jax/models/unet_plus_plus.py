@@ -13,6 +13,7 @@ from flax import linen as nn
 from cnn_jax.errors import InputError
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.upsampling import bilinear_resize
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 
 
@@ -33,6 +34,8 @@ class UNetPlusPlus(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that halves the resolution stage by stage.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels, where it has a width.
         decoder_widths: channels of each stride's last node, the deepest first; the last value
             serves all that are left.
@@ -43,6 +46,7 @@ class UNetPlusPlus(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet34", metadata={"choices": ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     decoder_widths: tuple[int, ...] = field(
         default=(256, 128, 64, 32, 16), metadata={"at_least": 1}
@@ -65,7 +69,9 @@ class UNetPlusPlus(nn.Module):
                 x = block(features, name=f"{name}_convolution_{number}")(x, train=train)
             return x
 
-        backbone = encoder(self.encoder, width=self.encoder_width, **options)
+        backbone = encoder(
+            self.encoder, conventions=self.conventions, width=self.encoder_width, **options
+        )
         inputs = enlarged(images, backbone.least_px)
         maps = backbone(inputs, train=train, feature_maps=True)
         strides = sorted(maps)

@@ -12,6 +12,7 @@ from flax import linen as nn
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.pyramid_pooling import PyramidPooling
 from cnn_jax.layers.upsampling import bilinear_resize
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 from cnn_jax.models.pspnet import check_bins
 
@@ -33,6 +34,8 @@ class UPerNet(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that halves the resolution stage by stage.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels, where it has a width.
         width: channels of every level.
         bins: areas along each side of the deepest map, one level of the pooling each.
@@ -44,6 +47,7 @@ class UPerNet(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet50", metadata={"choices": ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     width: int = field(default=512, metadata={"at_least": 1})
     bins: tuple[int, ...] = field(default=(1, 2, 3, 6), metadata={"at_least": 1})
@@ -57,7 +61,9 @@ class UPerNet(nn.Module):
         check_bins(self.bins)
         options = {"norm": self.norm, "dtype": self.dtype, "axis_name": self.axis_name}
         block = functools.partial(ConvolutionNormActivation, self.width, **options)
-        backbone = encoder(self.encoder, width=self.encoder_width, **options)
+        backbone = encoder(
+            self.encoder, conventions=self.conventions, width=self.encoder_width, **options
+        )
         maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         deepest, *finer = sorted(maps, reverse=True)[:LEVELS]
         maps = {

@@ -38,7 +38,7 @@ SMALL = {
     "deeplabv3plus": NARROW_RESNET | {"width": 8, "low_level_width": 4, "rates": (2,)},
     "pspnet": NARROW_RESNET | {"output_stride": 16, "width": 8, "bins": (1, 3)},
     "unet_plus_plus": NARROW_RESNET | {"decoder_widths": (8, 6, 4)},
-    "linknet": {"encoder": "resnet18", "encoder_width": 0.25, "width": 8},
+    "linknet": NARROW_VGG,
     "fpn": NARROW_VGG | {"pyramid_width": 8, "width": 6},
     "upernet": NARROW_VGG | {"width": 8, "bins": (1, 3)},
 }

@@ -1,6 +1,7 @@
 """Decoders of any encoder: what segmentation_models.pytorch and torchvision compute with the same
 maps and weights, their numbers of parameters, every encoder, and what configurations refuse."""
 
+import dataclasses
 import re
 from typing import Any
 from unittest import mock
@@ -15,7 +16,8 @@ from cnn_jax import tasks
 from cnn_jax.configuration import schema
 from cnn_jax.errors import InputError
 from cnn_jax.layers.upsampling import repeated_pixels
-from cnn_jax.models import linknet, pspnet, semantic_fpn, unet_plus_plus, upernet
+from cnn_jax.models import SEGMENTERS, linknet, pspnet, semantic_fpn, unet_plus_plus, upernet
+from cnn_jax.models.mobilenet_v2 import MobileNetV2
 from tests.models import smp_decoders
 from tests.models.shapes import KEY, count, shallow, shapes
 from tests.models.smp_decoders import BINS, CHANNELS, SIZE, STORED, WIDTH, WIDTHS
@@ -230,6 +232,28 @@ def test_maps_that_twice_the_size_misses_are_fitted():
     x = jnp.arange(3.0)[None, None, :, None]
     np.testing.assert_array_equal(repeated_pixels(x, 3, 7)[0, :, :, 0], [[0, 0, 1, 1, 2, 2, 2]] * 3)
     np.testing.assert_array_equal(repeated_pixels(x, 1, 5)[0, :, :, 0], [[0, 0, 1, 1, 2]])
+
+
+def test_every_segmenter_on_a_backbone_hands_on_whose_conventions_that_has():
+    """Else weights given to a backbone would be computed with another padding than they had."""
+    for name, make in SEGMENTERS.items():
+        module = getattr(make, "func", make)
+        fields = {field.name for field in dataclasses.fields(module)}
+        if "encoder" not in fields:
+            continue
+        assert "conventions" in fields, name
+        model = make(num_classes=3, encoder="mobilenet_v2", conventions="torchvision")
+        found = []
+
+        def note(call, args, kwargs, context, found=found):
+            if isinstance(context.module, MobileNetV2):
+                found.append((context.module.padding, context.module.epsilon))
+                raise StopIteration  # no more is to be known
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(note), pytest.raises(StopIteration):
+            model.init(KEY, jnp.zeros((1, 33, 33, 3)), train=False)
+        assert found == [("SYMMETRIC", 1e-5)], name
 
 
 def test_linknet_without_skips_has_the_same_parameters():
