@@ -42,7 +42,7 @@ class Options:
     augment: bool = setting(
         False, "of a segmenter also averaged over flips and quarter turns, windows blended"
     )
-    output: str = setting("", "a JSON file for what --blend and --augment came to", path=True)
+    output: str = setting("", "a JSON file for what came of it", path=True)
 
 
 def evaluate(run: "Run", split: str, directory: str = "") -> dict[str, Any]:
@@ -94,10 +94,7 @@ def evaluate_answers(
         evaluator = dataset.evaluator(run.learner, split, run.devices)
         cut = evaluator.windows.evaluate(run.variables, stop.raise_if_set).confusion
         blended = answers.confusions(run, scenes, blend=blend, check=stop.raise_if_set)
-        images = [scenes[index][0] for index in range(len(scenes))]
         found = {"blended": {"blend": blend, **answers.compared(blended, cut)}}
-        for name, how in (("largest_step", blend), ("largest_step_without_blending", "none")):
-            found["blended"][name] = answers.largest_step(run, images, how)
         if augment:
             turned = answers.confusions(
                 run, scenes, augment=True, blend=blend, check=stop.raise_if_set
@@ -116,13 +113,7 @@ def sentence_of(name: str, found: Mapping[str, Any]) -> str:
     if found["interval"]:
         low, high = found["interval"]
         of += f"; 95% over {found['scenes']} scenes: {low:+.4f} to {high:+.4f}"
-    sentence = f"mIoU {found['miou']:.4f} {what}: {found['difference']:+.4f} ({of})."
-    if found.get("largest_step") is not None:
-        sentence += (
-            f" The largest step across a window's border is {found['largest_step']:.4f};"
-            f" without blending it is {found['largest_step_without_blending']:.4f}."
-        )
-    return sentence
+    return f"mIoU {found['miou']:.4f} {what}: {found['difference']:+.4f} ({of})."
 
 
 def compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:
@@ -166,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, found in answered.items():
             print(sentence_of(name, found))
         if options.output:
-            record = {"run": run.digest, "split": options.split, **answered}
+            record = {"run": run.digest, "split": options.split, "figures": figures, **answered}
             text = json.dumps(record, indent=2) + "\n"
             Path(options.output).parent.mkdir(parents=True, exist_ok=True)
             Path(options.output).write_text(text, encoding="utf-8")

@@ -47,32 +47,6 @@ def confusions(
     return counts
 
 
-def largest_step(
-    predictor: Predictor, images: Sequence[np.ndarray], blend: str = "gaussian"
-) -> float | None:
-    """How far a seam shows at worst: over all lines along which windows meet or begin, the greatest
-    excess of the step across it, over the steps across the lines near by.
-
-    A step is the mean along the line of what two neighbouring pixels' probabilities differ by,
-    added up over the classes and halved, so that 1 is the most. Near by are the eight lines on
-    either side; of them it is the median. None: no image is larger than a window.
-    """
-    found = []
-    for image in images:
-        height, width = image.shape[:2]
-        probabilities = predictor.predict(image, blend=blend).probabilities
-        for axis, windows in enumerate(predictor.windows(height, width, "none")):
-            steps = np.abs(np.diff(probabilities, axis=axis)).sum(-1).mean(1 - axis) / 2
-            owners = windows.weights.argmax(1)
-            firsts = [start + first for start, first in zip(windows.starts, owners, strict=True)]
-            lasts = [start + windows.window_px for start in windows.starts]
-            for line in {*firsts, *lasts, *windows.starts}:
-                if 8 < line < len(steps) - 8:  # between the pixels line - 1 and line
-                    near = np.delete(steps[line - 9 : line + 8], 8)
-                    found.append(float(steps[line - 1] - np.median(near)))
-    return max(found, default=None)
-
-
 def compared(answers: np.ndarray, others: np.ndarray) -> dict[str, Any]:
     """mIoU over all scenes of both, their difference, and its interval at 95%, the scenes drawn
     with replacement (None for one scene).

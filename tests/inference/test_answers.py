@@ -5,15 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from cnn_jax import tasks
 from cnn_jax.commands import evaluate
-from cnn_jax.configuration.schema import EvaluationConfig, SegmentationConfig
-from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import metrics
 from cnn_jax.inference import answers
-from cnn_jax.inference.predictor import Predictor, load
-from cnn_jax.training.devices import Devices
+from cnn_jax.inference.predictor import load
 
 
 @pytest.fixture(scope="module")
@@ -47,36 +43,6 @@ def test_the_difference_is_that_of_the_sums():
     assert low == pytest.approx(each.min())
     assert high == pytest.approx(each.max())
     assert answers.compared(better[:1], worse[:1])["interval"] is None
-
-
-class Ramp(Predictor):
-    """Says of a pixel how far to the right it lies in its window, whatever it shows."""
-
-    def __init__(self):
-        self.config = SegmentationConfig(
-            model=tasks.model_config("unet"),
-            evaluation=EvaluationConfig(window_px=(64, 64), context_px=8, batch_size=1),
-        )
-        self.info = DatasetInfo(
-            *("ramp", ("left", "right"), (), 1, "uint8", 255.0, (0.5,), (0.25,), (1, 1), {}),
-            *(None, ""),
-        )
-        self.devices = Devices()
-
-    def probabilities(self, images):
-        right = np.broadcast_to(np.arange(64, dtype=np.float32) / 64, images.shape[:3])
-        return np.stack([1 - right, right], -1)
-
-
-def test_steps_are_those_across_borders():
-    image = np.zeros((64, 192, 1), np.uint8)
-    # Of 64 px, 48 apart: half way between two middles one is at its 55th pixel and the next at its
-    # 8th, while the ramp itself rises by one.
-    assert Ramp().windows(64, 192, "none")[1].starts == (-8, 40, 88, 136)
-    found = answers.largest_step(Ramp(), [image], "none")
-    assert found == pytest.approx((47 - 1) / 64, abs=1.01 / 64)
-    assert answers.largest_step(Ramp(), [image], "gaussian") < found / 5
-    assert answers.largest_step(Ramp(), [image[:, :64]], "none") is None
 
 
 def test_the_command_says_what_blending_brings(reference, quick_compilation, tmp_path, capsys):

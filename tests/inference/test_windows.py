@@ -105,6 +105,22 @@ def test_a_seam_between_windows_is_blended_away():
     assert steps["linear"] < steps["uniform"] / 3
 
 
+@pytest.mark.parametrize("length", [720, 1479, 2149, 20_000])
+def test_a_step_between_windows_is_divided_among_many_pixels(length):
+    """Where two windows disagree by 1, neighbouring pixels differ by no more than a weight does: 1
+    without blending, less than a tenth with it."""
+    steps = {}
+    for blend in BLENDS:
+        windows = axis(length, 512, 128, blend)
+        weights = np.zeros((len(windows.starts), length + 128))
+        for row, start, own in zip(weights, windows.starts, windows.weights, strict=True):
+            row[start + 64 :][:512] = own
+        steps[blend] = np.abs(np.diff(weights[:, 64:-64])).max()
+    assert steps["none"] == 1
+    assert steps["gaussian"] < 0.03
+    assert steps["linear"] < 0.1
+
+
 def test_the_answer_may_begin_anywhere():
     image = np.random.default_rng(0).integers(0, 256, (300, 70, 3), np.uint8)
     rows, columns = axis(300, 64, 16), axis(70, 64, 16)
