@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.commands import evaluate
-from cnn_jax.configuration.schema import leaves
+from cnn_jax.configuration.schema import FIXED, leaves
 from cnn_jax.data.synthetic import CLASSES, draw_scene
 from experiments.aerial_unet import CONFIGURATIONS
 from tests import running as commands
@@ -144,7 +144,7 @@ def test_help_lists_every_configuration_and_field():
         assert re.search(rf"^  {name} +\S", finished.out, re.MULTILINE), name
         assert make.__doc__.strip().splitlines()[0] in finished.out
     for path, option, _ in leaves(CONFIGURATIONS["default"]()):
-        if path not in ("task", "experiment", "configuration", "variant"):
+        if path not in FIXED:
             flag = f"--{path.replace('_', '-')}"
             assert re.search(rf"{re.escape(flag)}[ ,].+", finished.out), path
             assert option.metadata["help"], path

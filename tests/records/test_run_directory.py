@@ -1,5 +1,6 @@
 """The folder of a run, from lock to summary."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax.configuration import documents
+from cnn_jax.configuration.schema import leaves
 from cnn_jax.errors import InputError
 from cnn_jax.records import formats, run_record
 from cnn_jax.records.run_directory import RunDirectory, commit_of, environment
@@ -247,8 +249,13 @@ def test_a_run_of_an_older_version_is_not_resumed(tmp_path):
     old = {k: v for k, v in json.loads(path.read_text()).items() if k not in newer}
     path.write_text(json.dumps(old))
     own = json.loads((tmp_path / "config.json").read_text())
-    for name in ("unlabelled", "folds", "fold", "split_seed"):  # format 1 knew none of these
-        own["data"].pop(name, None)
+    # Format 1 knew none of these.
+    for path, option, _ in leaves(config):
+        section, _, name = path.rpartition(".")
+        if option.metadata["absent"] is not dataclasses.MISSING and section in ("", "data"):
+            (own[section] if section else own).pop(name, None)
+    for name in ("drops", "frozen", "groups", "group_factors", "unfreeze_every_steps"):
+        del own["optimizer"][name]
     (tmp_path / "config.json").write_text(json.dumps(own))
     (tmp_path / "data.json").unlink()
     with RunDirectory(tmp_path, config) as record:

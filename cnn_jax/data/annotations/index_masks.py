@@ -1,7 +1,7 @@
 """Images whose values are numbers of objects, 0 being none, as Penn-Fudan's and many tools' are:
 one file an image, of the same name or with `_mask` behind it. All objects are of one class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     return AnnotationSet(names, tuple(found))
 
 
-def masks(path: Path, images: Path | None):
+def masks(path: Path, images: Path | None) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (name of the image, values int32 [height, width]) of each mask."""
     known = by_stem(image_sizes(images, "masks")) if images is not None else None
     for file in files_in(path, SUFFIXES, "masks, PNG or TIFF"):

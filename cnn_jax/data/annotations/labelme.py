@@ -59,7 +59,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     return relabelled(found, known, lost)
 
 
-def relabelled(found, known: Classes, lost: Sequence[str] = ()) -> AnnotationSet:
+def relabelled(found: Any, known: Classes, lost: Sequence[str] = ()) -> AnnotationSet:
     """Images with their objects, whose labels `known` gave, in the order of the classes' names."""
     images = []
     for image, every in found:
