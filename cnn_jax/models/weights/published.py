@@ -383,6 +383,8 @@ def _of_pytorch(path, digest, model, tensors, head):
 
 def _today(name):
     """torchvision's first DenseNets have `norm.1` where its code has `norm1`."""
+    if ".denselayer" not in name:  # MobileNetV2's names have `conv.1` by right
+        return name
     for kind in ("norm", "conv"):
         for number in "12":
             name = name.replace(f".{kind}.{number}.", f".{kind}{number}.")
