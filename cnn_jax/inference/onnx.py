@@ -471,6 +471,14 @@ class _Graph:
             "Add", [_Value(power, value.axes, value.shape), _constant(np.float32(-1))]
         )
 
+    def _erfc(self, equation, values, shape):
+        value = values[0]
+        erf = self.node("Erf", [self.laid(value, value.axes)])
+        less = self.elementwise(
+            "Mul", [_Value(erf, value.axes, value.shape), _constant(np.float32(-1))]
+        )
+        return self.elementwise("Add", [less, _constant(np.float32(1))])
+
     def _rsqrt(self, equation, values, shape):
         value = values[0]
         root = self.node("Sqrt", [self.laid(value, value.axes)])
