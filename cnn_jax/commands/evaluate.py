@@ -9,7 +9,7 @@ the answers of `cnn-jax predict` are worth, and how far from the figures of the 
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,61 +45,34 @@ class Options:
     output: str = setting("", "a JSON file for what came of it", path=True)
 
 
-def evaluate(run: "Run", split: str, directory: str = "") -> dict[str, Any]:
-    """The figures of a split, keyed as in `summary.json`.
-
-    Args:
-        run: loaded.
-        split: "train", "validation" or "test".
-        directory: where the data lie, if no longer where the configuration says.
-
-    Raises:
-        InputError: an empty split, or data other than the run's.
-    """
-    from cnn_jax.runtime.preemption import StopRequest
-
-    dataset = run.open_data(directory, split)
-    with StopRequest() as stop:
-        evaluator = dataset.evaluator(run.learner, split, run.devices)
-        return dict(evaluator.report(run.variables, stop.raise_if_set).figures)
-
-
 def evaluate_answers(
-    run: "Run", split: str, directory: str = "", blend: str = "", augment: bool = False
+    run: "Run",
+    scenes: Any,
+    cut: Any,
+    blend: str = "",
+    augment: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
     """What a segmenter's answers are worth beside the record's way to evaluate: "blended", and
     "augmented" beside "blended" if asked for; see `inference.answers.compared`.
 
     Args:
         run: loaded.
-        split: "train", "validation" or "test".
-        directory: where the data lie, if no longer where the configuration says.
+        scenes: (image, mask) by index.
+        cut: confusion matrices of the same scenes as the record evaluates them, int64
+            `[scenes, classes, classes]`.
         blend: how windows are weighted; empty: "gaussian".
         augment: whether answers are averaged over flips and quarter turns too.
-
-    Raises:
-        InputError: no segmenter, an empty split, or data other than the run's.
+        check: called before each scene; may raise to stop.
     """
     from cnn_jax.inference import answers
-    from cnn_jax.runtime.preemption import StopRequest
 
-    if run.config.task != "segmentation":
-        raise InputError(
-            f"{run.folder} is of {run.config.task}, and --blend and --augment are for segmenters:"
-            " leave them out."
-        )
-    dataset: Any = run.open_data(directory, split)
-    scenes, blend = dataset.scenes[split], blend or "gaussian"
-    with StopRequest() as stop:
-        evaluator = dataset.evaluator(run.learner, split, run.devices)
-        cut = evaluator.windows.evaluate(run.variables, stop.raise_if_set).confusion
-        blended = answers.confusions(run, scenes, blend=blend, check=stop.raise_if_set)
-        found = {"blended": {"blend": blend, **answers.compared(blended, cut)}}
-        if augment:
-            turned = answers.confusions(
-                run, scenes, augment=True, blend=blend, check=stop.raise_if_set
-            )
-            found["augmented"] = {"blend": blend, **answers.compared(turned, blended)}
+    blend = blend or "gaussian"
+    blended = answers.confusions(run, scenes, blend=blend, check=check)
+    found = {"blended": {"blend": blend, **answers.compared(blended, cut)}}
+    if augment:
+        turned = answers.confusions(run, scenes, augment=True, blend=blend, check=check)
+        found["augmented"] = {"blend": blend, **answers.compared(turned, blended)}
     return found
 
 
@@ -143,14 +116,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = command_line.options(Options, argv, MODULE, __doc__)
         from cnn_jax.inference.predictor import load
         from cnn_jax.reporting import table
+        from cnn_jax.runtime.preemption import StopRequest
 
         run = load(options.run)
-        answered = {}
-        if options.blend or options.augment:
-            answered = evaluate_answers(
-                run, options.split, options.directory, options.blend, options.augment
+        asked = bool(options.blend or options.augment)
+        if asked and run.config.task != "segmentation":
+            raise InputError(
+                f"{run.folder} is of {run.config.task}, and --blend and --augment are for"
+                " segmenters: leave them out."
             )
-        figures = evaluate(run, options.split, options.directory)
+        dataset: Any = run.open_data(options.directory, options.split)
+        answered = {}
+        with StopRequest() as stop:
+            evaluator = dataset.evaluator(run.learner, options.split, run.devices)
+            report = evaluator.report(run.variables, stop.raise_if_set)
+            if asked:
+                scenes, cut = dataset.scenes[options.split], report.evaluation[0].confusion
+                answered = evaluate_answers(
+                    run, scenes, cut, options.blend, options.augment, stop.raise_if_set
+                )
+        figures = dict(report.figures)
         print(table.summary_table(figures))
         sentence, agrees = compared(figures, run.summary)
         print(sentence)

@@ -8,7 +8,7 @@ import pytest
 from cnn_jax.commands import evaluate
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import metrics
-from cnn_jax.inference import answers
+from cnn_jax.inference import answers, predictor
 from cnn_jax.inference.predictor import load
 
 
@@ -57,7 +57,8 @@ def test_the_command_says_what_blending_brings(reference, quick_compilation, tmp
     assert record["blended"]["miou"] == record["augmented"]["other_miou"]
 
 
-def test_classifiers_have_no_windows(run, monkeypatch):
+def test_classifiers_have_no_windows(run, monkeypatch, capsys):
     monkeypatch.setattr(run.config, "task", "classification")
-    with pytest.raises(Exception, match="are for segmenters"):
-        evaluate.evaluate_answers(run, "test")
+    monkeypatch.setattr(predictor, "load", lambda folder: run)
+    assert evaluate.main([str(run.folder), "--augment"]) == 2
+    assert "are for segmenters" in capsys.readouterr().err
