@@ -1,6 +1,5 @@
 """Masks as polygons: GeoJSON whose areas are burnt into labels on the pixels of their image."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.configuration import documents
+from cnn_jax.data import reference_systems
 from cnn_jax.data.descriptions import ANY_OTHER, Description
 from cnn_jax.data.rasters import Raster
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 
-SUFFIXES = (".geojson", ".json")
 AREAS = ("Polygon", "MultiPolygon")
-_LONGITUDES = "OGC:CRS84"
 _UNKNOWN = 254
 
 
@@ -69,7 +67,8 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
         for geometry in _areas(path, number, feature)
     ]
     if image.transform is not None and image.crs and shapes:
-        shapes = _moved(path, shapes, _system(path, content), image.crs)
+        system = reference_systems.known(reference_systems.named(content, path), path)
+        shapes = _moved(path, shapes, system, image.crs)
     return Polygons(
         str(path),
         image.height_px,
@@ -183,31 +182,9 @@ def _is_polygon(rings) -> bool:
     return isinstance(rings, list) and bool(rings) and all(map(is_ring, rings))
 
 
-def _system(path, content) -> str:
-    """The coordinate reference system that GeoJSON of before RFC 7946 may name."""
-    named = content.get("crs")
-    if named is None:
-        return _LONGITUDES
-    try:
-        return str(named["properties"]["name"])
-    except (KeyError, TypeError):
-        raise InputError(
-            f"{path} has a crs without a name ({json.dumps(named)[:60]}): export it in longitude"
-            " and latitude."
-        ) from None
-
-
 def _moved(path, shapes, given, wanted):
-    from rasterio.crs import CRS
-    from rasterio.errors import CRSError
     from rasterio.warp import transform_geom
 
-    try:
-        system = CRS.from_user_input(given)
-    except CRSError as error:
-        raise InputError(
-            f"{path} is in {given}, which is no known coordinate reference system: export it in"
-            " longitude and latitude."
-        ) from error
-    moved = transform_geom(system, CRS.from_wkt(wanted), [geometry for geometry, _ in shapes])
+    geometries = [geometry for geometry, _ in shapes]
+    moved = transform_geom(given, reference_systems.known(wanted, path), geometries)
     return [(geometry, value) for geometry, (_, value) in zip(moved, shapes, strict=True)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.data import objects
+from cnn_jax.data import objects, reference_systems
 from cnn_jax.data.annotations import labelme
 from cnn_jax.data.annotations.files import (
     Classes,
@@ -28,7 +28,6 @@ from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
 
 WHAT = "GeoJSON file"
-LONGITUDES = "EPSG:4326"
 CLASS = ("class", "label", "category", "name", "type")
 DECIMALS = 10
 """Of degrees: a hundredth of a millimetre."""
@@ -60,12 +59,7 @@ def _objects(file, image, raster, known, report):
     content = json_of(file, WHAT)
     if not isinstance(content, dict) or not isinstance(content.get("features"), list):
         raise InputError(f"{file} is no {WHAT}: it has no list of features.")
-    crs = content.get("crs")
-    named = (
-        crs["properties"].get("name", "")
-        if isinstance(crs, dict) and isinstance(crs.get("properties"), dict)
-        else LONGITUDES
-    )
+    named = reference_systems.named(content, file)
     for index, raw in enumerate(content["features"]):
         about = f"{file}: feature {index}"
         geometry = raw.get("geometry") if isinstance(raw, dict) else None
@@ -110,7 +104,7 @@ def _to_pixels(ring, raster: Raster, crs: str, file):
 
     x, y = ring.T
     if raster.crs:
-        x, y = _moved(x, y, crs or LONGITUDES, raster.crs, file)
+        x, y = _moved(x, y, crs, raster.crs, file)
     a, b, c, d, e, f, *_ = ~Affine(*raster.transform)
     # Rounding to a ten thousandth of a pixel undoes that of the degrees.
     return np.round(np.stack([a * x + b * y + c, d * x + e * y + f], axis=1), 4)
@@ -118,18 +112,9 @@ def _to_pixels(ring, raster: Raster, crs: str, file):
 
 def _moved(x, y, from_, to, file):
     """Coordinates in another reference system."""
-    from rasterio.crs import CRS
-    from rasterio.errors import CRSError
     from rasterio.warp import transform
 
-    try:
-        given = CRS.from_user_input(from_)
-    except CRSError as error:
-        raise InputError(
-            f"{file} names the coordinate reference system {from_!r}, which is unknown: give one"
-            " such as EPSG:4326."
-        ) from error
-    wanted = CRS.from_user_input(to)
+    given, wanted = (reference_systems.known(name, file) for name in (from_, to))
     if given == wanted:
         return x, y
     return tuple(map(np.array, transform(given, wanted, x, y)[:2]))
@@ -177,5 +162,5 @@ def _placed(ring, raster: Raster | None):
         a, b, c, d, e, f = raster.transform[:6]
         x, y = a * x + b * y + c, d * x + e * y + f
         if raster.crs:
-            x, y = _moved(x, y, raster.crs, LONGITUDES, raster.name)
+            x, y = _moved(x, y, raster.crs, reference_systems.LONGITUDES, raster.name)
     return np.round(np.stack([x, y], axis=1), DECIMALS).tolist()
