@@ -19,7 +19,7 @@ from cnn_jax.tasks import model_config
 
 
 def default() -> DetectionConfig:
-    """Buildings and cars of synthetic scenes, no download; under ten minutes on two CPU cores."""
+    """Buildings and cars of synthetic scenes, no download."""
     return DetectionConfig(
         experiment="detect",
         configuration="default",
@@ -44,7 +44,7 @@ def default() -> DetectionConfig:
 
 
 def smoke() -> DetectionConfig:
-    """Does it run at all; under a minute on two CPU cores."""
+    """Does it run at all."""
     config = default()
     config.configuration = "smoke"
     config.model = model_config(

@@ -19,7 +19,7 @@ from cnn_jax.tasks import model_config
 
 
 def default() -> InstanceConfig:
-    """Buildings and cars of synthetic scenes, no download; under ten minutes on two CPU cores."""
+    """Buildings and cars of synthetic scenes, no download."""
     return InstanceConfig(
         experiment="instances",
         configuration="default",
@@ -35,7 +35,7 @@ def default() -> InstanceConfig:
 
 
 def smoke() -> InstanceConfig:
-    """Does it run at all; under a minute on two CPU cores."""
+    """Does it run at all."""
     config = default()
     config.configuration = "smoke"
     config.model = model_config("unet", base_width=4, depth=2)

@@ -59,7 +59,7 @@ def _steps(model: str, px: int) -> Study:
 
 
 def cifar_resnet() -> Study:
-    """A ResNet-20 of CIFAR-10, 32x32 px; about ten minutes on two CPU cores."""
+    """A ResNet-20 of CIFAR-10, 32x32 px."""
     return _steps("resnet20", 32)
 
 
