@@ -227,7 +227,6 @@ def train_and_evaluate(
     from cnn_jax.configuration.documents import digest, identity
     from cnn_jax.configuration.schema import TrainingConfig
     from cnn_jax.data.scenes import SPLITS
-    from cnn_jax.inference import initial
     from cnn_jax.records import run_directory
     from cnn_jax.records.files import pictures_can_be_written
     from cnn_jax.reporting import figures, table
@@ -235,7 +234,11 @@ def train_and_evaluate(
     from cnn_jax.tasks.task import Session
     from cnn_jax.training.devices import Devices, accelerator_notice
 
-    config, given = initial.opened(config)
+    given = None
+    if getattr(config, "initial", ""):
+        from cnn_jax.inference import initial
+
+        config, given = initial.opened(config)
     record = (
         run_directory.RunDirectory(workdir, config, study)
         if processes.is_primary()

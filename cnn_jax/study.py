@@ -87,13 +87,14 @@ def main(
     with run.guarded() as outcome:
         argv = sys.argv[1:] if argv is None else list(argv)
         (flags,), _ = command_line.parse(argv, Flags())
-        name = flags.config or (_recorded(studies, flags) if flags.plan else next(iter(studies)))
+        seen = _seen(studies, flags) if flags.plan else []
+        name = flags.config or _recorded(studies, seen)
         if name not in studies and (name.endswith(".json") or "/" in name):
             run.train_and_evaluate(*run.begun(module, {}, argv))
         else:
             variants, configs = _configured(module, studies, name, argv, flags)
             if flags.plan:
-                print(_plan(studies, name, configs, flags))
+                print(_plan(studies[name]().groups, seen, configs[0], flags.difference))
                 return 0
             processes.join(flags.distributed)
             workdir = flags.workdir or run.new_workdir(f"{configs[0].experiment}-{name}")
@@ -191,23 +192,22 @@ def _seen(studies, flags):
     return records_in([folder], unfinished=True)
 
 
-def _recorded(studies, flags):
+def _recorded(studies, records):
     """The name of the study that the records are of; the first where they don't say."""
-    names = {record.config.get("configuration") for record in _seen(studies, flags)}
+    names = {record.config.get("configuration") for record in records}
     return next((name for name in studies if names == {name}), next(iter(studies)))
 
 
-def _plan(studies, name, configs, flags):
+def _plan(groups, records, config, difference):
     """What the records so far say of how many seeds and steps it takes."""
     from cnn_jax.reporting import comparison, plan
 
-    groups, records = studies[name]().groups, _seen(studies, flags)
     compared = comparison.compare(records, groups=groups or None)
-    said = plan.text(compared, flags.difference, configs[0].training.steps)
-    sources = {record.source for record in records} - {configs[0].data.source}
+    said = plan.text(compared, difference, config.training.steps)
+    sources = {record.source for record in records} - {config.data.source}
     if sources:
         said += (
-            f"\n\nThe study is of {configs[0].data.source}, and these records are of"
+            f"\n\nThe study is of {config.data.source}, and these records are of"
             f" {', '.join(sorted(sources))}: what is said holds for those."
         )
     return said

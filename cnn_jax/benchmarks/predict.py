@@ -11,6 +11,7 @@ PyTorch's settings are those of train_step.
 """
 
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ def peak_mib(side: str, settings: dict) -> float:
     """The greatest resident memory of this process when it has predicted the scene once, in MiB."""
     run, _ = prepare(side, settings)
     run(1)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
