@@ -674,6 +674,10 @@ PARTS = ("auto", "whole", "encoder", "all_but_head")
 """What of given weights a network may begin with."""
 
 
+def _task(name: str) -> Any:
+    return setting(name, "what is predicted, and by what", choices=(name,), absent="segmentation")
+
+
 def _initial() -> Any:
     return setting(
         "",
@@ -703,12 +707,7 @@ def _initial_digest() -> Any:
 class SegmentationConfig(Config):
     """A network that gives each pixel of a scene its class."""
 
-    task: str = setting(
-        "segmentation",
-        "what is predicted, and by what",
-        choices=("segmentation",),
-        absent="segmentation",
-    )
+    task: str = _task("segmentation")
     initial: str = _initial()
     initial_part: str = _initial_part()
     initial_digest: str = _initial_digest()
@@ -724,12 +723,7 @@ class SegmentationConfig(Config):
 class ClassificationConfig(Config):
     """A network that gives each image its class."""
 
-    task: str = setting(
-        "classification",
-        "what is predicted, and by what",
-        choices=("classification",),
-        absent="segmentation",
-    )
+    task: str = _task("classification")
     initial: str = _initial()
     initial_part: str = _initial_part()
     initial_digest: str = _initial_digest()
@@ -745,12 +739,7 @@ class ClassificationConfig(Config):
 class DetectionConfig(Config):
     """A network that finds objects and the boxes around them."""
 
-    task: str = setting(
-        "detection",
-        "what is predicted, and by what",
-        choices=("detection",),
-        absent="segmentation",
-    )
+    task: str = _task("detection")
     data: ObjectDataConfig = setting(ObjectDataConfig, "data")
     augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
     loss: DetectionLossConfig = setting(DetectionLossConfig, "loss")
@@ -763,12 +752,7 @@ class DetectionConfig(Config):
 class InstanceConfig(Config):
     """A network that finds objects and the pixels of each."""
 
-    task: str = setting(
-        "instances",
-        "what is predicted, and by what",
-        choices=("instances",),
-        absent="segmentation",
-    )
+    task: str = _task("instances")
     data: ObjectDataConfig = setting(ObjectDataConfig, "data")
     augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
     loss: InstanceLossConfig = setting(InstanceLossConfig, "loss")
@@ -781,9 +765,7 @@ class InstanceConfig(Config):
 class ClassicConfig(Config):
     """A classic method, without a network, that gives each image its class."""
 
-    task: str = setting(
-        "classic", "what is predicted, and by what", choices=("classic",), absent="segmentation"
-    )
+    task: str = _task("classic")
     data: ImageDataConfig = setting(ImageDataConfig, "data")
     selection: SelectionConfig = setting(SelectionConfig, "choice of k and distance")
 

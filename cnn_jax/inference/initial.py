@@ -83,8 +83,10 @@ def _of_file(path, config):
     return read.digest, Initial(str(path), read.variables), values, options
 
 
-_CONVENTIONAL = ("padding", "epsilon", "rounding", "pooled_px", "pool_padding", "norm_scale")
-_CONVENTIONAL += ("count_padding", "origin", "shortcut", "downsample_in", "pooled_norm")
+_CONVENTIONAL = (
+    *("padding", "epsilon", "rounding", "pooled_px", "pool_padding", "norm_scale"),
+    *("count_padding", "origin", "shortcut", "downsample_in", "pooled_norm"),
+)
 
 
 def _options(source: Any, target: Any) -> dict[str, Any]:
