@@ -678,8 +678,11 @@ def _task(name: str) -> Any:
     return setting(name, "what is predicted, and by what", choices=(name,), absent="segmentation")
 
 
-def _initial() -> Any:
-    return setting(
+@dataclass
+class Beginning:
+    """The weights that a network begins with: fields of every task that trains one."""
+
+    initial: str = setting(
         "",
         "weights to begin with: the folder of a finished run, or a published file; empty: drawn by"
         " the seed",
@@ -687,30 +690,23 @@ def _initial() -> Any:
         path=True,
         absent="",
     )
-
-
-def _initial_part() -> Any:
-    return setting(
+    initial_part: str = setting(
         "auto",
         "what of them is taken; auto: the whole network where it is the same, else all but the"
         " head, else the encoder",
         choices=PARTS,
         absent="auto",
     )
-
-
-def _initial_digest() -> Any:
-    return setting("", "of the weights to begin with, as a run found them", absent="")
+    initial_digest: str = setting(
+        "", "of the weights to begin with, as a run found them", absent=""
+    )
 
 
 @dataclass
-class SegmentationConfig(Config):
+class SegmentationConfig(Beginning, Config):
     """A network that gives each pixel of a scene its class."""
 
     task: str = _task("segmentation")
-    initial: str = _initial()
-    initial_part: str = _initial_part()
-    initial_digest: str = _initial_digest()
     data: DataConfig = setting(DataConfig, "data")
     augmentation: AugmentationConfig = setting(AugmentationConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
@@ -720,13 +716,10 @@ class SegmentationConfig(Config):
 
 
 @dataclass
-class ClassificationConfig(Config):
+class ClassificationConfig(Beginning, Config):
     """A network that gives each image its class."""
 
     task: str = _task("classification")
-    initial: str = _initial()
-    initial_part: str = _initial_part()
-    initial_digest: str = _initial_digest()
     data: ImageDataConfig = setting(ImageDataConfig, "data")
     augmentation: ImageAugmentationConfig = setting(ImageAugmentationConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
@@ -736,7 +729,7 @@ class ClassificationConfig(Config):
 
 
 @dataclass
-class DetectionConfig(Config):
+class DetectionConfig(Beginning, Config):
     """A network that finds objects and the boxes around them."""
 
     task: str = _task("detection")
@@ -749,7 +742,7 @@ class DetectionConfig(Config):
 
 
 @dataclass
-class InstanceConfig(Config):
+class InstanceConfig(Beginning, Config):
     """A network that finds objects and the pixels of each."""
 
     task: str = _task("instances")

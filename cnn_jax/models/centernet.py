@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.encoder_unet import decoded
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 from cnn_jax.models.fpn import FPN
@@ -31,6 +32,8 @@ class CenterNet(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that halves the resolution stage by stage.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels, where it has a width.
         neck: what brings the maps together: U-Net's decoder, or a feature pyramid.
         neck_width: channels of the maps that the heads see.
@@ -43,6 +46,7 @@ class CenterNet(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet18", metadata={"choices": ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     neck: str = field(default="unet", metadata={"choices": ("unet", "fpn")})
     neck_width: int = field(default=64, metadata={"at_least": 1})
@@ -59,7 +63,9 @@ class CenterNet(nn.Module):
             "dtype": self.dtype,
             "axis_name": self.axis_name,
         }
-        backbone = encoder(self.encoder, width=self.encoder_width, **options)
+        backbone = encoder(
+            self.encoder, conventions=self.conventions, width=self.encoder_width, **options
+        )
         high, wide = (-(-side // self.stride) for side in images.shape[1:3])
         inputs = enlarged(images, backbone.least_px)
         maps = backbone(inputs, train=train, feature_maps=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.layers.convolution import DTYPES
+from cnn_jax.models.conventions import CONVENTIONS
 from cnn_jax.models.encoders import ENCODERS, encoder, enlarged
 from cnn_jax.models.fpn import FPN
 
@@ -29,6 +30,8 @@ class FCOS(nn.Module):
     Attributes:
         num_classes: classes to tell apart.
         encoder: the backbone: a classifier that halves the resolution stage by stage.
+        conventions: whose way of padding and normalising the backbone has: ours, or that of the
+            library its weights came from.
         encoder_width: multiplies the backbone's channels, where it has a width.
         fpn_width: channels of the pyramid and the heads, a multiple of 32.
         head_depth: convolutions in each head.
@@ -41,6 +44,7 @@ class FCOS(nn.Module):
 
     num_classes: int
     encoder: str = field(default="resnet50", metadata={"choices": ENCODERS})
+    conventions: str = field(default="ours", metadata={"choices": CONVENTIONS, "absent": "ours"})
     encoder_width: float = field(default=1.0, metadata={"at_least": 0.05})
     fpn_width: int = field(default=256, metadata={"at_least": 32})
     head_depth: int = field(default=4, metadata={"at_least": 0})
@@ -57,7 +61,9 @@ class FCOS(nn.Module):
             "dtype": self.dtype,
             "axis_name": self.axis_name,
         }
-        backbone = encoder(self.encoder, width=self.encoder_width, **options)
+        backbone = encoder(
+            self.encoder, conventions=self.conventions, width=self.encoder_width, **options
+        )
         maps = backbone(enlarged(images, backbone.least_px), train=train, feature_maps=True)
         pyramid = FPN(self.fpn_width, self.strides, self.further, self.dtype, name="fpn")(maps)
         tower = {

@@ -12,6 +12,7 @@ from flax import traverse_util
 from cnn_jax.configuration.schema import OptimizerConfig, nearest
 from cnn_jax.errors import InputError
 from cnn_jax.layers.normalization import keeping_statistics
+from cnn_jax.training.initial import ENCODER, encoder_at
 
 Path = tuple[str, ...]
 
@@ -106,6 +107,9 @@ def _named(name, paths, head, field):
         found = [path for path in paths if path in head]
     elif name == "base":
         found = [path for path in paths if path not in head]
+    elif name == ENCODER:
+        place = encoder_at(("params", *path) for path in paths)
+        found = [path for path in paths if place and path[: len(place)] == place]
     else:
         pattern = tuple(name.split("/"))
         found = [

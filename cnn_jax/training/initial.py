@@ -1,6 +1,6 @@
 """Weights that a network begins with instead of those that its seed draws."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from cnn_jax.errors import InputError
 Path = tuple[str, ...]
 
 ENCODER = "encoder"
-"""The module of a segmenter that is a classifier without its head."""
+"""The module of a segmenter or detector that is a classifier without its head."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Initial:
         return traverse_util.unflatten_dict(laid), what
 
     def _taken(self, ours, given, head, part) -> tuple[dict[Path, Any], str]:
-        have, has = _has_encoder(ours), _has_encoder(given)
+        have, has = encoder_at(ours), encoder_at(given)
         if part != "encoder" and have == has:
             body = {path for path in ours if path not in head}
             wrong = _differing(body, ours, given)
@@ -65,17 +65,16 @@ class Initial:
                 raise self._refused(wrong, ours, given)
         if part in ("whole", "all_but_head"):
             raise InputError(
-                f"{self.name} is {'of a segmenter' if has else 'of a classifier'}, and the network"
-                f" {'a segmenter' if have else 'a classifier'}: leave initial_part auto, or make it"
-                " encoder."
+                f"{self.name} has {_described(has)}, and the network {_described(have)}: leave"
+                " initial_part auto, or make it encoder."
             )
         if not have and not has:
             raise InputError(
                 "initial_part is encoder, and neither the network nor the weights have one: use"
                 " all_but_head."
             )
-        given = given if has == have else _moved(given, into=have)
-        body = {path for path in ours if (not have or path[1] == ENCODER) and path not in head}
+        given = _moved(given, has, have)
+        body = {path for path in ours if _lies_in(path, have) and path not in head}
         wrong = _differing(body, ours, given)
         if wrong:
             raise self._refused(wrong, ours, given)
@@ -96,15 +95,34 @@ class Initial:
         )
 
 
-def _has_encoder(flat: Mapping[Path, Any]) -> bool:
-    return any(path[1] == ENCODER for path in flat)
+def encoder_at(paths: Iterable[Path]) -> Path:
+    """Where the variables of a network's encoder lie, without the collection's name: in a network
+    of instances within the segmenter; `()` where the network has none.
+
+    Args:
+        paths: of variables, with the collection's name.
+    """
+    for path in paths:
+        if ENCODER in path[1:3]:
+            return path[1 : path.index(ENCODER) + 1]
+    return ()
 
 
-def _moved(given, into):
-    """A classifier's variables where a segmenter has its encoder's, or the reverse."""
-    if into:
-        return {(path[0], ENCODER, *path[1:]): value for path, value in given.items()}
-    return {(path[0], *path[2:]): value for path, value in given.items() if path[1] == ENCODER}
+def _described(place):
+    return f"its encoder in {'/'.join(place)}" if place else "no encoder"
+
+
+def _lies_in(path, place):
+    return path[1 : 1 + len(place)] == place
+
+
+def _moved(given, source, target):
+    """The variables below one place in a network, below another; a classifier is all encoder."""
+    return {
+        (path[0], *target, *path[1 + len(source) :]): value
+        for path, value in given.items()
+        if _lies_in(path, source)
+    }
 
 
 def _differing(paths, ours, given) -> list[Path]:

@@ -4,11 +4,14 @@ to predict annotations that an annotator goes on from."""
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from PIL import Image
+from safetensors.numpy import load_file
 
 import cnn_jax
 from cnn_jax import tasks
@@ -17,10 +20,14 @@ from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
 from cnn_jax.errors import InputError
+from cnn_jax.inference import initial
 from cnn_jax.reporting.table import summary_table
 from cnn_jax.run import train_and_evaluate
+from cnn_jax.tasks.network import head, initial_state
 from cnn_jax.training import loop
+from cnn_jax.training.groups import make_groups
 from experiments import detect, instances
+from tests.inference.test_imported import of_pytorch
 
 PICTURES = {
     "learning_curves.png",
@@ -275,3 +282,52 @@ def test_annotations_are_held_to_their_images(tmp_path):
     with pytest.raises(InputError, match=r"1\.png is 9 x 9 px, and its"):
         tasks.of("detection").dataset(config)
     assert given.images[0].objects[0] != Annotation(0, (0, 0, 1, 1))
+
+
+# ---- given weights
+
+
+@pytest.mark.parametrize("task", ["detection", "instances"])
+def test_a_network_begins_with_the_encoder_of_a_published_file(tmp_path, task):
+    file = of_pytorch("resnet20", tmp_path / "resnet20.safetensors")
+    config: Any = {"detection": detect, "instances": instances}[task].smoke()
+    if task == "instances":
+        config.model = tasks.model_config("encoder_unet", encoder="resnet20", decoder_widths=(8,))
+    config.initial, config.initial_part = str(file), "encoder"
+    config.optimizer.frozen = ("encoder",)
+    tasks.check(config)
+    config, given = initial.opened(config)
+    assert config.model.conventions == "akamaster"
+    assert config.data.mean == pytest.approx((0.485, 0.456, 0.406))
+    learner = tasks.of(task).learner(config, tasks.of(task).dataset(config).info)
+    assert learner.info.mean == config.data.mean
+    variables = initial_state(learner, given).variables
+    place = ("segmenter", "encoder") if task == "instances" else ("encoder",)
+    kernels = {
+        "/".join(path[1:]): np.asarray(leaf)
+        for path, leaf in traverse_util.flatten_dict(variables).items()
+        if path[1 : 1 + len(place)] == place and path[-1] == "kernel"
+    }
+    stored = load_file(file)
+    assert len(kernels) == sum(
+        name.startswith(("conv1", "layer")) for name in stored if stored[name].ndim == 4
+    )
+    for wanted in (stored["conv1.weight"], stored["layer3.0.conv1.weight"]):
+        assert any(np.array_equal(k, wanted.transpose(2, 3, 1, 0)) for k in kernels.values())
+    groups = make_groups(config.optimizer, variables, head(learner))
+    frozen = {path for path, thaws in groups.thaws.items() if thaws}
+    assert frozen == {path for path in groups.thaws if path[: len(place)] == place}
+
+
+@pytest.mark.long
+def test_an_encoder_that_is_frozen_stays_as_given(tmp_path):
+    file = of_pytorch("resnet20", tmp_path / "resnet20.safetensors")
+    config = short(detect.smoke)
+    config.initial, config.optimizer.frozen = str(file), ("encoder",)
+    train_and_evaluate(config, tmp_path / "run")
+    run = cnn_jax.load(tmp_path / "run")
+    _, given = initial.opened(run.config)
+    before = initial_state(run.learner, given).variables
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), before, run.variables)
+    assert all(jax.tree.leaves([tree["encoder"] for tree in same.values() if "encoder" in tree]))
+    assert not any(jax.tree.leaves(same["params"]["heat_head"]))

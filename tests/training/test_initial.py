@@ -65,6 +65,23 @@ def test_as_much_as_fits_is_taken():
     assert laid(segmenter(1, classes=9), segmenter(0))[0] == "all but the head"
 
 
+def instances(value, **options):
+    """A segmenter within a network of instances, whose heads are its own."""
+    held = segmenter(value, **options)
+    held = {name: {"segmenter": tree} for name, tree in held.items()}
+    held["params"]["centre_head"] = {"kernel": np.full((3, 1), value, np.float32)}
+    return held
+
+
+def test_an_encoder_is_found_within_a_network_of_instances():
+    moved = {path.replace("encoder", "segmenter/encoder") for path in ENCODER}
+    for given in (classifier(1), segmenter(1), instances(1, decoder=5)):
+        assert laid(given, instances(0)) == ("the encoder", moved)
+    assert laid(instances(1), segmenter(0)) == ("the encoder", ENCODER)
+    assert laid(instances(1), classifier(0)) == ("the encoder", STEM)
+    assert laid(instances(1), instances(0))[0] == "all but the head"
+
+
 def test_a_part_that_is_asked_for_is_taken_alone():
     assert laid(classifier(1), classifier(0), "all_but_head") == ("all but the head", STEM)
     assert laid(segmenter(1), segmenter(0), "encoder") == ("the encoder", ENCODER)
@@ -75,7 +92,7 @@ def test_a_part_that_is_asked_for_is_taken_alone():
     [
         (classifier(1, 5), classifier(0), "whole", r"head/kernel is \[4, 5\] there and \[4, 3\]"),
         (classifier(1, width=8), classifier(0), "auto", "doesn't fit the network: batch_stats"),
-        (classifier(1), segmenter(0), "whole", "is of a classifier, and the network a segmenter"),
+        (classifier(1), segmenter(0), "whole", "has no encoder, and the network its encoder in"),
         (segmenter(1), classifier(0), "all_but_head", "leave initial_part auto"),
         (classifier(1), classifier(0), "encoder", "neither the network nor the weights"),
         (classifier(1, width=8), segmenter(0), "auto", "doesn't fit"),
