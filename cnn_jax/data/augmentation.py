@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from functools import reduce
 from operator import add
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -446,6 +445,8 @@ def _colour(draws, image, config, limits):
 
     Channels come first here, as planes that a CPU's vectors run along.
     """
+    import dm_pix  # here: what only predicts does without its second
+
     if config.brightness_probability:
         most = config.brightness_delta
         delta = _draw(draws["brightness"], config.brightness_probability, (-most, most), 0.0)

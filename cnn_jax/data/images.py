@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
 from PIL import Image
 
@@ -163,7 +162,7 @@ class ImageSet:
         return greatest_of(self.dtype)
 
 
-class ImageSource(grain.sources.RandomAccessDataSource):
+class ImageSource:
     """Random access for `pipeline.training_batches`: {"image": [height, width, channels],
     "label": int32 []}."""
 

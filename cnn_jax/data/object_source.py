@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import grain
 import numpy as np
 
 from cnn_jax.data.object_scenes import ObjectScene
@@ -16,7 +15,7 @@ NO_OBJECT = -1
 """The label of rows of a table that no object fills."""
 
 
-class ObjectSource(grain.sources.RandomAccessDataSource):
+class ObjectSource:
     """Random access to training regions, one a cell, and the objects that reach into each.
 
     An element is that of `RegionSource`, whose `mask` is int32: 0, the row of `boxes` and `labels`

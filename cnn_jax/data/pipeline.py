@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
-from grain.experimental import index_shuffle
 
 from cnn_jax.data.scenes import Scene, nothing_of
 
 if TYPE_CHECKING:
+    import grain
+
     from cnn_jax.data.augmentation import Windows
 
 READ_THREADS = (
@@ -81,7 +81,7 @@ def cell_bounds(size_px: int, cell_px: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-class RegionSource(grain.sources.RandomAccessDataSource):
+class RegionSource:
     """Random access to the training regions of scenes, one a cell.
 
     An element holds `image` [height, width, channels] of `region_px`, of the scenes' own type, and
@@ -203,7 +203,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def training_batches(
     source: Any, *, seed: int, batch_size: int, share: slice = slice(None)
-) -> grain.MapDataset:
+) -> "grain.MapDataset":
     """The endless sequence of training batches of one process: element n is batch n, a dict of
     arrays.
 
@@ -230,7 +230,16 @@ def training_batches(
         positions = np.array(positions, np.uint64).astype(np.uint32)
         return {**read(numbers, positions), "position": positions}
 
+    import grain  # here, as everywhere in this file: what only predicts does without its second
+
     return grain.MapDataset.range(sys.maxsize).map(read_batch)
+
+
+def in_order(count: int, batch_size: int, read: Callable[[Sequence[int]], Any]) -> "grain.MapDataset":
+    """The batches that `read` makes of the numbers 0 to `count` - 1; the last may be shorter."""
+    import grain
+
+    return grain.MapDataset.range(count).batch(batch_size, batch_fn=read)
 
 
 def shuffled(length: int, seed: int) -> Callable[[int], int]:
@@ -240,6 +249,8 @@ def shuffled(length: int, seed: int) -> Callable[[int], int]:
     It is the order of `grain.MapDataset.range(length).seed(seed).shuffle().repeat()`, without
     Grain's objects about every number, which took four times as long as the shuffling.
     """
+    from grain.experimental import index_shuffle
+
     [first] = (
         np.random.SeedSequence([seed, 1]).generate_state(1).tolist()
     )  # as Grain derives the seed of a shuffle from its set's
@@ -257,7 +268,7 @@ def stacked(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def read_ahead(
-    batches: grain.MapDataset, start: int, place: Callable, prefetch_batches: int
+    batches: "grain.MapDataset", start: int, place: Callable, prefetch_batches: int
 ) -> Iterator:
     """Batches from number `start` on, read by threads and placed on the devices before they are
     asked for.
@@ -268,6 +279,8 @@ def read_ahead(
         place: puts a host batch on the devices.
         prefetch_batches: how many are read ahead on the host; two more lie on the devices.
     """
+    import grain
+
     threads = min(
         READ_THREADS, prefetch_batches
     )  # Grain warns of threads that the buffer leaves without work

@@ -7,7 +7,6 @@ same bits wherever its examples lie. The order is that of `pipeline.training_bat
 
 from collections.abc import Mapping, Sequence
 
-import grain
 import jax
 import numpy as np
 
@@ -19,7 +18,7 @@ MOST_PX = 2**31
 """Places in one array are counted in int32."""
 
 
-class Numbers(grain.sources.RandomAccessDataSource):
+class Numbers:
     """Random access to examples that know nothing but their `number`, int32 []."""
 
     def __init__(self, length: int) -> None:

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from cnn_jax.configuration.schema import EvaluationConfig
-from cnn_jax.data.pipeline import DecodedScenes, read_ahead
+from cnn_jax.data.pipeline import DecodedScenes, in_order, read_ahead
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import boundaries, metrics
 from cnn_jax.evaluation.calibration import calibration_counts
@@ -128,7 +127,7 @@ class SceneEvaluator:
                 examples or [source[numbers[0]]], len(numbers[share]), share.stop - share.start
             )
 
-        batches = grain.MapDataset.range(len(source)).batch(self.batch_size, batch_fn=read)
+        batches = in_order(len(source), self.batch_size, read)
         waiting: tuple[int, dict] | None = None
         for number, batch in enumerate(
             read_ahead(batches, 0, self.devices.place, prefetch_batches=2)
@@ -212,7 +211,7 @@ def _paste(whole, prediction, window):
     ]
 
 
-class _Subset(grain.sources.RandomAccessDataSource):
+class _Subset:
     def __init__(self, source, numbers):
         self.source, self.numbers = source, numbers
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,7 @@ import optax
 from flax import linen as nn
 
 from cnn_jax.data.images import LabelledImages
-from cnn_jax.data.pipeline import read_ahead
+from cnn_jax.data.pipeline import in_order, read_ahead
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class ImageEvaluator:
                 "shift_px": np.tile(np.array(shift_px, np.int32), (size, 1)),
             }
 
-        batches = grain.MapDataset.range(count).batch(self.batch_size, batch_fn=read)
+        batches = in_order(count, self.batch_size, read)
         results = []
         for batch in read_ahead(batches, 0, self.devices.place, prefetch_batches=2):
             check()

@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import dataclass
 
-import grain
 import numpy as np
 
 from cnn_jax.data.pipeline import DecodedScenes, cut
@@ -39,7 +38,7 @@ def spans(length_px: int, window_px: int, context_px: int) -> list[Span]:
     ]
 
 
-class WindowSource(grain.sources.RandomAccessDataSource):
+class WindowSource:
     """Random access to the evaluation windows of scenes, scene by scene.
 
     An element holds `image` [height, width, channels] as stored, `mask` uint8 [height, width] with

@@ -22,8 +22,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-import tensorstore
 
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import processes
@@ -55,6 +53,8 @@ class Checkpoints:
         self.directory = Path(directory).absolute()  # Orbax fails late on relative paths
         self._keep, self._best, self._sign = keep, best, 1 if higher_is_better else -1
         self._digest = digest
+        import orbax.checkpoint as ocp  # here: weights alone are read without its second
+
         self._orbax = ocp.StandardCheckpointer()
         if processes.is_primary():
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,8 @@ class Checkpoints:
             InputError: the checkpoint, or none of them, can be read, or it is of another run. All
                 are left as they are.
         """
+        import orbax.checkpoint as ocp
+
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         damaged, reason = [], "there is none"
         for candidate in processes.broadcast(self.steps[::-1]) if step is None else [step]:
@@ -220,6 +222,8 @@ def _is_of_others(record: logging.LogRecord) -> bool:
 def _check_readable(folder: Path) -> None:
     """Reads one array after another. Orbax reads them all at once, and where one can't be read each
     of the others ends in a traceback of its own."""
+    import tensorstore
+
     store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
     names = tensorstore.KvStore.open(store).result().list().result()
     arrays = [name.removesuffix(b".zarray") for name in names if name.endswith(b".zarray")]
