@@ -9,6 +9,7 @@ comparison.csv, comparison.md and index.html in the study's folder; runs that
 `experiments.aerial_peers` made there are compared too.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -40,6 +41,12 @@ GROUPS = {
         "upernet",
         "pspnet",
         "deeplabv3plus_resnet18",
+    ),
+    "Pretrained": (
+        "unet_mobilenet_v2",
+        "unet_mobilenet_v2_pretrained",
+        "deeplabv3plus_mobilenet_v2",
+        "deeplabv3plus_mobilenet_v2_pretrained",
     ),
     "Beside segmentation_models.pytorch": (
         "unet_mobilenet_v2",
@@ -204,6 +211,15 @@ def heads() -> Study:
     return _photographs(_heads())
 
 
+def pretrained() -> Study:
+    """The same with two heads on a whole MobileNetV2, each begun from scratch and with the weights
+    of --initial, such as ImageNet's; about an hour on two CPU cores."""
+    models = {name: _narrow()[name] for name in GROUPS["Pretrained"] if name in _narrow()}
+    begun = {f"{name}_pretrained": model for name, model in models.items()}
+    study = _photographs({**models, **begun})
+    return dataclasses.replace(study, begins=dict.fromkeys(models, ""))
+
+
 def _photographs(models: dict) -> Study:
     return _study(
         models,
@@ -236,6 +252,7 @@ STUDIES = {
     "smoke": smoke,
     "dubai": dubai,
     "heads": heads,
+    "pretrained": pretrained,
     "dubai_whole": dubai_whole,
 }
 
