@@ -70,6 +70,10 @@ def evaluate_answers(
     blend = blend or "gaussian"
     blended = answers.confusions(run, scenes, blend=blend, check=check)
     found = {"blended": {"blend": blend, **answers.compared(blended, cut)}}
+    if blend in ("gaussian", "linear"):
+        found["blended"]["largest_step"] = answers.largest_steps(
+            run, scenes, (blend, "none"), check
+        )
     if augment:
         turned = answers.confusions(run, scenes, augment=True, blend=blend, check=check)
         found["augmented"] = {"blend": blend, **answers.compared(turned, blended)}
@@ -86,7 +90,14 @@ def sentence_of(name: str, found: Mapping[str, Any]) -> str:
     if found["interval"]:
         low, high = found["interval"]
         of += f"; 95% over {found['scenes']} scenes: {low:+.4f} to {high:+.4f}"
-    return f"mIoU {found['miou']:.4f} {what}: {found['difference']:+.4f} ({of})."
+    sentence = f"mIoU {found['miou']:.4f} {what}: {found['difference']:+.4f} ({of})."
+    if "largest_step" in found:
+        blended, cut = found["largest_step"].values()
+        sentence += (
+            f" Where windows change, neighbouring pixels' probabilities lie at most {blended:.4f}"
+            f" apart for it; cut, {cut:.4f}."
+        )
+    return sentence
 
 
 def compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:

@@ -235,7 +235,9 @@ def training_batches(
     return grain.MapDataset.range(sys.maxsize).map(read_batch)
 
 
-def in_order(count: int, batch_size: int, read: Callable[[Sequence[int]], Any]) -> "grain.MapDataset":
+def in_order(
+    count: int, batch_size: int, read: Callable[[Sequence[int]], Any]
+) -> "grain.MapDataset":
     """The batches that `read` makes of the numbers 0 to `count` - 1; the last may be shorter."""
     import grain
 

@@ -9,6 +9,7 @@ import numpy as np
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import metrics, statistics
 from cnn_jax.inference.predictor import Predictor
+from cnn_jax.inference.windows import blended, steps
 
 
 def confusions(
@@ -45,6 +46,47 @@ def confusions(
             entries = truth[counted].astype(np.int64) * classes + part.argmax(-1)[counted]
             counts[index] += np.bincount(entries, minlength=classes**2).reshape(classes, classes)
     return counts
+
+
+def largest_steps(
+    predictor: Predictor,
+    scenes: Sequence[tuple[np.ndarray, np.ndarray]],
+    blends: Sequence[str],
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """The most that neighbouring pixels' probabilities lie apart because windows change between
+    them, over all scenes: blend -> 0 to 1; see `windows.steps`.
+
+    Args:
+        predictor: a loaded run, or an ensemble.
+        scenes: (image, mask) by index. Each window is predicted once, and what the windows of a
+            scene say is kept until it is done.
+        blends: of `windows.BLENDS`, but for "uniform".
+        check: called before each scene; may raise to stop.
+    """
+    most = dict.fromkeys(blends, 0.0)
+    for index in range(len(scenes)):
+        check()
+        image, _ = scenes[index]
+        kept: list[np.ndarray] = []
+
+        def predict(windows, kept=kept):
+            kept.append(np.asarray(predictor.probabilities(windows)))
+            return kept[-1]
+
+        for blend in blends:
+            down, across = predictor.axes(*image.shape[:2], blend)
+            for rows, columns in ((down, steps(across)), (steps(down), across)):
+                known = iter(kept[:])  # every pass asks for the same windows in the same order
+                for _, part in blended(
+                    lambda first, last, image=image: image[first:last],
+                    (lambda _, known=known: next(known)) if kept else predict,
+                    rows,
+                    columns,
+                    predictor.batch_size,
+                ):
+                    most[blend] = max(most[blend], float(np.abs(part).max()))
+    return most
 
 
 def compared(answers: np.ndarray, others: np.ndarray) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.inference import object_prediction
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.scenes import opened
-from cnn_jax.inference.windows import axis, blended
+from cnn_jax.inference.windows import Axis, axis, blended
 from cnn_jax.records import run_record
 from cnn_jax.tasks.network import abstract_variables
 from cnn_jax.tasks.task import Dataset
@@ -124,16 +124,21 @@ class Predictor:
             (number of the first row, probabilities float32 `[rows, width, classes]`), which the
             next turn overwrites.
         """
-        settings = self.config.evaluation
-        down, across = (
-            axis(length, window, overlap_px(window, settings.context_px), blend)
-            for length, window in zip((height, width), settings.window_px, strict=True)
-        )
+        down, across = self.axes(height, width, blend)
 
         def predict(windows):
             return self.averaged(windows, augment)
 
         return blended(read, predict, down, across, self.batch_size, first_row)
+
+    def axes(self, height: int, width: int, blend: str = "gaussian") -> tuple[Axis, Axis]:
+        """The windows over a scene of that size, from top to bottom and from left to right."""
+        settings = self.config.evaluation
+        down, across = (
+            axis(length, window, overlap_px(window, settings.context_px), blend)
+            for length, window in zip((height, width), settings.window_px, strict=True)
+        )
+        return down, across
 
     def averaged(self, images: np.ndarray, augment: bool) -> Any:
         """`probabilities`, averaged over flips and quarter turns (of oblong images of classifiers

@@ -13,7 +13,7 @@ Rows go in and rows come out. Between them lie the rows of one row of windows, a
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,18 @@ def axis(length_px: int, window_px: int, overlap_px: int, blend: str = "gaussian
         total[start + border :][:window_px] += profile
     weights = [profile / total[start + border :][:window_px] for start in starts]
     return Axis(length_px, window_px, starts, np.array(weights, np.float32))
+
+
+def steps(windows: Axis) -> Axis:
+    """The same windows, weighted by how much their weight changes from each pixel to the next. What
+    `blended` sums up by these is how far neighbouring pixels lie apart because windows change,
+    whatever the image shows there: 0 in one window, and where the windows agree.
+
+    What a window says of the pixel before its first is unknown; a weight that begins there, of
+    "uniform", is not counted."""
+    if len(windows.starts) == 1:
+        return replace(windows, weights=np.zeros_like(windows.weights))
+    return replace(windows, weights=np.diff(windows.weights, axis=1, append=np.float32(0)))
 
 
 def reflected(first: int, last: int, length: int) -> np.ndarray:

@@ -34,7 +34,10 @@ def test_every_variant_is_valid_and_differs_in_its_model_alone(name):
         for section in ("data", "augmentation", "loss", "optimizer", "training", "evaluation"):
             assert getattr(other, section) == getattr(first, section)
             assert getattr(other, section) is not getattr(first, section)
-    models = [documents.to_dict(config)["model"] for config in made.variants.values()]
+    models = [
+        (documents.to_dict(config)["model"], made.begins.get(name))
+        for name, config in made.variants.items()
+    ]
     assert all(models.count(model) == 1 for model in models)
 
 
@@ -57,7 +60,9 @@ def test_the_whole_ablation_has_the_u_nets_parameters():
 
 
 def test_the_groups_name_variants_of_the_study_and_peers():
-    known = {*STUDIES["dubai"]().variants, *STUDIES["heads"]().variants}
+    known = {
+        name for study in ("dubai", "heads", "pretrained") for name in STUDIES[study]().variants
+    }
     known |= {"smp_unet", "smp_deeplabv3plus"}
     assert {name for names in GROUPS.values() for name in names} == known
 

@@ -57,6 +57,12 @@ def test_the_command_says_what_blending_brings(reference, quick_compilation, tmp
     assert record["blended"]["miou"] == record["augmented"]["other_miou"]
 
 
+def test_steps_between_windows_are_divided_by_blending(run, quick_compilation):
+    scenes = run.open_data().scenes["train"]
+    found = answers.largest_steps(run, [scenes[0]], ("gaussian", "none"))
+    assert 0 < found["gaussian"] < found["none"] / 3  # windows of these runs are small
+
+
 def test_classifiers_have_no_windows(run, monkeypatch, capsys):
     monkeypatch.setattr(run.config, "task", "classification")
     monkeypatch.setattr(predictor, "load", lambda folder: run)

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cnn_jax.inference.windows import BLENDS, axis, blended, reflected
+from cnn_jax.inference.windows import BLENDS, axis, blended, reflected, steps
 
 SIZES = [(1, 1), (5, 70), (33, 64), (64, 200), (65, 66), (131, 97), (300, 257)]
 
@@ -103,6 +103,34 @@ def test_a_seam_between_windows_is_blended_away():
     assert steps["uniform"] > 0.3
     assert steps["gaussian"] < steps["uniform"] / 3
     assert steps["linear"] < steps["uniform"] / 3
+
+
+@pytest.mark.parametrize("blend", ["none", "gaussian", "linear"])
+def test_steps_are_those_of_windows_that_see_nothing_but_their_number(blend):
+    """Each window says one number: neighbours differ only because windows change."""
+    image = np.zeros((64, 300, 3), np.uint8)
+    numbers = np.random.default_rng(0).random(99, np.float32)
+
+    def result(change):
+        columns, said = axis(300, 64, 16, blend), iter(numbers)
+
+        def predict(windows):
+            return np.full((*windows.shape[:3], 1), next(said), np.float32)
+
+        parts = blended(
+            lambda a, b: image[a:b],
+            predict,
+            axis(64, 64, 16, blend),
+            steps(columns) if change else columns,
+            1,
+        )
+        return np.concatenate([part.copy() for _, part in parts])[..., 0]
+
+    expected, found = np.diff(result(False), axis=1), result(True)[:, :-1]
+    begins = [start - 1 for start in axis(300, 64, 16, blend).starts if start > 0]
+    known = np.delete(np.arange(299), begins)  # what a window says before its first pixel is not
+    np.testing.assert_allclose(found[:, known], expected[:, known], atol=1e-6)
+    assert np.abs(found).max() > 0
 
 
 @pytest.mark.parametrize("length", [720, 1479, 2149, 20_000])
