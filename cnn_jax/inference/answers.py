@@ -1,6 +1,7 @@
 """What a segmenter's answers for whole scenes are worth, as `cnn-jax predict` gives them: windows
 blended, and averaged over flips and quarter turns if asked for."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,25 +69,31 @@ def largest_steps(
     for index in range(len(scenes)):
         check()
         image, _ = scenes[index]
-        kept: list[np.ndarray] = []
-
-        def predict(windows, kept=kept):
-            kept.append(np.asarray(predictor.probabilities(windows)))
-            return kept[-1]
-
+        said: list[np.ndarray] = []
         for blend in blends:
             down, across = predictor.axes(*image.shape[:2], blend)
             for rows, columns in ((down, steps(across)), (steps(down), across)):
-                known = iter(kept[:])  # every pass asks for the same windows in the same order
-                for _, part in blended(
-                    lambda first, last, image=image: image[first:last],
-                    (lambda _, known=known: next(known)) if kept else predict,
-                    rows,
-                    columns,
-                    predictor.batch_size,
-                ):
-                    most[blend] = max(most[blend], float(np.abs(part).max()))
+                found = _steps_of(predictor, image, rows, columns, said)
+                most[blend] = max(most[blend], found)
     return most
+
+
+def _steps_of(predictor, image, rows, columns, said):
+    """The greatest amount in the sum over windows. What these say is taken from `said`, in their
+    order, or predicted and added there."""
+    batches = itertools.count()
+
+    def read(first, last):
+        return image[first:last]
+
+    def predict(windows):
+        batch = next(batches)
+        if batch == len(said):
+            said.append(np.asarray(predictor.probabilities(windows)))
+        return said[batch]
+
+    parts = blended(read, predict, rows, columns, predictor.batch_size)
+    return max(float(np.abs(part).max()) for _, part in parts)
 
 
 def compared(answers: np.ndarray, others: np.ndarray) -> dict[str, Any]:
