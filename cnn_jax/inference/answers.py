@@ -71,7 +71,7 @@ def largest_steps(
         image, _ = scenes[index]
         said: list[np.ndarray] = []
         for blend in blends:
-            down, across = predictor.axes(*image.shape[:2], blend)
+            down, across = predictor.axes(len(image), image.shape[1], blend)
             for rows, columns in ((down, steps(across)), (steps(down), across)):
                 found = _steps_of(predictor, image, rows, columns, said)
                 most[blend] = max(most[blend], found)
