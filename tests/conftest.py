@@ -2,6 +2,7 @@
 process, a reference run."""
 
 import atexit
+import collections
 import dataclasses
 import gc
 import json
@@ -16,11 +17,12 @@ import pytest
 
 # Before JAX is imported, and inherited by child processes: each program is compiled once a session,
 # not once a process.
-os.environ.pop("XLA_FLAGS", None)
+# To cut a program into parts, for more cores than two processes leave each other, takes a tenth more.
+os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"
 if metadata.version("jaxlib").startswith("0.10."):
     # XLA's older way to make code for CPUs takes a third of the time. Later versions have one way
     # only, and refuse the flag.
-    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cnn_jax-compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -43,18 +45,26 @@ def frozen():
     gc.freeze()
 
 
+QUICK: collections.OrderedDict = collections.OrderedDict()
+"""What `cnn_jax.tasks.programs` keeps of runs that were compiled quickly."""
+
+
 @contextmanager
 def _quick_compilation():
     """XLA without most of its optimisations: programs compile in a third of the time, and compute
     the same to rounding."""
     import jax
 
-    before = jax.config.read("jax_disable_most_optimizations")
+    from cnn_jax.tasks import programs
+
+    before = jax.config.read("jax_disable_most_optimizations"), programs.kept
     jax.config.update("jax_disable_most_optimizations", True)
+    programs.kept = QUICK  # runs of either kind share programs with their like alone
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+        jax.config.update("jax_disable_most_optimizations", before[0])
+        programs.kept = before[1]
 
 
 @pytest.fixture

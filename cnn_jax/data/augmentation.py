@@ -144,13 +144,11 @@ class Windows:
         )
         sides = (_longest(height, width, angle), _longest(width, height, angle))
         self.size_px = tuple(math.ceil(side) + 2 * _RIM_PX for side in sides)
-        # A mirrored window is the same window. The program is compiled in a third of the time, and
-        # no slower, without LLVM's care.
+        # A mirrored window is the same window.
         config = dataclasses.replace(
             config, flip_horizontal_probability=0.0, flip_vertical_probability=0.0
         )
-        draw = functools.partial(_seen_px, config=config, crop_px=crop_px)
-        self._draw = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+        self._draw = _drawing(type(config), dataclasses.astuple(config), crop_px)
         self._seed, self._device = np.uint32(seed), jax.local_devices(backend="cpu")[0]
 
     def __call__(self, positions: np.ndarray, cells: np.ndarray, extents: np.ndarray) -> np.ndarray:
@@ -158,6 +156,13 @@ class Windows:
         `positions` uint32 [n] see of regions with cells int32 [n, 4] and extents int32 [n, 2]."""
         with jax.default_device(self._device):
             return np.asarray(self._draw(self._seed, positions, cells, extents))
+
+
+@functools.lru_cache(maxsize=8)  # runs that differ in their seed share it
+def _drawing(kind, values, crop_px):
+    draw = functools.partial(_seen_px, config=kind(*values), crop_px=crop_px)
+    # Compiled in a third of the time, and no slower, without LLVM's care.
+    return jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
 
 
 # About a window: one for the next pixel, which bilinear weights need, and two for a device that

@@ -29,6 +29,7 @@ from cnn_jax.evaluation.images import ImageEvaluation, ImageEvaluator, make_imag
 from cnn_jax.models import CLASSIFIERS
 from cnn_jax.tasks import build_model
 from cnn_jax.tasks.network import LastEvaluation, check_module, train_network
+from cnn_jax.tasks.programs import shared
 from cnn_jax.tasks.task import Report
 from cnn_jax.training import losses
 from cnn_jax.training.devices import Devices
@@ -61,7 +62,6 @@ class ClassificationLearner:
         self.evaluated = (*(("train",) if config.evaluation.train else ()), "validation", "test")
         weights = losses.class_weights(info.class_counts, config.loss.class_weights)
         self.loss = losses.of(config.loss, weights)
-        self._image_steps = {}
 
     def module(self, axis_name: str | None = None) -> nn.Module:
         """The Flax module; `axis_name` is the `pmap` axis."""
@@ -97,10 +97,12 @@ class ClassificationLearner:
 
     def image_step(self, devices: Devices) -> Callable:
         """`(variables, batch) -> results` of `make_image_step`, compiled once for all splits."""
-        if devices not in self._image_steps:
+
+        def make() -> Callable:
             step = make_image_step(self.module(), self.normalize, len(self.names))
-            self._image_steps[devices] = devices.predict(step)
-        return self._image_steps[devices]
+            return devices.predict(step)
+
+        return shared(self, "images", make, devices)
 
     def probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
         """Probabilities of the classes, float32 `[batch, classes]`, of images as files store them;

@@ -20,6 +20,7 @@ from cnn_jax.data.resident import Numbers
 from cnn_jax.errors import InputError
 from cnn_jax.records.metrics import FIGURES
 from cnn_jax.runtime import processes
+from cnn_jax.tasks.programs import shared
 from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
@@ -27,7 +28,7 @@ from cnn_jax.training.devices import arithmetic
 from cnn_jax.training.groups import make_groups
 from cnn_jax.training.initial import Initial
 from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
-from cnn_jax.training.state import TrainState, create, parameter_count
+from cnn_jax.training.state import TrainState, drawing, key_of, parameter_count
 from cnn_jax.training.step import make_train_step
 
 
@@ -128,11 +129,14 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     resident = dataset.resident(learner) if on_device else {}
     constant = jax.device_put((np.uint32(config.seed), resident), devices.replicated)
     state = devices.replicate(state)
-    train_step = training_step(learner, devices.axis_name)
     batch = devices.place_for_training(batches[start])
-    with arithmetic():
-        lowered = devices.jit_step(train_step).lower(state, batch, *constant)
-    compiled = lowered.compile()
+
+    def step() -> Any:
+        train_step = devices.jit_step(training_step(learner, devices.axis_name))
+        with arithmetic():
+            return train_step.lower(state, batch, *constant).compile()
+
+    compiled = shared(learner, "train", step, devices)
     elapsed_s = (lines[-1]["elapsed_s"] if lines else 0.0) + time.perf_counter() - begun
 
     state = loop.train(
@@ -149,7 +153,11 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         start=start,
         validated=validated,
         elapsed_s=elapsed_s,
-        learning_rate=jax.jit(learning_rate(config.optimizer, training.steps)),
+        learning_rate=shared(
+            learner,
+            "learning rate",
+            lambda: jax.jit(learning_rate(config.optimizer, training.steps)),
+        ),
         monitor=monitor,
         enough=lambda: history.is_over(training.patience),
         single=devices.single,
@@ -171,7 +179,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         "steps": steps,
         "evaluated_step": evaluated_step,
         "wall_time_s": lines[-1]["elapsed_s"] if lines else None,
-        "multiply_adds": layer_table.summarize(learner.module(), learner.example_px).multiply_adds,
+        "multiply_adds": shared(learner, "multiply-adds", lambda: multiply_adds(learner)),
         "step_memory_bytes": _memory_bytes(compiled),
         **speed(lines),
     }
@@ -182,16 +190,26 @@ def initial_state(learner: Network, initial: Initial | None = None) -> TrainStat
     """The state before step 0 that a learner's configuration asks for; with weights to begin with,
     these laid over those that the seed draws."""
     config = learner.config
-    optimizer = make_optimizer(config.optimizer, config.training.steps)
-    averaged = config.optimizer.ema_decay > 0
-    drawn = create(learner.module(), optimizer, config.seed, learner.example_px, averaged=averaged)
+    drawn = _drawing(learner)(key_of(config.seed))
     if initial is None:
         return drawn
     laid = initial.laid_over(drawn.variables, head(learner), config.initial_part)
     variables, what = laid
     print(f"begins with {what} of {initial.name}", flush=True)
-    average = jax.tree.map(jnp.copy, variables) if averaged else None
+    average = jax.tree.map(jnp.copy, variables) if config.optimizer.ema_decay > 0 else None
     return TrainState(drawn.step, variables, drawn.optimizer_state, average)
+
+
+def _drawing(learner: Network) -> Callable[[jax.Array], TrainState]:
+    """The program that draws the initial state from a key."""
+    config = learner.config
+
+    def make() -> Callable[[jax.Array], TrainState]:
+        optimizer = make_optimizer(config.optimizer, config.training.steps)
+        averaged = config.optimizer.ema_decay > 0
+        return drawing(learner.module(), optimizer, learner.example_px, averaged=averaged)
+
+    return shared(learner, "initial state", make)
 
 
 def training_step(learner: Network, axis_name: str | None = None) -> Callable:
@@ -231,15 +249,18 @@ def check_module(learner: Network) -> None:
 
 
 def abstract_variables(learner: Any) -> Any:
-    """Shapes and types of a network's variables. Nothing is computed, and the module is traced once
-    a learner: that takes a good part of a second."""
-    if "abstract_variables" not in vars(learner):
-        image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
-        module = learner.module()
-        vars(learner)["abstract_variables"] = jax.eval_shape(
-            lambda x: module.init(jax.random.key(0), x, train=False), image
-        )
-    return vars(learner)["abstract_variables"]
+    """Shapes and types of a network's variables. Nothing is computed, and the module is traced
+    once, for the program that draws them too: that takes a good part of a second."""
+    return shared(
+        learner,
+        "abstract variables",
+        lambda: jax.eval_shape(_drawing(learner), key_of(0)).variables,
+    )
+
+
+def multiply_adds(learner: Any) -> int:
+    """Those of a network's prediction for one example."""
+    return layer_table.summarize(learner.module(), learner.example_px).multiply_adds
 
 
 class LastEvaluation:

@@ -12,6 +12,7 @@ from cnn_jax.data.annotations import palette_masks
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.evaluation.object_windows import Seen
 from cnn_jax.tasks.network import train_network
+from cnn_jax.tasks.programs import shared
 from cnn_jax.training import detection
 from cnn_jax.training.devices import Devices
 
@@ -42,7 +43,6 @@ class ObjectLearner:
         self.config, self.info = config, info
         self.names = list(info.classes)
         self.colors = list(info.colors) or palette_masks.colors(len(self.names) + 1)[1:]
-        self._compiled: dict[Devices, Callable] = {}
 
     @property
     def example_px(self) -> tuple[int, int, int]:
@@ -91,9 +91,8 @@ class ObjectLearner:
     ) -> Callable[[np.ndarray], Sequence[Sequence[Seen]]]:
         """Images `[batch, height, width, channels]` -> of each, what lies in it. Smaller batches
         than `batch_size` are padded, so that one program serves all."""
-        if devices not in self._compiled:
-            self._compiled[devices] = devices.predict(self.detect)
-        compiled, size = self._compiled[devices], self.batch_size(devices)
+        compiled = shared(self, "detect", lambda: devices.predict(self.detect), devices)
+        size = self.batch_size(devices)
 
         def look(images):
             missing = size - len(images)

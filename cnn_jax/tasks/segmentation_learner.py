@@ -13,6 +13,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.evaluation.evaluate import make_window_step
 from cnn_jax.tasks import build_model
 from cnn_jax.tasks.network import train_network
+from cnn_jax.tasks.programs import shared
 from cnn_jax.training import losses
 from cnn_jax.training.devices import Devices
 
@@ -43,7 +44,6 @@ class SegmentationLearner:
         self.names, self.colors = list(info.classes), list(info.colors)
         weights = losses.class_weights(info.class_counts, config.loss.class_weights)
         self.loss = losses.of(config.loss, weights)
-        self._window_steps = {}
 
     def module(self, axis_name: str | None = None) -> nn.Module:
         """The Flax module; `axis_name` is the `pmap` axis."""
@@ -82,10 +82,12 @@ class SegmentationLearner:
 
     def window_step(self, devices: Devices) -> Callable:
         """`(variables, batch) -> results` of `make_window_step`, compiled once for all splits."""
-        if devices not in self._window_steps:
+
+        def make() -> Callable:
             step = make_window_step(self.module(), self.loss, self.normalize, len(self.names))
-            self._window_steps[devices] = devices.predict(step)
-        return self._window_steps[devices]
+            return devices.predict(step)
+
+        return shared(self, "windows", make, devices)
 
     def probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
         """Probabilities of the classes, float32 `[batch, height, width, classes]`, of images as

@@ -27,6 +27,7 @@ from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.evaluate import window_results
 from cnn_jax.tasks.network import speed
+from cnn_jax.tasks.programs import shared
 from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Dataset, Fitted, Session
 from cnn_jax.training import loop
@@ -182,13 +183,15 @@ class TorchLearner(SegmentationLearner):
 
     def window_step(self, devices: Devices) -> Callable:
         """`(network, batch) -> results` of `make_window_step`."""
-        if devices not in self._window_steps:
+
+        def make() -> Callable:
             classes, normalize = len(self.names), jax.jit(self.normalize)
             count = jax.jit(lambda logits, mask: window_results(logits, mask, self.loss, classes))
-            self._window_steps[devices] = lambda network, batch: count(
+            return lambda network, batch: count(
                 predict(network, normalize(batch["image"])), batch["mask"]
             )
-        return self._window_steps[devices]
+
+        return shared(self, "windows", make, devices)
 
     def fit(self, dataset: Dataset, session: Session) -> Fitted:
         """Trains the network from its first step on; nothing is saved on the way."""

@@ -1,5 +1,6 @@
 """What training carries from step to step, and nothing else."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,12 +39,31 @@ def create(
     *,
     averaged: bool,
 ) -> TrainState:
-    """The state before step 0, with weights drawn from `seed`.
+    """The state before step 0, with weights drawn from `seed`; the rest as for `drawing`."""
+    return drawing(module, optimizer, image_shape, averaged=averaged)(key_of(seed))
+
+
+def key_of(seed: int) -> jax.Array:
+    """The key from which weights are drawn.
+
+    XLA's own generator compiles in a fifth of the time that JAX's default takes layer by layer. The
+    same seed may give other weights on another kind of device.
+    """
+    return jax.random.key(seed, impl="rbg")
+
+
+def drawing(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    *,
+    averaged: bool,
+) -> Callable[[jax.Array], TrainState]:
+    """`key -> the state before step 0`, compiled when it is first called.
 
     Args:
         module: the network.
         optimizer: an optax transformation.
-        seed: of the weights.
         image_shape: `(height, width, channels)`.
         averaged: whether the state holds a moving average.
     """
@@ -57,9 +77,7 @@ def create(
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, variables, optimizer.init(variables["params"]), average)
 
-    # XLA's own generator compiles in a fifth of the time that JAX's default takes layer by layer.
-    # The same seed may give other weights on another kind of device.
-    return draw(jax.random.key(seed, impl="rbg"))
+    return draw
 
 
 def parameter_count(variables: Any) -> int:
