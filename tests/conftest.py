@@ -17,7 +17,7 @@ import pytest
 
 # Before JAX is imported, and inherited by child processes: each program is compiled once a session,
 # not once a process.
-# To cut a program into parts, for more cores than two processes leave each other, takes a tenth more.
+# A program cut into parts, for more cores than two workers leave each other, takes a tenth longer.
 os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"
 if metadata.version("jaxlib").startswith("0.10."):
     # XLA's older way to make code for CPUs takes a third of the time. Later versions have one way
