@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cnn_jax.inference.scenes import opened
 from cnn_jax.inference.windows import Axis, axis, blended
 from cnn_jax.records import run_record
 from cnn_jax.tasks.network import abstract_variables
+from cnn_jax.tasks.programs import shared
 from cnn_jax.tasks.task import Dataset
 from cnn_jax.training import weights
 from cnn_jax.training.devices import Devices
@@ -251,9 +251,12 @@ class Run(Predictor):
         """`images -> inputs`: from the type of the run's files to what the model sees."""
         return self.learner.normalize
 
-    @cached_property
+    @property
     def _compiled(self) -> Callable:
-        return self.devices.predict(self.learner.probabilities)
+        learner, devices = self.learner, self.devices  # equal runs of other seeds share the program
+        return shared(
+            learner, "probabilities", lambda: devices.predict(learner.probabilities), devices
+        )
 
     def probabilities(self, images: np.ndarray) -> Any:
         """See `Predictor.probabilities`."""

@@ -71,8 +71,9 @@ def described(name):
     return model, size
 
 
+@functools.cache
 def shapes_of(model, size):
-    """Shapes of the variables."""
+    """Shapes of the variables, once for equal modules; to be called while `shallow`."""
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *size)), train=False))
 
 
