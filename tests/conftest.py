@@ -26,11 +26,16 @@ if metadata.version("jaxlib").startswith("0.10."):
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cnn_jax-compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# XLA leaves most of its optimisations out: programs compile in a third of the time, and compute the
+# same to rounding.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def pytest_configure(config):
+    # Tracing leaves a lot to look through: at Python's own pace that takes a twentieth of the time.
+    gc.set_threshold(50_000, 20, 20)
     # Another process may be writing the entry, or have been killed while it did; JAX then compiles.
     config.addinivalue_line(
         "filterwarnings", "ignore:Error reading persistent compilation cache entry"
@@ -45,21 +50,22 @@ def frozen():
     gc.freeze()
 
 
-QUICK: collections.OrderedDict = collections.OrderedDict()
-"""What `cnn_jax.tasks.programs` keeps of runs that were compiled quickly."""
+KEPT: dict[bool, collections.OrderedDict] = {
+    quick: collections.OrderedDict() for quick in (False, True)
+}
+"""What `cnn_jax.tasks.programs` keeps of runs that were compiled quickly, and of others."""
 
 
 @contextmanager
-def _quick_compilation():
-    """XLA without most of its optimisations: programs compile in a third of the time, and compute
-    the same to rounding."""
+def _compilation(*, quick):
+    """XLA without most of its optimisations, or with them."""
     import jax
 
     from cnn_jax.tasks import programs
 
     before = jax.config.read("jax_disable_most_optimizations"), programs.kept
-    jax.config.update("jax_disable_most_optimizations", True)
-    programs.kept = QUICK  # runs of either kind share programs with their like alone
+    jax.config.update("jax_disable_most_optimizations", quick)
+    programs.kept = KEPT[quick]
     try:
         yield
     finally:
@@ -69,8 +75,16 @@ def _quick_compilation():
 
 @pytest.fixture
 def quick_compilation():
-    """XLA without most of its optimisations, for tests that compile programs of their own."""
-    with _quick_compilation():
+    """XLA without most of its optimisations, whatever the environment says, for tests that compile
+    programs of their own."""
+    with _compilation(quick=True):
+        yield
+
+
+@pytest.fixture
+def users_compilation():
+    """XLA with all of its optimisations, as users have it."""
+    with _compilation(quick=False):
         yield
 
 
@@ -81,15 +95,21 @@ def command(few_pictures, drawing_command):
 
 
 @pytest.fixture
-def drawing_command(quick_compilation, optimized_command):
+def drawing_command(quick_compilation, main_job):
     """Function that runs the main job in this process with the arguments given, and returns what a
     child would."""
-    return optimized_command
+    return main_job
 
 
 @pytest.fixture
-def optimized_command(capsys):
+def optimized_command(users_compilation, main_job):
     """`drawing_command` with programs compiled as a user's are."""
+    return main_job
+
+
+@pytest.fixture
+def main_job(capsys):
+    """`drawing_command`, with programs compiled as the test says."""
     from cnn_jax.run import main
     from experiments.aerial_unet import CONFIGURATIONS
     from tests.running import MODULE, Finished

@@ -78,18 +78,12 @@ class Finished:
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment for a child, without what turns its warnings into errors, and with
     `changes`.
-
-    Programs are compiled without most of XLA's optimisations, as in the fixture
-    `quick_compilation`.
     """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     folder = str(Path(sys.executable).parent)  # the command that a run prints begins with python
     path = f"{folder}{os.pathsep}{kept.get('PATH', '')}"
-    # What a command would begin anew for, hundreds of times.
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return {
-        memory.TUNABLES: memory.SETTING,
-        **quick,
+        memory.TUNABLES: memory.SETTING,  # what a command would begin anew for, hundreds of times
         **kept,
         "PATH": path,
         "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -361,6 +361,7 @@ def compiled_step(model, size):
     return lowered.compile(), state, batch
 
 
+@pytest.mark.usefixtures("users_compilation")
 def test_no_parameter_is_copied_before_the_step():
     """But for the bias of the head, which XLA may."""
     text = compiled_step(UNet(CLASSES, base_width=4, depth=1), (4, 6))[0].as_text()
