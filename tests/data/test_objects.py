@@ -65,6 +65,23 @@ def source(config=CONFIG, augment=None, seed=0):
     return ObjectSource(scenes, found.splits["train"], config.crop_px, region, windows)
 
 
+def augmented(augment, crop_px):
+    """`batch -> (images, numbers, boxes)` of crops, compiled: each operation by itself would be
+    compiled, too."""
+
+    @jax.jit
+    def crops(batch):
+        keys = augmentation.example_keys(0, batch["position"])
+        images, numbers = augmentation.augment_examples(keys, batch, augment, crop_px, 255.0)
+        return (
+            images,
+            numbers,
+            augmentation.moved_boxes(keys, batch["boxes"], batch, augment, crop_px),
+        )
+
+    return lambda batch: jax.device_get(crops(batch))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -77,10 +94,7 @@ def source(config=CONFIG, augment=None, seed=0):
 def test_boxes_go_with_the_pixels(changes):
     augment = AugmentationConfig(**PLAIN | changes)
     batch = training_batches(source(augment=augment), seed=0, batch_size=12)[3]
-    keys = augmentation.example_keys(0, batch["position"])
-    _, numbers = augmentation.augment_examples(keys, batch, augment, CONFIG.crop_px, 255.0)
-    boxes = augmentation.moved_boxes(keys, batch["boxes"], batch, augment, CONFIG.crop_px)
-    numbers, boxes = np.asarray(numbers), np.asarray(boxes)
+    numbers, boxes = augmented(augment, CONFIG.crop_px)(batch)[1:]
     exact = "scale_range" not in changes
     compared = 0
     for example in range(12):
@@ -113,8 +127,7 @@ def test_what_the_host_reads_is_what_the_device_would_see():
     results = []
     for each in (parts, whole):
         batch = training_batches(each, seed=0, batch_size=2)[1]
-        keys = augmentation.example_keys(0, batch["position"])
-        results.append(augmentation.augment_examples(keys, batch, augment, (64, 64), 255.0))
+        results.append(augmented(augment, (64, 64))(batch)[:2])
     jax.tree.map(np.testing.assert_array_equal, *results)
 
 

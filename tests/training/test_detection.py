@@ -10,6 +10,13 @@ import pytest
 
 from cnn_jax.training import detection
 
+# Compiled: each of their operations by itself would be compiled, too.
+heat_targets = jax.jit(detection.heat_targets, static_argnums=(1, 2))
+centernet_loss = jax.jit(detection.centernet_loss, static_argnums=(2, 3, 4))
+centernet_boxes = jax.jit(detection.centernet_boxes, static_argnums=(1, 2))
+fcos_loss = jax.jit(detection.fcos_loss, static_argnums=(2, 3))
+fcos_boxes = jax.jit(detection.fcos_boxes, static_argnums=1)
+
 
 def labels(boxes, classes, size=(32, 32), counted=None, ignored=None, numbers=None):
     """Of one image."""
@@ -57,7 +64,7 @@ def test_the_radius_keeps_the_overlap():
 def test_the_heat_map_is_that_of_plain_numpy():
     boxes, classes = [[2, 3, 15, 12], [10, 10, 20, 26], [0, 0, 8, 8]], [0, 1, 1]
     given = labels(boxes, classes, counted=[True, True, False])
-    found = np.asarray(detection.heat_targets(given, (8, 8, 2), 4))[0]
+    found = np.asarray(heat_targets(given, (8, 8, 2), 4))[0]
     wanted = np.zeros((8, 8, 2))
     for (left, top, right, bottom), label in list(zip(boxes, classes, strict=True))[:2]:
         w, h = (right - left) / 4, (bottom - top) / 4
@@ -79,7 +86,7 @@ def test_centernets_loss_by_hand():
         "offset": jnp.array([0.25, 0.5]).reshape(1, 1, 1, 2),
     }
     given = labels([[0, 0, 4, 4]], [0], size=(4, 4))
-    found = detection.centernet_loss(outputs, given, 4, 0.1, 1.0)
+    found = centernet_loss(outputs, given, 4, 0.1, 1.0)
     assert float(found["heat_loss"][0]) == pytest.approx(-(0.4**2) * math.log(0.6), rel=1e-5)
     assert float(found["size_loss"][0]) == pytest.approx(1.0)
     assert float(found["offset_loss"][0]) == pytest.approx(0.25)
@@ -92,18 +99,18 @@ def test_ignored_boxes_and_crowds_are_no_false_alarms():
     outputs = {"heat": heat, "size": jnp.ones((1, 8, 8, 2)), "offset": jnp.ones((1, 8, 8, 2))}
     numbers = jnp.zeros((32, 32), jnp.int32).at[:, 16:].set(-1)
     given = labels([[0, 0, 16, 32]], [0], counted=[False], ignored=[True], numbers=numbers)
-    found = detection.centernet_loss(outputs, given, 4, 0.1, 1.0)
+    found = centernet_loss(outputs, given, 4, 0.1, 1.0)
     assert float(found["loss"][0]) == 0
     assert float(found["loss"][1]) == 0
     half = labels([[0, 0, 16, 16]], [0], counted=[False], ignored=[True], numbers=numbers)
-    alarms = float(detection.centernet_loss(outputs, half, 4, 0.1, 1.0)["loss"][0])
+    alarms = float(centernet_loss(outputs, half, 4, 0.1, 1.0)["loss"][0])
     p = 1 / (1 + math.exp(-2))
     assert alarms == pytest.approx(-16 * p**2 * math.log(1 - p), rel=1e-4)
 
 
 def test_centernet_decodes_what_it_should_learn():
     boxes, classes = [[2, 3, 15, 12], [10, 10, 20, 26]], [0, 1]
-    heat = detection.heat_targets(labels(boxes, classes), (8, 8, 2), 4)
+    heat = heat_targets(labels(boxes, classes), (8, 8, 2), 4)
     heat = jnp.log(jnp.clip(heat, 1e-6, 0.99)) - jnp.log1p(-jnp.clip(heat, 1e-6, 0.99))
     size, offset = np.zeros((1, 8, 8, 2)), np.zeros((1, 8, 8, 2))
     for left, top, right, bottom in boxes:
@@ -111,7 +118,7 @@ def test_centernet_decodes_what_it_should_learn():
         size[0, int(y), int(x)] = (right - left) / 4, (bottom - top) / 4
         offset[0, int(y), int(x)] = x % 1, y % 1
     outputs = {"heat": heat, "size": jnp.array(size), "offset": jnp.array(offset)}
-    found = detection.centernet_boxes(outputs, 4, 5)
+    found = centernet_boxes(outputs, 4, 5)
     order = np.argsort(np.asarray(found["label"])[0, :2])
     np.testing.assert_allclose(np.asarray(found["box"])[0, :2][order], boxes, atol=1e-5)
     np.testing.assert_allclose(found["score"][0, :2], 0.99, atol=1e-3)
@@ -192,7 +199,7 @@ def test_fcos_loss_by_hand():
     assert int((which >= 0).sum()) == 1
     sides = np.asarray(wanted)[0, int(np.argmax(np.asarray(which)[0] >= 0))]
     assert sides.tolist() == [8, 8, 8, 8]
-    found = detection.fcos_loss(outputs, given, 1.0, 1.0)
+    found = fcos_loss(outputs, given, 1.0, 1.0)
     assert float(found["box_loss"][0]) == pytest.approx(0, abs=1e-6)
     assert float(found["class_loss"][0]) == pytest.approx(0.25 * 0.25 * math.log(2), rel=1e-4)
     assert float(found["centre_loss"][0]) == pytest.approx(math.log(2), rel=1e-4)
@@ -223,7 +230,7 @@ def test_fcos_decodes_boxes_in_pixels():
     outputs = maps()
     outputs[8]["class"] = outputs[8]["class"].at[0, 1, 2, 1].set(9.0)
     outputs[16]["class"] = outputs[16]["class"].at[0, 0, 1, 0].set(3.0)
-    found = detection.fcos_boxes(outputs, 3)
+    found = fcos_boxes(outputs, 3)
     assert found["label"][0, :2].tolist() == [1, 0]
     np.testing.assert_allclose(found["box"][0, 0], [12, 4, 28, 20])
     np.testing.assert_allclose(found["box"][0, 1], [8, -8, 40, 24])

@@ -1,5 +1,8 @@
 """Panoptic-DeepLab's targets, losses and grouping: beside plain NumPy."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +11,11 @@ from cnn_jax.configuration.schema import InstanceLossConfig
 from cnn_jax.training import instances
 
 CONFIG = InstanceLossConfig(centre_sigma_px=2.0, offset_scale_px=5.0, small_px=30)
+
+# Compiled: each of their operations by itself would be compiled, too.
+targets = jax.jit(functools.partial(instances.targets, sigma_px=2.0))
+instance_loss = jax.jit(functools.partial(instances.instance_loss, config=CONFIG))
+grouped = jax.jit(functools.partial(instances.grouped, config=CONFIG, most=6))
 
 
 def example():
@@ -29,7 +37,7 @@ def example():
 
 def test_targets_are_those_of_plain_numpy():
     numbers, labels = example()
-    found = {k: np.asarray(v)[0] for k, v in instances.targets(labels, 2.0).items()}
+    found = {k: np.asarray(v)[0] for k, v in targets(labels).items()}
     y, x = np.mgrid[:24, :32]
     counts = (numbers >= 0) & (numbers != 4)
     np.testing.assert_array_equal(found["counts"], counts)
@@ -56,8 +64,8 @@ def test_losses_are_those_of_plain_numpy():
         "centre": jnp.array(rng.random((1, 24, 32)), jnp.float32),
         "offset": jnp.array(rng.normal(size=(1, 24, 32, 2)), jnp.float32),
     }
-    wanted = {k: np.asarray(v)[0] for k, v in instances.targets(labels, 2.0).items()}
-    found = instances.instance_loss(outputs, labels, CONFIG)
+    wanted = {k: np.asarray(v)[0] for k, v in targets(labels).items()}
+    found = instance_loss(outputs, labels)
     logits = np.asarray(outputs["semantic"], np.float64)[0]
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     entropy = -np.take_along_axis(log_p, wanted["semantic"][..., None], -1)[..., 0]
@@ -79,13 +87,13 @@ def test_what_is_learnt_exactly_is_grouped_exactly():
     numbers, labels = example()
     numbers = np.where((numbers == 4) | (numbers < 0), 0, numbers)
     labels |= {"numbers": jnp.array(numbers)[None]}
-    wanted = instances.targets(labels, 2.0)
+    wanted = targets(labels)
     outputs = {
         "semantic": jnp.eye(3)[wanted["semantic"]] * 20,
         "centre": wanted["centre"],
         "offset": wanted["offset"] / CONFIG.offset_scale_px,
     }
-    found = {k: np.asarray(v)[0] for k, v in instances.grouped(outputs, CONFIG, 6).items()}
+    found = {k: np.asarray(v)[0] for k, v in grouped(outputs).items()}
     for number, label in ((1, 0), (2, 0), (3, 1)):
         theirs = np.unique(found["numbers"][numbers == number])
         assert len(theirs) == 1
