@@ -28,7 +28,7 @@ from cnn_jax.training.devices import arithmetic
 from cnn_jax.training.groups import make_groups
 from cnn_jax.training.initial import Initial
 from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
-from cnn_jax.training.state import TrainState, drawing, key_of, parameter_count
+from cnn_jax.training.state import TrainState, beginning, drawing, key_of, parameter_count
 from cnn_jax.training.step import make_train_step
 
 
@@ -190,7 +190,7 @@ def initial_state(learner: Network, initial: Initial | None = None) -> TrainStat
     """The state before step 0 that a learner's configuration asks for; with weights to begin with,
     these laid over those that the seed draws."""
     config = learner.config
-    drawn = _drawing(learner)(key_of(config.seed))
+    drawn = _beginning(learner)(key_of(config.seed))
     if initial is None:
         return drawn
     laid = initial.laid_over(drawn.variables, head(learner), config.initial_part)
@@ -200,14 +200,18 @@ def initial_state(learner: Network, initial: Initial | None = None) -> TrainStat
     return TrainState(drawn.step, variables, drawn.optimizer_state, average)
 
 
-def _drawing(learner: Network) -> Callable[[jax.Array], TrainState]:
-    """The program that draws the initial state from a key."""
+def _drawing(learner: Any) -> Callable[[jax.Array], dict[str, Any]]:
+    """The program that draws a network's variables from a key."""
+    return shared(learner, "variables", lambda: drawing(learner.module(), learner.example_px))
+
+
+def _beginning(learner: Network) -> Callable[[jax.Array], TrainState]:
+    """The program that makes the initial state from a key."""
     config = learner.config
 
     def make() -> Callable[[jax.Array], TrainState]:
         optimizer = make_optimizer(config.optimizer, config.training.steps)
-        averaged = config.optimizer.ema_decay > 0
-        return drawing(learner.module(), optimizer, learner.example_px, averaged=averaged)
+        return beginning(_drawing(learner), optimizer, averaged=config.optimizer.ema_decay > 0)
 
     return shared(learner, "initial state", make)
 
@@ -252,9 +256,7 @@ def abstract_variables(learner: Any) -> Any:
     """Shapes and types of a network's variables. Nothing is computed, and the module is traced
     once, for the program that draws them too: that takes a good part of a second."""
     return shared(
-        learner,
-        "abstract variables",
-        lambda: jax.eval_shape(_drawing(learner), key_of(0)).variables,
+        learner, "shapes", lambda: jax.eval_shape(_drawing(learner), jax.eval_shape(key_of, 0))
     )
 
 

@@ -39,8 +39,16 @@ def create(
     *,
     averaged: bool,
 ) -> TrainState:
-    """The state before step 0, with weights drawn from `seed`; the rest as for `drawing`."""
-    return drawing(module, optimizer, image_shape, averaged=averaged)(key_of(seed))
+    """The state before step 0, with weights drawn from `seed`.
+
+    Args:
+        module: the network.
+        optimizer: an optax transformation.
+        seed: of the weights.
+        image_shape: `(height, width, channels)`.
+        averaged: whether the state holds a moving average.
+    """
+    return beginning(drawing(module, image_shape), optimizer, averaged=averaged)(key_of(seed))
 
 
 def key_of(seed: int) -> jax.Array:
@@ -53,31 +61,38 @@ def key_of(seed: int) -> jax.Array:
 
 
 def drawing(
-    module: nn.Module,
+    module: nn.Module, image_shape: tuple[int, int, int]
+) -> Callable[[jax.Array], dict[str, Any]]:
+    """`key -> variables` of a network for images of `(height, width, channels)`, traced once."""
+    return jax.jit(
+        lambda key: module.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    )
+
+
+def beginning(
+    draw: Callable[[jax.Array], dict[str, Any]],
     optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
     *,
     averaged: bool,
 ) -> Callable[[jax.Array], TrainState]:
     """`key -> the state before step 0`, compiled when it is first called.
 
     Args:
-        module: the network.
+        draw: of `drawing`.
         optimizer: an optax transformation.
-        image_shape: `(height, width, channels)`.
         averaged: whether the state holds a moving average.
     """
 
     # All in one program, and the key its argument: of arrays made one by one, each shape would be a
     # program of its own, and another seed would be another program.
     @jax.jit
-    def draw(key):
-        variables = module.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    def begin(key):
+        variables = draw(key)
         average = jax.tree.map(jnp.copy, variables) if averaged else None
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, variables, optimizer.init(variables["params"]), average)
 
-    return draw
+    return begin
 
 
 def parameter_count(variables: Any) -> int:
