@@ -1,6 +1,7 @@
 """From a run's folder to predictions: arrays, files, lists and generators; exported weights; runs
 averaged."""
 
+import functools
 import shutil
 
 import jax
@@ -31,7 +32,8 @@ def image():
 def test_a_picture_of_a_windows_size_gives_what_the_model_gives(run, image):
     crop = image[:64, :64]
     prediction = run.predict(crop)
-    logits = run.model.apply(run.variables, run.normalize(crop[None]), train=False)[0]
+    apply = jax.jit(functools.partial(run.model.apply, train=False))
+    logits = apply(run.variables, run.normalize(crop[None]))[0]
     np.testing.assert_allclose(prediction.probabilities, jax.nn.softmax(logits), atol=1e-5)
     np.testing.assert_array_equal(prediction.classes, np.asarray(logits).argmax(-1))
 

@@ -45,7 +45,9 @@ def gradients(layer, variables, x, weights=WEIGHTS):
         y, changed = layer.apply({**variables, "params": params}, x, mutable=["batch_stats"])
         return jnp.sum(weights * jnp.sin(y)), (y, changed)
 
-    by_both, (y, changed) = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
+    # Compiled: each operation by itself would be compiled, too.
+    compiled = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    by_both, (y, changed) = compiled(variables["params"], x)
     return y, changed, *by_both
 
 
@@ -91,7 +93,7 @@ def test_replicas_share_their_statistics():
         )
         return y, changed, jax.lax.psum(by_params, "replicas"), by_x
 
-    y, changed, by_params, by_x = fast(jax.vmap(replica, axis_name="replicas"))(
+    y, changed, by_params, by_x = fast(jax.jit(jax.vmap(replica, axis_name="replicas")))(
         MAPS.reshape(3, 2, 5, 4, 7), WEIGHTS.reshape(3, 2, 5, 4, 7)
     )
     first = jax.tree.map(lambda replicated: replicated[0], (changed, by_params))

@@ -61,12 +61,26 @@ def negative_images(height, width):
     return values.astype(np.float32)
 
 
+def value_and_gradient(function, x):
+    """(the value, what each of its numbers weighs in a sum, the sum's gradient), compiled: each
+    operation by itself would be compiled, too."""
+    shape = jax.eval_shape(function, x).shape
+    weights = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+    @jax.jit
+    def both(x, weights):
+        y, pull = jax.vjp(function, x)
+        return y, pull(weights)[0]
+
+    y, gradient = both(x, weights)
+    return y, weights, gradient
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_max_pool_value_and_gradient(case):
     height, width, window, stride = case
     x = negative_images(height, width)
-    y, pull = jax.vjp(lambda x: max_pool(x, window, stride), x)
-    weights = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    y, weights, found = value_and_gradient(lambda x: max_pool(x, window, stride), x)
     step = stride or window
     assert y.shape == (2, -(-height // step), -(-width // step), 3)
     expected, gradient = np.full(y.shape, np.nan), np.zeros(x.shape)
@@ -77,15 +91,14 @@ def test_max_pool_value_and_gradient(case):
                 expected[b, i, j, c] = part.max()
                 gradient[(b, *cover, c)] += (part == part.max()) * weights[b, i, j, c]
     np.testing.assert_array_equal(y, expected)
-    np.testing.assert_allclose(pull(weights)[0], gradient, atol=1e-6)
+    np.testing.assert_allclose(found, gradient, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_average_pool_value_and_gradient(case):
     height, width, window, stride = case
     x = negative_images(height, width)
-    y, pull = jax.vjp(lambda x: average_pool(x, window, stride), x)
-    weights = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    y, weights, found = value_and_gradient(lambda x: average_pool(x, window, stride), x)
     expected, gradient = np.full(y.shape, np.nan), np.zeros(x.shape)
     for i, j, cover in windows(*case, centred=True):
         part = x[:, cover[0], cover[1]]
@@ -94,21 +107,21 @@ def test_average_pool_value_and_gradient(case):
             :, None, None
         ]
     np.testing.assert_allclose(y, expected, rtol=1e-6)
-    np.testing.assert_allclose(pull(weights)[0], gradient, atol=1e-6)
+    np.testing.assert_allclose(found, gradient, atol=1e-6)
 
 
 def test_first_of_equal_largest_values_takes_the_gradient_of_max_pool():
-    gradient = jax.grad(lambda x: max_pool(x).sum())(jnp.zeros((1, 3, 3, 1)))[0, :, :, 0]
+    gradient = jax.jit(jax.grad(lambda x: max_pool(x).sum()))(jnp.zeros((1, 3, 3, 1)))[0, :, :, 0]
     np.testing.assert_array_equal(gradient, [[1, 0, 1], [0, 0, 0], [1, 0, 1]])
 
 
 def test_first_of_equal_largest_values_takes_the_gradient_of_overlapping_windows():
     """Windows of 3x3 at every second place: they begin at (0, 0), (0, 2), (2, 0) and (2, 2)."""
-    gradient = jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum())(jnp.zeros((1, 5, 5, 1)))[
-        0, :, :, 0
-    ]
+    gradient = jax.jit(jax.grad(lambda x: max_pool(x, 3, 2, "VALID").sum()))(
+        jnp.zeros((1, 5, 5, 1))
+    )[0, :, :, 0]
     np.testing.assert_array_equal(np.argwhere(gradient), [(0, 0), (0, 2), (2, 0), (2, 2)])
-    many = jax.grad(lambda x: max_pool(x, 3, 1, "VALID").sum())(
+    many = jax.jit(jax.grad(lambda x: max_pool(x, 3, 1, "VALID").sum()))(
         jnp.zeros((1, 4, 4, 1)).at[0, 1, 1].set(1)
     )[0, :, :, 0]
     assert many[1, 1] == 4  # it stands in all four windows
@@ -138,13 +151,12 @@ def test_overlapping_windows_are_those_of_flax(kernel):
     window, stride, padding = kernel
     sides = padding if isinstance(padding, str) else ((padding, padding), (padding, padding))
     x = np.random.default_rng(0).integers(-3, 4, (2, 12, 10, 3)).astype(np.float32)
-    mine, pull = jax.vjp(lambda x: max_pool(x, window, stride, padding), x)
-    its, pull_its = jax.vjp(
+    mine, _, gradient = value_and_gradient(lambda x: max_pool(x, window, stride, padding), x)
+    its, _, expected = value_and_gradient(
         lambda x: nn.max_pool(x, (window, window), (stride, stride), padding=sides), x
     )
-    weights = np.random.default_rng(1).normal(size=mine.shape).astype(np.float32)
     np.testing.assert_array_equal(mine, its)
-    np.testing.assert_allclose(pull(weights)[0], pull_its(weights)[0], atol=1e-5)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
 def test_overlapping_windows_keep_bfloat16_and_batches_of_batches():

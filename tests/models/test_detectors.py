@@ -68,7 +68,7 @@ def test_the_pyramid_adds_from_the_top():
     rng = np.random.default_rng(0)
     maps = {s: jnp.array(rng.normal(size=(1, 16 // s, 16 // s, 3)), jnp.float32) for s in (2, 4)}
     module = FPN(features=3, strides=(2, 4), further=1)
-    variables = module.init(jax.random.key(0), maps)
+    variables = jax.eval_shape(module.init, jax.random.key(0), maps)
     identity = jnp.eye(3)[None, None]
     three = jnp.zeros((3, 3, 3, 3)).at[1, 1].set(jnp.eye(3))
     params = {}
@@ -76,7 +76,7 @@ def test_the_pyramid_adds_from_the_top():
         kernel = identity if name.startswith("lateral") else three
         assert held["kernel"].shape == kernel.shape
         params[name] = {"kernel": kernel, "bias": jnp.zeros(3)}
-    found = module.apply({"params": params}, maps)
+    found = jax.jit(module.apply)({"params": params}, maps)
     np.testing.assert_allclose(found[4], maps[4])
     np.testing.assert_allclose(
         found[2], maps[2] + np.asarray(maps[4]).repeat(2, 1).repeat(2, 2), rtol=1e-6
