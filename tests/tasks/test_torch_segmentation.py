@@ -260,8 +260,8 @@ def test_runs_and_is_found_finished(torch_and_smp, tmp_path, capsys, monkeypatch
     assert study.main("experiments.aerial_peers", studies, argv=arguments) == 0
     folder = tmp_path / "compared" / "study" / "smp_deeplabv3plus-seed1"
     summary, environment = read(folder / "summary.json"), read(folder / "environment.json")
-    config = read(folder / "config.json")
-    assert (config["variant"], config["seed"], config["model"]["name"]) == (
+    recorded = read(folder / "config.json")
+    assert (recorded["variant"], recorded["seed"], recorded["model"]["name"]) == (
         "smp_deeplabv3plus",
         1,
         "smp_deeplabv3plus",
