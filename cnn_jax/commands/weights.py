@@ -2,6 +2,7 @@
 
 python -m cnn_jax.commands.weights import FILE --model NAME --output RUN [--classes FILE]
 [--values tf|torch|caffe] [--image_px 224 224] [--crop_share 0.875] [--interpolation bilinear]
+[--conventions timm_tf]
 
 FILE is one of Keras (.h5, .weights.h5, .keras), PyTorch (.pth, .th, .bin) or safetensors; what it
 is is told from its content, and nothing in it is run. What a network was trained to see follows
@@ -54,6 +55,12 @@ class Options:
         "how pictures are resized",
         choices=("auto", "bilinear", "bicubic", "nearest"),
     )
+    conventions: str = setting(
+        "auto",
+        "whose network it is, where the names of its tensors don't tell: timm_tf of timm's whose"
+        " names begin with tf_",
+        choices=("auto", "timm_tf"),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.output,
             classes=options.classes,
             seen=seen,
+            conventions="" if options.conventions == "auto" else options.conventions,
             command=shlex.join(["python", "-m", MODULE, *words]),
         )
         print(

@@ -48,6 +48,7 @@ def import_weights(
     *,
     classes: str | Path = "",
     seen: Seen = Seen(),
+    conventions: str = "",
     command: str = "",
 ) -> Published:
     """Reads a file of published weights, and writes it as a finished run of no steps.
@@ -59,12 +60,14 @@ def import_weights(
         classes: file of the classes' names, as `class_names.read` takes it; empty: ImageNet's,
             PASCAL VOC's or CIFAR-10's where their number is right, else numbers.
         seen: how images are prepared.
+        conventions: whose network it is, of `conventions.CONVENTIONS`; empty: as the names of its
+            tensors say.
         command: what to type for the same, for the record.
 
     Raises:
         InputError: the file doesn't fit the architecture, or the names don't fit the file.
     """
-    published = read(file, model, values=seen.values)
+    published = read(file, model, values=seen.values, conventions=conventions)
     if classes:
         names = class_names.read(Path(classes), published.num_classes)
     else:

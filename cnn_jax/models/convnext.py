@@ -101,11 +101,16 @@ class ConvNeXt(nn.Module):
     stem: str = field(default="imagenet", metadata={"choices": ("imagenet", "small")})
     output_stride: int = field(default=32, metadata={"choices": (8, 16, 32)})
     stochastic_depth: float = field(default=0.1, metadata={"unit": "0 to 1"})
+    rounding: str = field(default="up", metadata={"choices": ("up", "down"), "absent": "up"})
     dtype: str = field(default="float32", metadata={"choices": DTYPES})
 
     paper_px = (224, 224, 3)  # unannotated, or it would be a field
     paper_classes = 1000
-    least_px = 1  # every size is rounded up
+
+    @property
+    def least_px(self) -> int:
+        """Least side of an image, in pixels: any where sizes are rounded up."""
+        return 1 if self.rounding == "up" else 32 if self.stem == "imagenet" else 8
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, feature_maps: bool = False) -> Any:
@@ -114,10 +119,10 @@ class ConvNeXt(nn.Module):
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
             output_stride = 4
-            x = _convolution(x, channels, 4, 4, 1, self.dtype, "stem_convolution")
+            x = _convolution(x, channels, 4, 4, 1, self.rounding, self.dtype, "stem_convolution")
         else:
             output_stride = 1
-            x = _convolution(x, channels, 3, 1, 1, self.dtype, "stem_convolution")
+            x = _convolution(x, channels, 3, 1, 1, self.rounding, self.dtype, "stem_convolution")
         x = norm(name="stem_norm")(x)
 
         blocks = BLOCKS[self.size]
@@ -136,6 +141,7 @@ class ConvNeXt(nn.Module):
                     2,
                     stride,
                     before,
+                    self.rounding,
                     self.dtype,
                     f"downsampling_{stage}_convolution",
                 )
@@ -153,12 +159,21 @@ class ConvNeXt(nn.Module):
 
 
 def _convolution(
-    x: jax.Array, features: int, kernel_px: int, stride: int, dilation: int, dtype: str, name: str
+    x: jax.Array,
+    features: int,
+    kernel_px: int,
+    stride: int,
+    dilation: int,
+    rounding: str,
+    dtype: str,
+    name: str,
 ) -> Any:
     """A convolution whose first window begins at the edge, unless it goes place by place with an
     odd kernel, which has a middle."""
     if kernel_px % 2:
         padding: Any = "SAME"
+    elif stride > 1 and rounding == "down":
+        padding = "VALID"
     elif stride > 1:
         padding = [(0, -size % stride) for size in x.shape[1:3]]
     else:

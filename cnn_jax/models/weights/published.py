@@ -37,7 +37,7 @@ class Published:
         path: of the file.
         digest: of its bytes, hexadecimal.
         model: name in `MODELS`.
-        source: whose naming the file has, in `conventions.CONVENTIONS`.
+        source: whose network it is, in `conventions.CONVENTIONS`.
         options: of the module, which make it compute what the source's network does.
         num_classes: of the head; 0 where the file has none.
         channels: of an image.
@@ -64,7 +64,9 @@ class Published:
         return MODELS[self.model](num_classes=max(self.num_classes, 1), **self.options)
 
 
-def read(path: str | Path, model: str, *, head: bool = True, values: str = "") -> Published:
+def read(
+    path: str | Path, model: str, *, head: bool = True, values: str = "", conventions: str = ""
+) -> Published:
     """Reads the weights of a published network.
 
     Args:
@@ -75,6 +77,8 @@ def read(path: str | Path, model: str, *, head: bool = True, values: str = "") -
         head: whether the file must hold the classifier's head.
         values: what it was trained on, of `preprocessing.VALUES`; empty: as its source's networks
             are.
+        conventions: of `CONVENTIONS`, whose network it is; empty: of whom its tensors are named by,
+            timm's whose file's name begins with tf_ being timm_tf.
 
     Raises:
         InputError: the file can't be read, or doesn't fit the architecture: tensors are missing,
@@ -94,9 +98,9 @@ def read(path: str | Path, model: str, *, head: bool = True, values: str = "") -
     if isinstance(held, dict) and any(name.startswith("params/") for name in held):
         return _of_ours(path, digest, model, held)
     if isinstance(held, list):
-        found = _of_keras(path, digest, model, held, head)
+        found = _of_keras(path, digest, model, held, head, conventions)
     else:
-        found = _of_pytorch(path, digest, model, held, head)
+        found = _of_pytorch(path, digest, model, held, head, conventions)
     return _seeing(found, values or values_of(found.source, family(model)))
 
 
@@ -335,7 +339,7 @@ def _of_ours(path, digest, model, tensors):
 # ---- PyTorch
 
 
-def _of_pytorch(path, digest, model, tensors, head):
+def _of_pytorch(path, digest, model, tensors, head, conventions):
     tensors = {
         _today(name): value
         for name, value in tensors.items()
@@ -355,6 +359,9 @@ def _of_pytorch(path, digest, model, tensors, head):
         tensors, head = _without(tensors, prefix), False
     else:
         beside = []
+    if source == "timm" and path.name.startswith("tf_"):
+        source = "timm_tf"
+    source = conventions or source
     given = _given(model, source)
 
     def shape(module, axis):
@@ -430,6 +437,7 @@ def _carry_pytorch(path, model, naming, tensors, given, head):
         for leaf, place in leaves.items():
             theirs = {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)
             theirs = {"mean": "running_mean", "var": "running_var"}.get(theirs, theirs)
+            theirs = naming.layer_scale if leaf == "layer_scale" else theirs
             name, value = tensor(module, theirs)
             if value is None:
                 missing.append(name or "/".join(place))
@@ -479,6 +487,8 @@ def _turned(value, shape, flattened):
         if side * side * flattened == value.shape[1]:
             value = value.reshape(-1, flattened, side, side)
             return value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
+    if value.ndim == 3 and value.shape[1:] == (1, 1):  # a number for each channel
+        return value.reshape(-1)
     return value.T if value.ndim == 2 else value
 
 
@@ -501,14 +511,15 @@ def _nearest_pytorch(model, tensors):
 # ---- Keras
 
 
-def _of_keras(path, digest, model, layers, head):
+def _of_keras(path, digest, model, layers, head, conventions):
     wanted = keras.expected(model, _depth(model))
     if wanted is None:
         raise InputError(
             f"weights of Keras can't be read into {model}, which isn't one of its applications: see"
             " docs/weights.md."
         )
-    given = _given(model, "keras")
+    source = conventions or "keras"
+    given = _given(model, source)
     found = _aligned(wanted, layers)
     headless = len(found) == len(wanted) - sum(one.head for one in wanted) and not head
     if headless:
@@ -562,7 +573,7 @@ def _of_keras(path, digest, model, layers, head):
         path=path,
         digest=digest,
         model=model,
-        source="keras",
+        source=source,
         options=given,
         num_classes=num_classes,
         channels=channels,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnn_jax.models.conventions import family
+from cnn_jax.models.efficientnet import BLOCKS as EFFICIENTNET_BLOCKS
 from cnn_jax.models.inception_v3 import MODULES
 from cnn_jax.models.mobilenet import BLOCKS as MOBILENET_BLOCKS
 from cnn_jax.models.mobilenet_v2 import BOTTLENECKS
@@ -32,12 +33,14 @@ class Naming:
         left_out: beginnings of names of what our network lacks, such as auxiliary heads.
         flattened: our modules that see a map of channels, height and width as one row of numbers,
             and the channels of that map; PyTorch has the channels first, and we have them last.
+        layer_scale: what follows a block's name for the numbers that its channels are scaled by.
     """
 
     source: str
     names: Names
     left_out: tuple[str, ...] = ()
     flattened: tuple[tuple[Path, int], ...] = ()
+    layer_scale: str = "layer_scale"
 
 
 def namings(model: str, depth: int = 0) -> list[Naming]:
@@ -67,6 +70,13 @@ def namings(model: str, depth: int = 0) -> list[Naming]:
         return [Naming("timm", _mobilenet)]
     if name == "mobilenet_v2":
         return [Naming("torchvision", _mobilenet_v2), Naming("timm", _mobilenet_v2_of_timm)]
+    if name == "efficientnet_b":
+        return [Naming("torchvision", _efficientnet), Naming("timm", _efficientnet_of_timm)]
+    if name.startswith("convnext"):
+        return [
+            Naming("torchvision", _convnext),
+            Naming("timm", _convnext_of_timm, layer_scale="gamma"),
+        ]
     if name == "densenet":
         return [Naming("torchvision", functools.partial(_densenet, depth=depth))]
     if name == "resnet":
@@ -322,6 +332,93 @@ def _mobilenet_v2_of_timm(path: Path) -> str | None:
         f"{block}.conv_pwl" if expands else f"{block}.conv_pw",
         f"{block}.bn{norms[1]}",
     )
+
+
+_SQUEEZE_EXCITATION = ("reduction", "excitation")
+
+
+def _efficientnet(path: Path) -> str | None:
+    first, *rest = path
+    if first in ("stem", "last"):
+        number = 0 if first == "stem" else len(EFFICIENTNET_BLOCKS) + 1
+        return _pair(tuple(rest), f"features.{number}.0", f"features.{number}.1")
+    if first == "head":
+        return "classifier.1"
+    stage, block, expands = _mbconv(first)
+    module, (part, *inner) = f"features.{stage}.{block - 1}.block", rest
+    parts = ["depthwise", "squeeze_excitation", "projection"]
+    number = (["expansion", *parts] if expands else parts).index(part)
+    if part == "squeeze_excitation":
+        return f"{module}.{number}.fc{_SQUEEZE_EXCITATION.index(inner[0]) + 1}"
+    return _pair(tuple(inner), f"{module}.{number}.0", f"{module}.{number}.1")
+
+
+def _efficientnet_of_timm(path: Path) -> str | None:
+    first, *rest = path
+    if first == "stem":
+        return _pair(tuple(rest), "conv_stem", "bn1")
+    if first == "last":
+        return _pair(tuple(rest), "conv_head", "bn2")
+    if first == "head":
+        return "classifier"
+    stage, block, expands = _mbconv(first)
+    module, (part, *inner) = f"blocks.{stage - 1}.{block - 1}", rest
+    if part == "squeeze_excitation":
+        return f"{module}.se.conv_{('reduce', 'expand')[_SQUEEZE_EXCITATION.index(inner[0])]}"
+    names = {"depthwise": "conv_dw", "projection": "conv_pw"}
+    if expands:
+        names = {"expansion": "conv_pw", "depthwise": "conv_dw", "projection": "conv_pwl"}
+    number = list(names).index(part) + 1
+    return _pair(tuple(inner), f"{module}.{names[part]}", f"{module}.bn{number}")
+
+
+def _mbconv(name: str) -> tuple[int, int, bool]:
+    """(stage, block, whether it expands) of a block of EfficientNet, from 1."""
+    stage, block = map(int, re.fullmatch(r"stage_(\d)_block_(\d+)", name).groups())  # type: ignore[union-attr]
+    return stage, block, EFFICIENTNET_BLOCKS[stage - 1][0] > 1
+
+
+def _convnext(path: Path) -> str | None:
+    fixed = {
+        "stem_convolution": "features.0.0",
+        "stem_norm": "features.0.1",
+        "head_norm": "classifier.0",
+        "head": "classifier.2",
+    }
+    parts = {"depthwise": 0, "norm": 2, "expansion": 3, "projection": 5}
+    if path[0] in fixed:
+        return fixed[path[0]]
+    kind, number, block = _of_convnext(path[0])
+    if not block:
+        return f"features.{2 * number - 2}.{0 if kind == 'norm' else 1}"
+    module = f"features.{2 * number - 1}.{block - 1}"
+    return f"{module}.block.{parts[path[1]]}" if len(path) > 1 else module
+
+
+def _convnext_of_timm(path: Path) -> str | None:
+    fixed = {
+        "stem_convolution": "stem.0",
+        "stem_norm": "stem.1",
+        "head_norm": "head.norm",
+        "head": "head.fc",
+    }
+    parts = {"depthwise": "conv_dw", "expansion": "mlp.fc1", "projection": "mlp.fc2"}
+    if path[0] in fixed:
+        return fixed[path[0]]
+    kind, number, block = _of_convnext(path[0])
+    if not block:
+        return f"stages.{number - 1}.downsample.{0 if kind == 'norm' else 1}"
+    module = f"stages.{number - 1}.blocks.{block - 1}"
+    return f"{module}.{parts.get(path[1], path[1])}" if len(path) > 1 else module
+
+
+def _of_convnext(name: str) -> tuple[str, int, int]:
+    """(norm or convolution, stage, 0) before a stage; ("", stage, block) within it; from 1."""
+    found = re.fullmatch(r"downsampling_(\d)_(norm|convolution)", name)
+    if found:
+        return found[2], int(found[1]), 0
+    stage, block = map(int, re.fullmatch(r"stage_(\d)_block_(\d+)", name).groups())  # type: ignore[union-attr]
+    return "", stage, block
 
 
 def _of_backbone(path: Path) -> str | None:
