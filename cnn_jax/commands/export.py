@@ -1,10 +1,11 @@
 """Write a finished run's network as one file, for where networks are used.
 
-python -m cnn_jax.commands.export RUN [--format safetensors|onnx|stablehlo] [--output FILE]
+python -m cnn_jax.commands.export RUN [--format safetensors|onnx|stablehlo|keras] [--output FILE]
 [--with normalization softmax] [--size-px HEIGHT WIDTH | --any-size] [--float16] [--overwrite]
 
 `weights.safetensors` in the folder of a run is all that `cnn_jax.load` and `cnn-jax predict` need
-beside the record. ONNX and StableHLO hold network and weights. A model card, README.md, is written
+beside the record. ONNX and StableHLO hold network and weights; keras the weights, for the function
+of `keras.applications` that makes the network. A model card, README.md, is written
 beside the file.
 """
 
@@ -25,6 +26,7 @@ NAMES = {
     "safetensors": "weights.safetensors",
     "onnx": "network.onnx",
     "stablehlo": "network.stablehlo",
+    "keras": "keras.h5",
 }
 """Format -> the file in the run's folder that is written where no other is given."""
 
@@ -78,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             held = f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} values"
             takes = "the weights, for the network of `config.json`."
+        elif options.format == "keras":
+            write(path, export.to_keras(run))
+            held = takes = export.described_for_keras(run)
         else:
             made = {"onnx": export.to_onnx, "stablehlo": export.to_stablehlo}[options.format](
                 run, size_px=options.size_px, any_size=options.any_size, parts=options.with_
@@ -85,15 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             content = made if isinstance(made, bytes) else made.SerializeToString()
             write(path, content)
             takes = export.described(run, options.size_px, options.any_size, options.with_)
-            held = takes.rstrip(".")
-        card = model_card.write(run, path, model_card.USES[options.format], takes)
-        print(f"{path}: {held}, {path.stat().st_size / 1e6:.1f} MB\n{card}: model card")
+            held = takes
+        card = model_card.write(run, path, model_card.use(run, options.format), takes)
+        print(f"{path}: {held.rstrip('.')}, {path.stat().st_size / 1e6:.1f} MB\n{card}: model card")
     return outcome.exit_code
 
 
 def _check(options: Options) -> None:
     """Raises InputError for flags that don't go together."""
-    if options.format == "safetensors":
+    if options.format in ("safetensors", "keras"):
         for name, value in (
             ("with", options.with_),
             ("size-px", options.size_px),
@@ -101,7 +106,7 @@ def _check(options: Options) -> None:
         ):
             if value:
                 raise InputError(f"--{name} is of programs: add --format onnx or stablehlo.")
-    elif options.float16:
+    if options.float16 and options.format != "safetensors":
         raise InputError("--float16 is of --format safetensors: leave it out.")
     if options.size_px and len(options.size_px) != 2:
         raise InputError("--size-px takes two numbers, height and width.")

@@ -1,21 +1,29 @@
-"""A run's network as one file for where networks are used: ONNX, StableHLO.
+"""A run's network as one file for where networks are used: ONNX, StableHLO, Keras's applications.
 
-Both take float32 images `[batch, height, width, channels]`, already normalised, and give logits, as
+All take float32 images `[batch, height, width, channels]`, already normalised, and give logits, as
 `run.model.apply` does; the batch is free.
 """
 
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
 
 from cnn_jax.errors import InputError
 from cnn_jax.inference import onnx
 from cnn_jax.inference.predictor import Run
 from cnn_jax.models.asymmetric_unet import AsymmetricUNet
+from cnn_jax.models.conventions import family, options
+from cnn_jax.models.mobilenet import MobileNet
+from cnn_jax.models.mobilenet_v2 import MobileNetV2
 from cnn_jax.models.unet import UNet
+from cnn_jax.models.weights import keras
+from cnn_jax.models.weights.preprocessing import values_of
 
 PARTS = ("normalization", "softmax")
 """What may be put inside the program: images then come as files store them, from 0 to the type's
@@ -147,6 +155,76 @@ def to_stablehlo(
     return bytes(exported.serialize())
 
 
+def to_keras(run: Run) -> bytes:
+    """The run's weights as a file for the architecture's function in `keras.applications`.
+
+    `keras.applications.ResNet50(weights=FILE, ...)` computes the run's logits; of VGG and ResNet it
+    takes blue, green, red, as Keras's own do.
+
+    Args:
+        run: loaded.
+
+    Raises:
+        InputError: Keras has no such network, or builds it otherwise than the run did.
+    """
+    name, module = run.config.model.name, run.model
+    other = "export it with --format onnx or stablehlo"
+    if name not in keras.NAMES:
+        raise InputError(f"{name} isn't one of Keras's applications: {other}.")
+    size, least = image_px(run), keras.LEAST_PX.get(name, 32)
+    if min(size) < least:
+        raise InputError(
+            f"Keras's {keras.NAMES[name]} takes images of {least} px or more, and the run's have"
+            f" {size[0]} x {size[1]}: {other}."
+        )
+    of_keras = _options_in_keras(module, options(name, "keras"), all(px % 32 == 0 for px in size))
+    for option, value in of_keras.items():
+        ours = getattr(module, option)
+        if ours != value and option != "epsilon":
+            raise InputError(
+                f"model.{option} is {ours!r}, and Keras's {keras.NAMES[name]} has {value!r}:"
+                f" {other}."
+            )
+    variables = jax.device_get(run.variables)
+    if of_keras.get("epsilon", 0) != getattr(module, "epsilon", 0):  # both are added to variances
+        flat = traverse_util.flatten_dict(variables)
+        more = np.float32(module.epsilon - of_keras["epsilon"])
+        flat = {key: value + more if key[-1] == "var" else value for key, value in flat.items()}
+        variables = traverse_util.unflatten_dict(flat)
+    layers = keras.laid_out(name, getattr(module, "depth", 0), variables)
+    if _turned_in_keras(run):
+        kernel, *rest = layers[0].arrays
+        turned = np.ascontiguousarray(kernel[:, :, ::-1])
+        layers[0] = dataclasses.replace(layers[0], arrays=(turned, *rest))
+    return keras.written(layers)
+
+
+_FREE = ("num_classes", "depth", "dtype", "axis_name", "dropout", "auxiliary", "parent", "name")
+"""Fields of modules that change nothing in what given weights compute, or that Keras's name has."""
+
+_ALIKE = {"rounding": {"up", "down"}, "padding": {"SAME", "END"}}
+"""Option -> values that are one where the sides of images are multiples of 32."""
+
+
+def _options_in_keras(
+    module: Any, conventions: Mapping[str, Any], multiples: bool
+) -> dict[str, Any]:
+    """The options of a module, with the values that make it Keras's network; `multiples`: images
+    have sides that are multiples of 32."""
+    found = {}
+    for field in dataclasses.fields(module):
+        if field.name in _FREE or (field.name == "width" and isinstance(module, _OF_ANY_WIDTH)):
+            continue
+        ours, value = getattr(module, field.name), conventions.get(field.name, field.default)
+        same = multiples and {ours, value} <= _ALIKE.get(field.name, set())
+        found[field.name] = ours if same else value
+    return found
+
+
+_OF_ANY_WIDTH = (MobileNet, MobileNetV2)
+"""Whose width Keras takes as `alpha`."""
+
+
 def about(run: Run, parts: Sequence[str] = (), stride: int | None = None) -> dict[str, Any]:
     """What whoever uses an exported network needs beside it, as JSON holds it."""
     info = run.info
@@ -178,3 +256,18 @@ def described(
         f"float32 images [batch, height, width, {run.info.channels}], {size} px, {values}, to"
         f" {'probabilities' if 'softmax' in parts else 'logits'}."
     )
+
+
+def described_for_keras(run: Run) -> str:
+    """What Keras's network with the exported weights takes and gives, in a sentence."""
+    turned = _turned_in_keras(run)
+    order = ", channels in the order blue, green, red" if turned else ""
+    return (
+        f"float32 images [batch, height, width, {run.info.channels}], normalised{order}, to logits."
+    )
+
+
+def _turned_in_keras(run: Run) -> bool:
+    """Whether Keras's own weights of the architecture take blue, green, red."""
+    values = values_of("keras", family(run.config.model.name))
+    return values == "caffe" and run.info.channels == 3

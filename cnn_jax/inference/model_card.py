@@ -8,6 +8,7 @@ from typing import Any
 
 from cnn_jax.errors import InputError
 from cnn_jax.inference.predictor import Run
+from cnn_jax.models.weights import keras
 from cnn_jax.records import run_record
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.reporting import table
@@ -21,9 +22,22 @@ USES = {
     "onnx": "`onnxruntime.InferenceSession(FILE).run(None, {'images': images})`",
     "stablehlo": "`jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call(images)`",
     "safetensors": "in the run's folder: `cnn_jax.load(FOLDER)`",
-    "keras": "`keras.applications.{keras}(weights=FILE, classes={classes})`",
 }
-"""How a file of each format is used."""
+"""How a file of each format is used; of Keras's see `use`."""
+
+
+def use(run: Run, format: str) -> str:
+    """How a file of this format is used, as Markdown."""
+    if format != "keras":
+        return USES[format]
+    assert run.info.image_px is not None  # of every classifier's data
+    name, width = keras.NAMES[run.config.model.name], getattr(run.model, "width", 1.0)
+    height_px, width_px = run.info.image_px
+    return (
+        f"`keras.applications.{name}(weights=FILE, classes={len(run.info.classes)},"
+        f" input_shape=({height_px}, {width_px}, {run.info.channels}),"
+        f"{f' alpha={width},' if width != 1 else ''} classifier_activation=None)`"
+    )
 
 
 def check(folder: Path, digest: str) -> None:

@@ -18,7 +18,8 @@ _PYTORCH_VGG = {"rounding": "down", "pooled_px": 7}
 _PYTORCH_INCEPTION = {"norm_scale": True, "count_padding": True}
 _CAFFE_RESNET = {"downsample_in": "1x1", "pool_padding": "END"}
 _PYTORCH_CONVNEXT = {
-    f"convnext_{size}": {"rounding": "down"} for size in ("tiny", "small", "base", "large", "xlarge")
+    f"convnext_{size}": {"rounding": "down"}
+    for size in ("tiny", "small", "base", "large", "xlarge")
 }
 _KERAS_EPSILON = {"epsilon": 1.001e-5}
 

@@ -190,6 +190,8 @@ def test_another_page_is_left_alone(run, tmp_path, capsys):
         (["--format", "onnx", "--size-px", "64"], "two numbers"),
         (["--format", "onnx", "--size-px", "64", "64", "--any-size"], "leave out one"),
         (["--format", "onxx"], "onnx"),
+        (["--format", "keras", "--any-size"], "add --format"),
+        (["--format", "keras"], "unet isn't one of Keras's applications: export it with"),
         (["--format", "onnx", "--wit", "softmax"], "--with"),
     ],
 )

@@ -1,5 +1,5 @@
-"""Keras's files, read as data, and the layers of its applications in the order that Keras gives
-them.
+"""Keras's files, read and written as data, and the layers of its applications in the order that
+Keras gives them.
 
 A weights file of Keras is a list of layers: older ones (`.h5`) name each, newer ones
 (`.weights.h5`, and what lies within `.keras`) number the layers of a kind. Keras itself assigns
@@ -9,12 +9,13 @@ changed since a file was published.
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from cnn_jax.errors import InputError
 from cnn_jax.models.conventions import family
@@ -157,7 +158,79 @@ def _array(dataset):
     return np.asarray(dataset)
 
 
+# ---- written
+
+
+def written(layers: Sequence[Layer]) -> bytes:
+    """A file in the older format, `.h5`, as weights are published: Keras's `load_weights` takes it
+    layer by layer."""
+    import h5py
+
+    file = io.BytesIO()
+    with h5py.File(file, "w") as held:
+        # Without them older versions turn kernels as the first one had them.
+        held.attrs["keras_version"], held.attrs["backend"] = b"2.4.0", b"tensorflow"
+        held.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        for layer in layers:
+            names = [f"{layer.name}/{number}" for number in range(len(layer.arrays))]
+            group = held.create_group(layer.name)
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, array in zip(names, layer.arrays, strict=True):
+                group[name] = array
+    return file.getvalue()
+
+
+def laid_out(model: str, depth: int, variables: Any) -> list[Layer]:
+    """A network of ours as the layers of Keras's application: what `published.read` does, backwards.
+
+    Args:
+        model: name in `MODELS`, which Keras has (see `expected`).
+        depth: of the module; 0 where it has none.
+        variables: "params" and "batch_stats", of a module with Keras's conventions.
+    """
+    flat: dict[Any, Any] = traverse_util.flatten_dict(variables)
+
+    def kernel(path):
+        if path[-1] == "depthwise_kernel":
+            return np.asarray(flat["params", *path]).transpose(0, 1, 3, 2)
+        return np.asarray(flat["params", *path, "kernel"])
+
+    layers = []
+    for one in expected(model, depth) or ():
+        last = one.paths[-1]
+        if one.kind == NORM:
+            places = [("params", *last, leaf) for leaf in ("scale", "bias")]
+            places += [("batch_stats", *last, leaf) for leaf in ("mean", "var")]
+            arrays = [flat[place] for place in places if place in flat]
+        else:
+            arrays = [kernel(path) for path in one.paths]
+            if one.kind == CONVOLUTION and arrays[-1].ndim == 2:  # the head of MobileNet
+                arrays[-1] = arrays[-1][None, None]
+            if ("params", *last, "bias") in flat:
+                arrays.append(flat["params", *last, "bias"])
+            elif family(model) == "resnet":  # whose biases the norms take out again
+                arrays.append(np.zeros(arrays[-1].shape[-1], np.float32))
+        name = "_".join(last)
+        layers.append(Layer(name, one.kind, tuple(np.asarray(a, np.float32) for a in arrays)))
+    return layers
+
+
 # ---- Keras's applications
+
+NAMES = {
+    "vgg16": "VGG16",
+    "vgg19": "VGG19",
+    "inception_v3": "InceptionV3",
+    "xception": "Xception",
+    **{f"resnet{depth}": f"ResNet{depth}" for depth in (50, 101, 152)},
+    "mobilenet": "MobileNet",
+    "mobilenet_v2": "MobileNetV2",
+    **{f"densenet{depth}": f"DenseNet{depth}" for depth in (121, 169, 201)},
+}
+"""Our name -> that of `keras.applications`."""
+
+LEAST_PX = {"inception_v3": 75, "xception": 71}
+"""Least side of an image that Keras takes, where it isn't 32."""
 
 
 @dataclass(frozen=True)

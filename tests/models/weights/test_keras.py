@@ -1,12 +1,18 @@
 """Files that Keras writes, and what its networks compute with them."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
+import cnn_jax
+from cnn_jax.commands import export
 from cnn_jax.errors import InputError
-from cnn_jax.models import weights
-from cnn_jax.models.weights import published
+from cnn_jax.inference import imported
+from cnn_jax.models import conventions, weights
+from cnn_jax.models.weights import keras, published
 
 APPLICATIONS = {
     "VGG16": ("vgg16", 75),
@@ -68,6 +74,64 @@ def test_an_application_computes_what_it_does_in_keras(name, tmp_path):
             found.variables, images_as_seen
         )
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+    # back again: what is read lies in the file bit for bit, and Keras computes the same with it
+    turned = found.preprocessing.std[0] == 1 / 255
+    variables = with_first_kernel_turned(found) if turned else found.variables
+    depth = getattr(found.module, "depth", 0)
+    path = tmp_path / "back.h5"
+    path.write_bytes(keras.written(keras.laid_out(ours, depth, variables)))
+    again = weights.read(path, ours).variables
+    jax.tree.map(np.testing.assert_array_equal, again, found.variables)
+    theirs.set_weights([np.zeros(w.shape) for w in theirs.get_weights()])
+    theirs.load_weights(path)
+    path.unlink()
+    logits = theirs(images, training=False)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
+def with_first_kernel_turned(found):
+    flat = traverse_util.flatten_dict(found.variables)
+    place = published._first_kernel(found.model, found.options)
+    return traverse_util.unflatten_dict(flat | {place: flat[place][:, :, ::-1]})
+
+
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+)
+def test_a_run_exported_for_keras_computes_its_logits_there(tmp_path, monkeypatch, capsys):
+    from tests.models import keras_weights
+
+    size = {"px": 32, "classes": 3, "alpha": 0.25}
+    theirs = keras_weights.untrained("MobileNet", **size)
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    keras_weights.random_logits(theirs, images)
+    file = saved(theirs, tmp_path / "published.h5")
+    arrays = [np.asarray(w) for w in theirs.get_weights()]
+    # as another library would have it, and as one that no network of Keras's is
+    monkeypatch.setitem(conventions._OPTIONS["torchvision"], "mobilenet", {"epsilon": 1e-2})
+    for source in ("keras", "torchvision", "timm"):
+        folder = tmp_path / source
+        seen = imported.Seen(image_px=(32, 32))
+        imported.import_weights(file, "mobilenet", folder, seen=seen, conventions=source)
+        path = folder / "keras.h5"
+        code = export.main([str(folder), "--format", "keras"])
+        if source == "timm":
+            assert code == 2
+            assert "model.padding is 'SYMMETRIC', and Keras's" in capsys.readouterr().err
+            assert not path.exists()
+            continue
+        assert code == 0
+        use = re.search(r"`(keras\.applications.+?)`", (folder / "README.md").read_text())[1]
+        code = use.replace("FILE", repr(str(path)))
+        made = eval(code, {"keras": keras_weights.keras})
+        run = cnn_jax.load(folder)
+        expected = run.model.apply(run.variables, images, train=False)
+        logits = made(images, training=False)
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+        if source == "keras":
+            for array, other in zip(made.get_weights(), arrays, strict=True):
+                np.testing.assert_array_equal(array, other)
 
 
 @pytest.mark.filterwarnings(

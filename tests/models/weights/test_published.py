@@ -32,7 +32,10 @@ def marked(paths):
 def written(held, folder):
     """A safetensors file with the values that `drawn` draws."""
     path = folder / "weights.safetensors"
-    tensors = {name: drawn.tensor(name, tuple(shape)) for name, shape in held["shapes"].items()}
+    scales = held.get("scales", {})
+    tensors = {
+        name: drawn.tensor(name, tuple(shape), scales) for name, shape in held["shapes"].items()
+    }
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
     return path
 
