@@ -181,7 +181,7 @@ def written(layers: Sequence[Layer]) -> bytes:
 
 
 def laid_out(model: str, depth: int, variables: Any) -> list[Layer]:
-    """A network of ours as the layers of Keras's application: what `published.read` does, backwards.
+    """A network of ours as the layers of Keras's application: `published.read` backwards.
 
     Args:
         model: name in `MODELS`, which Keras has (see `expected`).

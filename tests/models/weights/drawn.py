@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def tensor(name: str, shape: tuple[int, ...], scales: Mapping[str, float] = {}) -> np.ndarray:  # noqa: B006
+def tensor(name: str, shape: tuple[int, ...], scales: Mapping[str, float] = {}) -> np.ndarray:
     """Values of the tensor of that name: He-like kernels; scales, offsets and statistics that are
     random too, so that none can be left out unnoticed.
 

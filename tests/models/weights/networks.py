@@ -86,10 +86,10 @@ def networks():
         options = options if ours in ("googlenet", "inception_v3") else {}
         make = getattr(torchvision.models, name)
         yield "torchvision", name, ours, "", lambda m=make, o=options: m(num_classes=CLASSES, **o)
-    for name, (ours, encoder) in SEGMENTERS.items():
+    for name, (ours, backbone) in SEGMENTERS.items():
         make = getattr(torchvision.models.segmentation, name)
         options = {"weights_backbone": None, "aux_loss": True, "num_classes": CLASSES}
-        yield "torchvision", name, ours, encoder, lambda m=make, o=options: m(**o)
+        yield "torchvision", name, ours, backbone, lambda m=make, o=options: m(**o)
     for name, ours in TIMM.items():
         yield "timm", name, ours, "", lambda n=name: timm.create_model(n, num_classes=CLASSES)
     for name, ours in ENCODERS.items():
