@@ -2,7 +2,11 @@
 
 import json
 import shutil
+import struct
+import tracemalloc
+import zipfile
 
+import h5py
 import jax
 import numpy as np
 import pytest
@@ -126,6 +130,57 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
         path = tmp_path / name
         assert imported(path, "--model", "resnet20", "--output", tmp_path / "run") == 2
         assert said in capsys.readouterr().err
+
+
+def zipped(path, **entries):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name.replace("__", "/"), content)
+
+
+def hdf5(path, fill):
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"a"]
+        group = file.create_group("a")
+        group.attrs["weight_names"] = [b"kernel"]
+        fill(group)
+
+
+def test_hostile_files_end_in_a_sentence_and_take_no_memory(tmp_path, capsys):
+    """Files that say they are larger than they are, or that lie elsewhere."""
+    zeros = bytes(2**26)
+    zipped(tmp_path / "order.pth", **{"a__data.pkl": b".", "a__byteorder": zeros})
+    zipped(tmp_path / "bomb.pth", **{"a__data.pkl": zeros * 5})
+    zipped(tmp_path / "bomb.keras", **{"config.json": b"{}", "model.weights.h5": zeros})
+    with (tmp_path / "header.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 10 * 2**30) + b'{"a":')
+    hdf5(tmp_path / "unstored.h5", lambda a: a.create_dataset("kernel", (2**30, 64), chunks=True))
+    elsewhere = [(str(tmp_path / "text"), 0, 80)]
+    (tmp_path / "text").write_text("-" * 80)
+    hdf5(
+        tmp_path / "outside.h5",
+        lambda a: a.create_dataset("kernel", (10,), "f8", external=elsewhere),
+    )
+    np.savez(tmp_path / "arrays.npz", weight=np.zeros(3))
+    for name, said in (
+        ("order.pth", "byte order"),
+        ("bomb.pth", "its pickle is too large for weights"),
+        ("bomb.keras", "model.weights.h5 is 67,108,864 bytes made of"),
+        ("header.safetensors", "is damaged or no safetensors"),
+        ("unstored.h5", "/a/kernel is 274,877,906,944 bytes made of 0"),
+        ("outside.h5", "lies in another file"),
+        ("arrays.npz", "there is no data.pkl"),
+    ):
+        path = tmp_path / name
+        tracemalloc.start()
+        try:
+            assert imported(path, "--model", "resnet20", "--output", tmp_path / "run") == 2
+            assert tracemalloc.get_traced_memory()[1] < 2**25, name
+        finally:
+            tracemalloc.stop()
+        sentence = capsys.readouterr().err
+        assert said in sentence, name
+        assert sentence.count("\n") == 1
 
 
 def test_names_come_in_several_forms(tmp_path):

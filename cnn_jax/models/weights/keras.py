@@ -67,6 +67,8 @@ def read(path: Path) -> list[Layer]:
             with zipfile.ZipFile(path) as archive:
                 if _WITHIN not in archive.namelist():
                     raise ValueError(f"there is no {_WITHIN} in it")
+                info = archive.getinfo(_WITHIN)
+                _refuse_inflated(_WITHIN, info.file_size, info.compress_size)
                 return _layers(io.BytesIO(archive.read(_WITHIN)))
         return _layers(path)
     except MemoryError:
@@ -155,7 +157,14 @@ def _array(dataset):
         raise ValueError(f"{dataset.name} lies in another file")
     if dataset.dtype.kind not in "fiu":
         raise ValueError(f"{dataset.name} holds {dataset.dtype}")
+    _refuse_inflated(dataset.name, dataset.nbytes, dataset.id.get_storage_size())
     return np.asarray(dataset)
+
+
+def _refuse_inflated(name, size_bytes, stored_bytes):
+    """What a file says without holding it, or holds a thousandfold compressed, would fill memory."""
+    if size_bytes > 2**24 and size_bytes > 100 * stored_bytes:
+        raise ValueError(f"{name} is {size_bytes:,} bytes made of {stored_bytes:,}")
 
 
 # ---- written
