@@ -162,7 +162,7 @@ def _array(dataset):
 
 
 def _refuse_inflated(name, size_bytes, stored_bytes):
-    """What a file says without holding it, or holds a thousandfold compressed, would fill memory."""
+    """What a file says without holding it, or holds compressed a hundredfold, would fill memory."""
     if size_bytes > 2**24 and size_bytes > 100 * stored_bytes:
         raise ValueError(f"{name} is {size_bytes:,} bytes made of {stored_bytes:,}")
 
