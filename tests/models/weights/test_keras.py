@@ -99,13 +99,17 @@ def with_first_kernel_turned(found):
 @pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
 )
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_run_exported_for_keras_computes_its_logits_there(tmp_path, monkeypatch, capsys):
     from tests.models import keras_weights
 
-    size = {"px": 32, "classes": 3, "alpha": 0.25}
-    theirs = keras_weights.untrained("MobileNet", **size)
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    keras_weights.random_logits(theirs, images)
+    theirs = keras_weights.untrained("MobileNet", px=32, classes=3, alpha=0.25)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    for weight in theirs.weights:
+        positive = weight.name in ("gamma", "moving_variance")
+        low, high = (0.5, 1.5) if positive else (-0.5, 0.5)
+        weight.assign(rng.uniform(low, high, weight.shape))
     file = saved(theirs, tmp_path / "published.h5")
     arrays = [np.asarray(w) for w in theirs.get_weights()]
     # as another library would have it, and as one that no network of Keras's is
@@ -128,6 +132,7 @@ def test_a_run_exported_for_keras_computes_its_logits_there(tmp_path, monkeypatc
         run = cnn_jax.load(folder)
         expected = run.model.apply(run.variables, images, train=False)
         logits = made(images, training=False)
+        assert np.std(expected) > 0.1
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
         if source == "keras":
             for array, other in zip(made.get_weights(), arrays, strict=True):

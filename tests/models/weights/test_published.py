@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cnn_jax.models import weights
+from cnn_jax.models import conventions, weights
 from cnn_jax.models.encoders import encoder
+from cnn_jax.models.weights import pytorch
 from tests.models.weights import drawn
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json.gz"))
@@ -70,3 +71,16 @@ def test_it_computes_what_the_other_library_does(path, tmp_path):
         ours, expected = ours.flatten()[: len(expected)], np.array(expected, np.float32)
         assert ours.shape == expected.shape
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_each_network_of_pytorch_that_docs_name_has_its_names_and_options():
+    """A family whose name ends in a number is not cut to another."""
+    for model in ("deeplabv3", "dilated_fcn", "se_resnet50", "efficientnet_b5", "convnext_large"):
+        assert pytorch.namings(model), model
+    assert conventions.options("deeplabv3", "torchvision") == {"pooled_norm": "batch"}
+    symmetric = {"padding": "SYMMETRIC", "epsilon": 1e-5}
+    assert conventions.options("efficientnet_b4", "torchvision") == symmetric
+    assert conventions.options("efficientnet_b5", "torchvision") == symmetric | {"epsilon": 1e-3}
+    assert conventions.options("efficientnet_b5", "timm") == symmetric
+    assert conventions.options("efficientnet_b5", "timm_tf") == {}
+    assert conventions.options("convnext_tiny", "timm") == {"rounding": "down"}
