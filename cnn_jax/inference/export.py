@@ -7,7 +7,7 @@ All take float32 images `[batch, height, width, channels]`, already normalised, 
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,7 @@ def to_keras(run: Run) -> bytes:
     Raises:
         InputError: Keras has no such network, or builds it otherwise than the run did.
     """
-    name, module = run.config.model.name, run.model
+    name, module = run.config.model.name, cast(Any, run.model)
     other = "export it with --format onnx or stablehlo"
     if name not in keras.NAMES:
         raise InputError(f"{name} isn't one of Keras's applications: {other}.")

@@ -155,7 +155,10 @@ def test_hostile_files_end_in_a_sentence_and_take_no_memory(tmp_path, capsys, mo
     zipped(tmp_path / "bomb.keras", **{"config.json": b"{}", "model.weights.h5": zeros})
     with (tmp_path / "header.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", 10 * 2**30) + b'{"a":')
-    hdf5(tmp_path / "unstored.h5", lambda a: a.create_dataset("kernel", (2**30, 64), chunks=True))
+    hdf5(
+        tmp_path / "unstored.h5",
+        lambda a: a.create_dataset("kernel", (2**30, 64), "f4", chunks=True),
+    )
     elsewhere = [(str(tmp_path / "text"), 0, 80)]
     (tmp_path / "text").write_text("-" * 80)
     hdf5(
