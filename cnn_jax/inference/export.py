@@ -187,7 +187,7 @@ def to_keras(run: Run) -> bytes:
             )
     variables = jax.device_get(run.variables)
     if of_keras.get("epsilon", 0) != getattr(module, "epsilon", 0):  # both are added to variances
-        flat = traverse_util.flatten_dict(variables)
+        flat: dict[Any, Any] = traverse_util.flatten_dict(variables)
         more = np.float32(module.epsilon - of_keras["epsilon"])
         flat = {key: value + more if key[-1] == "var" else value for key, value in flat.items()}
         variables = traverse_util.unflatten_dict(flat)
