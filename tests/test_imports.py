@@ -93,14 +93,28 @@ def test_no_circle_among_files():
     graphlib.TopologicalSorter(IMPORTS).prepare()  # raises CycleError
 
 
-def test_the_package_is_imported_without_jax_or_numpy():
-    code = "import cnn_jax, sys; print(sorted({'jax', 'flax', 'numpy', 'tyro'} & {*sys.modules}))"
+def imported_by(code: str, names: set[str]) -> set[str]:
+    """Which of these packages a program imports."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*{names} & {{*sys.modules}})"],
         cwd=ROOT,
         env=environment(PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == "[]\n"
+    return set(done.stdout.split())
+
+
+def test_the_package_is_imported_without_jax_or_numpy():
+    assert not imported_by("import cnn_jax", {"jax", "flax", "numpy", "tyro"})
+
+
+def test_predicting_imports_nothing_that_training_alone_needs():
+    """Each of these takes half a second to two."""
+    code = """
+import cnn_jax, numpy
+run = cnn_jax.load("results/aerial_unet/dubai_unet16")
+run.predict(numpy.zeros((32, 32, 3), numpy.uint8))"""
+    training = {"grain", "orbax", "tensorstore", "dm_pix", "matplotlib", "tensorboardX", "tyro"}
+    assert imported_by(code, {*training, "jax"}) == {"jax"}
