@@ -36,6 +36,7 @@ BENCHMARKS = (
     "train_step",
     "evaluate",
     "predict",
+    "objects",
     "seeds",
     "neighbours",
     "scaling",

@@ -8,7 +8,9 @@ import importlib.metadata
 import math
 import multiprocessing
 import os
+import resource
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +32,7 @@ PEERS = (
 )
 """Packages whose versions are recorded where they are installed."""
 
-THEIRS = ("pytorch", "monai", "scikit_learn")
+THEIRS = ("pytorch", "torchvision", "monai", "scikit_learn")
 """Sides that are left as they come."""
 
 MOST_TIMES = 1000
@@ -335,6 +337,25 @@ def compare(
         for side in running.values():
             side.close()
     return row(case, seconds, facts, times=times, note=note(facts), failed=failed)
+
+
+def with_peaks(module: str, measured: dict) -> dict:
+    """A row of `compare` that also has each side's `peak_mib` among its facts, and tells of it in
+    its note."""
+    peaks = {}
+    for side in measured["rates"]:
+        with as_it_comes() if side in THEIRS else contextlib.nullcontext():
+            peaks[side] = apart(peak_mib, module, side, dict(measured["settings"]))
+        measured["facts"][side]["peak_mib"] = peaks[side]
+    told = ", ".join(f"{side} {peak:,.0f} MiB" for side, peak in peaks.items())
+    return measured | {"note": f"{measured['note']}; greatest resident memory: {told}"}
+
+
+def peak_mib(module: str, side: str, settings: Mapping) -> float:
+    """The greatest resident memory of this process when it has done a side's work once, in MiB."""
+    Here(module, side, settings)(1)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 # ---- what is printed

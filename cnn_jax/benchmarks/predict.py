@@ -10,10 +10,7 @@ scene once, imports and network included.
 PyTorch's settings are those of train_step.
 """
 
-import resource
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,22 +57,7 @@ def measure(options: Options) -> Iterator[dict]:
             unit="megapixels",
         )
         row = measuring.compare(__name__, case, SIDES, options, note=train_step.note)
-        peaks = {}
-        for side in row["rates"]:
-            with measuring.as_it_comes() if side in measuring.THEIRS else nullcontext():
-                peaks[side] = measuring.apart(peak_mib, side, dict(case.settings))
-            row["facts"][side]["peak_mib"] = peaks[side]
-        told = ", ".join(f"{side} {peak:,.0f} MiB" for side, peak in peaks.items())
-        row["note"] = f"{row['note']}; greatest resident memory: {told}"
-        yield row
-
-
-def peak_mib(side: str, settings: dict) -> float:
-    """The greatest resident memory of this process when it has predicted the scene once, in MiB."""
-    run, _ = prepare(side, settings)
-    run(1)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+        yield measuring.with_peaks(__name__, row)
 
 
 def prepare(side: str, settings: dict) -> tuple[Callable, dict]:

@@ -211,6 +211,7 @@ def test_missing_peers_name_the_extra(run, monkeypatch):
         (("train_step", "--batches=0"), ("--batches",)),
         (("evaluate", "--models=resnet50"), ("resnet50", "deeplabv3plus_resnet50")),
         (("evaluate", "--context=144"), ("--context", "--window")),
+        (("objects", "--models=retinanet"), ("retinanet", "fcos")),
         (("seeds", "--seeds=two"), ("--seeds", "'two'")),
         (("neighbours", "--train=4"), ("--train", "at least 5")),
     ],
@@ -273,6 +274,19 @@ def test_predict_alone(run):
     (row,) = record["rows"]
     assert (row["work"], row["unit"]) == (96 * 64 / 1e6, "megapixels")
     assert 100 < row["facts"]["cnn_jax"]["peak_mib"] < 4000
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_objects_alone(run):
+    finished, record = run(
+        "objects", "--models", "tiny_fcos", "--size=32x48", "--batch=1", "--without-peers"
+    )
+    assert finished.code == 0, finished.err
+    training, evaluation = record["rows"]
+    assert training["case"] == "tiny_fcos 32x48 batch 1, training"
+    assert evaluation["rates"]["cnn_jax"] > 0
+    assert training["facts"]["cnn_jax"]["parameters"] > 0
+    assert "greatest resident memory: cnn_jax" in evaluation["note"]
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -481,6 +495,38 @@ def test_sides_have_as_many_parameters(torch, name):
         theirs = networks.theirs(name, (144, 256))
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     assert sum(parameter.numel() for parameter in theirs.parameters()) == count
+
+
+@pytest.mark.peers
+def test_fcos_of_torchvision_has_our_parameters(torch):
+    from cnn_jax.benchmarks import objects
+    from cnn_jax.models.fcos import FCOS
+
+    ours = FCOS(objects.CLASSES, **objects.MODELS["fcos"])
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(lambda x: ours.init(jax.random.key(0), x, train=False), image)
+    with torch.device("meta"):
+        theirs, _ = objects.their_network((64, 64))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    assert sum(parameter.numel() for parameter in theirs.parameters()) == count
+
+
+@pytest.mark.peers
+def test_suppression_that_torchvision_is_given(torch):
+    pytest.importorskip("torchvision")
+    from cnn_jax.benchmarks import objects
+    from cnn_jax.tasks.torch_segmentation import libraries
+    from cnn_jax.training import detection
+
+    libraries()
+    random = np.random.default_rng(0)
+    first = random.uniform(0, 10, (60, 2))
+    boxes = np.concatenate([first, first + random.uniform(4, 8, (60, 2))], -1).astype(np.float32)
+    scores = np.linspace(1, 0.1, 60, dtype=np.float32)
+    kept = objects.suppressed(torch.from_numpy(boxes), torch.from_numpy(scores), detection.NMS_IOU)
+    ours = detection.suppressed(jnp.array(boxes), jnp.array(scores), jnp.zeros(60, int))
+    np.testing.assert_array_equal(kept.numpy(), np.flatnonzero(ours))
+    assert len(kept) < 60
 
 
 @pytest.mark.usefixtures("quick_compilation", "small")
