@@ -22,6 +22,7 @@ TWELVE += ("ar1", "ar10", "ar", "ar_small", "ar_medium", "ar_large")
 
 AREAS = ("all", "small", "medium", "large")
 RECALLS = np.linspace(0, 1, 101)
+IOUS = np.linspace(0.5, 0.95, 10)
 
 
 @dataclass(frozen=True)
@@ -175,39 +176,15 @@ def matches(
         iou: least intersection over union of a pair; with a crowd over the prediction's area.
         most: predictions of a class that count.
     """
-    size = truth.height_px, truth.width_px
     found: list[tuple[int, int, int, bool]] = []
     missed: list[int] = []
-    wanted = np.zeros(classes, np.int64)
-    for label in range(classes):
-        ours = [i for i, one in enumerate(truth.objects) if one.label == label]
-        ours.sort(key=lambda i: truth.objects[i].crowd)
-        theirs = [i for i, one in enumerate(predictions) if one.label == label]
-        theirs.sort(key=lambda i: -(predictions[i].score or 0.0))
-        theirs = theirs[:most]
-        crowds = np.array([truth.objects[i].crowd for i in ours], bool)
-        wanted[label] = int((~crowds).sum())
-        overlaps = _overlaps(
-            [predictions[i] for i in theirs], [truth.objects[i] for i in ours], kind, size
-        )
-        taken = np.zeros(len(ours), bool)
-        for row, index in enumerate(theirs):
-            best, least = -1, min(iou, 1 - 1e-10)
-            for column in range(len(ours)):
-                if taken[column] and not crowds[column]:
-                    continue
-                if best >= 0 and not crowds[best] and crowds[column]:
-                    break
-                if overlaps[row, column] < least:
-                    continue
-                best, least = column, overlaps[row, column]
-            if best < 0:
-                found.append((index, label, -1, False))
-                continue
-            taken[best] = True
-            crowd = bool(crowds[best])
-            found.append((index, label, -1 if crowd else ours[best], crowd))
-        missed += [i for i, t, c in zip(ours, taken, crowds, strict=True) if not t and not c]
+    for label, ours, theirs, crowds, overlaps in _by_class(truth, predictions, kind, most):
+        paired = _paired(overlaps, crowds, iou)
+        for index, column in zip(theirs, paired, strict=True):
+            crowd = column >= 0 and bool(crowds[column])
+            hit = -1 if column < 0 or crowd else ours[column]
+            found.append((index, label, hit, crowd))
+        missed += [i for c, i in enumerate(ours) if c not in paired and not crowds[c]]
     found.sort(key=lambda one: -(predictions[one[0]].score or 0.0))
     columns = list(zip(*found, strict=True)) or [(), (), (), ()]
     order, labels, paired, ignored = columns
@@ -218,8 +195,49 @@ def matches(
         np.array(paired, int),
         np.array(ignored, bool),
         np.array(sorted(missed), int),
-        wanted,
+        _wanted(truth, classes),
     )
+
+
+def _wanted(truth, classes) -> np.ndarray:
+    """True objects of each class, crowds left out."""
+    return np.bincount([one.label for one in truth.objects if not one.crowd], minlength=classes)
+
+
+def _by_class(truth, predictions, kind, most):
+    """Of each class that occurs: its label, the places of true objects, crowds last, and of
+    predictions, best first, at most `most`; which true objects are crowds; and overlaps."""
+    size = truth.height_px, truth.width_px
+    for label in sorted({one.label for one in (*truth.objects, *predictions)}):
+        ours = [i for i, one in enumerate(truth.objects) if one.label == label]
+        ours.sort(key=lambda i: truth.objects[i].crowd)
+        theirs = [i for i, one in enumerate(predictions) if one.label == label]
+        theirs.sort(key=lambda i: -(predictions[i].score or 0.0))
+        theirs = theirs[:most]
+        crowds = np.array([truth.objects[i].crowd for i in ours], bool)
+        overlaps = _overlaps(
+            [predictions[i] for i in theirs], [truth.objects[i] for i in ours], kind, size
+        )
+        yield label, ours, theirs, crowds, overlaps
+
+
+def _paired(overlaps: np.ndarray, crowds: np.ndarray, iou: float) -> list[int]:
+    """The column that each row takes, -1: none; `crowds` are the last columns."""
+    taken, paired = np.zeros(len(crowds), bool), []
+    for row in overlaps:
+        best, least = -1, min(iou, 1 - 1e-10)
+        for column in range(len(crowds)):
+            if taken[column] and not crowds[column]:
+                continue
+            if best >= 0 and not crowds[best] and crowds[column]:
+                break
+            if row[column] < least:
+                continue
+            best, least = column, row[column]
+        if best >= 0:
+            taken[best] = True
+        paired.append(best)
+    return paired
 
 
 def _overlaps(predictions, truths, kind, size) -> np.ndarray:
@@ -306,3 +324,134 @@ def mean_ap(every: Sequence[Matches], weights: np.ndarray) -> float:
     found = average_precision(every, weights)
     known = found[np.isfinite(found)]
     return float(known.mean()) if known.size else float("nan")
+
+
+# ---- AP of sets of images that are drawn again and again
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What an image adds to AP, whichever images stand beside it.
+
+    Attributes:
+        labels: of each prediction, int64 [n].
+        scores: of each, float64 [n].
+        right: bit i says that it found an object at `IOUS[i]`, int64 [n].
+        ignored: bit i says that it counts neither for nor against there, int64 [n].
+        wanted: true objects of each class, crowds left out, int64 [classes].
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    right: np.ndarray
+    ignored: np.ndarray
+    wanted: np.ndarray
+
+
+def counted(
+    truth: AnnotatedImage,
+    predictions: Sequence[Annotation],
+    classes: int,
+    kind: str = "box",
+    most: int = 100,
+) -> Counted:
+    """Pairs predictions and true objects as `matches` does, at each of `IOUS`."""
+    rows: list[tuple[int, float, int, int]] = []
+    for label, _, theirs, crowds, overlaps in _by_class(truth, predictions, kind, most):
+        right, ignored = np.zeros((2, len(theirs)), np.int64)
+        for bit, iou in enumerate(IOUS):
+            for row, column in enumerate(_paired(overlaps, crowds, iou)):
+                if column >= 0:
+                    (ignored if crowds[column] else right)[row] |= 1 << bit
+        scores = [predictions[i].score or 0.0 for i in theirs]
+        rows += zip([label] * len(theirs), scores, right.tolist(), ignored.tolist(), strict=True)
+    labels, scores, right, ignored = zip(*rows, strict=True) if rows else ((),) * 4
+    whole = (np.array(values, np.int64) for values in (labels, right, ignored))
+    labels, right, ignored = whole
+    scores = np.array(scores, np.float64)
+    return Counted(labels, scores, right, ignored, _wanted(truth, classes))
+
+
+_AT_ONCE = 2_000_000
+"""Numbers that are held for the draws that are counted together."""
+
+
+def ap_of_draws(every: Sequence[Counted], times: np.ndarray) -> np.ndarray:
+    """COCO's AP of sets of images, float64 `[draws]`: the mean over `IOUS` and the classes that a
+    set's truths hold; NaN of sets without any.
+
+    Args:
+        every: of each image.
+        times: how often each image stands in each set, int `[draws, images]`.
+    """
+    times = np.asarray(times)
+    wanted = times @ np.stack([one.wanted for one in every])  # [draws, classes]
+    labels, scores, right, ignored = (
+        np.concatenate([getattr(one, name) for one in every])
+        for name in ("labels", "scores", "right", "ignored")
+    )
+    image = np.repeat(np.arange(len(every)), [len(one.labels) for one in every])
+    found = np.full(wanted.shape, np.nan)
+    for label in range(wanted.shape[1]):
+        of = np.flatnonzero(labels == label)
+        of = of[np.argsort(-scores[of], kind="stable")]
+        chunk = max(1, _AT_ONCE // max(len(of), 1))
+        for first in range(0, len(times), chunk):
+            part = slice(first, first + chunk)
+            counts = times[part][:, image[of]].astype(np.float64)
+            found[part, label] = _mean_precision(
+                counts, right[of], ignored[of], wanted[part, label]
+            )
+    known = np.isfinite(found)
+    total = np.where(known, found, 0).sum(1)
+    return np.divide(total, known.sum(1), out=np.full(len(times), np.nan), where=known.any(1))
+
+
+def _mean_precision(counts, right, ignored, wanted) -> np.ndarray:
+    """AP of one class in sets of images `[draws]`; `counts` is how often each prediction, best
+    first, stands in each `[draws, n]`. NaN where nothing is wanted."""
+    found = np.zeros(len(counts))
+    for bit in range(len(IOUS)):
+        weight = counts * ((ignored >> bit) & 1 == 0)
+        true = np.cumsum(weight * ((right >> bit) & 1), 1)
+        precision = true / np.maximum(np.cumsum(weight, 1), 1e-12)
+        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+        precision = np.pad(precision, ((0, 0), (0, 1)))
+        recall = true / np.maximum(wanted, 1)[:, None]
+        for draw, (rises, values) in enumerate(zip(recall, precision, strict=True)):
+            found[draw] += values[np.searchsorted(rises, RECALLS, side="left")].mean()
+    return np.where(wanted > 0, found / len(IOUS), np.nan)
+
+
+def paired_bootstrap(
+    pairs: Sequence[tuple[Sequence[Counted], Sequence[Counted]]],
+    confidence: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, tuple[float, float]]:
+    """(difference of AP, two-sided p, its percentile interval) of two detectors on the same images
+    (Efron, 1979): each draw of images is counted of both. With several seeds it is the mean over
+    them.
+
+    p is twice the share of the draws whose difference is not on the side of most, with the set
+    itself counted among them, so that it is never 0. Fewer than two images have neither p nor
+    interval: NaN.
+
+    Args:
+        pairs: of each seed, what the images add to the one's AP and to the other's.
+        confidence: the share of draws within the interval.
+        draws: their number.
+        seed: of the draws.
+    """
+    images = len(pairs[0][0])
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(images, np.full(images, 1 / images), size=draws)
+    times = np.concatenate([np.ones((1, images), int), drawn])
+    each = np.mean([ap_of_draws(a, times) - ap_of_draws(b, times) for a, b in pairs], 0)
+    values = each[1:][np.isfinite(each[1:])]
+    if images < 2 or not values.size:
+        return float(each[0]), float("nan"), (float("nan"), float("nan"))
+    side = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    p = min(1.0, 2 * (1 + side) / (1 + values.size))
+    return float(each[0]), p, (float(low), float(high))

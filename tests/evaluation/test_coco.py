@@ -114,3 +114,41 @@ def test_nothing_found_and_nothing_there():
     assert np.isnan(found.twelve["ap"])
     low, _ = coco.bootstrap_interval([coco.matches(image, (), CLASSES)], coco.mean_ap)
     assert np.isnan(low)
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_ap_of_draws_is_pycocotools_of_the_images_drawn(case, kind):
+    truths, predictions = case
+    every = [
+        coco.counted(truth, found, CLASSES, kind)
+        for truth, found in zip(truths, predictions, strict=True)
+    ]
+    drawn = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), size=3)
+    times = np.concatenate([np.ones((1, 12), int), drawn])
+    found = coco.ap_of_draws(every, times)
+    for count, value in zip(times, found, strict=True):
+        places = np.repeat(np.arange(12), count)
+        of_set = [truths[i] for i in places], [predictions[i] for i in places]
+        wanted = coco.coco_figures(*of_set, CLASSES, kind).twelve["ap"]
+        assert value == pytest.approx(wanted, abs=1e-9)
+    assert found[0] == pytest.approx(reference(truths, predictions, kind)[0], abs=1e-9)
+
+
+def test_differences_over_the_same_images(case):
+    truths, predictions = case
+    every = [
+        coco.counted(truth, found, CLASSES)
+        for truth, found in zip(truths, predictions, strict=True)
+    ]
+    difference, p, interval = coco.paired_bootstrap([(every, every)], draws=50)
+    assert (difference, p, interval) == (0.0, 1.0, (0.0, 0.0))
+    nothing = [coco.counted(truth, (), CLASSES) for truth in truths]
+    difference, p, (low, high) = coco.paired_bootstrap([(every, nothing)] * 2, draws=99)
+    assert difference == pytest.approx(coco.ap_of_draws(every, np.ones((1, 12), int))[0])
+    assert p == pytest.approx(2 / 100)
+    assert 0 < low < difference < high
+    other = coco.paired_bootstrap([(nothing, every)], draws=99)
+    assert other[0] == pytest.approx(-difference)
+    assert other[2] == pytest.approx((-high, -low))
+    one = coco.paired_bootstrap([(every[:1], nothing[:1])], draws=9)
+    assert np.isnan(one[1])
