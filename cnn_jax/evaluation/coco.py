@@ -372,6 +372,25 @@ def counted(
     return Counted(labels, scores, right, ignored, _wanted(truth, classes))
 
 
+def precision_curves(every: Sequence[Counted]) -> np.ndarray:
+    """Precision at IoU 0.5 of each class at `RECALLS`, made to fall with recall, float64 `[classes,
+    101]`; NaN of classes without true objects."""
+    wanted = np.sum([one.wanted for one in every], 0)
+    labels, scores, right, ignored = (
+        np.concatenate([getattr(one, name) for one in every])
+        for name in ("labels", "scores", "right", "ignored")
+    )
+    found = np.full((len(wanted), len(RECALLS)), np.nan)
+    for label in np.flatnonzero(wanted):
+        of = np.flatnonzero((labels == label) & (ignored & 1 == 0))
+        of = of[np.argsort(-scores[of], kind="stable")]
+        true = np.cumsum(right[of] & 1)
+        precision = true / np.arange(1, len(of) + 1)
+        precision = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
+        found[label] = precision[np.searchsorted(true / wanted[label], RECALLS, side="left")]
+    return found
+
+
 _AT_ONCE = 2_000_000
 """Numbers that are held for the draws that are counted together."""
 
@@ -421,37 +440,3 @@ def _mean_precision(counts, right, ignored, wanted) -> np.ndarray:
         for draw, (rises, values) in enumerate(zip(recall, precision, strict=True)):
             found[draw] += values[np.searchsorted(rises, RECALLS, side="left")].mean()
     return np.where(wanted > 0, found / len(IOUS), np.nan)
-
-
-def paired_bootstrap(
-    pairs: Sequence[tuple[Sequence[Counted], Sequence[Counted]]],
-    confidence: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float, tuple[float, float]]:
-    """(difference of AP, two-sided p, its percentile interval) of two detectors on the same images
-    (Efron, 1979): each draw of images is counted of both. With several seeds it is the mean over
-    them.
-
-    p is twice the share of the draws whose difference is not on the side of most, with the set
-    itself counted among them, so that it is never 0. Fewer than two images have neither p nor
-    interval: NaN.
-
-    Args:
-        pairs: of each seed, what the images add to the one's AP and to the other's.
-        confidence: the share of draws within the interval.
-        draws: their number.
-        seed: of the draws.
-    """
-    images = len(pairs[0][0])
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(images, np.full(images, 1 / images), size=draws)
-    times = np.concatenate([np.ones((1, images), int), drawn])
-    each = np.mean([ap_of_draws(a, times) - ap_of_draws(b, times) for a, b in pairs], 0)
-    values = each[1:][np.isfinite(each[1:])]
-    if images < 2 or not values.size:
-        return float(each[0]), float("nan"), (float("nan"), float("nan"))
-    side = min(int((values <= 0).sum()), int((values >= 0).sum()))
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    p = min(1.0, 2 * (1 + side) / (1 + values.size))
-    return float(each[0]), p, (float(low), float(high))

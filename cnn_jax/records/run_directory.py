@@ -9,6 +9,7 @@ A run's folder (`--workdir`) holds
     metrics.jsonl      one object a line, each with its step
     summary.json       the final figures; it is there once the run is finished
     scenes.json        the test scenes of a segmentation one by one; pictures of them in scenes/
+    objects.json       likewise the test images of detection and instances
     figures/           pictures
     checkpoints/       not part of the record
     tensorboard/       the metrics again, for TensorBoard
@@ -35,7 +36,7 @@ from cnn_jax.configuration import documents, schema
 from cnn_jax.configuration.schema import Config
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
-from cnn_jax.records import checks, formats, run_record, scene_record
+from cnn_jax.records import checks, formats, object_record, run_record, scene_record
 from cnn_jax.records.files import line_of, metrics_lines, read_object, write_object, write_text
 
 PACKAGES = (
@@ -294,11 +295,20 @@ class RunDirectory:
     ) -> None:
         """Writes scenes.json and the pictures of test scenes, as `scene_record.write` does; runs of
         a study keep photographs and truths together. To be called after `begin`."""
-        shared = None
-        if self.study is not None:
-            environment = read_object(self.workdir / "environment.json")
-            shared = scene_record.shared_folder(self.study, environment["data_fingerprint"])
+        shared = self._shared_pictures()
         scene_record.write(self.workdir, scenes, evaluation, classes, predictions, shared)
+
+    def write_objects(self, record: Any, images: Mapping[int, np.ndarray]) -> None:
+        """Writes objects.json and the photographs of test images, as `object_record.write` does;
+        runs of a study keep photographs together. To be called after `begin`."""
+        object_record.write(self.workdir, record, images, self._shared_pictures())
+
+    def _shared_pictures(self) -> Path | None:
+        """Where runs of a study keep the photographs of their test images; None outside of one."""
+        if self.study is None:
+            return None
+        environment = read_object(self.workdir / "environment.json")
+        return scene_record.shared_folder(self.study, environment["data_fingerprint"])
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json, which says that the run is finished."""

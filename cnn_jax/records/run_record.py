@@ -19,9 +19,10 @@ from typing import Any
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
-from cnn_jax.records import checks, formats, scene_record
+from cnn_jax.records import checks, formats, object_record, scene_record
 from cnn_jax.records.files import metrics_lines, read_object
 from cnn_jax.records.metrics import leading
+from cnn_jax.records.object_record import ObjectRecord
 from cnn_jax.records.scene_record import SceneRecord
 
 FILES = ("config.json", "environment.json", "summary.json")
@@ -48,6 +49,7 @@ class RunRecord:
         summary: its final figures.
         info: what its network needs to know of its data.
         scenes: its test scenes one by one; None where it has none.
+        objects: its test images with objects one by one; None where it has none.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class RunRecord:
     summary: Mapping[str, Any]
     info: DatasetInfo
     scenes: SceneRecord | None = None
+    objects: ObjectRecord | None = None
 
     @property
     def experiment(self) -> str:
@@ -162,9 +165,16 @@ def read(folder: str | Path, results: str | Path | None = None) -> RunRecord:
             f"{folder / 'scenes.json'} has other classes than data.json beside it: {checks.MEND}"
         )
     checks.check_agreement(folder, config, environment, summary, info.classes, scenes)
+    objects = object_record.read(folder, summary)
+    if objects is not None and info.classes not in ((), objects.classes):
+        raise InputError(
+            f"{folder / object_record.NAME} has other classes than data.json beside it:"
+            f" {checks.MEND}"
+        )
     where = folder.resolve()
     location = where.relative_to(Path(results).resolve() if results else where.parent.parent)
-    return RunRecord(folder, location.as_posix(), config, environment, summary, info, scenes)
+    name = location.as_posix()
+    return RunRecord(folder, name, config, environment, summary, info, scenes, objects)
 
 
 def read_origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

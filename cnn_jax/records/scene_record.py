@@ -155,11 +155,11 @@ def write(
         image, truth = scenes[index]
         image, truth = thumbnail(displayable(image)), thumbnail(truth)
         prediction = np.where(truth == IGNORED, IGNORED, prediction)
-        _save(own / f"{index:03d}-prediction.png", _paletted(prediction, palette), optimize=True)
+        save(own / f"{index:03d}-prediction.png", _paletted(prediction, palette), optimize=True)
         if not (path := beside / f"{index:03d}-truth.png").is_file():
-            _save(path, _paletted(truth, palette), optimize=True)
+            save(path, _paletted(truth, palette), optimize=True)
         if not (path := beside / f"{index:03d}-image.jpg").is_file():
-            _save(path, Image.fromarray(image), quality=80)
+            save(path, Image.fromarray(image), quality=80)
     partial = folder / "scenes.json.partial"
     partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(folder / "scenes.json")
@@ -173,7 +173,7 @@ def _paletted(mask, palette):
     return picture
 
 
-def _save(path, picture, **options):
+def save(path: Path, picture: Image.Image, **options: Any) -> None:
     """Saves a picture whole or not at all: another run may look for it."""
     partial = path.with_name(path.name + ".partial")
     picture.save(partial, format="JPEG" if path.suffix == ".jpg" else "PNG", **options)

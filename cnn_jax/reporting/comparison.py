@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.errors import InputError
-from cnn_jax.evaluation.statistics import blocked_t_test, bootstrap_interval, holm, paired_t_test
+from cnn_jax.evaluation.statistics import (
+    blocked_t_test,
+    bootstrap_interval,
+    holm,
+    paired_bootstrap,
+    paired_t_test,
+)
 from cnn_jax.records import formats
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord, variants
@@ -37,6 +43,9 @@ from cnn_jax.reporting.verdicts import (
 _OF_EVERY_RECORD = (
     "evaluation.window_px",
     "evaluation.context_px",
+    "evaluation.overlap_px",
+    "evaluation.most_objects",
+    "evaluation.least_score",
     "training.steps",
     "training.batch_size",
 )
@@ -52,6 +61,9 @@ _OF_THE_VARIANT = (
 
 OF_SCENES = "miou"
 """The figure that scenes.json gives of each scene: pairs that it ranks are tested across images."""
+
+OF_OBJECTS = {"box_ap": "box", "mask_ap": "mask"}
+"""The figures that objects.json gives of any set of images, and what they are of."""
 
 
 def compare(
@@ -77,8 +89,8 @@ def compare(
     Raises:
         InputError: there is no record; a variant has a seed twice; records differ in task, data,
             evaluation, steps or batch size, or those of one variant in its model or training, and
-            `force` is False; a summary.json or scenes.json can't be used; the target is outside of
-            the score's range.
+            `force` is False; a summary.json, scenes.json or objects.json can't be used;
+            the target is outside of the score's range.
     """
     records = list(records)
     if not records:
@@ -307,6 +319,7 @@ def _variant(
             else None
         ),
         scenes={r.config.get("seed"): r.scenes for r in records if r.scenes is not None},
+        objects={r.config.get("seed"): r.objects for r in records if r.objects is not None},
         odd=odd,
     )
 
@@ -377,7 +390,10 @@ def _pair(one: Variant, other: Variant, figure: Figure) -> Pair | None:
     if difference < 0:
         return _pair(other, one, figure)
     seeds = _test(*zip(*values, strict=True)) if values else None
-    images, bootstrap = _across_images(one, other, shared if figure.name == OF_SCENES else ())
+    if figure.name in OF_OBJECTS:
+        images, bootstrap = _across_objects(one, other, shared, OF_OBJECTS[figure.name])
+    else:
+        images, bootstrap = _across_images(one, other, shared if figure.name == OF_SCENES else ())
     return Pair(
         one.name, other.name, figure.label, difference, len(values), seeds, images, bootstrap
     )
@@ -437,6 +453,28 @@ def _across_images(
         return values[0] - values[1]
 
     return _test(ours[seen], theirs[seen]), bootstrap_interval(confusions, difference)
+
+
+def _across_objects(
+    one: Variant, other: Variant, shared: Sequence, kind: str
+) -> tuple[PairedTest | None, tuple[float, float]]:
+    """The test over images of AP, by bootstrap, and its interval; of the seeds that both have
+    images of, the same images with the same objects."""
+    both = [
+        (one.objects[s], other.objects[s])
+        for s in shared
+        if s in one.objects and s in other.objects
+    ]
+    held = [record for pair in both for record in pair]
+    nothing = None, (math.nan, math.nan)
+    if not held or len(held[0].names) < 2 or not all(kind in record.counted for record in held):
+        return nothing
+    wanted = [[of_image.wanted.tolist() for of_image in record.counted[kind]] for record in held]
+    if len({record.names for record in held}) > 1 or any(of != wanted[0] for of in wanted):
+        return nothing
+    ours, theirs = ([record.drawn_ap[kind] for record in side] for side in zip(*both, strict=True))
+    difference, p, interval = paired_bootstrap(ours, theirs)
+    return PairedTest(difference, interval, p, len(held[0].names)), interval
 
 
 def _mious(matrices: np.ndarray) -> np.ndarray:

@@ -332,6 +332,22 @@ def class_scores(
         return _svg(figure)
 
 
+def precision_recall(curves: Mapping[str, np.ndarray], looks: Mapping[str, int]) -> str:
+    """Draw precision against recall, a curve a variant: float64 `[101]` at recalls from 0 to 1.
+    Returns the SVG."""
+    with _style():
+        figure, axes = _chart(legend_rows=math.ceil(len(curves) / 2))
+        for name, values in curves.items():
+            look = {**curve_style(looks[name]), "marker": ""}
+            axes.plot(np.linspace(0, 1, len(values)), values, label=label(name, 26), **look)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("recall")
+        axes.set_ylabel("precision")
+        _legend(figure, axes.lines)
+        return _svg(figure)
+
+
 def reliability(count: ArrayLike, confidence: ArrayLike, correct: ArrayLike) -> str:
     """Draw accuracy against confidence by bins of confidence, below them the share of predictions
     in each. Returns the SVG.

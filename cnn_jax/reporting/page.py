@@ -27,7 +27,7 @@ from cnn_jax.records.metrics import FIGURES
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.records.scene_record import LONGEST_PX, SceneRecord
 from cnn_jax.records.scene_record import shown as pictured_scenes
-from cnn_jax.reporting import comparison_figures, first_view
+from cnn_jax.reporting import comparison_figures, first_view, object_panels
 from cnn_jax.reporting.comparison_tables import WORDS, cost_rows, named, pair_rows, score_rows
 from cnn_jax.reporting.scene_figures import error_color
 from cnn_jax.reporting.style import NOTHING, percent
@@ -115,6 +115,7 @@ def page(comparison: Comparison) -> str:
         curves=_curves(comparison),
         costs=_costs(comparison, looks),
         classes=_classes(comparison, looks),
+        objects=_objects(comparison, looks),
         pairs=_pairs(comparison),
         scenes=scenes,
         confusions=_confusions(comparison),
@@ -220,6 +221,19 @@ def _classes(comparison: Comparison, looks: Mapping[str, int]) -> list[Chart]:
     ]
 
 
+def _objects(comparison: Comparison, looks: Mapping[str, int]) -> list[tuple[str, list[Chart]]]:
+    """Charts of detectors and networks of instances, with the class of their row; none of other
+    tasks."""
+    curves, sizes = (
+        [Chart(_uri(svg), f"{title}, a mark a variant", title=title) for title, svg in of.items()]
+        for of in (
+            object_panels.curves(comparison, looks),
+            object_panels.by_size(comparison, looks),
+        )
+    )
+    return [(kind, charts) for kind, charts in (("", curves), (" small", sizes)) if charts]
+
+
 def _pairs(comparison: Comparison) -> list[tuple[Group, Table]]:
     caption = (
         "p values are corrected after Holm for all pairs of the table; intervals are of each pair"
@@ -278,7 +292,7 @@ def _scenes(comparison: Comparison) -> dict[str, Any] | None:
     pictures are missing; None where no record holds scenes."""
     variants = _with_scenes(comparison.variants)
     if not variants:
-        return None
+        return _scenes_of_objects(comparison)
     names, rank = variants[0][1].names, first_view.numbers(comparison)
     files = {}  # (scene, whose) -> file
     missing: dict[Path, list[str]] = {}
@@ -314,21 +328,59 @@ def _scenes(comparison: Comparison) -> dict[str, Any] | None:
         ]
         values = [picture.score for picture in panels if math.isfinite(picture.score)]
         mean = float(np.mean(values)) if values else math.nan
-        scenes.append({"name": name, "mean": mean, "panels": panels})
+        scenes.append({"name": name, "mean": mean, "panels": panels, "measure": "mIoU"})
     scenes.sort(key=lambda scene: (math.isnan(scene["mean"]), scene["mean"]))
-    seeds = {str(next(iter(variant.scenes))) for variant, _ in variants}
+    return {
+        **_arranged(scenes, missing, [next(iter(variant.scenes)) for variant, _ in variants]),
+        "looks": (),
+        "photographs": (),
+        "legend": _legend(comparison),
+        "error_color": "#{:02X}{:02X}{:02X}".format(
+            *error_color([ImageColor.getrgb(color)[:3] for _, color in _legend(comparison)])
+        ),
+    }
+
+
+def _scenes_of_objects(comparison: Comparison) -> dict[str, Any] | None:
+    """The same of images with objects, whose photographs stand once."""
+    files = object_panels.photographs(comparison)
+    if not files:
+        return None
+    missing: dict[Path, list[str]] = {}
+    for path in files.values():
+        if not path.is_file():
+            missing.setdefault(path.parent, []).append(path.name)
+    sources = _encoded({key: path for key, path in files.items() if path.is_file()})
+    scenes = object_panels.scenes(comparison, sources)
+    for scene in scenes:
+        scene["measure"] = "F1"
+    held = [scene["panels"][0] for scene in scenes]
+    return {
+        **_arranged(scenes, missing, object_panels.seeds(comparison)),
+        "looks": object_panels.LOOKS,
+        "photographs": [
+            {"index": panel.photo, "source": panel.source, "size_px": panel.size_px}
+            for panel in held
+        ],
+        "legend": object_panels.legend(comparison),
+        "error_color": "",
+    }
+
+
+def _arranged(
+    scenes: list[dict[str, Any]], missing: Mapping[Path, Sequence[str]], seeds: Sequence
+) -> dict[str, Any]:
+    """The worst and the best apart from the others, which pictures are missing, and whose seeds
+    they are of; `scenes` stand worst first."""
     known = [scene for scene in scenes if math.isfinite(scene["mean"])]
     ends = [("Worst test image:", known[0]), ("Best:", known[-1])] if known[1:] else []
+    of = {str(seed) for seed in seeds}
     return {
         "shown": scenes,
         "ends": ends or [("", scene) for scene in scenes[:1]],
         "others": [s for s in scenes if s not in (known[0], known[-1])] if ends else scenes[1:],
         "missing": [_told(folder, names) for folder, names in missing.items()],
-        "seed": f"seed {min(seeds)}" if len(seeds) == 1 else "each variant's first seed",
-        "legend": _legend(comparison),
-        "error_color": "#{:02X}{:02X}{:02X}".format(
-            *error_color([ImageColor.getrgb(color)[:3] for _, color in _legend(comparison)])
-        ),
+        "seed": f"seed {min(of)}" if len(of) == 1 else "each variant's first seed",
     }
 
 

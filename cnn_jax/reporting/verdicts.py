@@ -9,6 +9,7 @@ import numpy as np
 
 from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.records.metrics import FIGURES, Figure
+from cnn_jax.records.object_record import ObjectRecord
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.records.scene_record import SceneRecord
 from cnn_jax.reporting.style import NOTHING
@@ -46,6 +47,20 @@ _ASSUMED = (
     " little that can pass: what is not shown here may still be there. Intervals are of each pair"
     " by itself, not corrected; the bootstrap's is of the difference of the set's {score}, with the"
     " test images drawn again."
+)
+
+_ASSUMED_OF_OBJECTS = (
+    "The p values are two-sided and corrected after Holm (1979) for the number of pairs in the"
+    " group, for seeds and images each by itself; a difference is called real where both are below"
+    " 0.05. Across seeds it is a paired t test: it takes what is left of the runs' {score}, when"
+    " each variant's and each seed's mean are taken away, as independent draws from one normal"
+    " distribution (a randomised block design; where variants have different seeds, each pair"
+    " stands by itself). Across images it is a bootstrap: the test images are drawn again 2,000"
+    " times, the {score} of each set is counted of both variants, averaged over seeds, and p is"
+    " twice the share of sets in which the difference isn't on the side of most: neighbouring"
+    " images of one place are less independent than drawn ones, and their p value is too"
+    " small. Few seeds and many pairs leave little that can pass: what is not shown here may still"
+    " be there. Intervals are of each pair by itself, not corrected."
 )
 
 _CHANCE = "not distinguishable from chance"
@@ -95,8 +110,8 @@ class Variant:
     records have) and `costs` (in the record's units) are over the runs, as is `time_to_target_s`
     over those that reached the target. `confusion` is summed over seeds, as are `calibration`'s
     arrays `count`, `confidence` and `correct` `[bins]`; both are None where no run holds any.
-    `scenes` are by seed. `odd` says whether its records differ from others in what makes records
-    comparable.
+    `scenes` and `objects` are by seed. `odd` says whether its records differ from others in what
+    makes records comparable.
     """
 
     name: str
@@ -108,6 +123,7 @@ class Variant:
     confusion: np.ndarray | None
     calibration: Mapping[str, np.ndarray] | None
     scenes: Mapping[Any, SceneRecord]
+    objects: Mapping[Any, ObjectRecord]
     odd: bool = False
 
     @property
@@ -118,7 +134,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A paired t test: the mean difference, its 95% interval, the p value, also corrected, and the
+    """A paired test: the mean difference, its 95% interval, the p value, also corrected, and the
     number of pairs."""
 
     difference: float
@@ -355,7 +371,8 @@ class Comparison:
     @property
     def assumed(self) -> str:
         """What the p values assume."""
-        return _ASSUMED.format(score=self.score)
+        drawn = any(variant.objects for variant in self.variants)
+        return (_ASSUMED_OF_OBJECTS if drawn else _ASSUMED).format(score=self.score)
 
 
 def _given(config: Mapping[str, Any]) -> tuple[str, str]:

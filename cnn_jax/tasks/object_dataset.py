@@ -18,6 +18,7 @@ from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import coco, object_windows, panoptic
+from cnn_jax.records import object_record, scene_record
 from cnn_jax.tasks.network import LastEvaluation
 from cnn_jax.tasks.object_learner import ObjectLearner
 from cnn_jax.tasks.task import Report
@@ -198,10 +199,7 @@ class ObjectEvaluator:
             interval = coco.bootstrap_interval(every, coco.mean_ap)
             known = not any(map(math.isnan, interval))
             figures[f"{kind}_ap50_interval"] = list(interval) if known else None
-        sure = [
-            tuple(one for one in found if (one.score or 0) >= settings.counted_score)
-            for found in evaluated.predictions
-        ]
+        sure = [self._sure(found) for found in evaluated.predictions]
         pairs = list(zip(evaluated.truths, sure, strict=True))
         if "mask" in evaluated.figures:
             counts = sum(panoptic.panoptic_counts(*pair, classes) for pair in pairs)
@@ -220,7 +218,34 @@ class ObjectEvaluator:
         return Report(self._scores(evaluated) | self._keyed(figures), evaluated)
 
     def keep(self, record: Any, report: Report) -> None:
-        """Nothing: figures and pictures are all that a record holds of single images."""
+        """Writes what comparisons need of each image: what it adds to AP, and of some the objects
+        and a small picture."""
+        evaluated: Evaluated = report.evaluation
+        names, most = self.learner.names, self.learner.config.evaluation.most_objects
+        pairs = list(zip(evaluated.truths, evaluated.predictions, strict=True))
+        shown, marks = scene_record.shown(len(pairs)), {}
+        for index in shown:
+            truth, sure = pairs[index][0], self._sure(pairs[index][1])
+            kind = self.learner.kinds[-1]
+            matched = coco.matches(truth, sure, len(names), kind)
+            marks[index] = object_record.marks(truth, sure, matched, kind == "mask")
+        held = object_record.ObjectRecord(
+            tuple(names),
+            tuple("#{:02X}{:02X}{:02X}".format(*color) for color in self.learner.colors),
+            tuple(truth.name for truth, _ in pairs),
+            tuple((truth.height_px, truth.width_px) for truth, _ in pairs),
+            {
+                kind: tuple(coco.counted(*pair, len(names), kind, most) for pair in pairs)
+                for kind in self.learner.kinds
+            },
+            marks,
+        )
+        record.write_objects(held, {index: self.scenes[index][0] for index in shown})
+
+    def _sure(self, found: Sequence[Annotation]) -> tuple[Annotation, ...]:
+        """Predictions with a score from which on they count in pictures and counts."""
+        least = self.learner.config.evaluation.counted_score
+        return tuple(one for one in found if (one.score or 0) >= least)
 
     def draw(self, folder: Path, lines: list[dict], report: Report, variables: Any) -> None:
         """A gallery from the worst image to the best, curves of precision and recall, AP by size,
@@ -229,10 +254,7 @@ class ObjectEvaluator:
 
         evaluated: Evaluated = report.evaluation
         settings, learner = self.learner.config.evaluation, self.learner
-        sure = [
-            tuple(one for one in found if (one.score or 0) >= settings.counted_score)
-            for found in evaluated.predictions
-        ]
+        sure = [self._sure(found) for found in evaluated.predictions]
         classes, kind = len(learner.names), learner.kinds[-1]
         every = [
             coco.matches(truth, found, classes, kind)

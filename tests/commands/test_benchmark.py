@@ -277,16 +277,23 @@ def test_predict_alone(run):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_objects_alone(run):
-    finished, record = run(
-        "objects", "--models", "tiny_fcos", "--size=32x48", "--batch=1", "--without-peers"
-    )
+@pytest.mark.parametrize(
+    ("model", "work"),
+    [
+        ("tiny_fcos", "evaluation"),
+        pytest.param("tiny_fcos", "training", marks=pytest.mark.long),
+        pytest.param("tiny_centernet", "evaluation", marks=pytest.mark.long),
+    ],
+)
+def test_objects_alone(run, model, work):
+    words = ("--models", model, "--work", work, "--size=32x48", "--batch=1", "--without-peers")
+    finished, record = run("objects", *words)
     assert finished.code == 0, finished.err
-    training, evaluation = record["rows"]
-    assert training["case"] == "tiny_fcos 32x48 batch 1, training"
-    assert evaluation["rates"]["cnn_jax"] > 0
-    assert training["facts"]["cnn_jax"]["parameters"] > 0
-    assert "greatest resident memory: cnn_jax" in evaluation["note"]
+    [row] = record["rows"]
+    assert row["case"] == f"{model} 32x48 batch 1, {work}"
+    assert row["rates"]["cnn_jax"] > 0
+    assert row["facts"]["cnn_jax"]["parameters"] > 0
+    assert "greatest resident memory: cnn_jax" in row["note"]
 
 
 @pytest.mark.usefixtures("quick_compilation")

@@ -8,7 +8,7 @@ import pytest
 
 from cnn_jax.data import objects
 from cnn_jax.data.objects import AnnotatedImage, Annotation
-from cnn_jax.evaluation import coco
+from cnn_jax.evaluation import coco, statistics
 
 SIZE = 80, 120
 CLASSES = 4
@@ -125,6 +125,8 @@ def test_ap_of_draws_is_pycocotools_of_the_images_drawn(case, kind):
     ]
     drawn = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), size=3)
     times = np.concatenate([np.ones((1, 12), int), drawn])
+    curves = coco.coco_figures(truths, predictions, CLASSES, kind).precision
+    np.testing.assert_allclose(coco.precision_curves(every), curves, atol=1e-9)
     found = coco.ap_of_draws(every, times)
     for count, value in zip(times, found, strict=True):
         places = np.repeat(np.arange(12), count)
@@ -136,19 +138,23 @@ def test_ap_of_draws_is_pycocotools_of_the_images_drawn(case, kind):
 
 def test_differences_over_the_same_images(case):
     truths, predictions = case
-    every = [
-        coco.counted(truth, found, CLASSES)
-        for truth, found in zip(truths, predictions, strict=True)
-    ]
-    difference, p, interval = coco.paired_bootstrap([(every, every)], draws=50)
-    assert (difference, p, interval) == (0.0, 1.0, (0.0, 0.0))
-    nothing = [coco.counted(truth, (), CLASSES) for truth in truths]
-    difference, p, (low, high) = coco.paired_bootstrap([(every, nothing)] * 2, draws=99)
-    assert difference == pytest.approx(coco.ap_of_draws(every, np.ones((1, 12), int))[0])
+    times = statistics.drawn(12, draws=99)
+    ours, nothing = (
+        coco.ap_of_draws(
+            [
+                coco.counted(t, found if some else (), CLASSES)
+                for t, found in zip(truths, predictions, strict=True)
+            ],
+            times,
+        )
+        for some in (True, False)
+    )
+    assert statistics.paired_bootstrap(ours, ours) == (0.0, 1.0, (0.0, 0.0))
+    difference, p, (low, high) = statistics.paired_bootstrap([ours, ours], [nothing, nothing])
+    assert difference == pytest.approx(ours[0])
     assert p == pytest.approx(2 / 100)
     assert 0 < low < difference < high
-    other = coco.paired_bootstrap([(nothing, every)], draws=99)
-    assert other[0] == pytest.approx(-difference)
+    other = statistics.paired_bootstrap(nothing, ours)
+    assert other[:2] == pytest.approx((-difference, p))
     assert other[2] == pytest.approx((-high, -low))
-    one = coco.paired_bootstrap([(every[:1], nothing[:1])], draws=9)
-    assert np.isnan(one[1])
+    assert np.isnan(statistics.paired_bootstrap(ours[:1], nothing[:1])[1])

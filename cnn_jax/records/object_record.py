@@ -1,0 +1,276 @@
+"""Test images with objects one by one, kept beside a run's summary: what comparisons pair and show.
+
+`objects.json` holds what each image adds to AP and, of some images, the objects themselves as
+pictures draw them. The photographs of these lie in `scenes/`, as those of segmented scenes do (see
+`scene_record`). A record without either loads and compares all the same.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cnn_jax.data import objects
+from cnn_jax.data.objects import AnnotatedImage, Annotation
+from cnn_jax.data.resizing import displayable
+from cnn_jax.errors import InputError
+from cnn_jax.evaluation import statistics
+from cnn_jax.evaluation.coco import IOUS, KINDS, Counted, Matches, ap_of_draws
+from cnn_jax.records import scene_record
+from cnn_jax.records.checks import MEND
+from cnn_jax.records.files import read_object
+
+NAME = "objects.json"
+MARKS = ("found", "false alarm", "missed", "counts nowhere", "true")
+"""What an object in a picture is."""
+
+_CORNERS = 60
+"""An outline in a picture has no more than about so many."""
+
+_BITS = 2 ** len(IOUS)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An object as a picture draws it, in px of the image.
+
+    Attributes:
+        kind: of `MARKS`.
+        label: its class.
+        score: of a prediction, else None.
+        box: left, top, right, bottom.
+        outlines: of its mask, where there is one: x and y of corner after corner.
+    """
+
+    kind: str
+    label: int
+    score: float | None
+    box: tuple[float, ...]
+    outlines: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class ObjectRecord:
+    """What a record says of each test image with objects.
+
+    Attributes:
+        classes: their names, in the order of their labels.
+        colors: of each class, as `#RRGGBB`.
+        names: of the images.
+        sizes_px: height and width of each.
+        counted: "box" and "mask", as far as the run has them, -> what each image adds to AP.
+        marks: image -> its true objects, and what was found and missed; of those with pictures.
+    """
+
+    classes: tuple[str, ...]
+    colors: tuple[str, ...]
+    names: tuple[str, ...]
+    sizes_px: tuple[tuple[int, int], ...]
+    counted: Mapping[str, tuple[Counted, ...]]
+    marks: Mapping[int, tuple[tuple[Mark, ...], tuple[Mark, ...]]]
+
+    @cached_property
+    def drawn_ap(self) -> dict[str, np.ndarray]:
+        """Of "box" and "mask" the AP of the test split and of sets of its images drawn by
+        `statistics.drawn`, float64 `[1 + draws]`: the same sets for every run on them."""
+        times = statistics.drawn(len(self.names))
+        return {kind: ap_of_draws(every, times) for kind, every in self.counted.items()}
+
+
+def marks(
+    truth: AnnotatedImage, found: Sequence[Annotation], matched: Matches, masks: bool
+) -> tuple[tuple[Mark, ...], tuple[Mark, ...]]:
+    """(the true objects, what was found and missed) of an image.
+
+    Args:
+        truth: the image.
+        found: predictions that count in pictures.
+        matched: which of them are right.
+        masks: whether masks are outlined.
+    """
+
+    def mark(one, kind):
+        box = tuple(round(side, 1) for side in one.box)
+        score = None if one.score is None else round(one.score, 3)
+        return Mark(kind, one.label, score, box, _outlines(one, truth) if masks else ())
+
+    told = [
+        mark(found[i], "counts nowhere" if ignored else "found" if hit >= 0 else "false alarm")
+        for i, hit, ignored in zip(matched.order, matched.truth, matched.ignored, strict=True)
+    ]
+    told += [mark(truth.objects[i], "missed") for i in matched.missed]
+    known = [mark(one, "counts nowhere" if one.crowd else "true") for one in truth.objects]
+    return tuple(known), tuple(told)
+
+
+def _outlines(one, image) -> tuple[tuple[float, ...], ...]:
+    """Of an object's mask: between its pixels, with fewer corners than these have."""
+    from contourpy import contour_generator
+
+    part, top, left = objects.part_of(one, image.height_px, image.width_px)
+    if not part.size:
+        return ()
+    lines = contour_generator(z=np.pad(part, 1).astype(float)).lines(0.5)
+    found = []
+    for line in lines:
+        assert isinstance(line, np.ndarray)
+        every = max(1, len(line) // _CORNERS)
+        corners = np.round(line[::every] + np.array([left - 0.5, top - 0.5]), 1)
+        if len(corners) >= 3:
+            found.append(tuple(corners.ravel().tolist()))
+    return tuple(found)
+
+
+def write(
+    folder: Path,
+    record: ObjectRecord,
+    images: Mapping[int, np.ndarray],
+    shared: Path | None = None,
+) -> None:
+    """Writes objects.json, and the photographs that belong to its marks.
+
+    Args:
+        folder: of the run.
+        record: what is written.
+        images: `[height, width, channels]` of those with marks.
+        shared: the `shared_folder` of runs on the same data; None: the run's own `scenes/`.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written.
+    """
+    entries: list[dict[str, Any]] = []
+    for index, (name, size) in enumerate(zip(record.names, record.sizes_px, strict=True)):
+        entry: dict[str, Any] = {"name": name, "height_px": size[0], "width_px": size[1]}
+        for kind, every in record.counted.items():
+            entry[kind] = {key: value.tolist() for key, value in vars(every[index]).items()}
+        if index in record.marks:
+            known, told = record.marks[index]
+            entry["truth"], entry["found"] = ([vars(mark) for mark in of] for of in (known, told))
+        entries.append(entry)
+    content = {
+        "split": "test",
+        "classes": list(record.classes),
+        "colors": list(record.colors),
+        "images": entries,
+    }
+    beside = folder / "scenes" if shared is None else shared
+    beside.mkdir(parents=True, exist_ok=True)
+    for index, image in images.items():
+        if not (path := beside / f"{index:03d}-image.jpg").is_file():
+            picture = scene_record.thumbnail(displayable(image))
+            scene_record.save(path, Image.fromarray(picture), quality=80)
+    partial = folder / f"{NAME}.partial"
+    partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(folder / NAME)
+
+
+def read(folder: Path, summary: Mapping[str, Any]) -> ObjectRecord | None:
+    """What the objects.json of a run says; None where there is none.
+
+    Args:
+        folder: of the run.
+        summary: its figures, which its images must give.
+
+    Raises:
+        InputError: it doesn't hold what a run writes there, or not what gives its figures.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    content = read_object(path)
+    try:
+        record = _record(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} doesn't hold what a run writes there: {MEND}") from error
+    if summary.get("test/images", len(record.names)) != len(record.names):
+        raise InputError(f"{path} and summary.json beside it are not of the same images: {MEND}")
+    for kind, every in record.counted.items():
+        recorded = summary.get(f"test/{kind}_ap")
+        value = float(ap_of_draws(every, np.ones((1, len(every)), int))[0]) if every else math.nan
+        if (recorded is None) != math.isnan(value) or (
+            recorded is not None and not math.isclose(recorded, value, abs_tol=1e-6)
+        ):
+            raise InputError(
+                f"{path} gives {value:.6f} as test/{kind}_ap, and summary.json beside it has"
+                f" {recorded}: {MEND}"
+            )
+    return record
+
+
+def _record(content: Mapping[str, Any]) -> ObjectRecord:
+    """Raises KeyError, TypeError or ValueError for what no run writes."""
+    classes, colors, images = content["classes"], content["colors"], content["images"]
+    _require(
+        all(isinstance(one, list) for one in (classes, colors, images))
+        and all(isinstance(name, str) for name in classes)
+        and len(classes) == len(colors) == len({*classes})
+        and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)
+        and all(isinstance(image["name"], str) for image in images)
+        and all(_whole(image[side], 1) for image in images for side in ("height_px", "width_px"))
+    )
+    kinds = [kind for kind in KINDS if images and kind in images[0]]
+    return ObjectRecord(
+        tuple(classes),
+        tuple(colors),
+        tuple(image["name"] for image in images),
+        tuple((image["height_px"], image["width_px"]) for image in images),
+        {kind: tuple(_counted(image[kind], len(classes)) for image in images) for kind in kinds},
+        {
+            index: (
+                tuple(_mark(one, len(classes)) for one in image["truth"]),
+                tuple(_mark(one, len(classes)) for one in image["found"]),
+            )
+            for index, image in enumerate(images)
+            if "truth" in image
+        },
+    )
+
+
+def _counted(held: Mapping[str, Any], classes: int) -> Counted:
+    labels, scores, right, ignored, wanted = (
+        held[key] for key in ("labels", "scores", "right", "ignored", "wanted")
+    )
+    _require(
+        len(labels) == len(scores) == len(right) == len(ignored)
+        and len(wanted) == classes
+        and all(_whole(value, 0, classes) for value in labels)
+        and all(_whole(value, 0, _BITS) for value in (*right, *ignored))
+        and all(_whole(value, 0) for value in wanted)
+        and all(_number(value) for value in scores)
+    )
+    whole = [np.array(values, np.int64) for values in (labels, right, ignored, wanted)]
+    return Counted(whole[0], np.array(scores, np.float64), *whole[1:])
+
+
+def _mark(held: Mapping[str, Any], classes: int) -> Mark:
+    kind, label, score, box = held["kind"], held["label"], held["score"], held["box"]
+    outlines = held["outlines"]
+    _require(
+        kind in MARKS
+        and _whole(label, 0, classes)
+        and (score is None or _number(score))
+        and len(box) == 4
+        and all(map(_number, box))
+        and all(_number(value) for outline in outlines for value in outline)
+    )
+    return Mark(kind, label, score, tuple(box), tuple(map(tuple, outlines)))
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError
+
+
+def _whole(value, least: int, end: int = 2**31) -> bool:
+    return type(value) is int and least <= value < end
+
+
+def _number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
