@@ -205,7 +205,6 @@ def their_network(size_px: tuple[int, int]) -> tuple[Any, bool]:
         weights=None,
         weights_backbone=None,
         num_classes=CLASSES,
-        trainable_backbone_layers=5,
         score_thresh=-1.0,
         topk_candidates=CANDIDATES // LEVELS,
         detections_per_img=KEPT,

@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from cnn_jax.errors import InputError
 from cnn_jax.inference import onnx
-from cnn_jax.inference.predictor import Run
+from cnn_jax.inference.predictor import OBJECT_TASKS, Run
 from cnn_jax.models.asymmetric_unet import AsymmetricUNet
 from cnn_jax.models.conventions import family, options
 from cnn_jax.models.mobilenet import MobileNet
@@ -54,6 +54,14 @@ def network(run: Run, parts: Sequence[str] = ()) -> Callable[[jax.Array], jax.Ar
     return function
 
 
+def _check_task(run):
+    if run.config.task in OBJECT_TASKS:
+        raise InputError(
+            f"the run in {run.folder} is of {run.config.task}, and ONNX, StableHLO and pages take"
+            " runs of segmentation and classification: use cnn-jax predict --overlay."
+        )
+
+
 def image_px(run: Run) -> tuple[int, int]:
     """Height and width of what the run's network is given: an image, or evaluation's window."""
     if run.config.task == "segmentation":
@@ -89,8 +97,10 @@ def to_onnx(
         parts: of `PARTS`.
 
     Raises:
-        InputError: onnx isn't installed, or can't hold the network: which operation, and where.
+        InputError: the run finds objects; onnx isn't installed, or can't hold the network: which
+            operation, and where.
     """
+    _check_task(run)
     stride = free_stride(run) if any_size else None
     size = tuple(size_px) or image_px(run)
     model = onnx.translated(network(run, parts), (*size, run.info.channels), stride=stride)
@@ -121,10 +131,12 @@ def to_stablehlo(
         parts: of `PARTS`.
 
     Raises:
-        InputError: the network takes images of one size, and `any_size` is asked for.
+        InputError: the run finds objects, or the network takes images of one size and `any_size` is
+            asked for.
     """
     from jax import export
 
+    _check_task(run)
     try:
         import flatbuffers  # noqa: F401
     except ImportError as error:

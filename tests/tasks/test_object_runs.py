@@ -15,12 +15,15 @@ from safetensors.numpy import load_file
 
 import cnn_jax
 from cnn_jax import tasks
+from cnn_jax.commands.compare import main as compare
+from cnn_jax.commands.page import main as page
 from cnn_jax.commands.predict import main as predict
 from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
 from cnn_jax.errors import InputError
 from cnn_jax.inference import initial
+from cnn_jax.records.run_record import read as read_record
 from cnn_jax.reporting.table import summary_table
 from cnn_jax.run import train_and_evaluate
 from cnn_jax.tasks.network import head, initial_state
@@ -101,6 +104,22 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     assert predict([*arguments, "--format", "labelme"]) == 0
     assert (out / "labelme" / "a.json").is_file()
     assert json.loads((out / "counts.json").read_text()).keys() == {"a.png"}
+
+
+def test_its_record_holds_each_image(finished, tmp_path, capsys):
+    config, folder, summary = finished
+    record = read_record(folder)
+    assert record.objects is not None
+    assert len(record.objects.names) == summary["test/images"]
+    assert set(record.objects.counted) == set(
+        ("box", "mask") if config.task == "instances" else ("box",)
+    )
+    assert record.picture(0, "image").is_file()
+    (tmp_path / "comparison").mkdir()
+    assert compare([str(folder), "--output", str(tmp_path / "comparison")]) == 0
+    assert '<svg class="objects" ' in (tmp_path / "comparison" / "index.html").read_text("utf-8")
+    assert page([str(folder), "--output", str(tmp_path / "page.html")]) == 2
+    assert "take runs of segmentation and classification" in capsys.readouterr().err
 
 
 @pytest.mark.long
