@@ -3,6 +3,7 @@ to predict annotations that an annotator goes on from."""
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 
 import cnn_jax
 from cnn_jax import tasks
+from cnn_jax.commands.annotations import main as convert
 from cnn_jax.commands.compare import main as compare
 from cnn_jax.commands.page import main as page
 from cnn_jax.commands.predict import main as predict
@@ -120,6 +122,46 @@ def test_its_record_holds_each_image(finished, tmp_path, capsys):
     assert '<svg class="objects" ' in (tmp_path / "comparison" / "index.html").read_text("utf-8")
     assert page([str(folder), "--output", str(tmp_path / "page.html")]) == 2
     assert "take runs of segmentation and classification" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_predict_correct_train_again(finished, tmp_path, monkeypatch):
+    """The loop of docs/objects.md: what an annotator corrected becomes the data of a second round,
+    which goes on from the weights of the first."""
+    config, folder, _ = finished
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    truths = []
+    for number in range(3):
+        image, every = synthetic.draw_objects((number, 3), 96, 128)
+        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+        truths.append(AnnotatedImage(f"{number}.png", 96, 128, every))
+    assert predict([str(folder), "images", "--output", "OUT", "--format", "labelme"]) == 0
+    assert len(list(Path("OUT/labelme").glob("*.json"))) == 3
+    shutil.rmtree("OUT/labelme")  # corrected: as if the annotator knew the truth
+    annotations.write(
+        AnnotationSet(tuple(synthetic.OBJECTS), tuple(truths)), "labelme", Path("OUT/labelme")
+    )
+    words = ["convert", "OUT/labelme", "corrected.json", "--read", "labelme", "--write", "coco"]
+    assert convert(words) == 0
+    again = short({"instances": instances, "detection": detect}[config.task].smoke)
+    again.data = dataclasses.replace(
+        again.data,
+        source="coco",
+        directory=str(tmp_path),
+        annotations=("corrected.json",),
+        held_out=(0.0, 0.34),
+        faulty="ignore",
+    )
+    again.initial = str(folder)
+    tasks.check(again)
+    opened, given = initial.opened(again)
+    summary = train_and_evaluate(again, tmp_path / "round2")
+    assert summary["test/images"] == 1
+    assert cnn_jax.load("round2").config.initial_digest == opened.initial_digest
+    learner = tasks.of(config.task).learner(opened, cnn_jax.load("round2").info)
+    begun = initial_state(learner, given).variables
+    jax.tree.map(np.testing.assert_array_equal, begun, cnn_jax.load(folder).variables)
 
 
 @pytest.mark.long
