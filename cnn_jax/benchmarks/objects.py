@@ -267,7 +267,7 @@ def _theirs(model, work, size_px, batch, platform):
             optimizer.zero_grad()
             with autocast():
                 losses = network(list(held.float() / 255), targets)
-            sum(losses.values()).backward()
+            torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -31,6 +31,7 @@ from cnn_jax.records.run_record import RunRecord, variants
 from cnn_jax.reporting import table
 from cnn_jax.reporting.verdicts import (
     COSTS,
+    OF_OBJECTS,
     Comparison,
     Group,
     Pair,
@@ -61,9 +62,6 @@ _OF_THE_VARIANT = (
 
 OF_SCENES = "miou"
 """The figure that scenes.json gives of each scene: pairs that it ranks are tested across images."""
-
-OF_OBJECTS = {"box_ap": "box", "mask_ap": "mask"}
-"""The figures that objects.json gives of any set of images, and what they are of."""
 
 
 def compare(

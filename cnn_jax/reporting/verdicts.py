@@ -18,6 +18,9 @@ from cnn_jax.reporting.table import averaging, class_figure
 LEVEL = 0.05
 """A corrected p value below it stands against chance."""
 
+OF_OBJECTS = {"box_ap": "box", "mask_ap": "mask"}
+"""The figures that objects.json gives of any set of images, and what they are of."""
+
 COSTS = {
     "parameters": ("parameters", 1),
     "multiply_adds": ("multiply-adds, G", 1e9),
@@ -29,7 +32,7 @@ COSTS = {
 record's units make one of the table's."""
 
 _OVER_SEEDS = (
-    "Figures are taken from one confusion matrix over the whole test split and are means over seeds"
+    "Figures are taken from {counted} over the whole test split and are means over seeds"
     " ± the standard deviation between seeds; the interval is Student's, of the mean, at 95%. Costs"
     " are means over seeds: multiply-adds are those of one forward pass of one training example,"
     " memory is what the compiler plans for one training step, training time covers the steps with"
@@ -353,7 +356,9 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """Paragraphs: how figures are averaged, and what holds them back."""
-        parts = [" ".join(filter(None, (_OVER_SEEDS, averaging(self.shown_scores))))]
+        counted = "COCO's counts" if self.leading in OF_OBJECTS else "one confusion matrix"
+        over = _OVER_SEEDS.format(counted=counted)
+        parts = [" ".join(filter(None, (over, averaging(self.shown_scores))))]
         if self.target is not None:
             bound = "least" if self.figure.higher_is_better else "most"
             parts[0] += (
@@ -371,8 +376,8 @@ class Comparison:
     @property
     def assumed(self) -> str:
         """What the p values assume."""
-        drawn = any(variant.objects for variant in self.variants)
-        return (_ASSUMED_OF_OBJECTS if drawn else _ASSUMED).format(score=self.score)
+        assumed = _ASSUMED_OF_OBJECTS if self.leading in OF_OBJECTS else _ASSUMED
+        return assumed.format(score=self.score)
 
 
 def _given(config: Mapping[str, Any]) -> tuple[str, str]:
