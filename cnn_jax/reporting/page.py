@@ -207,7 +207,8 @@ def _classes(comparison: Comparison, looks: Mapping[str, int]) -> list[Chart]:
     ends = ends[np.isfinite(ends)]
     low, high = (ends.min(), ends.max()) if len(ends) else (0, 1)
     # From 0 where that doesn't press everything into a corner.
-    limits = (0 if low < 0.6 else math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high) / 10))
+    least = 0 if low < 0.6 else min(math.floor(10 * low) / 10, 0.9)
+    limits = least, min(1.0, max(math.ceil(10 * high) / 10, least + 0.1))
     colors = dict(_legend(comparison))
     kind = capitalized(figure.label)
     return [
