@@ -75,8 +75,8 @@ class ConvNeXt(nn.Module):
     stride 2 before each but the first; the mean over the map, LayerNorm, and the head. On a
     thousand classes tiny, small, base, large and xlarge have 28,589,128, 50,223,688, 88,591,464,
     197,767,336 and 350,196,968 parameters. Where patches stick out of the image at the bottom and
-    right, zeros are added; with `rounding` "down" what is left over is dropped, as the authors' code
-    does. The two are the same where sides are divisible by 32.
+    right, zeros are added; with `rounding` "down" what is left over is dropped, as in the authors'
+    code. The two are the same where sides are divisible by 32.
 
     With `feature_maps=True` it returns `{stride: map}` instead, the last map at each stride (4, 8,
     16, 32 by default), and has no head. Maps keep their keys where an `output_stride` makes them
