@@ -26,7 +26,7 @@ def default() -> DetectionConfig:
         model=model_config(
             "centernet",
             encoder="resnet18",
-            encoder_width=1.0,
+            encoder_width=0.5,
             neck="unet",
             neck_width=32,
             head_width=32,
@@ -38,7 +38,7 @@ def default() -> DetectionConfig:
         training=TrainingConfig(
             steps=900, batch_size=4, validate_every_steps=300, log_every_steps=20
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, ema_decay=0.99),
+        optimizer=OptimizerConfig(learning_rate=2e-3, ema_decay=0.99),
         evaluation=ObjectEvaluationConfig(window_px=(288, 512)),
     )
 
