@@ -94,8 +94,8 @@ def sentence_of(name: str, found: Mapping[str, Any]) -> str:
     if "largest_step" in found:
         blended, cut = found["largest_step"].values()
         sentence += (
-            f" Where windows change, neighbouring pixels' probabilities lie at most {blended:.4f}"
-            f" apart for it; cut, {cut:.4f}."
+            f" Where windows change, neighbouring pixels' probabilities lie at most {blended:.3f}"
+            f" apart for it; cut, {cut:.3f}."
         )
     return sentence
 

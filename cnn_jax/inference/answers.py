@@ -12,6 +12,9 @@ from cnn_jax.evaluation import metrics, statistics
 from cnn_jax.inference.predictor import Predictor
 from cnn_jax.inference.windows import blended, steps
 
+STEPS_PX = 2048
+"""So much of a scene's height and width `largest_steps` looks at."""
+
 
 def confusions(
     predictor: Predictor,
@@ -60,15 +63,15 @@ def largest_steps(
 
     Args:
         predictor: a loaded run, or an ensemble.
-        scenes: (image, mask) by index. Each window is predicted once, and what the windows of a
-            scene say is kept until it is done.
+        scenes: (image, mask) by index. What the windows of a scene say is kept until it is done,
+            and so no more than its first `STEPS_PX` rows and columns are looked at.
         blends: of `windows.BLENDS`, but for "uniform".
         check: called before each scene; may raise to stop.
     """
     most = dict.fromkeys(blends, 0.0)
     for index in range(len(scenes)):
         check()
-        image, _ = scenes[index]
+        image = scenes[index][0][:STEPS_PX, :STEPS_PX]
         said: list[np.ndarray] = []
         for blend in blends:
             down, across = predictor.axes(len(image), image.shape[1], blend)

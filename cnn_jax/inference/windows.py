@@ -85,11 +85,13 @@ def steps(windows: Axis) -> Axis:
     `blended` sums up by these is how far neighbouring pixels lie apart because windows change,
     whatever the image shows there: 0 in one window, and where the windows agree.
 
-    What a window says of the pixel before its first is unknown; a weight that begins there, of
-    "uniform", is not counted."""
-    if len(windows.starts) == 1:
-        return replace(windows, weights=np.zeros_like(windows.weights))
-    return replace(windows, weights=np.diff(windows.weights, axis=1, append=np.float32(0)))
+    What a window says of the pixel before its first is unknown; it is taken to agree there. With
+    "uniform", whose windows begin with their full weight, that is where the steps are."""
+    changes = np.diff(windows.weights, axis=1, append=np.float32(0))
+    places = np.add.outer(windows.starts, np.arange(windows.window_px)) - windows.starts[0]
+    total = np.zeros(places.max() + 1, np.float32)
+    np.add.at(total, places, changes)
+    return replace(windows, weights=changes - windows.weights * total[places])
 
 
 def reflected(first: int, last: int, length: int) -> np.ndarray:

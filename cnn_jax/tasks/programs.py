@@ -15,9 +15,9 @@ from cnn_jax.training.devices import Devices
 
 T = TypeVar("T")
 
-MOST = 8
-"""So many configurations' programs are kept, those used last: the variants of a study, which takes
-its seeds in the outer loop."""
+MOST = 12
+"""So many configurations' programs are kept, those used last: no fewer than a study has variants,
+which takes its seeds in the outer loop."""
 
 kept: collections.OrderedDict[tuple, dict[Hashable, Any]] = collections.OrderedDict()
 """Learner, seed aside -> name and devices -> program."""

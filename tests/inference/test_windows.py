@@ -133,6 +133,20 @@ def test_steps_are_those_of_windows_that_see_nothing_but_their_number(blend):
     assert np.abs(found).max() > 0
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("blend", BLENDS)
+def test_windows_that_agree_make_no_steps(size, blend):
+    rows, columns = axis(size[0], 64, 16, blend), axis(size[1], 64, 16, blend)
+    for down, across in ((rows, steps(columns)), (steps(rows), columns)):
+        parts = blended(
+            lambda a, b: np.zeros((b - a, size[1], 3), np.uint8),
+            lambda windows: np.full((*windows.shape[:3], 1), 0.9, np.float32),
+            down,
+            across,
+        )
+        assert max(np.abs(part).max() for _, part in parts) < 1e-6
+
+
 @pytest.mark.parametrize("length", [720, 1479, 2149, 20_000])
 def test_a_step_between_windows_is_divided_among_many_pixels(length):
     """Where two windows disagree by 1, neighbouring pixels differ by no more than a weight does: 1

@@ -3,6 +3,7 @@ they would alone."""
 
 import collections
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.training.devices import Devices
 from cnn_jax.training.optimizer import make_optimizer
 from cnn_jax.training.state import create
-from experiments import aerial_unet
+from experiments import aerial_compare, aerial_unet, dense_vs_convolutional, overfitting, transfer
+from tests.running import TINY
 
 INFO = DatasetInfo(
     source="set",
@@ -86,3 +88,30 @@ def test_weights_are_those_of_the_seed_whoever_made_the_program():
     assert np.abs(kernels[0] - kernels[1]).min() > 0
     described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract_variables(one))
     assert described == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), drawn[0].variables)
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        make
+        for experiment in (aerial_compare, dense_vs_convolutional, overfitting, transfer)
+        for make in experiment.STUDIES.values()
+    ],
+)
+def test_a_study_finds_all_its_programs_at_the_next_seed(study):
+    assert len(study().variants) <= programs.MOST
+
+
+def test_a_run_with_anothers_programs_computes_what_it_would_alone(command, tmp_path):
+    def lines(folder):
+        timed = ("elapsed_s", "train/images_per_second", "train/data_wait_fraction")
+        found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert all(line["elapsed_s"] > found[0]["elapsed_s"] / 2 > 0 for line in found)
+        return [{k: v for k, v in line.items() if k not in timed} for line in found]
+
+    for seed, name in ((0, "first"), (1, "shared")):
+        assert command(*TINY, "--seed", seed, "--workdir", tmp_path / name).code == 0
+    assert len(programs.kept) == 1
+    programs.kept.clear()
+    assert command(*TINY, "--seed", 1, "--workdir", tmp_path / "alone").code == 0
+    assert lines(tmp_path / "shared") == lines(tmp_path / "alone") != lines(tmp_path / "first")
