@@ -60,8 +60,7 @@ def import_weights(
         classes: file of the classes' names, as `class_names.read` takes it; empty: ImageNet's,
             PASCAL VOC's or CIFAR-10's where their number is right, else numbers.
         seen: how images are prepared.
-        conventions: whose network it is, of `conventions.CONVENTIONS`; empty: as the names of its
-            tensors say.
+        conventions: whose network it is, as `models.weights.read` takes it.
         command: what to type for the same, for the record.
 
     Raises:

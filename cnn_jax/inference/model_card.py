@@ -18,19 +18,16 @@ NAME = "README.md"
 
 _MARK = "<!-- model card of the run {digest}, written by cnn-jax export -->"
 
-USES = {
-    "onnx": "`onnxruntime.InferenceSession(FILE).run(None, {'images': images})`",
-    "stablehlo": "`jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call(images)`",
-    "safetensors": "in the run's folder: `cnn_jax.load(FOLDER)`",
-}
-"""How a file of each format is used; of Keras's see `use`."""
-
 
 def use(run: Run, format: str) -> str:
-    """How a file of this format is used, as Markdown."""
-    if format != "keras":
-        return USES[format]
-    assert run.info.image_px is not None  # of every classifier's data
+    """How a file of a format, one that `cnn-jax export` knows, is used: a line of Markdown."""
+    if format == "onnx":
+        return "`onnxruntime.InferenceSession(FILE).run(None, {'images': images})`"
+    if format == "stablehlo":
+        return "`jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call(images)`"
+    if format == "safetensors":
+        return "in the run's folder: `cnn_jax.load(FOLDER)`"
+    assert run.info.image_px is not None  # Keras's: of every classifier's data
     name, width = keras.NAMES[run.config.model.name], getattr(run.model, "width", 1.0)
     height_px, width_px = run.info.image_px
     return (

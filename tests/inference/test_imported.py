@@ -10,11 +10,14 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from PIL import Image
 from safetensors.numpy import save_file
 
 import cnn_jax.inference.imported
 from cnn_jax.commands import weights as command
+from cnn_jax.errors import InputError
+from cnn_jax.models import conventions
 from cnn_jax.models.weights import class_names, published, pytorch, torch_files
 from tests.models.weights import drawn
 from tests.running import ROOT
@@ -132,6 +135,42 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_conventions_are_refused_for_what_is_not_of_them(cifar, tmp_path, capsys):
+    words = ["--model", "resnet20", "--output", tmp_path / "run", "--conventions", "timm_tf"]
+    sentence = "--conventions timm_tf is of timm's EfficientNets: leave it out"
+    ours = tmp_path / "ours.safetensors"
+    variables = published.read(cifar[0], "resnet20").variables
+    save_file(traverse_util.flatten_dict(variables, sep="/"), ours)
+    for file in (cifar[0], ours):
+        assert imported(file, *words) == 2
+        assert sentence in capsys.readouterr().err
+    with pytest.raises(InputError, match="conventions 'timm_ft' isn't known: did you mean timm_tf"):
+        published.read(cifar[0], "resnet20", conventions="timm_ft")
+    with pytest.raises(InputError, match="values 'torsch' isn't known: did you mean torch"):
+        published.read(cifar[0], "resnet20", values="torsch")
+
+
+def test_only_of_timms_efficientnets_tf_says_how_they_compute(tmp_path, monkeypatch):
+    """The networks are given without their tensors, whose names alone matter here."""
+    monkeypatch.setattr(published, "_carry_pytorch", lambda *_: ({}, 2, 3, ()))
+    b0, v2 = "efficientnet_b0", "mobilenet_v2"
+    files = {
+        (model, whose): of_pytorch(model, tmp_path / f"tf_{model}_{whose}.safetensors", number, 2)
+        for model, number, whose in ((b0, 0, "torchvision"), (b0, 1, "timm"), (v2, 1, "timm"))
+    }
+    for (model, whose), file in files.items():
+        source = "timm_tf" if (model, whose) == (b0, "timm") else whose
+        found = published.read(file, model)
+        assert (found.source, found.options) == (source, conventions.options(model, source))
+        plain = file.rename(tmp_path / file.name.removeprefix("tf_"))
+        assert published.read(plain, model).source == whose
+        if source == "timm_tf":
+            assert published.read(plain, model, conventions="timm_tf").source == "timm_tf"
+        else:
+            with pytest.raises(InputError, match="is of timm's EfficientNets: leave it out"):
+                published.read(plain, model, conventions="timm_tf")
+
+
 def zipped(path, **entries):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():
@@ -159,6 +198,15 @@ def test_hostile_files_end_in_a_sentence_and_take_no_memory(tmp_path, capsys, mo
         tmp_path / "unstored.h5",
         lambda a: a.create_dataset("kernel", (2**30, 64), "f4", chunks=True),
     )
+    many = [f"kernel_{number}" for number in range(12)]
+    with h5py.File(tmp_path / "many.h5", "w") as file:  # each small enough
+        file.attrs["layer_names"] = [b"a"]
+        file.create_group("a").attrs["weight_names"] = many
+        for name in many:
+            file["a"].create_dataset(name, (2**22,), "f4", chunks=True)
+    hdf5(tmp_path / "twice.h5", lambda a: a.create_dataset("kernel", (2**18,), "f4"))
+    with h5py.File(tmp_path / "twice.h5", "a") as file:
+        file.attrs["layer_names"] = [b"a"] * 1000
     elsewhere = [(str(tmp_path / "text"), 0, 80)]
     (tmp_path / "text").write_text("-" * 80)
     hdf5(
@@ -171,7 +219,9 @@ def test_hostile_files_end_in_a_sentence_and_take_no_memory(tmp_path, capsys, mo
         ("bomb.pth", "its pickle is too large for weights"),
         ("bomb.keras", "model.weights.h5 is 33,554,432 bytes made of"),
         ("header.safetensors", "is damaged or no safetensors"),
-        ("unstored.h5", "/a/kernel is 274,877,906,944 bytes made of 0"),
+        ("unstored.h5", "what is read up to /a/kernel is 274,877,906,944 bytes made of"),
+        ("many.h5", "what is read up to /a/kernel_1 is 33,554,432 bytes made of"),
+        ("twice.h5", "layer_names has a 1000 times"),
         ("outside.h5", "lies in another file"),
         ("arrays.npz", "there is no data.pkl"),
     ):

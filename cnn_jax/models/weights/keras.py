@@ -7,6 +7,7 @@ them by their order, and so does this: names are numbered by a counter of the pr
 changed since a file was published.
 """
 
+import collections
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -69,8 +70,8 @@ def read(path: Path) -> list[Layer]:
                     raise ValueError(f"there is no {_WITHIN} in it")
                 info = archive.getinfo(_WITHIN)
                 _refuse_inflated(_WITHIN, info.file_size, info.compress_size)
-                return _layers(io.BytesIO(archive.read(_WITHIN)))
-        return _layers(path)
+                return _layers(io.BytesIO(archive.read(_WITHIN)), path.stat().st_size)
+        return _layers(path, path.stat().st_size)
     except MemoryError:
         raise
     # h5py raises OSError, RuntimeError, KeyError, ValueError and more for what is damaged
@@ -83,13 +84,14 @@ def read(path: Path) -> list[Layer]:
         ) from error
 
 
-def _layers(file):
+def _layers(file, stored_bytes):
     import h5py
 
+    array = _Arrays(stored_bytes)
     with h5py.File(file, "r") as held:
         root: Any = held.get("model_weights", held)
         if "layer_names" in root.attrs:
-            return list(_named(root))
+            return list(_named(root, array))
         _refuse_links(held)
         found: list[tuple[str, int, str, Any]] = []
 
@@ -103,7 +105,7 @@ def _layers(file):
         if not found:
             raise ValueError("it has no layers")
         return [
-            Layer(name, kind, tuple(_array(item[key]) for key in sorted(item, key=int)))
+            Layer(name, kind, tuple(array(item[key]) for key in sorted(item, key=int)))
             for kind, _, name, item in sorted(found, key=lambda one: one[:3])
         ]
 
@@ -114,9 +116,12 @@ def _counted(name):
     return (kind, int(number)) if number.isdigit() else (name, 0)
 
 
-def _named(root) -> Iterator[Layer]:
+def _named(root, array) -> Iterator[Layer]:
     """The layers of the older format; of a model within the model, its own."""
-    for name in map(_text, root.attrs["layer_names"]):
+    layers = collections.Counter(map(_text, root.attrs["layer_names"]))
+    for name, count in layers.items():
+        if count > 1:
+            raise ValueError(f"layer_names has {name} {count} times")
         if not isinstance(root.get(name, getlink=True), _hard_link()):
             raise ValueError(f"{name} points to another file")
         group = root[name]
@@ -127,9 +132,9 @@ def _named(root) -> Iterator[Layer]:
             parts.setdefault(weight.rpartition("/")[0], []).append(weight)
         if len(parts) > 1 and all(len(held) <= 4 for held in parts.values()):
             for part, held in parts.items():
-                yield Layer(part, "", tuple(_array(group[weight]) for weight in held))
+                yield Layer(part, "", tuple(array(group[weight]) for weight in held))
         elif names:
-            yield Layer(name, "", tuple(_array(group[weight]) for weight in names))
+            yield Layer(name, "", tuple(array(group[weight]) for weight in names))
 
 
 def _text(value):
@@ -152,13 +157,20 @@ def _refuse_links(group):
         raise ValueError(f"{elsewhere} points elsewhere")
 
 
-def _array(dataset):
-    if dataset.external or dataset.is_virtual:
-        raise ValueError(f"{dataset.name} lies in another file")
-    if dataset.dtype.kind not in "fiu":
-        raise ValueError(f"{dataset.name} holds {dataset.dtype}")
-    _refuse_inflated(dataset.name, dataset.nbytes, dataset.id.get_storage_size())
-    return np.asarray(dataset)
+class _Arrays:
+    """Reads data sets, as long as all of them together aren't inflated."""
+
+    def __init__(self, stored_bytes: int) -> None:
+        self.stored_bytes, self.read_bytes = stored_bytes, 0
+
+    def __call__(self, dataset) -> np.ndarray:
+        if dataset.external or dataset.is_virtual:
+            raise ValueError(f"{dataset.name} lies in another file")
+        if dataset.dtype.kind not in "fiu":
+            raise ValueError(f"{dataset.name} holds {dataset.dtype}")
+        self.read_bytes += dataset.nbytes
+        _refuse_inflated(f"what is read up to {dataset.name}", self.read_bytes, self.stored_bytes)
+        return np.asarray(dataset)
 
 
 def _refuse_inflated(name, size_bytes, stored_bytes):

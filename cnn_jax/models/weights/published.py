@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from cnn_jax.configuration.schema import nearest
 from cnn_jax.errors import InputError
 from cnn_jax.models import MODELS
 from cnn_jax.models.classifiers import CLASSIFIERS
@@ -27,6 +28,9 @@ ModulePath = tuple[str, ...]
 _NORM_LEAVES = ("scale", "bias", "mean", "var")
 _PASSED_OVER = ("num_batches_tracked", "total_ops", "total_params", "n_averaged")
 """Last parts of names of tensors that are no weights."""
+
+UNTOLD = ("timm_tf",)
+"""Of `conventions.CONVENTIONS`, those that the names of a file's tensors don't tell."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,13 @@ def read(
         head: whether the file must hold the classifier's head.
         values: what it was trained on, of `preprocessing.VALUES`; empty: as its source's networks
             are.
-        conventions: of `CONVENTIONS`, whose network it is; empty: of whom its tensors are named by,
-            timm's whose file's name begins with tf_ being timm_tf.
+        conventions: of `UNTOLD`, whose network it is; empty: of whom its tensors are named by,
+            timm's EfficientNets whose file's name begins with tf_ being timm_tf.
 
     Raises:
         InputError: the file can't be read, or doesn't fit the architecture: tensors are missing,
-            left over or of other shapes.
+            left over or of other shapes; values or conventions aren't known, or the file is of
+            other conventions.
 
     Example:
         published = weights.read("resnet50-0676ba61.pth", "resnet50")
@@ -90,17 +95,25 @@ def read(
     """
     path = Path(path).expanduser()
     if model not in MODELS:
-        from cnn_jax.configuration.schema import nearest
-
         raise InputError(f"{model!r} is no architecture: {nearest(model, MODELS)}.")
+    for name, given, known in (
+        ("values", values, VALUES),
+        ("conventions", conventions, UNTOLD),
+    ):
+        if given and given not in known:
+            raise InputError(f"{name} {given!r} isn't known: {nearest(given, known)}.")
     held = _read(path)
     digest = digest_of(path)
-    if isinstance(held, dict) and any(name.startswith("params/") for name in held):
-        return _of_ours(path, digest, model, held)
     if isinstance(held, list):
-        found = _of_keras(path, digest, model, held, head, conventions)
+        found = _of_keras(path, digest, model, held, head)
+    elif any(name.startswith("params/") for name in held):
+        found = _of_ours(path, digest, model, held)
     else:
         found = _of_pytorch(path, digest, model, held, head, conventions)
+    if conventions not in ("", found.source):
+        raise InputError(f"--conventions {conventions} is of timm's EfficientNets: leave it out.")
+    if found.source == "ours":
+        return found
     return _seeing(found, values or values_of(found.source, family(model)))
 
 
@@ -359,9 +372,8 @@ def _of_pytorch(path, digest, model, tensors, head, conventions):
         tensors, head = _without(tensors, prefix), False
     else:
         beside = []
-    if source == "timm" and path.name.startswith("tf_"):
-        source = "timm_tf"
-    source = conventions or source
+    if source == "timm" and family(model) == "efficientnet_b":
+        source = "timm_tf" if conventions or path.name.startswith("tf_") else source
     given = _given(model, source)
 
     def shape(module, axis):
@@ -511,15 +523,14 @@ def _nearest_pytorch(model, tensors):
 # ---- Keras
 
 
-def _of_keras(path, digest, model, layers, head, conventions):
+def _of_keras(path, digest, model, layers, head):
     wanted = keras.expected(model, _depth(model))
     if wanted is None:
         raise InputError(
             f"weights of Keras can't be read into {model}, which isn't one of its applications: see"
             " docs/weights.md."
         )
-    source = conventions or "keras"
-    given = _given(model, source)
+    given = _given(model, "keras")
     found = _aligned(wanted, layers)
     headless = len(found) == len(wanted) - sum(one.head for one in wanted) and not head
     if headless:
@@ -573,7 +584,7 @@ def _of_keras(path, digest, model, layers, head, conventions):
         path=path,
         digest=digest,
         model=model,
-        source=source,
+        source="keras",
         options=given,
         num_classes=num_classes,
         channels=channels,

@@ -112,15 +112,21 @@ def test_a_run_exported_for_keras_computes_its_logits_there(tmp_path, monkeypatc
         weight.assign(rng.uniform(low, high, weight.shape))
     file = saved(theirs, tmp_path / "published.h5")
     arrays = [np.asarray(w) for w in theirs.get_weights()]
-    # as another library would have it, and as one that no network of Keras's is
-    monkeypatch.setitem(conventions._OPTIONS["torchvision"], "mobilenet", {"epsilon": 1e-2})
-    for source in ("keras", "torchvision", "timm"):
+    # as Keras has it, as another library might, and as no network of Keras's is
+    options = {
+        "keras": {"padding": "END"},
+        "larger epsilon": {"epsilon": 1e-2},
+        "other padding": {"padding": "SYMMETRIC"},
+    }
+    for source, held in options.items():
         folder = tmp_path / source
         seen = imported.Seen(image_px=(32, 32))
-        imported.import_weights(file, "mobilenet", folder, seen=seen, conventions=source)
+        with monkeypatch.context() as patched:
+            patched.setitem(conventions._OPTIONS["keras"], "mobilenet", held)
+            imported.import_weights(file, "mobilenet", folder, seen=seen)
         path = folder / "keras.h5"
         code = export.main([str(folder), "--format", "keras"])
-        if source == "timm":
+        if source == "other padding":
             assert code == 2
             assert "model.padding is 'SYMMETRIC', and Keras's" in capsys.readouterr().err
             assert not path.exists()
@@ -162,6 +168,8 @@ def test_each_of_keras_formats_holds_the_same_network(tmp_path, monkeypatch):
     ours = found[0].variables["params"]["block_3"]["depthwise_kernel"]
     np.testing.assert_array_equal(ours[:, :, 0], np.asarray(kernel)[..., 0])
 
+    with pytest.raises(InputError, match="is of timm's EfficientNets: leave it out"):
+        weights.read(tmp_path / "published.h5", "mobilenet", conventions="timm_tf")
     for file in ("published.h5", "model.keras"):
         whole = (tmp_path / file).read_bytes()
         for share in (0.1, 0.5, 0.99):
