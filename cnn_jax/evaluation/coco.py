@@ -1,10 +1,10 @@
 """COCO's figures (Lin et al., 2014): average precision and recall of boxes and masks.
 
 faster-coco-eval counts the twelve figures. What pictures and intervals are made of, which objects
-were found at one threshold, is matched here by the same rule, and gives the same AP.
+were found, is matched here by the same rule, and gives the same AP (see `drawn_ap`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,78 +257,6 @@ def _overlaps(predictions, truths, kind, size) -> np.ndarray:
     return np.asarray(mask.iou(theirs, ours, crowds)).reshape(len(predictions), len(truths))
 
 
-def average_precision(every: Sequence[Matches], weights: np.ndarray | None = None) -> np.ndarray:
-    """AP of each class, float64 [classes], of the matches of images: precision, made to fall with
-    recall, at 101 recalls. NaN of classes without true objects.
-
-    Args:
-        every: of each image.
-        weights: how often each image counts; None: once.
-    """
-    counts = np.ones(len(every)) if weights is None else np.asarray(weights, float)
-    wanted = sum(c * one.wanted for c, one in zip(counts, every, strict=True))
-    scores, labels, right, times = (
-        np.concatenate(parts) if every else np.zeros(0)
-        for parts in zip(
-            *(
-                (
-                    one.scores[~one.ignored],
-                    one.labels[~one.ignored],
-                    one.truth[~one.ignored] >= 0,
-                    np.full(int((~one.ignored).sum()), c),
-                )
-                for c, one in zip(counts, every, strict=True)
-            ),
-            strict=True,
-        )
-    )
-    found = np.full(len(np.atleast_1d(wanted)), np.nan)
-    for label, number in enumerate(np.atleast_1d(wanted)):
-        if not number:
-            continue
-        of = labels == label
-        order = np.argsort(-scores[of], kind="mergesort")
-        hits, weight = right[of][order], times[of][order]
-        true = np.cumsum(weight * hits)
-        total = np.cumsum(weight)
-        precision = true / np.maximum(total, 1e-12)
-        precision = np.maximum.accumulate(precision[::-1])[::-1]
-        at = np.searchsorted(true / number, RECALLS, side="left")
-        found[label] = np.append(precision, 0)[np.minimum(at, len(precision))].mean()
-    return found
-
-
-def bootstrap_interval(
-    every: Sequence[Matches],
-    statistic: Callable[[Sequence[Matches], np.ndarray], float],
-    confidence: float = 0.95,
-    draws: int = 500,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """(low, high): percentile bootstrap interval of a figure over images (Efron, 1979). One image
-    has no interval: both are NaN."""
-    if len(every) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    times = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), size=draws)
-    values = np.array([statistic(every, drawn) for drawn in times])
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def mean_ap(every: Sequence[Matches], weights: np.ndarray) -> float:
-    """The mean of `average_precision` over the classes that occur."""
-    found = average_precision(every, weights)
-    known = found[np.isfinite(found)]
-    return float(known.mean()) if known.size else float("nan")
-
-
-# ---- AP of sets of images that are drawn again and again
-
-
 @dataclass(frozen=True)
 class Counted:
     """What an image adds to AP, whichever images stand beside it.
@@ -389,54 +317,3 @@ def precision_curves(every: Sequence[Counted]) -> np.ndarray:
         precision = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
         found[label] = precision[np.searchsorted(true / wanted[label], RECALLS, side="left")]
     return found
-
-
-_AT_ONCE = 2_000_000
-"""Numbers that are held for the draws that are counted together."""
-
-
-def ap_of_draws(every: Sequence[Counted], times: np.ndarray) -> np.ndarray:
-    """COCO's AP of sets of images, float64 `[draws]`: the mean over `IOUS` and the classes that a
-    set's truths hold; NaN of sets without any.
-
-    Args:
-        every: of each image.
-        times: how often each image stands in each set, int `[draws, images]`.
-    """
-    times = np.asarray(times)
-    wanted = times @ np.stack([one.wanted for one in every])  # [draws, classes]
-    labels, scores, right, ignored = (
-        np.concatenate([getattr(one, name) for one in every])
-        for name in ("labels", "scores", "right", "ignored")
-    )
-    image = np.repeat(np.arange(len(every)), [len(one.labels) for one in every])
-    found = np.full(wanted.shape, np.nan)
-    for label in range(wanted.shape[1]):
-        of = np.flatnonzero(labels == label)
-        of = of[np.argsort(-scores[of], kind="stable")]
-        chunk = max(1, _AT_ONCE // max(len(of), 1))
-        for first in range(0, len(times), chunk):
-            part = slice(first, first + chunk)
-            counts = times[part][:, image[of]].astype(np.float64)
-            found[part, label] = _mean_precision(
-                counts, right[of], ignored[of], wanted[part, label]
-            )
-    known = np.isfinite(found)
-    total = np.where(known, found, 0).sum(1)
-    return np.divide(total, known.sum(1), out=np.full(len(times), np.nan), where=known.any(1))
-
-
-def _mean_precision(counts, right, ignored, wanted) -> np.ndarray:
-    """AP of one class in sets of images `[draws]`; `counts` is how often each prediction, best
-    first, stands in each `[draws, n]`. NaN where nothing is wanted."""
-    found = np.zeros(len(counts))
-    for bit in range(len(IOUS)):
-        weight = counts * ((ignored >> bit) & 1 == 0)
-        true = np.cumsum(weight * ((right >> bit) & 1), 1)
-        precision = true / np.maximum(np.cumsum(weight, 1), 1e-12)
-        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        precision = np.pad(precision, ((0, 0), (0, 1)))
-        recall = true / np.maximum(wanted, 1)[:, None]
-        for draw, (rises, values) in enumerate(zip(recall, precision, strict=True)):
-            found[draw] += values[np.searchsorted(rises, RECALLS, side="left")].mean()
-    return np.where(wanted > 0, found / len(IOUS), np.nan)

@@ -55,6 +55,13 @@ def bootstrap_interval(
     values = np.array(
         [statistic(np.tensordot(drawn, confusions, axes=1)) for drawn in times], np.float64
     )
+    return percentile_interval(values, confidence)
+
+
+def percentile_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """(low, high) of a figure's values in drawn sets: those that aren't finite are left out, and
+    without any both are NaN."""
+    values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
         return math.nan, math.nan
@@ -64,19 +71,21 @@ def bootstrap_interval(
 
 def drawn(count: int, draws: int = 2000, seed: int = 0) -> np.ndarray:
     """How often each of so many things stands in a set, int64 `[1 + draws, count]`: once in the
-    first, as drawn with replacement in the others."""
+    first, as drawn with replacement in the others. Of one thing there is no other set."""
+    if count < 2:
+        return np.ones((1, count), np.int64)
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     return np.concatenate([np.ones((1, count), np.int64), times])
 
 
 def paired_bootstrap(
     a: ArrayLike, b: ArrayLike, confidence: float = 0.95
-) -> tuple[float, float, tuple[float, float]]:
-    """(difference a - b, two-sided p, percentile interval) of a figure of two things over the same
-    drawn sets (Efron, 1979).
+) -> tuple[float, tuple[float, float]]:
+    """(difference a - b, percentile interval) of a figure of two things over the same drawn sets
+    (Efron, 1979).
 
-    p is twice the share of the draws whose difference isn't on the side of most, the set itself
-    counted among them, so that it is never 0. Without draws there are neither p nor interval: NaN.
+    It gives no p value: of few things drawn sets differ too little for one (see `swap_test`).
+    Without draws there is no interval: NaN.
 
     Args:
         a: the figure of each set that `drawn` gives, float64 `[1 + draws]`, or `[seeds, 1 + draws]`
@@ -86,12 +95,29 @@ def paired_bootstrap(
     """
     each = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     each = each.mean(0) if each.ndim == 2 else each
-    values = each[1:][np.isfinite(each[1:])]
-    if not values.size:
-        return float(each[0]), math.nan, (math.nan, math.nan)
-    side = min(int((values <= 0).sum()), int((values >= 0).sum()))
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(each[0]), min(1.0, 2 * (1 + side) / (1 + values.size)), (float(low), float(high))
+    return float(each[0]), percentile_interval(each[1:], confidence)
+
+
+def swaps(count: int, draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """Which of so many pairs change places, int64 of 0 and 1 `[ways, count]`: none in the first
+    row; all 2^count ways where these are at most `draws`, else so many random ones besides."""
+    if 2**count <= draws:
+        return np.arange(2**count)[:, None] >> np.arange(count) & 1
+    random = np.random.default_rng(seed).integers(0, 2, (draws, count))
+    return np.concatenate([np.zeros((1, count), np.int64), random])
+
+
+def swap_test(differences: ArrayLike) -> float:
+    """Two-sided p of a difference between two things over the same pairs (Fisher, 1935): the share
+    of the ways to swap pairs that give at least as large a one. Where it could as well be either
+    thing that gave what was seen of a pair, p falls below a level no more often than that says.
+
+    Args:
+        differences: of each way that `swaps` gives, float64 `[ways]`; NaN where there is none.
+    """
+    sizes = np.abs(np.asarray(differences, np.float64))
+    # What sums in another order give counts as the same.
+    return float(np.mean(sizes >= sizes[0] - 1e-9)) if math.isfinite(sizes[0]) else math.nan
 
 
 def paired_t_test(

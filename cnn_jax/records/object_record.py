@@ -22,7 +22,8 @@ from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.data.resizing import displayable
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import statistics
-from cnn_jax.evaluation.coco import IOUS, KINDS, Counted, Matches, ap_of_draws
+from cnn_jax.evaluation.coco import IOUS, KINDS, Counted, Matches
+from cnn_jax.evaluation.drawn_ap import ap_of_draws
 from cnn_jax.records import scene_record
 from cnn_jax.records.checks import MEND
 from cnn_jax.records.files import read_object
@@ -172,14 +173,15 @@ def write(
 
 
 def read(folder: Path, summary: Mapping[str, Any]) -> ObjectRecord | None:
-    """What the objects.json of a run says; None where there is none.
+    """What the objects.json of a run says; None where there is none. Whether it gives the summary's
+    AP is left to `verify`.
 
     Args:
         folder: of the run.
-        summary: its figures, which its images must give.
+        summary: its figures, of as many images.
 
     Raises:
-        InputError: it doesn't hold what a run writes there, or not what gives its figures.
+        InputError: it doesn't hold what a run writes there, or is of other images.
     """
     path = folder / NAME
     if not path.is_file():
@@ -191,6 +193,21 @@ def read(folder: Path, summary: Mapping[str, Any]) -> ObjectRecord | None:
         raise InputError(f"{path} doesn't hold what a run writes there: {MEND}") from error
     if summary.get("test/images", len(record.names)) != len(record.names):
         raise InputError(f"{path} and summary.json beside it are not of the same images: {MEND}")
+    return record
+
+
+def verify(folder: Path, record: ObjectRecord, summary: Mapping[str, Any]) -> None:
+    """Counts the summary's AP from what each image adds to it. Of thousands of images that takes
+    seconds: whoever uses the record does it, not whoever reads it.
+
+    Args:
+        folder: of the run.
+        record: its objects.json, read.
+        summary: its figures.
+
+    Raises:
+        InputError: the images give another AP.
+    """
     for kind, every in record.counted.items():
         recorded = summary.get(f"test/{kind}_ap")
         value = float(ap_of_draws(every, np.ones((1, len(every)), int))[0]) if every else math.nan
@@ -198,10 +215,9 @@ def read(folder: Path, summary: Mapping[str, Any]) -> ObjectRecord | None:
             recorded is not None and not math.isclose(recorded, value, abs_tol=1e-6)
         ):
             raise InputError(
-                f"{path} gives {value:.6f} as test/{kind}_ap, and summary.json beside it has"
-                f" {recorded}: {MEND}"
+                f"{folder / NAME} gives {value:.6f} as test/{kind}_ap, and summary.json beside it"
+                f" has {recorded}: {MEND}"
             )
-    return record
 
 
 def _record(content: Mapping[str, Any]) -> ObjectRecord:

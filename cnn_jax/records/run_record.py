@@ -139,7 +139,8 @@ class RunRecord:
 
 
 def read(folder: str | Path, results: str | Path | None = None) -> RunRecord:
-    """Reads and verifies the record in a run's folder; its pictures may be missing.
+    """Reads and verifies the record in a run's folder; its pictures may be missing. That
+    objects.json gives the AP of the summary is left to `object_record.verify`.
 
     Args:
         folder: of the run.

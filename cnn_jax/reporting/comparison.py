@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.errors import InputError
+from cnn_jax.evaluation.drawn_ap import swapped_differences
 from cnn_jax.evaluation.statistics import (
     blocked_t_test,
     bootstrap_interval,
     holm,
     paired_bootstrap,
     paired_t_test,
+    swap_test,
+    swaps,
 )
-from cnn_jax.records import formats
+from cnn_jax.records import formats, object_record
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord, variants
 from cnn_jax.reporting import table
@@ -93,6 +96,9 @@ def compare(
     records = list(records)
     if not records:
         raise InputError("there is no record to compare: give the folders of finished runs.")
+    for record in records:
+        if record.objects is not None:
+            object_record.verify(record.folder, record.objects, record.summary)
     by_variant = _by_variant(records)
     differing, odd = _differences(by_variant)
     if differing and not force:
@@ -456,7 +462,7 @@ def _across_images(
 def _across_objects(
     one: Variant, other: Variant, shared: Sequence, kind: str
 ) -> tuple[PairedTest | None, tuple[float, float]]:
-    """The test over images of AP, by bootstrap, and its interval; of the seeds that both have
+    """The test over images of AP, by swaps, and the bootstrap interval; of the seeds that both have
     images of, the same images with the same objects."""
     both = [
         (one.objects[s], other.objects[s])
@@ -471,7 +477,11 @@ def _across_objects(
     if len({record.names for record in held}) > 1 or any(of != wanted[0] for of in wanted):
         return nothing
     ours, theirs = ([record.drawn_ap[kind] for record in side] for side in zip(*both, strict=True))
-    difference, p, interval = paired_bootstrap(ours, theirs)
+    difference, interval = paired_bootstrap(ours, theirs)
+    # An image's detections change places in all seeds at once: seeds share its difficulty.
+    ways = swaps(len(held[0].names))
+    swapped = [swapped_differences(a.counted[kind], b.counted[kind], ways) for a, b in both]
+    p = swap_test(np.mean(swapped, 0))
     return PairedTest(difference, interval, p, len(held[0].names)), interval
 
 

@@ -95,7 +95,7 @@ def scenes(comparison: Comparison, sources: Mapping[int, str]) -> list[dict[str,
             panels.append(Panel(named(variant), alt, shapes=_shapes(found, record), **more, **held))
         known = [value for value in worth if math.isfinite(value)]
         mean = float(np.mean(known)) if known else math.nan
-        shown.append({"name": name, "mean": mean, "panels": panels})
+        shown.append({"name": name, "mean": mean, "panels": panels, "measure": "F1"})
     shown.sort(key=lambda scene: (math.isnan(scene["mean"]), scene["mean"]))
     return shown
 

@@ -353,8 +353,6 @@ def _scenes_of_objects(comparison: Comparison) -> dict[str, Any] | None:
             missing.setdefault(path.parent, []).append(path.name)
     sources = _encoded({key: path for key, path in files.items() if path.is_file()})
     scenes = object_panels.scenes(comparison, sources)
-    for scene in scenes:
-        scene["measure"] = "F1"
     held = [scene["panels"][0] for scene in scenes]
     return {
         **_arranged(scenes, missing, object_panels.seeds(comparison)),

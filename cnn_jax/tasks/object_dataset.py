@@ -17,7 +17,7 @@ from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
-from cnn_jax.evaluation import coco, object_windows, panoptic
+from cnn_jax.evaluation import coco, drawn_ap, object_windows, panoptic, statistics
 from cnn_jax.records import object_record, scene_record
 from cnn_jax.tasks.network import LastEvaluation
 from cnn_jax.tasks.object_learner import ObjectLearner
@@ -102,11 +102,24 @@ class Evaluated:
         truths: the images with their objects.
         predictions: of each image, best first.
         figures: "box" and "mask", as far as there are, -> `coco.CocoFigures`.
+        classes: their number.
+        most: objects of each class that count in an image.
     """
 
     truths: tuple[AnnotatedImage, ...]
     predictions: tuple[tuple[Annotation, ...], ...]
     figures: dict[str, coco.CocoFigures]
+    classes: int
+    most: int
+
+    @functools.cached_property
+    def counted(self) -> dict[str, tuple[coco.Counted, ...]]:
+        """What each image adds to AP, by the names of `figures`."""
+        pairs = list(zip(self.truths, self.predictions, strict=True))
+        return {
+            kind: tuple(coco.counted(*pair, self.classes, kind, self.most) for pair in pairs)
+            for kind in self.figures
+        }
 
 
 class ObjectEvaluator:
@@ -159,7 +172,7 @@ class ObjectEvaluator:
             kind: coco.coco_figures(truths, predictions, len(self.learner.names), kind, most)
             for kind in self.learner.kinds
         }
-        return Evaluated(truths, predictions, figures)
+        return Evaluated(truths, predictions, figures, len(self.learner.names), most)
 
     def scores(
         self, variables: Any, check: Callable = lambda: None, last: bool = False
@@ -189,14 +202,12 @@ class ObjectEvaluator:
         there are and were found."""
         evaluated = self._last.of(variables) if self.split == "validation" else None
         evaluated = evaluated or self.evaluate(variables, check)
-        settings, classes = self.learner.config.evaluation, len(self.learner.names)
+        classes = len(self.learner.names)
         figures: dict[str, Any] = {}
-        for kind in evaluated.figures:
-            every = [
-                coco.matches(truth, found, classes, kind, 0.5, settings.most_objects)
-                for truth, found in zip(evaluated.truths, evaluated.predictions, strict=True)
-            ]
-            interval = coco.bootstrap_interval(every, coco.mean_ap)
+        for kind, every in evaluated.counted.items():
+            times = statistics.drawn(len(every), draws=500)
+            drawn = drawn_ap.ap_of_draws(every, times, ious=0.5)
+            interval = statistics.percentile_interval(drawn[1:])
             known = not any(map(math.isnan, interval))
             figures[f"{kind}_ap50_interval"] = list(interval) if known else None
         sure = [self._sure(found) for found in evaluated.predictions]
@@ -221,23 +232,20 @@ class ObjectEvaluator:
         """Writes what comparisons need of each image: what it adds to AP, and of some the objects
         and a small picture."""
         evaluated: Evaluated = report.evaluation
-        names, most = self.learner.names, self.learner.config.evaluation.most_objects
+        names = self.learner.names
         pairs = list(zip(evaluated.truths, evaluated.predictions, strict=True))
         shown, marks = scene_record.shown(len(pairs)), {}
         for index in shown:
             truth, sure = pairs[index][0], self._sure(pairs[index][1])
             kind = self.learner.kinds[-1]
-            matched = coco.matches(truth, sure, len(names), kind)
+            matched = coco.matches(truth, sure, len(names), kind, most=evaluated.most)
             marks[index] = object_record.marks(truth, sure, matched, kind == "mask")
         held = object_record.ObjectRecord(
             tuple(names),
             tuple("#{:02X}{:02X}{:02X}".format(*color) for color in self.learner.colors),
             tuple(truth.name for truth, _ in pairs),
             tuple((truth.height_px, truth.width_px) for truth, _ in pairs),
-            {
-                kind: tuple(coco.counted(*pair, len(names), kind, most) for pair in pairs)
-                for kind in self.learner.kinds
-            },
+            evaluated.counted,
             marks,
         )
         record.write_objects(held, {index: self.scenes[index][0] for index in shown})
@@ -257,7 +265,7 @@ class ObjectEvaluator:
         sure = [self._sure(found) for found in evaluated.predictions]
         classes, kind = len(learner.names), learner.kinds[-1]
         every = [
-            coco.matches(truth, found, classes, kind)
+            coco.matches(truth, found, classes, kind, most=evaluated.most)
             for truth, found in zip(evaluated.truths, sure, strict=True)
         ]
         worth = np.array([object_figures.f1(one) for one in every])

@@ -13,6 +13,8 @@ from cnn_jax.evaluation.statistics import (
     holm,
     mean_interval,
     paired_t_test,
+    swap_test,
+    swaps,
 )
 
 
@@ -167,3 +169,32 @@ def test_blocks_without_chance():
     assert blocked_t_test(table, 0, 2)[:2] == (0, 1)
     mean, p, interval = blocked_t_test(table, 0, 1)
     assert (p, interval) == (0, (mean, mean))
+
+
+@pytest.mark.parametrize("count", [3, 6, 10, 15])
+def test_swaps_find_no_difference_where_there_is_none(count):
+    """Of 400 pairs that differ by chance alone about 5% at most are found to differ; 15 things are
+    swapped in random ways, fewer in all."""
+    rng, signs = np.random.default_rng(count), 1 - 2 * swaps(count)
+    trials = rng.standard_t(3, (400, count))
+    p = np.array([swap_test(signs @ differences / count) for differences in trials])
+    share = (p < 0.05).mean()
+    assert share <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+    if count > 5:
+        assert share > 0.01
+    else:
+        assert p.min() == 2 / 2**count
+
+
+def test_swaps_are_scipys_permutation_test():
+    differences = np.array([0.3, -0.1, 0.2, 0.4, 0.05, -0.02, 0.1])
+    wanted = scipy.stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert len({tuple(way) for way in swaps(7)}) == 2**7
+    assert not swaps(7)[0].any()
+    found = swap_test((1 - 2 * swaps(7)) @ differences)
+    assert found == pytest.approx(wanted.pvalue)
+    assert swap_test((1 - 2 * swaps(20)) @ np.full(20, 0.1)) == 1 / 2001
+    assert swap_test(np.zeros(8)) == 1
+    assert math.isnan(swap_test([math.nan] * 8))

@@ -41,9 +41,11 @@ def test_pairs_are_tested_over_images(study):
     low, high = pair.images.interval
     assert 0 < low < pair.images.difference < high < 1
     assert pair.bootstrap == pair.images.interval
-    assert pair.images.p < 0.05
+    # Of the 16 ways to swap four images none but all and none of them differ as much.
+    assert pair.images.p == 2 / 16
     assert "4 test images" in pair.sentence
-    assert "drawn again 2,000 times" in compared.assumed
+    for words in ("changes places, in all ways", "images drawn again 2,000 times"):
+        assert words in compared.assumed
 
 
 def test_other_objects_are_not_paired(study, tmp_path):
@@ -86,19 +88,29 @@ def changed(content, path, value):
         (("images", 0, "found", 0, "kind"), "<b>", "doesn't hold what a run writes"),
         (("images", 0, "found", 0, "outlines", 0, 0), "1e999", "doesn't hold what a run writes"),
         (("colors", 0), "red;", "doesn't hold what a run writes"),
-        (("images", 0, "box", "right"), None, r"gives 0\.\d+ as test/box_ap"),
+        (("images", 0, "box", "scores", 0), int("9" * 400), "too large a number"),
     ],
 )
 def test_what_no_run_wrote_is_refused(study, tmp_path, path, value, words):
     folder, _ = study
     run = shutil.copytree(folder / "sharp-seed0", tmp_path / "run")
     content = json.loads((run / "objects.json").read_text("utf-8"))
-    if value is None:
-        value = [0] * len(content["images"][0]["box"]["right"])
     changed(content, path, value)
     (run / "objects.json").write_text(json.dumps(content), "utf-8")
     with pytest.raises(InputError, match=words):
         read(run)
+
+
+def test_ap_of_other_predictions_is_refused_when_compared(study, tmp_path):
+    folder, _ = study
+    run = shutil.copytree(folder / "sharp-seed0", tmp_path / "run")
+    content = json.loads((run / "objects.json").read_text("utf-8"))
+    right = content["images"][0]["box"]["right"]
+    right[:] = [0] * len(right)
+    (run / "objects.json").write_text(json.dumps(content), "utf-8")
+    records = [read(run), read(folder / "dim <b>-seed0")]
+    with pytest.raises(InputError, match=r"objects\.json gives 0\.\d+ as test/box_ap"):
+        comparison.compare(records)
 
 
 def test_marks_say_what_was_found(study):
