@@ -171,6 +171,16 @@ def test_only_of_timms_efficientnets_tf_says_how_they_compute(tmp_path, monkeypa
                 published.read(plain, model, conventions="timm_tf")
 
 
+def test_vgg_has_batchnorm_where_its_file_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "_carry_pytorch", lambda *_: ({}, 2, 3, ()))
+    file = tmp_path / "vgg11_bn.safetensors"
+    tensors = {"features.0.weight": np.zeros((64, 3, 3, 3), np.float32)}
+    save_file(tensors, file)
+    assert "norm" not in published.read(file, "vgg11").options
+    save_file(tensors | {"features.1.running_mean": np.zeros(64, np.float32)}, file)
+    assert published.read(file, "vgg11").options["norm"] == "batch"
+
+
 def zipped(path, **entries):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():

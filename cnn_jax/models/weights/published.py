@@ -381,6 +381,8 @@ def _of_pytorch(path, digest, model, tensors, head, conventions):
         return int(value.shape[axis]) if value is not None and value.ndim > 1 else None
 
     given |= _width(model, lambda module: shape(module, 0)) | _segmenter(model, tensors)
+    if family(model) == "vgg" and any(name.endswith(".running_mean") for name in tensors):
+        given["norm"] = "batch"  # without, as in the paper
     value = tensors.get(f"{naming.names(('dense_1',))}.weight") if naming.flattened else None
     side = _side(model, int(np.prod(value.shape[1:])) if value is not None else None)
     if side and "pooled_px" in given:
