@@ -26,6 +26,7 @@ def default() -> InstanceConfig:
         model=model_config("unet", base_width=16, depth=4),
         data=ObjectDataConfig(crop_px=(160, 160), scene_counts=(40, 4, 8)),
         augmentation=AugmentationConfig(scale_range=(0.9, 1.2)),
+        loss=InstanceLossConfig(small_weight=1.0),  # more makes cars of 23 px twice as large
         training=TrainingConfig(
             steps=800, batch_size=4, validate_every_steps=400, log_every_steps=20
         ),
