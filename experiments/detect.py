@@ -36,7 +36,7 @@ def default() -> DetectionConfig:
         augmentation=AugmentationConfig(scale_range=(0.9, 1.2)),
         loss=DetectionLossConfig(size_weight=0.3),
         training=TrainingConfig(
-            steps=900, batch_size=4, validate_every_steps=300, log_every_steps=20
+            steps=1100, batch_size=4, validate_every_steps=300, log_every_steps=20
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, ema_decay=0.99),
         evaluation=ObjectEvaluationConfig(window_px=(288, 512)),

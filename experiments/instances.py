@@ -26,11 +26,11 @@ def default() -> InstanceConfig:
         model=model_config("unet", base_width=16, depth=4),
         data=ObjectDataConfig(crop_px=(160, 160), scene_counts=(40, 4, 8)),
         augmentation=AugmentationConfig(scale_range=(0.9, 1.2)),
-        loss=InstanceLossConfig(small_weight=1.0),  # more makes cars of 23 px twice as large
+        loss=InstanceLossConfig(centre_weight=50.0, small_weight=1.5),
         training=TrainingConfig(
-            steps=800, batch_size=4, validate_every_steps=400, log_every_steps=20
+            steps=900, batch_size=4, validate_every_steps=450, log_every_steps=20
         ),
-        optimizer=OptimizerConfig(learning_rate=2e-3, ema_decay=0.99),
+        optimizer=OptimizerConfig(learning_rate=3e-3, ema_decay=0.99),
         evaluation=ObjectEvaluationConfig(window_px=(288, 512)),
     )
 
