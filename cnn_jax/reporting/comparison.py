@@ -55,6 +55,8 @@ _OF_EVERY_RECORD = (
 )
 _OF_THE_VARIANT = (
     "model.",
+    "data.mean",  # given weights bring the normalisation that they were trained with
+    "data.std",
     "augmentation.",
     "loss.",
     "optimizer.",
@@ -235,7 +237,11 @@ def _conditions(record: RunRecord) -> dict[str, Any]:
         "task": record.config.get("task", "segmentation"),
         "data fingerprint": record.environment.get("data_fingerprint"),
         "data.source": record.source,
-        **{path: value for path, value in fields.items() if path.startswith("data.")},
+        **{
+            path: value
+            for path, value in fields.items()
+            if path.startswith("data.") and not path.startswith(_OF_THE_VARIANT)
+        },
         **{path: fields.get(path) for path in _OF_EVERY_RECORD},
     }
 

@@ -322,6 +322,17 @@ def test_what_cannot_be_compared_is_refused_and_marked_when_forced(tmp_path, cha
     assert [bool(row["not comparable"]) for row in rows] == [False, True]
 
 
+def test_the_normalisation_is_the_variants_own(tmp_path):
+    """Given weights bring the one that they were trained with."""
+    records = write_scores(tmp_path, {"a": (0.5, 0.6)})
+    other = {"config": {"data": DATA | {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}}}
+    records.append(write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.4}, **other))
+    assert compare(records).differences == ()
+    records.append(write_run(tmp_path / "study" / "a-seed2", "a", 2, {"test/miou": 0.4}, **other))
+    with pytest.raises(InputError, match="data.mean of a is"):
+        compare(records)
+
+
 def test_where_data_lie_and_how_they_are_held_may_differ(tmp_path):
     records = write_scores(tmp_path, {"a": (0.5,)})
     config = {
