@@ -128,18 +128,11 @@ def headline_table(
     test images, and on the training images at the end, have columns where a record has them.
     `link_base` is the path from the page to the results folder. `by_variant` gives runs that differ
     in their seed one row. `brief`, for a README, does so too, leaves some columns out, writes the
-    experiment before each name, and makes a table for each kind of record. Training time covers the
-    steps, with their compilation and the validations between them.
+    experiment before each name, and says in each row what its score is where that isn't the same
+    in all. Training time covers the steps, with their compilation and the validations between them.
     """
     records = list(records)
     kinds = sorted({record.leading for record in records}, key=[*FIGURES, ""].index)
-    if brief and len(kinds) > 1:
-        return "\n\n".join(
-            headline_table(
-                [r for r in records if r.leading == kind], link_base=link_base, brief=True
-            )
-            for kind in kinds
-        )
     figures = shown_figures(records)
     further = {
         key: f"moved by {key.removeprefix(_MOVED)} px"
@@ -153,7 +146,7 @@ def headline_table(
         for kind in kinds
         if any((key := f"train/{kind}") in record.summary for record in records)
     }
-    columns = _BRIEF | {FIGURES[kind].label for kind in kinds if kind}
+    columns = _BRIEF | {FIGURES[kind].label for kind in kinds if kind and len(kinds) == 1}
     groups = variants(records) if brief or by_variant else [[r] for r in _ranked(records)]
     rows = []
     for group in groups:
@@ -167,7 +160,7 @@ def headline_table(
             "steps": _mean(group, "steps", ",.0f"),
             "seed": escaped(str(seeds)),
             "device": escaped(first.device),
-            **{f.label: _mean(group, f"test/{f.name}", number_format(f)) for f in figures},
+            **{f.label: _worth(group, f) for f in figures},
             **{title: _mean(group, key, ".4f") for key, title in further.items()},
             "training images/s": _mean(group, "train/images_per_second", ",.1f"),
             "training time, s": _mean(group, "wall_time_s", ",.0f"),
@@ -175,10 +168,19 @@ def headline_table(
         if brief:
             order = ["record", "data", "device", *row]
             row = {title: row[title] for title in order if title in columns}
+            if len(kinds) > 1:
+                figure = FIGURES.get(first.leading)
+                worth = f"{_worth(group, figure)} {figure.label}" if figure else _NOTHING
+                seconds = row.pop("training time, s")
+                row |= {"score": worth, "training time, s": seconds}
         rows.append(row)
     header = list(rows[0]) if rows else ["record"]
     text = {index for index, title in enumerate(header) if title in _PLAIN}
     return markdown(header, [list(row.values()) for row in rows], text_columns=text)
+
+
+def _worth(group: Sequence[RunRecord], figure: Figure) -> str:
+    return _mean(group, f"test/{figure.name}", number_format(figure))
 
 
 def _named(group: Sequence[RunRecord]) -> tuple[str, str]:

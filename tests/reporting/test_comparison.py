@@ -329,7 +329,7 @@ def test_the_normalisation_is_the_variants_own(tmp_path):
     records.append(write_run(tmp_path / "study" / "b-seed0", "b", 0, {"test/miou": 0.4}, **other))
     assert compare(records).differences == ()
     records.append(write_run(tmp_path / "study" / "a-seed2", "a", 2, {"test/miou": 0.4}, **other))
-    with pytest.raises(InputError, match="data.mean of a is"):
+    with pytest.raises(InputError, match=r"data\.mean of a is"):
         compare(records)
 
 
