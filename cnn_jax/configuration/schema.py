@@ -692,8 +692,8 @@ class Beginning:
     )
     initial_part: str = setting(
         "auto",
-        "what of them is taken; auto: the whole network where it is the same, else all but the"
-        " head, else the encoder",
+        "what of them is taken; auto: the whole network where it and its classes are the same, else"
+        " all but the head, else the encoder",
         choices=PARTS,
         absent="auto",
     )

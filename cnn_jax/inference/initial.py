@@ -62,7 +62,8 @@ def _of_run(path, config):
     flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     digest = weights.checksum(flat)
     options = _options(run.config.model, config.model)
-    return digest, Initial(str(path), variables), (run.info.mean, run.info.std), options
+    initial = Initial(str(path), variables, tuple(run.info.classes))
+    return digest, initial, (run.info.mean, run.info.std), options
 
 
 def _of_file(path, config):

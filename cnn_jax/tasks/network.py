@@ -197,8 +197,9 @@ def initial_state(learner: Network, initial: Initial | None = None) -> TrainStat
     drawn = _beginning(learner)(key_of(config.seed))
     if initial is None:
         return drawn
-    laid = initial.laid_over(drawn.variables, head(learner), config.initial_part)
-    variables, what = laid
+    variables, what = initial.laid_over(
+        drawn.variables, head(learner), config.initial_part, learner.info.classes
+    )
     print(f"begins with {what} of {initial.name}", flush=True)
     average = jax.tree.map(jnp.copy, variables) if config.optimizer.ema_decay > 0 else None
     return TrainState(drawn.step, variables, drawn.optimizer_state, average)

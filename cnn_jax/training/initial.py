@@ -1,6 +1,6 @@
 """Weights that a network begins with instead of those that its seed draws."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,16 @@ class Initial:
     Attributes:
         name: of the run or file.
         variables: nested: "params" and, with BatchNorm, "batch_stats".
+        classes: names of what the head tells apart, where they are known.
     """
 
     name: str
     variables: Any
+    classes: tuple[str, ...] = ()
 
-    def laid_over(self, drawn: Any, head: Collection[Path], part: str) -> tuple[Any, str]:
+    def laid_over(
+        self, drawn: Any, head: Collection[Path], part: str, classes: Sequence[str] = ()
+    ) -> tuple[Any, str]:
         """The variables of a network with the given ones in their place, and what was taken, in
         words.
 
@@ -36,20 +40,23 @@ class Initial:
             drawn: the network's own, as the seed draws them.
             head: the variables that belong to its classes.
             part: of `schema.PARTS`.
+            classes: names of the network's; a head of as many others is taken only if `part` is
+                "whole".
 
         Raises:
             InputError: the given weights don't fit the network; the sentence says where.
         """
         ours: dict[Path, Any] = traverse_util.flatten_dict(drawn)
         given: dict[Path, Any] = traverse_util.flatten_dict(self.variables)
-        taken, what = self._taken(ours, given, head, part)
+        others = bool(self.classes and classes) and tuple(self.classes) != tuple(classes)
+        taken, what = self._taken(ours, given, head, part, others)
         laid = {
             path: jnp.asarray(taken[path], leaf.dtype) if path in taken else leaf
             for path, leaf in ours.items()
         }
         return traverse_util.unflatten_dict(laid), what
 
-    def _taken(self, ours, given, head, part) -> tuple[dict[Path, Any], str]:
+    def _taken(self, ours, given, head, part, others) -> tuple[dict[Path, Any], str]:
         have, has = encoder_at(ours), encoder_at(given)
         if part != "encoder" and have == has:
             body = {path for path in ours if path not in head}
@@ -58,7 +65,7 @@ class Initial:
                 whole = not _differing(head, ours, given)
                 if part == "whole" and not whole:
                     raise self._refused(_differing(head, ours, given), ours, given)
-                if whole and part != "all_but_head":
+                if whole and part != "all_but_head" and not (others and part == "auto"):
                     return {path: given[path] for path in ours}, "the whole network"
                 return {path: given[path] for path in body}, "all but the head"
             if part != "auto" or not have:

@@ -108,3 +108,21 @@ def test_grey_images_are_told_of_channels():
     grey["params"]["stem"]["kernel"] = np.zeros((3, 3, 1, 4), np.float32)
     with pytest.raises(InputError, match=r"give --data.channels 3"):
         laid(classifier(1), grey)
+
+
+@pytest.mark.parametrize(
+    ("part", "classes", "what"),
+    [
+        ("auto", ("a", "b", "c"), "the whole network"),
+        ("auto", (), "the whole network"),  # nobody knows what it tells apart
+        ("auto", ("a", "b", "d"), "all but the head"),
+        ("auto", ("b", "a", "c"), "all but the head"),
+        ("whole", ("a", "b", "d"), "the whole network"),
+        ("all_but_head", ("a", "b", "c"), "all but the head"),
+    ],
+)
+def test_a_head_of_as_many_other_classes_is_left_out(part, classes, what):
+    given = Initial("RUN", classifier(1), ("a", "b", "c"))
+    laid, said = given.laid_over(classifier(0), HEAD, part, classes)
+    assert said == what
+    assert (laid["params"]["head"]["kernel"] == (what == "the whole network")).all()
