@@ -211,7 +211,7 @@ def test_missing_peers_name_the_extra(run, monkeypatch):
         (("train_step", "--batches=0"), ("--batches",)),
         (("evaluate", "--models=resnet50"), ("resnet50", "deeplabv3plus_resnet50")),
         (("evaluate", "--context=144"), ("--context", "--window")),
-        (("objects", "--models=retinanet"), ("retinanet", "fcos")),
+        (("objects", "--models=retinanet"), ("retinanet", "centernet")),
         (("seeds", "--seeds=two"), ("--seeds", "'two'")),
         (("neighbours", "--train=4"), ("--train", "at least 5")),
     ],
