@@ -213,8 +213,8 @@ def heads() -> Study:
 
 def pretrained() -> Study:
     """The same with two heads on a whole MobileNetV2, each begun from scratch and with the weights
-    of --initial, such as ImageNet's; about an hour on two CPU cores."""
-    models = {name: _narrow()[name] for name in GROUPS["Pretrained"] if name in _narrow()}
+    of --initial, such as ImageNet's."""
+    models = {name: model for name, model in _narrow().items() if name in GROUPS["Pretrained"]}
     begun = {f"{name}_pretrained": dataclasses.replace(m) for name, m in models.items()}
     study = _photographs({**models, **begun})
     return dataclasses.replace(study, begins=dict.fromkeys(models, ""))

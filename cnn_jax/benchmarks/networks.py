@@ -122,3 +122,23 @@ def theirs(name: str, size_px: Sequence[int], classes: int | None = None) -> Any
     """The PyTorch module for images `[batch, 3, height, width]` of that size, its weights
     random."""
     return NETWORKS[name].twin(tuple(size_px), classes or NETWORKS[name].classes)
+
+
+def data_info(classes: int) -> Any:
+    """The `DatasetInfo` of random bytes with three channels, as a learner is made of it."""
+    from cnn_jax.data.dataset_info import DatasetInfo
+
+    return DatasetInfo(
+        source="synthetic",
+        classes=tuple(map(str, range(classes))),
+        colors=((0, 0, 0),) * classes,
+        channels=3,
+        dtype="uint8",
+        greatest=255.0,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        class_counts=(1,) * classes,
+        sizes={},
+        image_px=None,
+        fingerprint="",
+    )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_jax.benchmarks import measuring, train_step
+from cnn_jax.benchmarks import measuring, networks, train_step
 from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
 
@@ -119,7 +119,6 @@ def _ours(model, work, size_px, batch, platform):
         ObjectDataConfig,
         ObjectEvaluationConfig,
     )
-    from cnn_jax.data.dataset_info import DatasetInfo
     from cnn_jax.training.devices import Devices, arithmetic
     from cnn_jax.training.state import create, parameter_count
     from cnn_jax.training.step import make_train_step
@@ -131,20 +130,7 @@ def _ours(model, work, size_px, batch, platform):
         data=ObjectDataConfig(crop_px=size_px),
         evaluation=ObjectEvaluationConfig(most_objects=KEPT // 2),
     )
-    info = DatasetInfo(
-        source="synthetic",
-        classes=tuple(map(str, range(CLASSES))),
-        colors=(),
-        channels=3,
-        dtype="uint8",
-        greatest=255.0,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        class_counts=(1,) * CLASSES,
-        sizes={},
-        image_px=None,
-        fingerprint="",
-    )
+    info = networks.data_info(CLASSES)
     learner: Any = tasks.of("detection").learner(config, info)
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(1e-3, momentum=0.9))
     state = create(learner.module(), optimizer, 0, (*size_px, 3), averaged=False)

@@ -84,7 +84,6 @@ def _ours(model, scene_px, window_px, batch, platform):
 
     from cnn_jax import tasks
     from cnn_jax.configuration.schema import DataConfig, EvaluationConfig, SegmentationConfig
-    from cnn_jax.data.dataset_info import DatasetInfo
     from cnn_jax.inference.predictor import Run
     from cnn_jax.tasks.network import initial_state
     from cnn_jax.training.devices import Devices
@@ -99,20 +98,7 @@ def _ours(model, scene_px, window_px, batch, platform):
             window_px=tuple(window_px), context_px=overlap // 2, batch_size=batch
         ),
     )
-    info = DatasetInfo(
-        source="synthetic",
-        classes=tuple(map(str, range(CLASSES))),
-        colors=((0, 0, 0),) * CLASSES,
-        channels=3,
-        dtype="uint8",
-        greatest=255.0,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        class_counts=(1,) * CLASSES,
-        sizes={},
-        image_px=None,
-        fingerprint="",
-    )
+    info = networks.data_info(CLASSES)
     learner: Any = tasks.of("segmentation").learner(config, info)
     devices = Devices()
     variables = jax.device_put(initial_state(learner).variables, devices.replicated)

@@ -312,12 +312,13 @@ def _mobilenet_v2(path: Path) -> str | None:
     )
 
 
+_ENDS_OF_TIMM = {"stem": ("conv_stem", "bn1"), "last": ("conv_head", "bn2")}
+
+
 def _mobilenet_v2_of_timm(path: Path) -> str | None:
     first, *rest = path
-    if first == "stem":
-        return _pair(tuple(rest), "conv_stem", "bn1")
-    if first == "last":
-        return _pair(tuple(rest), "conv_head", "bn2")
+    if first in _ENDS_OF_TIMM:
+        return _pair(tuple(rest), *_ENDS_OF_TIMM[first])
     if first == "head":
         return "classifier"
     stage, number, expands, inner = _inverted(path)
@@ -355,10 +356,8 @@ def _efficientnet(path: Path) -> str | None:
 
 def _efficientnet_of_timm(path: Path) -> str | None:
     first, *rest = path
-    if first == "stem":
-        return _pair(tuple(rest), "conv_stem", "bn1")
-    if first == "last":
-        return _pair(tuple(rest), "conv_head", "bn2")
+    if first in _ENDS_OF_TIMM:
+        return _pair(tuple(rest), *_ENDS_OF_TIMM[first])
     if first == "head":
         return "classifier"
     stage, block, expands = _mbconv(first)
