@@ -65,12 +65,14 @@ def penn_fudan() -> DetectionConfig:
     config.model = model_config(
         "centernet", encoder="mobilenet_v2", neck_width=32, head_width=32, stride=4
     )
-    config.data = ObjectDataConfig(source="penn_fudan", crop_px=(192, 192))
+    config.data = ObjectDataConfig(source="penn_fudan", crop_px=(320, 320))
     config.augmentation = AugmentationConfig(
         flip_vertical_probability=0.0, quarter_turn_probability=0.0, scale_range=(0.7, 1.4)
     )
-    config.evaluation = ObjectEvaluationConfig(window_px=(320, 320), overlap_px=128)
-    config.training.steps = 800
+    config.loss = DetectionLossConfig()
+    config.training.steps, config.training.batch_size = 1000, 2
+    config.optimizer.learning_rate = 1e-3
+    config.evaluation = ObjectEvaluationConfig(window_px=(512, 512), overlap_px=128)
     return config
 
 

@@ -25,8 +25,8 @@ def default() -> InstanceConfig:
         configuration="default",
         model=model_config("unet", base_width=16, depth=4),
         data=ObjectDataConfig(crop_px=(160, 160), scene_counts=(40, 4, 8)),
-        augmentation=AugmentationConfig(scale_range=(0.9, 1.2)),
-        loss=InstanceLossConfig(centre_weight=50.0, small_weight=1.5),
+        augmentation=AugmentationConfig(scale_probability=0.0),  # cars are a few pixels large
+        loss=InstanceLossConfig(centre_weight=50.0, small_weight=1.0),
         training=TrainingConfig(
             steps=900, batch_size=4, validate_every_steps=450, log_every_steps=20
         ),
@@ -55,12 +55,13 @@ def penn_fudan() -> InstanceConfig:
     config.model = model_config(
         "encoder_unet", encoder="mobilenet_v2", decoder_widths=(96, 64, 32, 16)
     )
-    config.data = ObjectDataConfig(source="penn_fudan", crop_px=(192, 192))
+    config.data = ObjectDataConfig(source="penn_fudan", crop_px=(320, 320))
     config.augmentation = AugmentationConfig(
         flip_vertical_probability=0.0, quarter_turn_probability=0.0, scale_range=(0.7, 1.4)
     )
     config.loss = InstanceLossConfig(centre_sigma_px=8.0, offset_scale_px=50.0)
-    config.evaluation = ObjectEvaluationConfig(window_px=(320, 320), overlap_px=128)
+    config.training.batch_size = 2
+    config.evaluation = ObjectEvaluationConfig(window_px=(512, 512), overlap_px=128)
     return config
 
 

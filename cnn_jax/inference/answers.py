@@ -1,7 +1,7 @@
 """What a segmenter's answers for whole scenes are worth, as `cnn-jax predict` gives them: windows
 blended, and averaged over flips and quarter turns if asked for."""
 
-import itertools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import metrics, statistics
 from cnn_jax.inference.predictor import Predictor
-from cnn_jax.inference.windows import blended, steps
+from cnn_jax.inference.windows import steps
 
 STEPS_PX = 2048
 """So much of a scene's height and width `largest_steps` looks at."""
@@ -72,7 +72,7 @@ def largest_steps(
     for index in range(len(scenes)):
         check()
         image = scenes[index][0][:STEPS_PX, :STEPS_PX]
-        said: list[np.ndarray] = []
+        said: dict[bytes, np.ndarray] = {}
         for blend in blends:
             down, across = predictor.axes(len(image), image.shape[1], blend)
             for rows, columns in ((down, steps(across)), (steps(down), across)):
@@ -82,20 +82,19 @@ def largest_steps(
 
 
 def _steps_of(predictor, image, rows, columns, said):
-    """The greatest amount in the sum over windows. What these say is taken from `said`, in their
-    order, or predicted and added there."""
-    batches = itertools.count()
+    """The greatest amount in the sum over windows. What these say is taken from `said`, or
+    predicted and added there."""
 
     def read(first, last):
         return image[first:last]
 
     def predict(windows):
-        batch = next(batches)
-        if batch == len(said):
-            said.append(np.asarray(predictor.probabilities(windows)))
-        return said[batch]
+        key = hashlib.blake2b(windows, digest_size=16).digest()
+        if key not in said:
+            said[key] = np.asarray(predictor.probabilities(windows))
+        return said[key]
 
-    parts = blended(read, predict, rows, columns, predictor.batch_size)
+    parts = predictor.over_windows(read, predict, rows, columns)
     return max(float(np.abs(part).max()) for _, part in parts)
 
 

@@ -1,6 +1,7 @@
 """A finished run, ready to use: its network and weights, without the data it was trained on."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,37 @@ class Predictor:
             (number of the first row, probabilities float32 `[rows, width, classes]`), which the
             next turn overwrites.
         """
-        down, across = self.axes(height, width, blend)
 
         def predict(windows):
             return self.averaged(windows, augment)
 
-        return blended(read, predict, down, across, self.batch_size, first_row)
+        return self.over_windows(read, predict, *self.axes(height, width, blend), first_row)
+
+    def over_windows(
+        self,
+        read: Callable[[int, int], np.ndarray],
+        predict: Callable[[np.ndarray], Any],
+        rows: Axis,
+        columns: Axis,
+        first_row: int = 0,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """`windows.blended`, as fast as the devices let it. On a CPU a thread computes each window
+        of what would be a batch: XLA leaves cores idle, and no window is computed for nothing."""
+        at_once = self.batch_size
+        if not self.devices.is_one_cpu or at_once == 1:
+            yield from blended(read, predict, rows, columns, at_once, first_row)
+            return
+        compiled = False
+
+        def submitted(windows):
+            nonlocal compiled
+            if not compiled:  # once, and not by every thread
+                compiled = True
+                return predict(windows)
+            return pool.submit(lambda: np.asarray(predict(windows)))
+
+        with ThreadPoolExecutor(at_once) as pool:
+            yield from blended(read, submitted, rows, columns, 1, first_row, ahead=at_once)
 
     def axes(self, height: int, width: int, blend: str = "gaussian") -> tuple[Axis, Axis]:
         """The windows over a scene of that size, from top to bottom and from left to right."""

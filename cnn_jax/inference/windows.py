@@ -13,6 +13,7 @@ Rows go in and rows come out. Between them lie the rows of one row of windows, a
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,6 +110,7 @@ def blended(
     columns: Axis,
     batch_size: int = 2,
     first_row: int = 0,
+    ahead: int = 1,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """What a network says of a scene, from top to bottom.
 
@@ -116,11 +118,13 @@ def blended(
         read: `(first row, last row) -> pixels [rows, width, channels]`. Each row is asked for once,
             in order, from that on which the first window begins.
         predict: `windows [batch, height, width, channels] -> [batch, height, width, classes]`,
-            which may be an array of JAX that is still being computed.
+            which may be an array of JAX that is still being computed, or a future.
         rows: the windows from top to bottom.
         columns: those from left to right.
         batch_size: windows at once. The last batch of a row is filled up with copies.
         first_row: where the answer begins.
+        ahead: so many batches are begun before the result of the first is asked for, so that
+            devices don't wait.
 
     Yields:
         (number of its first row, float32 `[rows, width, classes]`), which the next turn overwrites.
@@ -145,7 +149,7 @@ def blended(
         # Of the scene's first rows some are seen through the reflection alone.
         inside = slice(max(start, 0), min(start + size, height))
         kept = slice(inside.start - start, inside.stop - start)
-        for places, found in _row_of_windows(band, down - top, across, predict, batch_size):
+        for places, found in _row_of_windows(band, down - top, across, predict, batch_size, ahead):
             if sums is None:
                 sums = np.zeros((size, width, found.shape[-1]), np.float32)
             begin = columns.starts[places]
@@ -169,16 +173,21 @@ def blended(
             sums[first + len(rest) : first + ready] = 0
 
 
-def _row_of_windows(band, down, across, predict, batch_size):
-    """Yields (number of the window in its row, its result on the host), one batch late, so that the
-    device doesn't wait."""
-    waiting = None
+def _row_of_windows(band, down, across, predict, batch_size, ahead):
+    """Yields (number of the window in its row, its result on the host)."""
+    waiting: deque[tuple[list[int], Any]] = deque()
+
+    def oldest():
+        numbers, found = waiting.popleft()
+        found = found.result() if isinstance(found, Future) else found
+        return zip(numbers, np.asarray(found), strict=False)
+
     for first in range(0, len(across), batch_size):
         numbers = list(range(first, min(first + batch_size, len(across))))
         padded = numbers + numbers[-1:] * (min(batch_size, len(across)) - len(numbers))
         found = predict(np.stack([band[np.ix_(down, across[i])] for i in padded]))
-        if waiting is not None:
-            yield from zip(waiting[0], np.asarray(waiting[1]), strict=False)
-        waiting = numbers, found
-    if waiting is not None:
-        yield from zip(waiting[0], np.asarray(waiting[1]), strict=False)
+        waiting.append((numbers, found))
+        if len(waiting) > ahead:
+            yield from oldest()
+    while waiting:
+        yield from oldest()

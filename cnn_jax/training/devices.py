@@ -48,6 +48,8 @@ class Devices:
     Attributes:
         axis_name: the axis to sum over inside a step; None under `jit`, where sums are global by
             themselves.
+        count: of the devices.
+        is_one_cpu: whether the only one is a CPU.
 
     Raises:
         InputError: `pmap` was asked for in several processes.
@@ -65,6 +67,7 @@ class Devices:
             )
         self.parallelism = parallelism
         self.count = len(devices)
+        self.is_one_cpu = self.count == 1 and devices[0].platform == "cpu"
         self._processes = sorted({device.process_index for device in devices})
         self.axis_name = AXIS if parallelism == "pmap" else None
         self.mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))

@@ -2,7 +2,9 @@
 averaged."""
 
 import functools
+import itertools
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -13,6 +15,8 @@ import cnn_jax
 from cnn_jax.commands import export
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
+from cnn_jax.inference.predictor import Run
+from cnn_jax.inference.windows import blended
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -48,6 +52,37 @@ def test_probabilities_of_a_scene_sum_to_1(run, image):
     np.testing.assert_allclose(prediction.confidence, prediction.probabilities.max(-1))
     assert (prediction.entropy >= 0).all()
     assert prediction._repr_png_().startswith(b"\x89PNG")
+
+
+def test_on_a_cpu_threads_compute_each_window_once(run, image, monkeypatch):
+    down, across = run.axes(*image.shape[:2])
+    windows, threads, probabilities = [], set(), Run.probabilities
+
+    def seen(self, images):
+        windows.append(images.tobytes())
+        threads.add(threading.get_ident())
+        return probabilities(self, images)
+
+    monkeypatch.setattr(Run, "probabilities", seen)
+    found = run.predict(image).probabilities
+    assert len(windows) == len(set(windows)) == len(down.starts) * len(across.starts)
+    assert len(threads) > 1
+    parts = blended(lambda a, b: image[a:b], run.probabilities, down, across, 1)
+    alone = np.concatenate([part.copy() for _, part in parts])
+    np.testing.assert_array_equal(found, alone)
+
+
+def test_what_goes_wrong_in_a_thread_is_raised(run, image, monkeypatch):
+    calls = itertools.count()
+
+    def broken(self, images):
+        if next(calls) == 3:
+            raise MemoryError
+        return np.zeros((*images.shape[:3], 6), np.float32)
+
+    monkeypatch.setattr(Run, "probabilities", broken)
+    with pytest.raises(MemoryError):
+        run.predict(image)
 
 
 def test_a_path_a_list_and_a_generator_give_the_same(run, image, tmp_path):

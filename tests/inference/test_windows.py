@@ -1,8 +1,10 @@
 """Blended windows: weights sum to 1 everywhere, a constant stays one, what sees one pixel at a time
 gives what it gives without windows, and no more than one row of windows lies in memory."""
 
+import functools
 import itertools
 import tracemalloc
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -69,6 +71,30 @@ def test_places_beyond_the_border_are_mirrored():
     np.testing.assert_array_equal(
         reflected(-20, 27, 7), np.pad(np.arange(7), (20, 20), mode="reflect")
     )
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2, 7])
+def test_results_may_come_later_and_in_any_order(ahead):
+    image = np.random.default_rng(0).integers(0, 256, (131, 297, 3), np.uint8)
+    rows, columns, begun = axis(131, 64, 16), axis(297, 64, 16), []
+
+    def predict(windows):
+        """Does nothing until the result is waited for, and then what was begun last first."""
+        one = Future()
+        begun.append((one, windows))
+        one.result = functools.partial(finish, one)
+        return one
+
+    def finish(one):
+        assert len(begun) <= ahead + 1
+        while begun:
+            other, windows = begun.pop()
+            other.set_result(pointwise(windows))
+        return Future.result(one)
+
+    parts = blended(lambda a, b: image[a:b], predict, rows, columns, 1, ahead=ahead)
+    found = np.concatenate([part.copy() for _, part in parts])
+    np.testing.assert_allclose(found, pointwise(image), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("blend", BLENDS)
