@@ -5,8 +5,8 @@ python -m experiments.transfer --initial RUN|FILE [--config NAME|config.json] [-
 [--seeds 0 1 2] [--workdir DIR]
 
 `new_head`: the given base with a head that nobody trained. `head`: that head is trained, and the
-base rests with its BatchNorm's statistics. `both`: then all is trained together, at a tenth of the
-rate. `scratch`: the same network, as long in all, without the given weights.
+base rests with its BatchNorm's statistics. `both`: then all is trained together. `scratch`:
+the same network, as long in all, without the given weights.
 """
 
 import dataclasses
@@ -51,9 +51,9 @@ def _steps(model: str, px: int) -> Study:
     make = model_config
     variants = {
         "scratch": _step(make(model), px, STEPS + LATER_STEPS),
-        "new_head": _step(make(model), px, 1, frozen=("base",), learning_rate=0.0),
+        "new_head": _step(make(model), px, 1, frozen=("base",), learning_rate=0.0, warmup_steps=0),
         "head": _step(make(model), px, STEPS, frozen=("base",), learning_rate=1e-2),
-        "both": _step(make(model), px, LATER_STEPS, groups=("base",), group_factors=(0.1,)),
+        "both": _step(make(model), px, LATER_STEPS),
     }
     return Study(variants, seeds=(0, 1, 2), begins={"scratch": "", "both": "head"})
 

@@ -85,7 +85,7 @@ def _ours(model, scene_px, window_px, batch, platform):
     from cnn_jax import tasks
     from cnn_jax.configuration.schema import DataConfig, EvaluationConfig, SegmentationConfig
     from cnn_jax.inference.predictor import Run
-    from cnn_jax.tasks.network import initial_state
+    from cnn_jax.tasks.network import abstract_variables
     from cnn_jax.training.devices import Devices
     from cnn_jax.training.state import parameter_count
 
@@ -101,7 +101,11 @@ def _ours(model, scene_px, window_px, batch, platform):
     info = networks.data_info(CLASSES)
     learner: Any = tasks.of("segmentation").learner(config, info)
     devices = Devices()
-    variables = jax.device_put(initial_state(learner).variables, devices.replicated)
+    draw = np.random.default_rng(0).random  # as `load` does, this compiles nothing
+    variables = jax.tree.map(
+        lambda leaf: draw(leaf.shape, np.float32) / leaf.size**0.5, abstract_variables(learner)
+    )
+    variables = devices.copy(variables)
     run = Run(Path(), config, info, {}, learner, variables, devices)
     pixels = scene(scene_px)
     classes = np.empty(tuple(scene_px), np.uint8)

@@ -118,9 +118,12 @@ class RunRecord:
     @cached_property
     def identity(self) -> str:
         """What runs that differ in their seed alone share: every other field that can change a
-        result, and the data's fingerprint."""
+        result, and the data's fingerprint. A study's variant may begin each seed with weights of
+        its own."""
         outside = formats.outside_digest(self.config, self.environment)
         held = {k: v for k, v in formats.fields(self.config) if k not in outside and k != "seed"}
+        if held.get("initial_digest") and self.config.get("variant"):
+            held["initial_digest"] = self.variant
         held["data.source"] = self.info.source
         return json.dumps([held, self.info.fingerprint], sort_keys=True)
 

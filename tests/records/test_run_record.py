@@ -155,6 +155,23 @@ def test_seeds_belong_together_whatever_their_folders_are_called(tmp_path):
     ]
 
 
+def test_a_studys_seeds_belong_together_that_begin_with_weights_of_their_own(tmp_path):
+    for name, seed, variant, digest in [
+        ("a", 0, "both", "11"),
+        ("b", 1, "both", "22"),
+        ("c", 0, "other", "11"),
+        ("d", 0, None, "11"),  # no study's
+        ("e", 1, None, "22"),
+        ("f", 2, "both", ""),
+    ]:
+        config = {"initial_digest": digest}
+        folder = tmp_path / "study" / name
+        fake_records.write_run(folder, variant, seed, {"test/miou": 0.5}, config=config)
+    groups = variants(records_in([tmp_path / "study"]))
+    found = sorted("".join(sorted(record.name for record in group)) for group in groups)
+    assert found == ["ab", "c", "d", "e", "f"]
+
+
 # ---- what is refused
 
 
