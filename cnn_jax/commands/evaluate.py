@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
+from cnn_jax.records.files import read_object
 from cnn_jax.run import guarded
 
 if TYPE_CHECKING:
     from cnn_jax.inference.predictor import Run
 
 MODULE = "cnn_jax.commands.evaluate"
+
+OF_HALF = "evaluation.json"
+"""In a run's folder: what `--output` wrote of weights in 16 bits."""
 
 
 @dataclass
@@ -100,6 +104,20 @@ def sentence_of(name: str, found: Mapping[str, Any]) -> str:
     return sentence
 
 
+def recorded(run: "Run", split: str) -> Mapping[str, Any]:
+    """The figures that the weights of a run gave: its record's; or, of weights in 16 bits, those
+    that this command wrote to `OF_HALF` beside them."""
+    if not run.half:
+        return run.summary
+    path = run.folder / OF_HALF
+    held = read_object(path) if path.is_file() else {}
+    if (held.get("run"), held.get("split")) != (run.digest, split):
+        print("note: the weights are of 16 bits, and the record's figures of 32.")
+        return run.summary
+    print(f"note: the weights are of 16 bits, as the figures in {path} are.")
+    return held.get("figures", {})
+
+
 def compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:
     """(whether figures are those recorded, in one sentence, and as a bool)."""
     shared = [key for key in figures if key in recorded]
@@ -148,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
         figures = dict(report.figures)
         print(table.summary_table(figures))
-        sentence, agrees = compared(figures, run.summary)
+        sentence, agrees = compared(figures, recorded(run, options.split))
         print(sentence)
         for name, found in answered.items():
             print(sentence_of(name, found))

@@ -8,6 +8,11 @@ import numpy as np
 from cnn_jax.data.pipeline import DecodedScenes, cut
 from cnn_jax.data.scenes import IGNORED
 
+MULTIPLE_PX = 32
+"""What a window smaller than asked for is rounded up to. Strided convolutions pad images of even
+and of odd sizes differently, and so what they see would lie elsewhere than in training; and scenes
+of many sizes share few compiled programs."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -17,6 +22,11 @@ class Span:
     start: int
     first: int
     last: int
+
+
+def needed_px(length_px: int, window_px: int) -> int:
+    """The side of a window for a scene that may be smaller."""
+    return min(window_px, -(-length_px // MULTIPLE_PX) * MULTIPLE_PX)
 
 
 def spans(length_px: int, window_px: int, context_px: int) -> list[Span]:
@@ -43,13 +53,14 @@ class WindowSource:
 
     An element holds `image` [height, width, channels] as stored, `mask` uint8 [height, width] with
     `IGNORED` where the window doesn't count, and `scene` int32. A window of `windows[k]` is (scene
-    index, vertical Span, horizontal Span). Windows are no larger than the largest scene needs.
+    index, vertical Span, horizontal Span). Windows are no larger than the largest scene needs,
+    see `needed_px`.
     """
 
     def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int) -> None:
         self.scenes = scenes
         height, width = scenes.largest_px
-        self.window_px = min(window_px[0], height), min(window_px[1], width)
+        self.window_px = needed_px(height, window_px[0]), needed_px(width, window_px[1])
         self.windows = [
             (index, vertical, horizontal)
             for index, scene in enumerate(scenes.scenes)

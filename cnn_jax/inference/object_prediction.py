@@ -17,6 +17,7 @@ from cnn_jax.data.rasters import DamagedError
 from cnn_jax.data.resizing import displayable
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import object_windows
+from cnn_jax.evaluation.windows import needed_px
 from cnn_jax.inference.outputs import partial, writing
 from cnn_jax.inference.scenes import found, opened
 
@@ -85,7 +86,7 @@ def predict(
         check: called between batches of windows.
     """
     settings = run.config.evaluation
-    window = settings.window_px
+    window = needed_px(height, settings.window_px[0]), needed_px(width, settings.window_px[1])
     overlap = min(settings.overlap_px, min(window) // 2)
     places = object_windows.grid(height, width, window, overlap)
     see = run.learner.see(run.variables, run.devices)

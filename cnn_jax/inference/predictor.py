@@ -256,6 +256,7 @@ class Run(Predictor):
             these.
         devices: that the variables lie on.
         digest: of the configuration, as recorded.
+        half: whether the variables were read as float16, and so are not quite those of the record.
     """
 
     folder: Path
@@ -266,6 +267,7 @@ class Run(Predictor):
     variables: Any
     devices: Devices
     digest: str = ""
+    half: bool = False
 
     @property
     def model(self) -> nn.Module:
@@ -414,19 +416,21 @@ def load(folder: str | Path) -> Run:
         raise InputError(f"{folder} is of {config.model.name}, whose weights can't be loaded.")
     devices = Devices()
     step, variables = record.summary.get("evaluated_step"), abstract_variables(learner)
-    digest = record.environment["digest"]
+    digest, half = record.environment["digest"], False
     checkpoint, exported = folder / "checkpoints" / str(step), folder / weights.NAME
     if checkpoint.is_dir():
         variables = of_checkpoint(checkpoint, config, learner.monitor, digest, variables, devices)
     elif exported.is_file():
         variables = devices.copy(weights.read(exported, variables, digest))
+        half = weights.is_half(exported)
     else:
         raise InputError(
             f"{folder} has neither the checkpoint of step {step}, which the figures are of, nor"
             f" {weights.NAME}: only the record of this run is here; run its config.json again, or"
             " copy the weights there."
         )
-    return Run(folder, config, record.info, record.summary, learner, variables, devices, digest)
+    figures = record.summary
+    return Run(folder, config, record.info, figures, learner, variables, devices, digest, half)
 
 
 def of_checkpoint(

@@ -3,7 +3,7 @@ the windows that see it.
 
 Along one axis a scene longer than a window is reflected at both borders by half the overlap, so
 that its first and last pixels are no window's rim, and windows are spread over it evenly. A scene
-that fits in a window gets one, reflected to the next multiple of `MULTIPLE_PX`. The weights of a
+that fits in a window gets one, reflected to the size `needed_px`. The weights of a
 window are the product of two vectors, one an axis, and each vector is divided by the sum over all
 windows beforehand: so the weights of every pixel sum to 1, and nothing is divided afterwards.
 A network that sees one pixel at a time therefore gives what it gives without windows.
@@ -19,9 +19,7 @@ from typing import Any
 
 import numpy as np
 
-MULTIPLE_PX = 32
-"""What a window smaller than asked for is rounded up to, so that scenes of many sizes share few
-compiled programs."""
+from cnn_jax.evaluation.windows import needed_px
 
 BLENDS = ("gaussian", "linear", "uniform", "none")
 
@@ -55,7 +53,7 @@ def axis(length_px: int, window_px: int, overlap_px: int, blend: str = "gaussian
             nearest.
     """
     if length_px <= window_px:
-        window_px = min(window_px, -(-length_px // MULTIPLE_PX) * MULTIPLE_PX)
+        window_px = needed_px(length_px, window_px)
         return Axis(length_px, window_px, (0,), np.ones((1, window_px), np.float32))
     border = overlap_px // 2
     beyond = length_px + 2 * border - window_px

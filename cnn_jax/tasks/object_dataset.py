@@ -18,6 +18,7 @@ from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import coco, drawn_ap, object_windows, panoptic, statistics
+from cnn_jax.evaluation.windows import needed_px
 from cnn_jax.records import object_record, scene_record
 from cnn_jax.tasks.network import LastEvaluation
 from cnn_jax.tasks.object_learner import ObjectLearner
@@ -149,13 +150,13 @@ class ObjectEvaluator:
     def find(self, variables: Any, check: Callable = lambda: None) -> list[tuple[Annotation, ...]]:
         """The objects of each image, best first."""
         settings = self.learner.config.evaluation
-        largest = self.scenes.largest_px
-        window = tuple(map(min, settings.window_px, largest))
+        (height, width), most = self.scenes.largest_px, settings.window_px
+        window = needed_px(height, most[0]), needed_px(width, most[1])
         overlap = min(settings.overlap_px, min(window) // 2)
         see = self.learner.see(variables, self.devices)
         size, found = self.learner.batch_size(self.devices), []
         for index, scene in enumerate(self.scenes.scenes):
-            places = object_windows.grid(scene.height_px, scene.width_px, window, overlap)  # type: ignore[arg-type]
+            places = object_windows.grid(scene.height_px, scene.width_px, window, overlap)
             image, _ = self.scenes[index]
             every = object_windows.find(
                 places, lambda a, b, image=image: image[a:b], see, size, check
@@ -303,8 +304,16 @@ class ObjectEvaluator:
 
     def heat(self, variables: Any, image: np.ndarray) -> np.ndarray:
         """How probable the centre of an object is, float32 `[h, w]` of the upper left window."""
-        window = tuple(map(min, self.learner.config.evaluation.window_px, image.shape[:2]))
-        return np.asarray(self.learner.heat(variables, image[None, : window[0], : window[1]]))[0]  # type: ignore[attr-defined]
+        (height, width), most = image.shape[:2], self.learner.config.evaluation.window_px
+        window = needed_px(height, most[0]), needed_px(width, most[1])
+        places = object_windows.grid(height, width, window, 0)
+        _, seen = next(object_windows.windows_of(places, lambda a, b: image[a:b]))
+        heat = np.asarray(self.learner.heat(variables, seen[None]))[0]  # type: ignore[attr-defined]
+        rows, columns = (
+            -(-min(length, side) * cells // side)
+            for length, side, cells in zip((height, width), window, heat.shape, strict=True)
+        )
+        return heat[:rows, :columns]
 
     def _write_counts(self, path, truths, sure):
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -104,6 +104,14 @@ def read(path: Path, like: Any, digest: str) -> Any:
     )
 
 
+def is_half(path: Path) -> bool:
+    """Whether a readable file holds floating-point numbers as float16."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
+
+
 def checksum(arrays: Mapping[str, np.ndarray]) -> str:
     """32 hexadecimal digits of arrays and their names, in whatever order they are."""
     found = hashlib.blake2b(digest_size=16)

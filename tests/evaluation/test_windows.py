@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import IGNORED, Scene
-from cnn_jax.evaluation.windows import Span, WindowSource, counted_part, spans
+from cnn_jax.evaluation.windows import Span, WindowSource, counted_part, needed_px, spans
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,12 @@ def test_windows_hold_the_scene_and_count_each_labelled_pixel_once(source):
 def test_windows_are_no_larger_than_the_largest_scene_needs(source):
     _, held = source
     scenes = [Scene("", *mask.shape, lambda: None) for _, mask in held[1:]]
-    assert WindowSource(DecodedScenes(scenes, 0), (100, 20), 2).window_px == (8, 20)
+    assert WindowSource(DecodedScenes(scenes, 0), (100, 20), 2).window_px == (32, 20)
+
+
+def test_a_window_that_is_cut_down_has_a_side_that_networks_halve():
+    assert [needed_px(length, 512) for length in (1, 32, 33, 475, 512, 513)] == [
+        *(32, 32, 64, 480),
+        *(512, 512),
+    ]
+    assert needed_px(475, 300) == 300

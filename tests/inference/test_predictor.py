@@ -3,6 +3,7 @@ averaged."""
 
 import functools
 import itertools
+import json
 import shutil
 import threading
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import cnn_jax
-from cnn_jax.commands import export
+from cnn_jax.commands import evaluate, export
 from cnn_jax.errors import InputError
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.predictor import Run
@@ -156,6 +157,24 @@ def test_weights_of_16_bits_are_computed_with_as_32(reference, run, image, bare)
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded.variables)} == {np.dtype(np.float32)}
     difference = loaded.predict(image).probabilities - run.predict(image).probabilities
     assert 0 < np.abs(difference).max() < 0.01
+
+
+def test_weights_of_16_bits_are_held_to_figures_of_their_own(reference, bare, capsys):
+    path = str(bare / "weights.safetensors")
+    assert export.main([str(reference[0]), "--output", path, "--float16"]) == 0
+    beside = bare / evaluate.OF_HALF
+    evaluate.main([str(bare), "--output", str(beside)])
+    assert "and the record's figures of 32" in capsys.readouterr().out
+    assert evaluate.main([str(bare)]) == 0
+    out = capsys.readouterr().out
+    assert "as the figures in" in out
+    assert "figures equal the record" in out
+    assert evaluate.main([str(bare), "--split", "validation"]) in (0, 1)
+    assert "and the record's figures of 32" in capsys.readouterr().out
+    held = json.loads(beside.read_text())
+    held["figures"]["test/miou"] += 0.01
+    beside.write_text(json.dumps(held))
+    assert evaluate.main([str(bare)]) == 1
 
 
 def test_damaged_and_foreign_weights_are_refused(run, bare):

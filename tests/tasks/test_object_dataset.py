@@ -6,6 +6,10 @@ import numpy as np
 
 from cnn_jax.configuration.schema import ObjectEvaluationConfig
 from cnn_jax.data.objects import AnnotatedImage, Annotation
+from cnn_jax.data.pipeline import DecodedScenes
+from cnn_jax.data.scenes import Scene
+from cnn_jax.evaluation.object_windows import Seen
+from cnn_jax.inference import object_prediction
 from cnn_jax.reporting import object_figures
 from cnn_jax.tasks.object_dataset import Evaluated, ObjectEvaluator
 from cnn_jax.tasks.task import Report
@@ -43,3 +47,31 @@ def test_pictures_show_as_many_objects_as_count(tmp_path, monkeypatch):
     [matched] = drawn
     assert matched.order.tolist() == [0]
     assert matched.missed.tolist() == [1]
+
+
+def test_windows_of_small_images_have_the_alignment_of_training():
+    """A convolution of stride 2 pads images of even and of odd sizes differently, so a network that
+    sees a photograph of 45x61 px as it is finds everything beside its place."""
+    image, sizes = np.arange(45 * 61 * 3).reshape(45, 61, 3).astype(np.uint8), []
+
+    def see(images):
+        sizes.append(images.shape[1:3])
+        return [[Seen(0, 0.9, (1, 2, 30, 40))] for _ in images]
+
+    learner = SimpleNamespace(
+        config=SimpleNamespace(evaluation=ObjectEvaluationConfig(window_px=(288, 48))),
+        see=lambda variables, devices: see,
+        batch_size=lambda devices: 1,
+        heat=lambda _, images: images[:, ::4, ::4, 0].astype(np.float32),
+    )
+    scenes = DecodedScenes([Scene("a", 45, 61, lambda: (image, np.zeros((45, 61))))], 0)
+    evaluator = ObjectEvaluator(learner, scenes, [], "test", None)
+    assert evaluator.find(None)[0][0].box == (1, 2, 30, 40)
+    assert set(sizes) == {(64, 48)}
+    heat = evaluator.heat(None, image)
+    np.testing.assert_array_equal(heat, image[::4, :48:4, 0])
+
+    sizes.clear()
+    run = SimpleNamespace(config=learner.config, learner=learner, variables=None, devices=None)
+    object_prediction.predict(run, lambda a, b: image[a:b], 45, 61)
+    assert set(sizes) == {(64, 48)}
