@@ -1,7 +1,8 @@
 """A run's network as one file for where networks are used: ONNX, StableHLO, Keras's applications.
 
 All take float32 images `[batch, height, width, channels]`, already normalised, and give logits, as
-`run.model.apply` does; the batch is free.
+`run.model.apply` does; the batch is free. Of runs that find objects they give one array of scores
+and places, from which objects are to be picked: see `ObjectLearner.exported`.
 """
 
 import dataclasses
@@ -48,23 +49,33 @@ def network(run: Run, parts: Sequence[str] = ()) -> Callable[[jax.Array], jax.Ar
     def function(images: jax.Array) -> jax.Array:
         if "normalization" in parts:
             images = run.normalize(images)
-        logits = module.apply(variables, images, train=False)
-        return jax.nn.softmax(logits) if "softmax" in parts else logits
+        outputs = module.apply(variables, images, train=False)
+        if run.config.task in OBJECT_TASKS:
+            return run.learner.exported(outputs)
+        return jax.nn.softmax(outputs) if "softmax" in parts else outputs
 
     return function
 
 
-def _check_task(run):
-    if run.config.task in OBJECT_TASKS:
+def _check(run, parts, any_size):
+    """Raises InputError for what a run that finds objects can't be asked for."""
+    if run.config.task not in OBJECT_TASKS:
+        return
+    if "softmax" in parts:
         raise InputError(
-            f"the run in {run.folder} is of {run.config.task}, and ONNX, StableHLO and pages take"
-            " runs of segmentation and classification: use cnn-jax predict --overlay."
+            f"the run in {run.folder} is of {run.config.task}, which gives probabilities without"
+            " --with softmax: leave it out."
+        )
+    if any_size and run.config.task == "detection":
+        raise InputError(
+            f"the run in {run.folder} is of detection, whose boxes are counted from an image's"
+            " corner, cell by cell: leave out --any-size, and give --size-px."
         )
 
 
 def image_px(run: Run) -> tuple[int, int]:
     """Height and width of what the run's network is given: an image, or evaluation's window."""
-    if run.config.task == "segmentation":
+    if run.config.task in ("segmentation", *OBJECT_TASKS):
         height, width = run.config.evaluation.window_px
     else:
         assert run.info.image_px is not None  # of every classifier's data
@@ -97,10 +108,10 @@ def to_onnx(
         parts: of `PARTS`.
 
     Raises:
-        InputError: the run finds objects; onnx isn't installed, or can't hold the network: which
-            operation, and where.
+        InputError: onnx isn't installed, or can't hold the network: which operation, and where; or
+            `any_size` or a part is asked for that the run's task doesn't allow.
     """
-    _check_task(run)
+    _check(run, parts, any_size)
     stride = free_stride(run) if any_size else None
     size = tuple(size_px) or image_px(run)
     model = onnx.translated(network(run, parts), (*size, run.info.channels), stride=stride)
@@ -131,12 +142,12 @@ def to_stablehlo(
         parts: of `PARTS`.
 
     Raises:
-        InputError: the run finds objects, or the network takes images of one size and `any_size` is
-            asked for.
+        InputError: the network takes images of one size and `any_size` is asked for, or a part is
+            that the run's task doesn't allow.
     """
     from jax import export
 
-    _check_task(run)
+    _check(run, parts, any_size)
     try:
         import flatbuffers  # noqa: F401
     except ImportError as error:
@@ -264,9 +275,14 @@ def described(
     if any_size:
         size = f"multiples of {free_stride(run)}"
     values = f"from 0 to {run.info.greatest:g}" if "normalization" in parts else "normalised"
+    gives = {
+        "detection": "cells [batch, cells, classes + 4]: scores; left, top, right, bottom in px",
+        "instances": "pixels [batch, height, width, 1 + classes + 3]: probabilities of no class and"
+        " of each, nearness of a centre, and px down and to the right to the object's centre",
+    }.get(run.config.task, "probabilities" if "softmax" in parts else "logits")
     return (
         f"float32 images [batch, height, width, {run.info.channels}], {size} px, {values}, to"
-        f" {'probabilities' if 'softmax' in parts else 'logits'}."
+        f" {gives}."
     )
 
 

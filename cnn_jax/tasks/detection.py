@@ -44,6 +44,13 @@ class DetectionLearner(ObjectLearner):
             return detection.fcos_boxes(outputs, most)
         return detection.centernet_boxes(outputs, self.config.model.stride, most)
 
+    def exported(self, outputs: Any) -> jax.Array:
+        """Of each cell the scores of the classes and a box, float32 `[batch, cells, classes + 4]`:
+        see `training.detection.centernet_cells` and `fcos_cells`."""
+        if self.config.model.name == "fcos":
+            return detection.fcos_cells(outputs)
+        return detection.centernet_cells(outputs, self.config.model.stride)
+
     def seen(self, results: Mapping[str, np.ndarray]) -> list[Seen]:
         """See `ObjectLearner.seen`."""
         least = self.config.evaluation.least_score

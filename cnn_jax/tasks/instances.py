@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy
 from flax import linen as nn
@@ -43,6 +44,14 @@ class InstanceLearner(ObjectLearner):
         be compiled."""
         outputs, most = self.outputs(variables, images), 2 * self.config.evaluation.most_objects
         return instances.grouped(outputs, self.config.loss, most)
+
+    def exported(self, outputs: Any) -> jax.Array:
+        """Of each pixel, float32 `[batch, h, w, 1 + classes + 3]`: the probabilities of no class
+        and of each; how near a centre is; how many px further down and to the right the centre of
+        its object lies."""
+        probabilities = jax.nn.softmax(outputs["semantic"])
+        offset = outputs["offset"] * self.config.loss.offset_scale_px
+        return jnp.concatenate([probabilities, outputs["centre"][..., None], offset], -1)
 
     def seen(self, results: Mapping[str, np.ndarray]) -> list[Seen]:
         """See `ObjectLearner.seen`."""

@@ -78,6 +78,11 @@ class ObjectLearner:
         """What lies in images as files store them, as arrays; to be compiled."""
         raise NotImplementedError
 
+    def exported(self, outputs: Any) -> jax.Array:
+        """The network's maps as one array, in px and probabilities, which an exported program
+        gives; what picks objects from it is left to whoever uses that."""
+        raise NotImplementedError
+
     def module(self, axis_name: str | None = None) -> Any:
         """The Flax module; `axis_name` is the `pmap` axis."""
         raise NotImplementedError

@@ -153,23 +153,34 @@ def centernet_loss(
     return {name: (total, count) for name, total in sums.items()}
 
 
+def centernet_cells(outputs: Mapping[str, jax.Array], stride: int) -> jax.Array:
+    """Of each cell, row by row, float32 `[batch, cells, classes + 4]`: the probability that it is
+    an object's centre, class by class, 0 where one of its eight neighbours has a higher one; and
+    the object's box: left, top, right, bottom in px."""
+    heat = nn.sigmoid(outputs["heat"])
+    batch, height, width, _ = heat.shape
+    peaks = jnp.where(nn.max_pool(heat, (3, 3), (1, 1), "SAME") == heat, heat, 0.0)
+    row, column = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    middle, size = jnp.stack([column, row], -1) + outputs["offset"], outputs["size"]
+    box = jnp.concatenate([middle - size / 2, middle + size / 2], -1) * stride
+    return jnp.concatenate([peaks, box], -1).reshape(batch, height * width, -1)
+
+
 def centernet_boxes(
     outputs: Mapping[str, jax.Array], stride: int, most: int
 ) -> dict[str, jax.Array]:
     """The best peaks, cells above their eight neighbours, as boxes: `box` float32 `[batch, most,
     4]` in px, `score` float32 and `label` int32 `[batch, most]`."""
-    heat = nn.sigmoid(outputs["heat"])
-    batch, height, width, classes = heat.shape
-    peaks = jnp.where(nn.max_pool(heat, (3, 3), (1, 1), "SAME") == heat, heat, 0.0)
-    most = min(most, height * width * classes)
-    score, at = jax.lax.top_k(peaks.reshape(batch, -1), most)
-    label, cell = at % classes, at // classes
-    row, column = cell // width, cell % width
-    image = jnp.arange(batch)[:, None]
-    size, offset = (outputs[name][image, row, column] for name in ("size", "offset"))
-    middle = jnp.stack([column, row], -1) + offset
-    box = jnp.concatenate([middle - size / 2, middle + size / 2], -1) * stride
-    return {"box": box, "score": score, "label": label.astype(jnp.int32)}
+    return _best(centernet_cells(outputs, stride), most)
+
+
+def _best(cells, most):
+    """The boxes with the highest scores of any class."""
+    score, box = cells[..., :-4], cells[..., -4:]
+    batch, count, classes = score.shape
+    score, at = jax.lax.top_k(score.reshape(batch, -1), min(most, count * classes))
+    box = jnp.take_along_axis(box, (at // classes)[..., None], axis=1)
+    return {"box": box, "score": score, "label": (at % classes).astype(jnp.int32)}
 
 
 # ---- FCOS
@@ -287,23 +298,24 @@ def generalised_iou(found: jax.Array, wanted: jax.Array) -> jax.Array:
     return both / jnp.maximum(union, 1e-6) - (about - union) / jnp.maximum(about, 1e-6)
 
 
+def fcos_cells(outputs: Mapping[Any, Mapping[str, jax.Array]]) -> jax.Array:
+    """Of each cell, level by level, the finest first, float32 `[batch, cells, classes + 4]`: the
+    score of each class, the root of its probability times centre-ness; and the box: left, top,
+    right, bottom in px."""
+    cells = _cells(outputs)
+    score = jnp.sqrt(nn.sigmoid(cells["class"]) * nn.sigmoid(cells["centre"]))
+    sides = cells["box"] * cells["stride"][:, None]
+    middle = jnp.stack([cells["x"], cells["y"]], -1)
+    return jnp.concatenate([score, middle - sides[..., :2], middle + sides[..., 2:]], -1)
+
+
 def fcos_boxes(outputs: Mapping[Any, Mapping[str, jax.Array]], most: int) -> dict[str, jax.Array]:
     """The best boxes that overlap no better one of their class by more than `NMS_IOU`: as
-    `centernet_boxes`. A score is the root of class probability times centre-ness."""
-    cells = _cells(outputs)
-    batch, count, classes = cells["class"].shape
-    score = jnp.sqrt(nn.sigmoid(cells["class"]) * nn.sigmoid(cells["centre"]))
-    candidates = min(CANDIDATES, count * classes)
-    score, at = jax.lax.top_k(score.reshape(batch, -1), candidates)
-    label, cell = (at % classes).astype(jnp.int32), at // classes
-    sides = jnp.take_along_axis(cells["box"], cell[..., None], axis=1)
-    sides = sides * cells["stride"][cell][..., None]
-    x, y = cells["x"][cell], cells["y"][cell]
-    box = jnp.stack(
-        [x - sides[..., 0], y - sides[..., 1], x + sides[..., 2], y + sides[..., 3]], -1
-    )
-    score = jax.vmap(suppressed)(box, score, label)
-    score, order = jax.lax.top_k(score, min(most, candidates))
+    `centernet_boxes`."""
+    found = _best(fcos_cells(outputs), CANDIDATES)
+    box, label = found["box"], found["label"]
+    score = jax.vmap(suppressed)(box, found["score"], label)
+    score, order = jax.lax.top_k(score, min(most, score.shape[1]))
     return {
         "box": jnp.take_along_axis(box, order[..., None], axis=1),
         "score": score,

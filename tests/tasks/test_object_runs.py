@@ -121,7 +121,7 @@ def test_its_record_holds_each_image(finished, tmp_path, capsys):
     assert compare([str(folder), "--output", str(tmp_path / "comparison")]) == 0
     assert '<svg class="objects" ' in (tmp_path / "comparison" / "index.html").read_text("utf-8")
     assert page([str(folder), "--output", str(tmp_path / "page.html")]) == 2
-    assert "take runs of segmentation and classification" in capsys.readouterr().err
+    assert "pages are of segmentation and classification" in capsys.readouterr().err
 
 
 @pytest.mark.long

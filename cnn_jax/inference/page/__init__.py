@@ -22,7 +22,7 @@ from cnn_jax.configuration import documents
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.inference import export
-from cnn_jax.inference.predictor import Run
+from cnn_jax.inference.predictor import OBJECT_TASKS, Run
 from cnn_jax.records import formats, run_directory
 from cnn_jax.records.metrics import leading
 from cnn_jax.training import weights
@@ -59,10 +59,15 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
         teach: whether classes of one's own can be taught.
 
     Raises:
-        InputError: pictures of browsers are not what the run takes, the runtime isn't there, or the
-            network can't be written as ONNX.
+        InputError: the run finds objects, pictures of browsers are not what it takes, the runtime
+            isn't there, or the network can't be written as ONNX.
     """
     info, config = run.info, run.config
+    if config.task in OBJECT_TASKS:
+        raise InputError(
+            f"the run in {run.folder} is of {config.task}, and pages are of segmentation and"
+            " classification: use cnn-jax predict --overlay, or cnn-jax export --format onnx."
+        )
     if info.dtype != "uint8" or info.channels not in (1, 3):
         raise InputError(
             f"the run in {run.folder} takes {info.channels} channels of {info.dtype}, and pictures"
