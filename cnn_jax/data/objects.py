@@ -385,8 +385,18 @@ def checked(
             if not np.isfinite(polygon).all():
                 report(f"{about} has a polygon with a corner that is not finite: give numbers.")
                 return None
+        if not any(map(_encloses, one.shape)):
+            report(f"{about} has polygons without area: draw them anew, or leave the object out.")
+            return None
     box = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
     return one if box == one.box else replace(one, box=box)
+
+
+def _encloses(polygon: np.ndarray) -> bool:
+    """Whether its corners don't all lie on one line."""
+    along = polygon[1:] - polygon[0]
+    longest = along[np.abs(along).sum(1).argmax()]
+    return bool((along[:, 0] * longest[1] != along[:, 1] * longest[0]).any())
 
 
 def _px(box: Sequence[float]) -> str:

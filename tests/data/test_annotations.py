@@ -1,6 +1,7 @@
 """Formats of annotations: what goes out comes back, pixel by pixel, or is told of as lost."""
 
 import json
+import shutil
 import tracemalloc
 from dataclasses import replace
 
@@ -267,6 +268,17 @@ BROKEN = {
         {**content(), "images": content()["images"][:1] * 2},
         r"two images with the id 1",
     ),
+    "an id that is a list": (changed(image_id=[1]), r"annotation 1 has a list or an object as id"),
+    "a box that is no number": (changed(bbox=["nan", 3, 5, 5]), r"no bbox of four numbers"),
+    "a score that is no number": (changed(score="inf"), r"the score 'inf'"),
+    "polygons on a line": (
+        changed(segmentation=[[1, 1, 5, 5, 9, 9], [2, 2, 2, 2, 2, 2]]),
+        r"annotation 1 has polygons without area",
+    ),
+    "one image by two ids": (
+        {**content(), "images": [content()["images"][0] | {"id": id_} for id_ in (1, 2)]},
+        r"lists the image a.png 2 times",
+    ),
     "no list": ({**content(), "annotations": 5}, r"its annotations is no list"),
     "another JSON": ({"shapes": []}, r"is no COCO annotation file: it has no annotations"),
     "a list": ([], r"is no COCO annotation file"),
@@ -302,6 +314,7 @@ def test_objects_that_cannot_be_used_are_left_out_where_asked(tmp_path):
         ("cvat", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotations/>", "defines entities"),
         ("cvat", "<annotations", "not valid XML"),
         ("voc", "<annotation/>", "no filename"),
+        ("voc", "<?xml version='1.0' encoding='klingon'?><annotation/>", "not valid XML"),
         ("geojson", "{}", "no list of features"),
     ],
 )
@@ -310,6 +323,82 @@ def test_files_of_another_kind(tmp_path, images, name, text, sentence):
     path.write_text(text)
     with pytest.raises(InputError, match=sentence):
         annotations.read(name, path, images)
+
+
+def ring(*corners):
+    return {"type": "Polygon", "coordinates": [list(corners)]}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "properties", "told"),
+    [
+        (ring([1, 1], [9, 1], [9, 9], [1, 1]), ["class"], ""),
+        (ring([1, 1], [9, 1], [9, 9], [1, 1]), 5, ""),
+        (ring([1, 1], [9, 1], [9, 9], [1, 1]), {"class": None}, ""),
+        (ring([1], [9], [9], [1]), {}, "no rings of four or more pairs"),
+        (ring(*[[[1, 1], [9, 1]]] * 4), {}, "no rings of four or more pairs"),
+    ],
+)
+def test_geojson_of_odd_kinds(tmp_path, images, geometry, properties, told):
+    path = tmp_path / "a.geojson"
+    features = [{"type": "Feature", "properties": properties, "geometry": geometry}]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    said = []
+    found = annotations.read("geojson", path, images, report=said.append)
+    assert found.classes == (() if told else ("object",))
+    assert all(told in sentence for sentence in said)
+    assert len(said) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "sentence"),
+    [
+        ("1e12 .5 .5 .1 .1", None, "the category 1000000000000, which is unknown"),
+        ("0 .5 .5 .1 .1", "names: {0: a, x: b}", "no names of classes"),
+        ("0 .5 .5 .1 .1", "made: 2020-13-45\nnames: [a]", "not valid YAML"),
+    ],
+)
+def test_what_yolo_files_get_wrong_is_told(tmp_path, images, line, names, sentence):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text(line)
+    if names:
+        (tmp_path / "data.yaml").write_text(names)
+    with pytest.raises(InputError, match=sentence):
+        annotations.read("yolo", tmp_path, images)
+
+
+def test_images_that_would_share_a_file_of_annotations_are_told(tmp_path, images):
+    shutil.copy(images / "a.png", images / "a.tif")
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(InputError, match=r"a\.png and a\.tif would have one file"):
+        annotations.read("yolo", tmp_path, images)
+
+
+@pytest.mark.parametrize("name", [*FORMATS])
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("../mine.png",), "where it lies within a folder"),
+        (("{tmp_path}/mine.png",), "where it lies within a folder"),
+        (("a\0.png",), "where it lies within a folder"),
+        (("a.png", "a.jpg"), "a.png and a.jpg would have one file"),
+    ],
+)
+def test_names_of_images_lead_to_no_other_file(tmp_path, name, names, sentence):
+    """Formats of one file write names as they are; no other file is touched."""
+    mine = [tmp_path / f"mine{suffix}" for suffix in (".json", ".txt", ".xml", ".geojson", ".png")]
+    for path in mine:
+        path.write_text("mine")
+    image = example().images[0]
+    every = tuple(replace(image, name=one.format(tmp_path=tmp_path)) for one in names)
+    found = replace(example(), images=every)
+    if name in ("coco", "via", "cvat"):
+        annotations.write(found, name, tmp_path / "out")
+    else:
+        with pytest.raises(InputError, match=sentence):
+            annotations.write(found, name, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    assert all(path.read_text() == "mine" for path in mine)
 
 
 def test_nothing_is_overwritten(tmp_path):

@@ -5,14 +5,17 @@ Each reads an `AnnotationSet` and writes one, and says what it can hold: what it
 """
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data import objects
+from cnn_jax.data.annotations.files import by_stem
+from cnn_jax.data.file_names import can_be_shown
 from cnn_jax.data.objects import AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -31,6 +34,9 @@ FORMATS: dict[str, frozenset[str]] = {
     "palette_masks": frozenset({"masks", "crowds", "classes"}),
 }
 """Format -> what it can hold."""
+
+_ONE_FILE = ("coco", "via", "cvat")
+"""Formats of one file; others have a file an image, of its name."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,17 @@ def read(
         report: told of each object that can't be used; raises, or leaves the object out.
 
     Raises:
-        InputError: what can't be used at all: the file isn't there or isn't of this format.
+        InputError: what can't be used at all: the file isn't there or isn't of this format, or
+            lists an image twice.
     """
-    return of(name).read(path, images, tuple(classes), report)
+    found = of(name).read(path, images, tuple(classes), report)
+    names = Counter(image.name for image in found.images)
+    for twice, count in names.most_common(1):
+        if count > 1:
+            raise InputError(
+                f"{path} lists the image {twice} {count} times: bring its objects together."
+            )
+    return found
 
 
 def write(
@@ -101,17 +115,32 @@ def write(
         Sentences on what the format can't hold.
 
     Raises:
-        InputError: the path is taken, or can't be written.
+        InputError: the path is taken or can't be written, or a file of an image would lie outside
+            it or be another's too.
     """
     form = of(name, "--write")
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path} exists: give another --output, or remove it.")
+    if form.name not in _ONE_FILE:
+        by_stem(map(_within, (image.name for image in found.images)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         form.write(found, path, images)
     except OSError as error:
         raise InputError(f"{path} can't be written ({error.strerror}): give another.") from error
     return [*found.lost, *losses(found, form)]
+
+
+def _within(name: str) -> str:
+    """The name of an image, of which others are made. Raises InputError where these would lie
+    outside a folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name or not can_be_shown(name):
+        raise InputError(
+            f"the image {name!r} isn't named by where it lies within a folder, and nor would be its"
+            " file of annotations: rename it, or write coco."
+        )
+    return name
 
 
 def losses(found: AnnotationSet, form: Format) -> list[str]:

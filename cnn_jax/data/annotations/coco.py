@@ -12,6 +12,7 @@ from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Repo
 from cnn_jax.errors import InputError
 
 WHAT = "COCO annotation file"
+IDS = ("id", "image_id", "category_id")
 
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
@@ -48,6 +49,9 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     seen = set()
     for raw in content["annotations"]:
         about = f"{path}: annotation {raw.get('id')}"
+        if any(isinstance(raw.get(name), list | dict) for name in IDS):
+            report(f"{about} has a list or an object as {', '.join(IDS)}: give whole numbers.")
+            continue
         if raw.get("id") is not None:
             if raw["id"] in seen:
                 report(f"{path} has two annotations with the id {raw['id']}: number them anew.")
@@ -107,8 +111,8 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         report(f"{about} has the score {str(score)[:40]!r}: give a number.")
         return None
     others: dict[str, Any] = {
-        "crowd": bool(raw.get("iscrowd")),
-        "score": score,
+        "crowd": raw.get("iscrowd") not in (None, 0, "0"),
+        "score": number(score),
         "id": raw.get("id"),
     }
     shape, complaint = _shape(raw.get("segmentation"), image)

@@ -1,6 +1,7 @@
 """What all readers of annotations share: files that are there, classes, sizes of images."""
 
 import json
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,7 +40,8 @@ def xml_of(path: Path, root: str, what: str) -> ElementTree.Element:
         raise InputError(f"{path} defines entities, which no {what} does: remove them.")
     try:
         found = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    # Of an encoding that isn't known, or is none that a parser takes, it says so otherwise.
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise InputError(f"{path} is no {what}: it is not valid XML ({error}).") from error
     if found.tag != root:
         raise InputError(f"{path} is no {what}: it begins with <{found.tag}>, not <{root}>.")
@@ -113,8 +115,16 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def by_stem(images: Iterable[str]) -> dict[str, str]:
-    """Path without suffix -> path."""
-    return {name.rpartition(".")[0]: name for name in images}
+    """Path without suffix -> path. Raises InputError where two images would share a file of
+    annotations."""
+    found: dict[str, str] = {}
+    for name in images:
+        other = found.setdefault(name[: len(name) - len(Path(name).suffix)], name)
+        if other != name:
+            raise InputError(
+                f"the images {other} and {name} would have one file of annotations: rename one."
+            )
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -126,11 +136,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def number(value: Any) -> float | None:
-    """A number of a JSON or text, or None where it is none."""
+    """A finite number of a JSON or text, or None where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return float(value)
+        return found if math.isfinite(found := float(value)) else None
     except ValueError:
         return None
 

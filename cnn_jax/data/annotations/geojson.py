@@ -63,7 +63,8 @@ def _objects(file, image, raster, known, report):
     for index, raw in enumerate(content["features"]):
         about = f"{file}: feature {index}"
         geometry = raw.get("geometry") if isinstance(raw, dict) else None
-        properties = (raw.get("properties") if isinstance(raw, dict) else None) or {}
+        properties = raw.get("properties") if isinstance(raw, dict) else None
+        properties = properties if isinstance(properties, dict) else {}
         geometry = geometry if isinstance(geometry, dict) else {}
         kind = geometry.get("type")
         if kind not in ("Polygon", "MultiPolygon"):
@@ -73,7 +74,8 @@ def _objects(file, image, raster, known, report):
         try:
             parts = [parts] if kind == "Polygon" else parts
             rings = [[np.array(ring, float)[:, :2] for ring in part] for part in parts]
-            if not rings or not all(rings) or any(len(r) < 4 for part in rings for r in part):
+            short = any(r.shape != (max(len(r), 4), 2) for part in rings for r in part)
+            if not rings or not all(rings) or short:
                 raise ValueError
         except (TypeError, ValueError, IndexError):
             report(f"{about} has no rings of four or more pairs of numbers: correct it.")
@@ -81,7 +83,8 @@ def _objects(file, image, raster, known, report):
         rings = [[_to_pixels(r, raster, named, file) for r in part] for part in rings]
         opened = [[r[:-1] if (r[0] == r[-1]).all() else r for r in part] for part in rings]
         shape = tuple(objects.bridged(part) for part in opened)
-        class_ = next((str(properties[key]) for key in CLASS if key in properties), "object")
+        said = (properties[key] for key in CLASS if properties.get(key) is not None)
+        class_ = str(next(said, "object"))
         label = known.label(class_, about, report)
         if label is None:
             continue

@@ -17,6 +17,8 @@ from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Repo
 from cnn_jax.errors import InputError
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
+MOST_CLASSES = 10_000
+"""Where no names are given, each number up to the greatest is a class."""
 
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
@@ -66,9 +68,10 @@ def _names(path: Path) -> tuple[str, ...]:
                 return tuple(line.strip() for line in text.splitlines() if line.strip())
             try:
                 names: Any = (yaml.safe_load(text) or {}).get("names")
-            except (yaml.YAMLError, AttributeError) as error:
+            # A date that there is none of is a ValueError.
+            except (yaml.YAMLError, AttributeError, ValueError, RecursionError) as error:
                 raise InputError(f"{file} is not valid YAML: correct it.") from error
-            if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+            if isinstance(names, dict) and names.keys() == set(range(len(names))):
                 names = [names[label] for label in range(len(names))]
             if not isinstance(names, list):
                 raise InputError(f"{file} has no names of classes: give a list of them.")
@@ -84,8 +87,9 @@ def _annotation(words, image, names, about, report) -> Annotation | None:
         report(f"{about} doesn't hold the number of a class and further numbers: correct it.")
         return None
     label, rest = int(numbers[0]), numbers[1:]
-    if names and label >= len(names):
-        report(f"{about} has the category {label}, which is unknown: there are {len(names)}.")
+    if label >= (len(names) or MOST_CLASSES):
+        known = len(names) or f"no names, and so at most {MOST_CLASSES:,}"
+        report(f"{about} has the category {label}, which is unknown: there are {known}.")
         return None
     size = np.array([image.width_px, image.height_px])
     if len(rest) in (4, 5):
