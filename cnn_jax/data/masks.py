@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from cnn_jax.data.descriptions import ANY_OTHER, Description, is_range, numbers
-from cnn_jax.data.rasters import Raster
+from cnn_jax.data.rasters import Raster, spread
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 
@@ -91,7 +91,7 @@ def _colors(mask, strip):
     if mask.palette is not None:
         return _codes(mask.palette)[strip[..., 0]]
     if strip.shape[-1] <= 2 and strip.dtype == np.uint8:
-        grey = strip[..., :1] * np.uint8(255 // (2**mask.bits - 1)) if mask.bits < 8 else strip
+        grey = spread(strip, mask.bits) if mask.bits < 8 else strip
         return _codes(np.repeat(grey[..., :1], 3, axis=-1))
     if strip.dtype != np.uint8 or mask.photometric not in ("RGB", "YCbCr"):
         raise InputError(

@@ -17,6 +17,7 @@ import math
 import re
 import threading
 import warnings
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ _PHOTOGRAPHS: dict[bytes, tuple[str, Any]] = {
     b"\xff\x4f\xff\x51": ("JPEG 2000", "JP2OpenJPEG"),
     b"<VRTDataset": ("VRT", "VRT"),
 }
+_PIXELS = [magic for magic, (name, _) in _PHOTOGRAPHS.items() if name != "VRT"]
 _SMALL_IMAGES = {
     **_PHOTOGRAPHS,
     b"GIF8": ("GIF", GifImageFile),
@@ -175,7 +177,9 @@ class Raster:
             for first in range(top, bottom, rows):
                 last = min(first + rows, bottom)
                 values = part(first, last)
-                yield slice(first, last), values.astype(self.dtype, copy=False)
+                with np.errstate(over="ignore"):  # of 64 bits; it is infinite then
+                    values = values.astype(self.dtype, copy=False)
+                yield slice(first, last), values
 
     @contextmanager
     def _decoded(self, left, right) -> Iterator[Callable[[int, int], np.ndarray]]:
@@ -283,12 +287,17 @@ def as_photograph(
     if raster.palette is not None:
         values = raster.palette[values[..., 0]]
     elif raster.bits < 8:
-        values = values.astype(np.uint8) * (255 // (2**raster.bits - 1))
+        values = spread(values, raster.bits)
     if bands:
         values = values[..., [band - 1 for band in bands]]
     if empty is None or not empty.any():
         return values, None
     return np.where(empty[..., None], values.dtype.type(0), values), empty
+
+
+def spread(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values of fewer than 8 bits over 0 to 255, uint8."""
+    return np.rint(np.linspace(0, 255, 2**bits)).astype(np.uint8)[values]
 
 
 def image_kind(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[int, str]:
@@ -344,7 +353,8 @@ def _nothing(values, nodata):
     floating = values.dtype.kind == "f"
     empty = ~np.isfinite(values).all(-1) if floating else None
     if nodata is not None and math.isfinite(nodata):
-        same = (values == nodata).all(-1)
+        with np.errstate(over="ignore"):
+            same = (values == nodata).all(-1)
         empty = same if empty is None else empty | same
     return empty
 
@@ -401,6 +411,12 @@ def _check_pages(name, pages, what):
         )
 
 
+def _orientation(tags):
+    """1 to 8. Cameras write 0, and other programs anything, where they know none: that is 1."""
+    told = tags.get(_ORIENTATION, 1)
+    return told if told in range(1, 9) else 1
+
+
 # ---- Pillow
 
 
@@ -423,8 +439,10 @@ def _of_pillow(name, format_, source, reader, stream):
         bits, dtype = 32, "float32"
     if format_ == "PNG":
         stream.seek(24)
-        if stream.read(1) == b"\x10":  # Pillow keeps 8 bits of 16 where there are several bands
+        depth, kind = stream.read(2)
+        if depth == 16:  # Pillow keeps 8 bits of 16 where there are several bands
             bits, dtype, reader = 16, "uint16", "PNG"
+            bands = 1 if kind in (0, 4) else 3  # it makes colours of grey with alpha
     # A PNG that keeps its EXIF behind the pixels would have to be decoded to find it.
     told = format_ != "PNG" or "exif" in picture.info
     palette = None
@@ -447,7 +465,7 @@ def _of_pillow(name, format_, source, reader, stream):
         lossy=lossy,
         photometric="palette" if mode == "P" else "grey" if bands == 1 else "RGB",
         alpha="left out" if transparent else "",
-        orientation=picture.getexif().get(_ORIENTATION, 1) if told else 1,
+        orientation=_orientation(picture.getexif() if told else {}),
         palette=palette,
         _source=source,
         _reader=reader,
@@ -514,10 +532,11 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             photometric = "RGB" if "red" in interpretations else "grey"
             if "palette" in interpretations:
                 photometric = "palette"
-        elif photometric in ("YCbCr", "Lab") and bands == 4:
+        elif (photometric in ("YCbCr", "Lab") or "SOURCE_COLOR_SPACE" in structure) and bands == 4:
             bands = 3  # GDAL makes red, green and blue of them, with alpha that the file hasn't
+        alpha = "last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else ""
         palette = None
-        if photometric == "palette" and bands == 1 and dtype in ("uint8", "uint16"):
+        if photometric == "palette" and bands == 1 + bool(alpha) and dtype in ("uint8", "uint16"):
             palette = np.zeros((2 ** (8 * np.dtype(dtype).itemsize), 3), np.uint8)
             for index, color in dataset.colormap(1).items():
                 palette[index] = color[:3]
@@ -537,8 +556,8 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             lossy=lossy,
             photometric=photometric,
             planar=bands > 1 and tags.get(_PLANAR, 1) == 2,
-            alpha="last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else "",
-            orientation=tags.get(_ORIENTATION, 1),
+            alpha=alpha,
+            orientation=_orientation(tags),
             nodata=dataset.nodata,
             palette=palette,
             crs=dataset.crs.to_wkt() if dataset.crs else "",
@@ -568,14 +587,25 @@ def _vrt_sources(path):
     """The files beside or below a VRT that it takes its pixels from: one that names others, which
     may be any file and any address, is refused."""
     text = path.read_text(encoding="utf-8")
-    if re.search(r"Pixel(Function|Language)|subClass|<!", text):
+    if re.search(r"Pixel(Function|Language)|subClass|<!", text, re.IGNORECASE):
         raise InputError(f"{path} is no plain mosaic of files: save it as TIFF.")
     sources = []
-    for attributes, file in re.findall(r"<Source(?:Filename|Dataset)\b([^>]*)>([^<]*)<", text):
-        if 'relativeToVRT="1"' not in attributes or ".." in Path(file).parts or file[:1] == "/":
+    # Read as XML: a name may be spelled with character references, and GDAL heeds no case.
+    for element in ElementTree.fromstring(text).iter():
+        if element.tag.rpartition("}")[2].lower() not in ("sourcefilename", "sourcedataset"):
+            continue
+        attributes = {name.lower(): value for name, value in element.items()}
+        file = element.text or ""
+        within = attributes.get("relativetovrt") == "1" and not Path(file).is_absolute()
+        if not within or ".." in Path(file).parts:
             raise InputError(
                 f"{path} takes pixels from {file}: a VRT may name only files beside or below it,"
                 ' with relativeToVRT="1".'
             )
+        with (path.parent / file).open("rb") as stream:
+            start = stream.read(16)
+        # Another VRT, or the description of a service, would name files of its own.
+        if not start.startswith(tuple(_PIXELS)):
+            raise InputError(f"{path} takes pixels from {file}, which is no image: name an image.")
         sources.append(path.parent / file)
     return sources

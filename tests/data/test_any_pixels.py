@@ -548,7 +548,7 @@ def test_a_codec_that_gdal_lacks_is_named(code, named, tmp_path):
         photograph(open_raster(tmp_path / "a.tif"))
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
 def test_few_bits(bits, photometric, tmp_path):
     values = np.random.default_rng(0).integers(0, 2**bits, (10, 16)).astype(np.uint8)
@@ -564,7 +564,55 @@ def test_few_bits(bits, photometric, tmp_path):
     stored = open_raster(tmp_path / "a.tif")
     assert stored.bits == bits
     np.testing.assert_array_equal(stored.read()[..., 0], values)
-    np.testing.assert_array_equal(photograph(stored)[0][..., 0], values * (255 // (2**bits - 1)))
+    spread = np.rint(values * 255.0 / (2**bits - 1))
+    np.testing.assert_array_equal(photograph(stored)[0][..., 0], spread)
+
+
+def test_grey_of_16_bits_with_alpha(tmp_path):
+    """Which Pillow, of which the number of bands is taken, opens as colours."""
+    values = np.random.default_rng(0).integers(0, 2**16, (2, 8, 12)).astype(np.uint16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(tmp_path / "a.png", "w", "PNG", 12, 8, 2, dtype="uint16") as to:
+            to.write(values)
+    stored = open_raster(tmp_path / "a.png")
+    assert stored.alpha == "left out"
+    np.testing.assert_array_equal(photograph(stored)[0], values[0][..., None])
+
+
+@pytest.mark.parametrize(("mode", "alpha"), [("PA", "last"), ("CMYK", "")])
+def test_bands_beside_colours_are_those_of_the_file(mode, alpha, tmp_path):
+    """A palette's alpha keeps indices from being colours no more; GDAL's own isn't a band."""
+    grey = np.random.default_rng(0).integers(0, 256, (8, 12)).astype(np.uint8)
+    picture = Image.fromarray(grey).convert(mode if mode == "PA" else "RGB").convert(mode)
+    picture.save(tmp_path / "a.tif")
+    stored = open_raster(tmp_path / "a.tif")
+    assert stored.alpha == alpha
+    image = photograph(stored)[0]
+    np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize("told", [0, 9, 65535])
+def test_an_orientation_that_there_is_none_of_is_upright(told, tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = told
+    Image.fromarray(scene(0)[0]).save(tmp_path / "a.jpg", exif=tags)
+    assert open_raster(tmp_path / "a.jpg").orientation == 1
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_no_data_beyond_32_bits(tmp_path):
+    values = np.ones((1, 8, 12))
+    values[:, :2] = np.finfo(np.float64).min
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            *(tmp_path / "a.tif", "w", "GTiff", 12, 8, 1), dtype="float64", nodata=values.min()
+        ) as to:
+            to.write(values)
+    image, void = photograph(open_raster(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(void, values[0] < 0)
+    np.testing.assert_array_equal(image[..., 0], np.where(void, 0, 1))
 
 
 def test_palettes_of_tiff_are_labels_or_colours(tmp_path):
@@ -656,7 +704,21 @@ def test_a_vrt_reads_files_below_it_alone(tmp_path):
         path.write_text(text.replace("a.tif", wrong))
         with pytest.raises(InputError, match="may name only files beside or below it"):
             open_raster(path)
+    (tmp_path / "within").mkdir()
+    within = tmp_path / "within" / "a.vrt"
+    for wrong in (
+        text.replace("a.tif", "&#46;&#46;/a.tif"),
+        text.replace("a.tif", f"&#47;{str(tmp_path)[1:]}/a.tif"),
+        text.replace("a.tif", f"{tmp_path}/a.tif").replace("SourceFilename", "sourcefilename"),
+        text.replace("a.tif", "../a.tif").replace("<VRTDataset", '<VRTDataset xmlns="x"'),
+    ):
+        within.write_text(wrong)
+        with pytest.raises(InputError, match="may name only files beside or below it"):
+            open_raster(within)
     path.write_text(text)
+    (tmp_path / "b.vrt").write_text(text.replace("a.tif", "a.vrt"))
+    with pytest.raises(InputError, match=r"from a\.vrt, which is no image"):
+        open_raster(tmp_path / "b.vrt")
     path.rename(tmp_path / "a.png")
     with pytest.raises(InputError, match="is no JPEG"):
         open_raster(tmp_path / "a.png")
