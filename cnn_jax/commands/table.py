@@ -11,6 +11,7 @@ from pathlib import Path
 from cnn_jax.benchmarks import page as benchmarks
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
+from cnn_jax.errors import InputError
 from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
     averaging_note,
@@ -23,6 +24,8 @@ from cnn_jax.reporting.table import (
 from cnn_jax.run import guarded
 
 MODULE = "cnn_jax.commands.table"
+GENERATED = "<!-- Generated from the records"
+"""How a page that this command made begins."""
 
 
 @dataclass
@@ -48,11 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = command_line.options(Options, argv, MODULE, __doc__)
         results = Path(options.results)
         records = read_records(results)
-        page = results / "README.md"
+        page, measured = results / "README.md", results / "benchmarks"
+        speeds = benchmarks.read(measured)
+        for written in (page, *([measured / "README.md"] if speeds else ())):
+            _check_ours(written)
         page.write_text(results_page(records), encoding="utf-8", newline="\n")
         print(f"{page}: {len(records)} records")
-        measured = results / "benchmarks"
-        speeds = benchmarks.read(measured)
         if speeds:
             (measured / "README.md").write_text(
                 benchmarks.page(speeds), encoding="utf-8", newline="\n"
@@ -71,6 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if (speeds or name != "benchmarks") and update_block(readme, name, text):
                     print(f"{readme}: block of {name} updated")
     return outcome.exit_code
+
+
+def _check_ours(page: Path) -> None:
+    """Raises InputError for a page that somebody wrote."""
+    if page.exists() and not page.read_bytes().startswith(GENERATED.encode()):
+        raise InputError(f"{page} wasn't made by this command: move it, or give another --results.")
 
 
 def _results(records, link_base):

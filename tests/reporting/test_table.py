@@ -305,6 +305,13 @@ def test_blocks_hold_the_best_of_each_task_and_data_set_or_all(tmp_path):
     assert "mean Dice" not in best, "notes are of the figures that the table shows"
 
 
+def test_a_page_that_somebody_wrote_is_kept(tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    assert main(["--results", str(tmp_path)]) == 2
+    assert "wasn't made by this command" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_missing_results_folder_is_named(tmp_path, capsys):
     assert main(["--results", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
