@@ -228,7 +228,8 @@ def open_raster(
 
     Raises:
         InputError: the file is no image, is damaged, claims too many pixels, holds several pages,
-            numbers of more than 32 bits, or a compression that GDAL lacks. It says which.
+            numbers of more than 32 bits, a mask inside, or a compression that GDAL lacks. It says
+            which.
     """
     name = str(source if name is None and isinstance(source, Path) else name or "")
     known = _SMALL_IMAGES if small else _PHOTOGRAPHS
@@ -535,6 +536,12 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
         elif (photometric in ("YCbCr", "Lab") or "SOURCE_COLOR_SPACE" in structure) and bands == 4:
             bands = 3  # GDAL makes red, green and blue of them, with alpha that the file hasn't
         alpha = "last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else ""
+        if {flag.name for flag in dataset.mask_flag_enums[0]} == {"per_dataset"}:
+            every = " ".join(f"-b {number}" for number in range(1, bands + 1))
+            raise InputError(
+                f"{name} has a mask of which pixels hold nothing, and it isn't read: make it a band"
+                f" (gdal_translate {every} -b mask -colorinterp_{bands + 1} alpha).".lstrip()
+            )
         palette = None
         if photometric == "palette" and bands == 1 + bool(alpha) and dtype in ("uint8", "uint16"):
             palette = np.zeros((2 ** (8 * np.dtype(dtype).itemsize), 3), np.uint8)

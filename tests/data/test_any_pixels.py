@@ -651,6 +651,25 @@ def test_several_pages_are_refused_and_overviews_are_none(tmp_path):
     np.testing.assert_array_equal(open_raster(tmp_path / "a.tif").read()[..., 0], array[0])
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_mask_beside_the_bands_is_refused_with_what_makes_a_band_of_it(inside, tmp_path):
+    path, pixels = tmp_path / "orthophoto.tif", np.full((3, 32, 48), 200, np.uint8)
+    shape = {"height": 32, "width": 48, "count": 3, "dtype": "uint8"}
+    shape["transform"] = rasterio.Affine(2, 0, 0, 0, -2, 0)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", driver="GTiff", photometric="rgb", **shape) as file,
+    ):
+        file.write(pixels)
+        if inside:
+            file.write_mask(np.arange(48)[None].repeat(32, 0) > 9)
+    if not inside:
+        assert open_raster(path).bands == 3
+        return
+    with pytest.raises(InputError, match=r"-b 1 -b 2 -b 3 -b mask -colorinterp_4 alpha\)\.$"):
+        open_raster(path)
+
+
 def test_georeference_and_no_data_are_told(tmp_path):
     transform = rasterio.Affine(0.5, 0.0, 500000.0, 0.0, -0.5, 4600000.0)
     with rasterio.open(
