@@ -573,6 +573,7 @@ def test_collectives_of_a_program_by_hand():
     assert collectives(program) == [("all-reduce", 4 * 12 + 4), ("all-gather", 2 * 24)]
 
 
+@pytest.mark.long
 def test_devices_say_each_other_the_gradient_and_the_statistics(monkeypatch):
     from cnn_jax.benchmarks import scaling
 

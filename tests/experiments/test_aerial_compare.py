@@ -41,6 +41,7 @@ def test_every_variant_is_valid_and_differs_in_its_model_alone(name):
     assert all(models.count(model) == 1 for model in models)
 
 
+@pytest.mark.long
 def test_the_ablation_has_the_u_nets_parameters_as_near_as_whole_widths_get():
     variants = STUDIES["dubai"]().variants
     wanted = parameters(variants["unet"])

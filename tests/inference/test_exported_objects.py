@@ -39,7 +39,9 @@ MODELS: dict[str, tuple[Any, str, dict]] = {
 SIZE_PX = 64, 96
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module", params=["centernet", pytest.param("fcos", marks=pytest.mark.long), "instances"]
+)
 def run(request):
     make, name, options = MODELS[request.param]
     config = make(

@@ -187,6 +187,7 @@ def test_a_classic_method_keeps_no_weights_to_evaluate(tmp_path, directory, caps
     )
 
 
+@pytest.mark.long
 def test_pmap_on_eight_devices_is_jit_on_one(reference, directory, tmp_path):
     """With BatchNorm, whose statistics must be the whole batch's, each device having one image of
     it; without dropout, whose key is each device's own, and mixup, whose pairs are."""
