@@ -138,8 +138,10 @@ def predict_objects(
     single = Path(inputs[0]) if len(inputs) == 1 and Path(inputs[0]).is_dir() else None
     if form == "geojson" and single is None:
         raise InputError("--format geojson takes places from one folder of scenes: give that.")
-    if output.exists() and not overwrite:
-        raise InputError(f"{output} exists: give --overwrite to replace it, or another --output.")
+    overlays = [folder / f"{name}_objects.png" for name, _ in pictures] if overlay else []
+    for path in (output, folder / "counts.json", *overlays):
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     every, counts = [], {}

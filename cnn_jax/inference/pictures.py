@@ -41,7 +41,10 @@ CHUNK_ROWS = 512
 LARGE_PX = 2**24
 """Scenes of more pixels keep their chunks."""
 
-_AREAS = ("picture", "class", "pixels", "share", "square_metres")
+ABOUT, AREAS = "prediction.json", "areas.csv"
+"""Of a folder of predictions: how they were made, and what each class covers."""
+
+_COLUMNS = ("picture", "class", "pixels", "share", "square_metres")
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,8 @@ def predict_pictures(
     ]
     about = {"runs": list(runs), **json.loads(json.dumps(asdict(wanted)))}
     _check_outputs(folder, scenes, wanted, about, resume, overwrite)
-    write_object(folder / "prediction.json", about)
-    areas = _Areas(folder / "areas.csv", keep=resume)
+    write_object(folder / ABOUT, about)
+    areas = _Areas(folder / AREAS, keep=resume)
     progress = _Progress(scenes)
     said = []
     with limited_cache(), contextlib.closing(progress):
@@ -154,6 +157,12 @@ def _outputs(scene: Scene, wanted: Wanted) -> list[str]:
     return [*names, _class_map(scene)]
 
 
+def _refuse(path):
+    raise InputError(
+        f"{path} exists: give --overwrite to replace it, --resume to go on, or another --output."
+    )
+
+
 def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
     owners: dict[Path, Path] = {}
     inputs = {scene.path.resolve() for scene in scenes}
@@ -167,12 +176,16 @@ def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
                     f"{owners[path]} and {scene.path} would both be written as {path}: rename one."
                 )
             if path.exists() and not (resume or overwrite):
-                raise InputError(
-                    f"{path} exists: give --overwrite to replace it, --resume to go on, or another"
-                    " --output."
-                )
-    if resume and (folder / "prediction.json").exists():
-        earlier = read_object(folder / "prediction.json")
+                _refuse(path)
+    for name in (ABOUT, AREAS):
+        if (folder / name).exists() and not (resume or overwrite):
+            _refuse(folder / name)
+    if resume and (folder / AREAS).exists() and not (folder / ABOUT).exists():
+        raise InputError(
+            f"{folder / AREAS} is of no prediction that {ABOUT} tells of: give another --output."
+        )
+    if resume and (folder / ABOUT).exists():
+        earlier = read_object(folder / ABOUT)
         different = sorted(
             key for key in earlier.keys() | about.keys() if earlier.get(key) != about.get(key)
         )
@@ -417,7 +430,7 @@ class _Areas:
         ]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_AREAS)
+        writer.writerow(_COLUMNS)
         for rows in self._rows.values():
             writer.writerows(rows)
         write_text(self._path, text.getvalue())

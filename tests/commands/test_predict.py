@@ -324,6 +324,29 @@ def test_a_damaged_chunk_is_predicted_again(command, tmp_path, monkeypatch):
     assert (output / "scene.tif").read_bytes() == (tmp_path / "whole/scene.tif").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["areas.csv", "prediction.json"])
+def test_a_folders_own_files_are_not_replaced(name, command, tmp_path):
+    """Neither somebody's of that name, nor those of other pictures, predicted before."""
+    first, second, output = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "out"
+    for path in (first, second):
+        Image.fromarray(pixels(40, 50)).save(path)
+    output.mkdir()
+    (output / name).write_text("mine")
+    code, _, err = command(first, "--output", output)
+    assert (code, name in err, "exists: give --overwrite" in err) == (2, True, True)
+    if name == "areas.csv":
+        code, _, err = command(first, "--output", output, "--resume")
+        assert (code, "is of no prediction" in err) == (2, True)
+    assert [(path.name, path.read_text()) for path in output.iterdir()] == [(name, "mine")]
+
+    (output / name).unlink()
+    assert command(first, "--output", output)[0] == 0
+    assert command(second, "--output", output)[0] == 2
+    assert command(second, "--output", output, "--resume")[0] == 0
+    with (output / "areas.csv").open() as file:
+        assert {row["picture"] for row in csv.DictReader(file)} == {"a", "b"}
+
+
 def test_what_exists_is_kept_unless_told_otherwise(command, tmp_path):
     Image.fromarray(pixels(40, 50)).save(tmp_path / "a.png")
     Image.fromarray(pixels(50, 40)).save(tmp_path / "b.png")

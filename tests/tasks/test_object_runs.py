@@ -103,9 +103,19 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     assert (out / "a_objects.png").is_file()
     assert predict(arguments) == 2
     assert "exists: give --overwrite" in capsys.readouterr().err
-    assert predict([*arguments, "--format", "labelme"]) == 0
-    assert (out / "labelme" / "a.json").is_file()
     assert json.loads((out / "counts.json").read_text()).keys() == {"a.png"}
+    for name in ("counts.json", "a_objects.png"):  # somebody's own, of the same name
+        other = tmp_path / f"of {name}"
+        other.mkdir()
+        (other / name).write_text("mine")
+        elsewhere = [*arguments[:3], str(other), "--overlay"]
+        assert predict(elsewhere) == 2
+        assert f"{name} exists: give --overwrite" in capsys.readouterr().err
+        assert [path.name for path in other.iterdir()] == [name]
+        assert (other / name).read_text() == "mine"
+    elsewhere = [*arguments[:3], str(tmp_path / "more"), "--format", "labelme"]
+    assert predict(elsewhere) == 0
+    assert (tmp_path / "more" / "labelme" / "a.json").is_file()
 
 
 def test_its_record_holds_each_image(finished, tmp_path, capsys):
