@@ -25,6 +25,7 @@ from cnn_jax.commands import first_line
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.errors import InputError
+from cnn_jax.records.files import check_ours
 from cnn_jax.run import guarded
 
 MODULE = "cnn_jax.commands.benchmark"
@@ -58,6 +59,7 @@ def _benchmark(name, *argv):
     about = inspect.getdoc(module)
     options = command_line.options(module.Options, argv, f"{MODULE} {name}", about)
     output = Path(options.output or FOLDER / f"{name}.json")
+    check_ours(output, "benchmark", "rows")
     missing = [needed for needed in module.NEEDS if importlib.util.find_spec(needed) is None]
     if missing and not options.without_peers:
         extra = getattr(module, "EXTRA", "peers")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
-from cnn_jax.records.files import read_object
+from cnn_jax.records.files import check_ours, read_object, write_text
 from cnn_jax.run import guarded
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cnn_jax.reporting import table
         from cnn_jax.runtime.preemption import StopRequest
 
+        if options.output:
+            check_ours(Path(options.output), "run", "figures")
         run = load(options.run)
         asked = bool(options.blend or options.augment)
         if asked and run.config.task != "segmentation":
@@ -174,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             record = {"run": run.digest, "split": options.split, "figures": figures, **answered}
             text = json.dumps(record, indent=2) + "\n"
             Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-            Path(options.output).write_text(text, encoding="utf-8")
+            write_text(Path(options.output), text)
         outcome.exit_code = int(not agrees)
     return outcome.exit_code
 

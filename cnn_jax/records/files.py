@@ -82,6 +82,19 @@ def line_of(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
+def check_ours(path: Path, *names: str) -> None:
+    """Raises InputError where a file is to be replaced that isn't the JSON of an object with these
+    names."""
+    if not path.exists():
+        return
+    try:
+        held = read_object(path)
+    except InputError:
+        held = {}
+    if not held.keys() >= set(names):
+        raise InputError(f"{path} wasn't written by this command: give another --output.")
+
+
 def write_object(path: Path, values: Mapping[str, Any]) -> None:
     """Writes an object as indented JSON. Raises InputError as `write_text` does."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

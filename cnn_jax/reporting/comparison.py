@@ -153,14 +153,18 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
     records give the same bytes.
 
     Returns their paths.
+
+    Raises:
+        InputError: files of these names are there, and no comparison's.
     """
     from cnn_jax.reporting import page
     from cnn_jax.reporting.comparison_tables import as_csv, as_markdown
 
-    folder = Path(folder)
+    folder, values = Path(folder), as_csv(comparison)
+    _check_ours(folder, values)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        "comparison.csv": as_csv(comparison),
+        "comparison.csv": values,
         "comparison.md": as_markdown(comparison),
         "index.html": page.page(comparison),
     }
@@ -169,6 +173,18 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
         partial.write_text(text, encoding="utf-8", newline="\n")
         partial.replace(folder / name)
     return [folder / name for name in contents]
+
+
+def _check_ours(folder: Path, values: str) -> None:
+    """Raises InputError where a comparison would replace what none wrote: beside each page lies a
+    table whose first columns are always the same."""
+    table = folder / "comparison.csv"
+    first = ",".join(values.split(",")[:3]).encode()
+    if table.is_file() and table.read_bytes().startswith(first):
+        return
+    for name in ("comparison.csv", "comparison.md", "index.html"):
+        if (folder / name).exists():
+            raise InputError(f"{folder / name} is of no comparison: give another --output.")
 
 
 def _by_variant(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:

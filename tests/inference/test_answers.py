@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cnn_jax.commands import evaluate
+from cnn_jax.commands import benchmark, evaluate
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.evaluation import metrics
 from cnn_jax.inference import answers, predictor
@@ -55,6 +55,17 @@ def test_the_command_says_what_blending_brings(reference, quick_compilation, tmp
     record = json.loads(output.read_text())
     assert record["split"] == "test"
     assert record["blended"]["miou"] == record["augmented"]["other_miou"]
+
+
+@pytest.mark.parametrize("held", ["mine", "{}", '{"run": "", "results": 1}', "[]"])
+def test_a_file_of_somebodys_is_not_replaced(reference, tmp_path, capsys, held):
+    output = tmp_path / "notes.json"
+    output.write_text(held)
+    assert evaluate.main([str(reference[0]), "--output", str(output)]) == 2
+    assert "wasn't written by this command: give another --output" in capsys.readouterr().err
+    assert benchmark.main(["predict", "--output", str(output), "--without-peers"]) == 2
+    assert "wasn't written by this command: give another --output" in capsys.readouterr().err
+    assert output.read_text() == held
 
 
 def test_steps_between_windows_are_divided_by_blending(run, quick_compilation):

@@ -572,3 +572,16 @@ def test_markdown_has_the_verdict_on_top_and_escapes_names(tmp_path):
     alone = as_markdown(compare(write_scores(tmp_path / "alone", {"a": (0.6, 0.7)})))
     assert "no two variants to compare" in alone
     assert "| a | 2 | 0.6500 ± 0.0707 |" in alone
+
+
+@pytest.mark.parametrize("name", ["comparison.csv", "comparison.md", "index.html"])
+def test_files_of_somebodys_are_not_replaced(name, tmp_path):
+    compared = compare(write_study(tmp_path / "study", {"unet": 0.3, "se": 0.4}, scenes=2))
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} is of no comparison: give another --output"):
+        write(compared, folder)
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
+    (folder / name).unlink()
+    assert write(compared, folder) == write(compared, folder)
