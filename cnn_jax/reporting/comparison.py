@@ -184,7 +184,10 @@ def _check_ours(folder: Path, values: str) -> None:
         return
     for name in ("comparison.csv", "comparison.md", "index.html"):
         if (folder / name).exists():
-            raise InputError(f"{folder / name} is of no comparison: give another --output.")
+            raise InputError(
+                f"{folder / name} is of no comparison: give another --output (of a study, another"
+                " --workdir), or move it."
+            )
 
 
 def _by_variant(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
