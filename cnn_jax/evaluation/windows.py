@@ -29,6 +29,11 @@ def needed_px(length_px: int, window_px: int) -> int:
     return min(window_px, -(-length_px // MULTIPLE_PX) * MULTIPLE_PX)
 
 
+def window_for(size_px: tuple[int, int], window_px: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a window for a scene of that size: `needed_px` of both."""
+    return needed_px(size_px[0], window_px[0]), needed_px(size_px[1], window_px[1])
+
+
 def spans(length_px: int, window_px: int, context_px: int) -> list[Span]:
     """Windows along one axis of a scene.
 
@@ -59,8 +64,7 @@ class WindowSource:
 
     def __init__(self, scenes: DecodedScenes, window_px: tuple[int, int], context_px: int) -> None:
         self.scenes = scenes
-        height, width = scenes.largest_px
-        self.window_px = needed_px(height, window_px[0]), needed_px(width, window_px[1])
+        self.window_px = window_for(scenes.largest_px, window_px)
         self.windows = [
             (index, vertical, horizontal)
             for index, scene in enumerate(scenes.scenes)

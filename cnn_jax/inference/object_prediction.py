@@ -17,7 +17,7 @@ from cnn_jax.data.rasters import DamagedError
 from cnn_jax.data.resizing import displayable
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import object_windows
-from cnn_jax.evaluation.windows import needed_px
+from cnn_jax.evaluation.windows import window_for
 from cnn_jax.inference.outputs import partial, writing
 from cnn_jax.inference.scenes import found, opened
 
@@ -86,7 +86,7 @@ def predict(
         check: called between batches of windows.
     """
     settings = run.config.evaluation
-    window = needed_px(height, settings.window_px[0]), needed_px(width, settings.window_px[1])
+    window = window_for((height, width), settings.window_px)
     overlap = min(settings.overlap_px, min(window) // 2)
     places = object_windows.grid(height, width, window, overlap)
     see = run.learner.see(run.variables, run.devices)

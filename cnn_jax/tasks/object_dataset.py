@@ -18,7 +18,7 @@ from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import coco, drawn_ap, object_windows, panoptic, statistics
-from cnn_jax.evaluation.windows import needed_px
+from cnn_jax.evaluation.windows import window_for
 from cnn_jax.records import object_record, scene_record
 from cnn_jax.tasks.network import LastEvaluation
 from cnn_jax.tasks.object_learner import ObjectLearner
@@ -150,8 +150,7 @@ class ObjectEvaluator:
     def find(self, variables: Any, check: Callable = lambda: None) -> list[tuple[Annotation, ...]]:
         """The objects of each image, best first."""
         settings = self.learner.config.evaluation
-        (height, width), most = self.scenes.largest_px, settings.window_px
-        window = needed_px(height, most[0]), needed_px(width, most[1])
+        window = window_for(self.scenes.largest_px, settings.window_px)
         overlap = min(settings.overlap_px, min(window) // 2)
         see = self.learner.see(variables, self.devices)
         size, found = self.learner.batch_size(self.devices), []
@@ -304,8 +303,8 @@ class ObjectEvaluator:
 
     def heat(self, variables: Any, image: np.ndarray) -> np.ndarray:
         """How probable the centre of an object is, float32 `[h, w]` of the upper left window."""
-        (height, width), most = image.shape[:2], self.learner.config.evaluation.window_px
-        window = needed_px(height, most[0]), needed_px(width, most[1])
+        height, width = image.shape[:2]
+        window = window_for((height, width), self.learner.config.evaluation.window_px)
         places = object_windows.grid(height, width, window, 0)
         _, seen = next(object_windows.windows_of(places, lambda a, b: image[a:b]))
         heat = np.asarray(self.learner.heat(variables, seen[None]))[0]  # type: ignore[attr-defined]
