@@ -21,12 +21,12 @@ from jax import lax
 from cnn_jax.layers import operations
 from cnn_jax.layers.normalization import keeps_statistics
 
-LARGE = 2**23
-"""Values of a convolution's two maps from which on XLA's gradient of a 3x3 kernel falls out of a
-CPU's caches; half as many where a batch has more than one image."""
+FEW = 8
+"""Channels below which the gradient of a 3x3 kernel is left to XLA."""
 
-NARROW = 16
-"""Channels up to which, in and out, a convolution gets none of XLA's fast kernels for CPUs."""
+ONE_BAND, BAND = 2**20, 2**18
+"""Values of a convolution's two maps up to which the gradient of a 3x3 kernel is one product; and
+of a band, where it is a sum."""
 
 SMALL = 5
 """Side of the largest windows, in px, whose places are compared one by one where they overlap."""
@@ -124,8 +124,8 @@ def convolve(
     Three kinds of kernel are computed otherwise. With a 1x1 kernel `[1, 1, channels, features]` and
     without padding the result and both gradients are the matrix products that they are, up to 20
     times as fast as the convolutions that XLA makes of them. So are those of a 3x3 kernel with
-    stride 1 and SAME padding on maps of few places; on others its gradient is computed in whichever
-    of three ways is fastest (`_fast`). A kernel `[height, width, 1, channels]` for each channel by
+    stride 1 and SAME padding on maps of few places; on others the kernel's gradient is a product,
+    or a sum of some (`_to_kernel`). A kernel `[height, width, 1, channels]` for each channel by
     itself is a sum of shifted products. Others are left to XLA.
     """
     size, groups = kernel.shape[:2], feature_group_count
@@ -233,7 +233,7 @@ def _spatial_forward(x, kernel):
 def _spatial_backward(inputs, gradient):
     x, kernel = inputs
     (to_x,) = jax.vjp(lambda x: _plain(x, kernel, (1, 1), "SAME"), x)[1](gradient)
-    return to_x, _fast(x.shape, gradient.shape)(*lax.optimization_barrier((x, gradient)))
+    return to_x, _to_kernel(*lax.optimization_barrier((x, gradient)))
 
 
 _spatial.defvjp(_spatial_forward, _spatial_backward)
@@ -263,77 +263,74 @@ def _to_centres(neighbours):
     return reduce(add, (one.astype(jnp.float32) for one in given)).astype(neighbours.dtype)
 
 
-def _fast(maps, gradients):
-    """The function that computes the gradient of a 3x3 kernel soonest, by the shapes of the two
-    maps.
-
-    A sum over bands of rows for large maps (1.1 to 5 times as fast as XLA's) and for a few images
-    of few channels (2 to 6 times); else a convolution in the layout that XLA's fast one needs,
-    which XLA doesn't choose within loops (10 to 40 times as fast there), and with more channels
-    resulting than `NARROW`, if either of the maps has more (2 to 8 times).
-    """
-    (batch, *_, channels), features = maps, gradients[-1]
-    if min(channels, features) >= NARROW and math.prod(maps) + math.prod(gradients) >= (
-        LARGE if batch == 1 else LARGE // 2
-    ):
-        return functools.partial(_over_bands, places=1024)
-    if batch > NARROW or features > NARROW or channels < NARROW // 2:
-        return _laid_out
-    if channels > NARROW:
-        return _laid_out_the_other_way
-    return functools.partial(_over_bands, places=256) if batch <= 2 else _laid_out
-
-
-def _over_bands(x, gradient, places):
+def _to_kernel(x, gradient):
     """`[3, 3, channels, features]`: the gradient of a 3x3 kernel with stride 1 and SAME padding.
 
     Beside each place of `x` stand its neighbours to left and right, beside each of `gradient` those
-    below and above: all nine taps are then one matrix product, summed over bands of rows (of at
-    most `places` places, or one row) whose copies stay in a CPU's caches.
+    below and above: all nine taps are then one matrix product. Of large maps it is summed over
+    bands of rows, whose copies stay in a CPU's caches. Twice as fast as the convolution that XLA
+    makes of it, which is left for the few channels of an image.
     """
     batch, height, width, channels = x.shape
-    most = max(places // max(width, 1), 1)
-    rows = max(rows for rows in range(1, min(height, most) + 1) if height % rows == 0)
-    rows_of = functools.partial(lax.dynamic_slice_in_dim, axis=1)
+    if channels < FEW:
+        return _laid_out(x, gradient)
+    row = batch * width * (channels + gradient.shape[-1])
+    if row * height <= ONE_BAND:
+        zeros = jnp.zeros_like(gradient[:, :1])
+        total = _over_places(*_beside(x, gradient, zeros, zeros))
+    else:
+        most = max(BAND // row, 1)
+        rows = max(rows for rows in range(1, min(height, most) + 1) if height % rows == 0)
+        total = _over_bands(x, gradient, rows)
+    total = total.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3).astype(x.dtype)
+    # Else each of the kernel's readers, of which the optimizer has three, transposes it for itself.
+    return lax.optimization_barrier(total)
+
+
+def _beside(x, gradient, above, below):
+    """What `_to_kernel` multiplies, `[..., height, width, 3 * channels]`: `x` with its neighbours
+    in a row, and `gradient`, between the rows above and below it, with those in a column."""
+    height, width = x.shape[-3:-1]
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 1), (0, 0)])
+    gradient = jnp.concatenate([above, gradient, below], -3)
+    return (
+        jnp.concatenate([x[..., tap : tap + width, :] for tap in range(3)], -1),
+        jnp.concatenate([gradient[..., 2 - tap : 2 - tap + height, :, :] for tap in range(3)], -1),
+    )
+
+
+def _over_bands(x, gradient, rows):
+    """The products of `_to_kernel`, so many rows at a time."""
+    batch, height, _, channels = x.shape
+    # Part by part: where these lie on several devices, they say each other the sum once, after the
+    # loop, and nothing within it. On one, two threads compute two.
+    parts = max(jax.device_count(), 2)
+    parts = parts if batch % parts == 0 else batch
+    x, gradient = (of.reshape(parts, -1, *of.shape[1:]) for of in (x, gradient))
+    rows_of = functools.partial(lax.dynamic_slice_in_dim, axis=2)
 
     def add(band, total):
         first = band * rows
-        one = jnp.pad(rows_of(x, first, rows), ((0, 0), (0, 0), (1, 1), (0, 0)))
         above = jnp.where(first > 0, rows_of(gradient, jnp.maximum(first - 1, 0), 1), 0)
         below = jnp.where(
             first + rows < height, rows_of(gradient, jnp.minimum(first + rows, height - 1), 1), 0
         )
-        other = jnp.concatenate([above, rows_of(gradient, first, rows), below], 1)
-        one = jnp.concatenate([one[:, :, tap : tap + width] for tap in range(3)], -1)
-        other = jnp.concatenate([other[:, 2 - tap : 2 - tap + rows] for tap in range(3)], -1)
+        one, other = _beside(rows_of(x, first, rows), rows_of(gradient, first, rows), above, below)
+        places = (1, 2, 3)
         return total + lax.dot_general(
-            one, other, (((1, 2), (1, 2)), ((0,), (0,))), preferred_element_type=jnp.float32
+            one, other, ((places, places), ((0,), (0,))), preferred_element_type=jnp.float32
         )
 
-    # Image by image: where they lie on several devices, these say each other the sum once, after
-    # the loop, and nothing within it.
-    total = lax.fori_loop(
-        0,
-        height // rows,
-        add,
-        jnp.zeros((batch, 3 * channels, 3 * gradient.shape[-1]), jnp.float32),
-    ).sum(0)
-    return total.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3).astype(x.dtype)
+    zero = jnp.zeros((parts, 3 * channels, 3 * gradient.shape[-1]), jnp.float32)
+    return lax.fori_loop(0, height // rows, add, zero).sum(0)
 
 
 def _laid_out(x, gradient):
-    """What `_over_bands` computes, as a convolution whose batch is the channels and whose channels
-    are the batch."""
+    """What `_to_kernel` computes, as a convolution whose batch is the channels and whose channels
+    are the batch: the layout that XLA's fast one needs, which it doesn't choose within loops."""
     x, gradient = x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
     kernel = _plain(x, gradient, (1, 1), ((1, 1), (1, 1))).transpose(1, 2, 0, 3)
-    # Else each of the kernel's readers, of which the optimizer has three, transposes it for itself.
     return lax.optimization_barrier(kernel)
-
-
-def _laid_out_the_other_way(x, gradient):
-    """What `_laid_out` computes with the two maps in each other's place, so that more than `NARROW`
-    channels result."""
-    return _laid_out(gradient, x)[::-1, ::-1].swapaxes(2, 3)
 
 
 def _over_places(one, other):

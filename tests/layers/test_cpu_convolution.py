@@ -64,45 +64,50 @@ def test_result_and_gradients_are_those_of_the_convolution(
 
 @pytest.fixture
 def large(monkeypatch):
-    """All maps count as large; the number of times that bands were added."""
+    """All maps count as large; the numbers of rows of the bands that were added."""
     calls = []
     over_bands = module._over_bands
 
-    def counted(*maps, places):
-        calls.append(maps)
-        return over_bands(*maps, min(places, 20))
+    def counted(x, gradient, rows):
+        calls.append(rows)
+        return over_bands(x, gradient, rows)
 
-    monkeypatch.setattr(module, "LARGE", 1)
+    monkeypatch.setattr(module, "ONE_BAND", 1)
+    monkeypatch.setattr(module, "BAND", 1)
     monkeypatch.setattr(module, "_over_bands", counted)
     return calls
 
 
 @pytest.mark.parametrize(
-    ("channels", "features", "stride", "padding", "batch", "size", "in_bands"),
+    ("channels", "features", "stride", "padding", "batch", "size", "band", "rows"),
     [
-        (16, 17, 1, "SAME", 2, (7, 6), True),
-        (18, 16, 1, ((1, 1), (1, 1)), 1, (9, 7), True),
-        (16, 16, 1, "SAME", 1, (1, 17), True),
-        (16, 16, 1, "SAME", 3, (6, 1), True),
-        (16, 16, 1, "SAME", 2, (2, 4), False),  # no more places than features
-        (16, 16, 2, "SAME", 2, (7, 6), False),
-        (16, 16, 1, "VALID", 2, (7, 6), False),
-        (17, 15, 1, "SAME", 2, (7, 6), False),  # the other way round
-        (32, 3, 1, "SAME", 1, (6, 5), False),
-        (15, 16, 1, "SAME", 2, (12, 6), True),  # few images of few channels
-        (8, 2, 1, "SAME", 2, (7, 6), True),
-        (8, 2, 1, "SAME", 3, (7, 6), False),
-        (3, 16, 1, "SAME", 1, (7, 6), False),
+        (16, 17, 1, "SAME", 2, (7, 6), 1, 1),
+        (16, 17, 1, "SAME", 2, (8, 6), 3 * 2 * 6 * 33, 2),  # three don't divide eight
+        (18, 16, 1, ((1, 1), (1, 1)), 1, (9, 7), 3 * 7 * 34, 3),
+        (16, 16, 1, "SAME", 1, (1, 17), 1, 1),
+        (16, 16, 1, "SAME", 3, (6, 1), 10**9, 6),
+        (17, 15, 1, "SAME", 2, (7, 6), 1, 1),
+        (32, 3, 1, "SAME", 1, (6, 5), 1, 1),
+        (8, 2, 1, "SAME", 3, (7, 6), 1, 1),
+        (16, 16, 1, "SAME", 2, (2, 4), 1, None),  # no more places than features
+        (16, 16, 2, "SAME", 2, (7, 6), 1, None),
+        (16, 16, 1, "VALID", 2, (7, 6), 1, None),
+        (3, 16, 1, "SAME", 1, (7, 6), 1, None),  # few channels
     ],
 )
-def test_gradient_in_bands(large, channels, features, stride, padding, batch, size, in_bands):
-    """In bands of one to nine rows, or not."""
+@pytest.mark.parametrize("one_band", [False, True])
+def test_gradient_in_bands(
+    large, monkeypatch, channels, features, stride, padding, batch, size, band, rows, one_band
+):
+    """In bands of one row or more, in one, or not."""
+    monkeypatch.setattr(module, "BAND", band)
+    monkeypatch.setattr(module, "ONE_BAND", 10**9 if one_band else 1)
     arrays = inputs(channels, features, size, batch, kernel_px=3)
     mine, expected = (
         jax.jit(jax.grad(functools.partial(loss, convolution, stride, padding), (0, 1)))(*arrays)
         for convolution in (ours, PLAIN)
     )
-    assert bool(large) == in_bands
+    assert large == ([] if one_band or rows is None else [rows])
     for gradient, its in zip(mine, expected, strict=True):
         np.testing.assert_allclose(gradient, its, rtol=1e-5, atol=1e-5 * float(jnp.abs(its).max()))
 
@@ -141,7 +146,7 @@ def test_dilated_kernels_are_left_alone(large):
 @pytest.mark.parametrize("in_bands", [False, True])
 def test_in_loops_and_over_seeds(large, monkeypatch, in_bands):
     """Batches follow in a loop, and kernels are batched."""
-    monkeypatch.setattr(module, "LARGE", 1 if in_bands else 10**9)
+    monkeypatch.setattr(module, "ONE_BAND", 1 if in_bands else 10**9)
     x, kernel = inputs(16, 17, batch=4, kernel_px=3)
     kernels = jnp.stack([kernel, -2 * kernel])
 
@@ -210,9 +215,10 @@ import functools
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cnn_jax.layers import cpu_arithmetic as module
 from tests.layers.test_cpu_convolution import inputs, loss, ours
-module.LARGE = 1
+module.ONE_BAND = 5000
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-for channels, features, kernel_px in ((5, 3, 1), (5, 9, 1), (5, 4, 3), (16, 16, 3), (5, 400, 3)):
+kinds = ((5, 3, 1), (5, 9, 1), (5, 4, 3), (9, 4, 3), (16, 16, 3), (5, 400, 3))
+for channels, features, kernel_px in kinds:
     x, kernel = inputs(channels, features, batch=8, kernel_px=kernel_px)
     gradients = jax.jit(jax.grad(functools.partial(loss, ours, 1, "SAME"), (0, 1)))
     alone = gradients(x, kernel)
