@@ -150,6 +150,7 @@ def example(
 def our_step(model: str, size_px: Sequence[int], dtype: str) -> tuple[Any, Callable, Callable]:
     """(the Flax module, the step of `make_train_step`, a function that makes its state from a
     seed)."""
+    import jax
     import jax.numpy as jnp
     import optax
 
@@ -160,11 +161,13 @@ def our_step(model: str, size_px: Sequence[int], dtype: str) -> tuple[Any, Calla
     from cnn_jax.training.step import make_train_step
 
     network = networks.ours(model, size_px, dtype)
+    measured = networks.NETWORKS[model]
     optimizer = optax.adamw(1e-3, weight_decay=1e-4)
 
     def augment(keys, batch):
         images = normalize(batch["image"].astype(jnp.float32) / 255, (0.5,) * 3, (0.25,) * 3)
-        return images, batch["label"].astype(jnp.int32)
+        labels = batch["label"].astype(jnp.int32)
+        return images, labels if measured.dense else jax.nn.one_hot(labels, measured.classes)
 
     def loss_and_metrics(logits, labels):
         return {"loss": cross_entropy(logits, labels), "accuracy": hits(logits, labels)}

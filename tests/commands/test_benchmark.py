@@ -221,6 +221,16 @@ def test_unusable_flags_are_refused(run, arguments, words):
 
 
 @pytest.mark.usefixtures("quick_compilation")
+def test_a_step_of_a_classifier():
+    """Of a thousand classes, whose labels are no bytes."""
+    _, step, initial_state = train_step.our_step("resnet50", (32, 32), "float32")
+    images, labels = train_step.example("resnet50", (32, 32), 2)
+    batch = {"image": images, "label": labels, "position": np.arange(2, dtype=np.uint32)}
+    state = jax.eval_shape(initial_state, 0)
+    _, metrics = jax.eval_shape(step, state, batch, np.uint32(0))
+    assert {"loss", "accuracy"} <= set(metrics)
+
+
 def test_train_step_alone(run):
     finished, record = run(
         "train_step", "--models=tiny", "--sizes=8x12", "--batches", "1", "3", "--without-peers"
