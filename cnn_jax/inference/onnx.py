@@ -27,10 +27,13 @@ INPUT, OUTPUT = "images", "output"
 FREE = (10007, 10009, 10037)
 """What batch, height and width are traced as where they are free; sizes are multiples of these."""
 
+FREE_ALONE = (73_939_133,)
+"""What batch is traced as where the others are fixed, and may be large."""
+
 NAMES = ("batch", "height", "width")
 """Of the free sizes, in the model."""
 
-LARGEST = 5000
+LARGEST, LARGEST_ALONE = 5000, 30_000_000
 """A number of a program beyond which it must be a multiple of a free size, or a size of a constant:
 anything else would follow the size in a way that isn't understood, such as (height - 11) / 4."""
 
@@ -113,7 +116,7 @@ def translated(
     """
     onnx = library()
     height, width, channels = image
-    shape = [FREE[0], height, width, channels]
+    shape = [FREE[0] if stride else FREE_ALONE[0], height, width, channels]
     if stride:
         shape[1:3] = [stride * FREE[1], stride * FREE[2]]
     try:
@@ -127,14 +130,14 @@ def translated(
         raise InputError(
             f"this network takes images of one size ({first[:200]}): export it for a fixed size."
         ) from error
-    graph = _Graph(onnx, stride or 1)
+    graph = _Graph(onnx, stride)
     images = _Value(INPUT, (0, 1, 2, 3), tuple(shape))
     (result,) = graph.run(program.jaxpr, program.consts, [images], "")
     named = graph.plain(graph.whole(result, program.out_avals[0].shape))
     graph.node("Identity", [named], name="output", output=OUTPUT)
 
     def described(name, sizes):
-        known = [_in_words(graph.factors(size)) or size for size in sizes]
+        known = [graph.in_words(size) or size for size in sizes]
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, known)
 
     made = onnx.helper.make_graph(
@@ -149,11 +152,6 @@ def translated(
     )
     model.ir_version = 8  # of that opset; the newest isn't read by older runtimes
     return model
-
-
-def _in_words(factors):
-    """A free size of input or output as the model names it; "" of another."""
-    return "*".join(NAMES[FREE.index(prime)] for prime in factors[1]) if factors else ""
 
 
 @dataclass(frozen=True)
@@ -184,8 +182,10 @@ def _constant(array: Any) -> _Value:
 class _Graph:
     """Nodes and initializers, as the operations of a program come."""
 
-    def __init__(self, onnx: ModuleType, stride: int) -> None:
-        self.onnx, self.stride = onnx, stride
+    def __init__(self, onnx: ModuleType, stride: int | None) -> None:
+        self.onnx, self.stride = onnx, stride or 1
+        self.free = FREE if stride else FREE_ALONE
+        self.largest = LARGEST if stride else LARGEST_ALONE
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self._names: set[str] = {INPUT, OUTPUT}
@@ -233,13 +233,18 @@ class _Graph:
             InputError: a size that follows the free ones in another way.
         """
         rest, free = size, []
-        for prime in FREE:
+        for prime in self.free:
             while size and rest % prime == 0:
                 rest //= prime
                 free.append(prime)
-        if LARGEST < rest < np.iinfo(np.int64).max and rest not in self._sizes:
+        if self.largest < rest < np.iinfo(np.int64).max and rest not in self._sizes:
             self.refuse("a size that doesn't divide as the image's does", "for a fixed size")
         return (rest, tuple(free)) if free else None
+
+    def in_words(self, size: int) -> str:
+        """A free size of input or output as the model names it; "" of another."""
+        found = self.factors(size)
+        return "*".join(NAMES[self.free.index(prime)] for prime in found[1]) if found else ""
 
     def size(self, size: int) -> str:
         """A tensor int64 [1]: the size, worked out from the input's shape where it is free."""
@@ -253,7 +258,7 @@ class _Graph:
             rest, free = found
             value = ""
             for prime in free:
-                axis = FREE.index(prime)
+                axis = self.free.index(prime)
                 place = self.initializer(np.array([axis], np.int64), "axis")
                 part = self.node("Gather", [self._kept["shape"], place], axis=0)
                 if axis and self.stride > 1:
@@ -423,7 +428,7 @@ class _Graph:
             return False
         value = abs(float(array.reshape(())))
         for one in (value, 1 / value if value else 0.0):
-            for primes in itertools.product(*((1, prime) for prime in FREE)):
+            for primes in itertools.product(*((1, prime) for prime in self.free)):
                 ratio = one / math.prod(primes)
                 near = 1 <= ratio <= LARGEST and abs(ratio - round(ratio)) <= 2e-7 * ratio
                 if math.prod(primes) > 1 and near:
@@ -585,7 +590,7 @@ class _Graph:
     def fixed(self, numbers: Sequence[int]) -> None:
         """Refuses numbers that follow the free sizes where ONNX takes none that do."""
         for number in numbers:
-            if number > LARGEST or self.factors(number):
+            if number > self.largest or self.factors(number):
                 self.refuse("padding or dilation that follows the image's size", "for a fixed size")
 
     def _dot_general(self, equation, values, shape):
