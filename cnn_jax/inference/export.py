@@ -264,6 +264,8 @@ def about(run: Run, parts: Sequence[str] = (), stride: int | None = None) -> dic
         "digest": run.digest,
         "step": run.summary["evaluated_step"],
     }
+    if run.config.task in OBJECT_TASKS:
+        held |= {"colors": list(map(list, run.learner.colors)), "objects": run.learner.picking}
     return held | ({"multiple_px": stride} if stride else {})
 
 

@@ -51,6 +51,16 @@ class DetectionLearner(ObjectLearner):
             return detection.fcos_cells(outputs)
         return detection.centernet_cells(outputs, self.config.model.stride)
 
+    @property
+    def picking(self) -> dict[str, Any]:
+        """`ObjectLearner.picking`; and, of FCOS, of how many boxes at most none may overlap a
+        better one of its class by more than which IoU."""
+        alone = self.config.model.name == "fcos"
+        return super().picking | {
+            "nms_iou": detection.NMS_IOU if alone else None,
+            "candidates": detection.CANDIDATES if alone else None,
+        }
+
     def seen(self, results: Mapping[str, np.ndarray]) -> list[Seen]:
         """See `ObjectLearner.seen`."""
         least = self.config.evaluation.least_score

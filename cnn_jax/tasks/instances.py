@@ -53,6 +53,16 @@ class InstanceLearner(ObjectLearner):
         offset = outputs["offset"] * self.config.loss.offset_scale_px
         return jnp.concatenate([probabilities, outputs["centre"][..., None], offset], -1)
 
+    @property
+    def picking(self) -> dict[str, Any]:
+        """`ObjectLearner.picking`; and how high a centre is at least, above all within how many px,
+        and how many pixels an object has at least."""
+        return super().picking | {
+            "reach_px": instances.reach_px(self.config.loss),
+            "least_centre": instances.LEAST_CENTRE,
+            "least_area_px": instances.LEAST_AREA_PX,
+        }
+
     def seen(self, results: Mapping[str, np.ndarray]) -> list[Seen]:
         """See `ObjectLearner.seen`."""
         least = self.config.evaluation.least_score

@@ -83,6 +83,12 @@ class ObjectLearner:
         gives; what picks objects from it is left to whoever uses that."""
         raise NotImplementedError
 
+    @property
+    def picking(self) -> dict[str, Any]:
+        """The numbers by which objects are picked from `exported`, as JSON holds them."""
+        settings = self.config.evaluation
+        return {"least_score": settings.least_score, "most": 2 * settings.most_objects}
+
     def module(self, axis_name: str | None = None) -> Any:
         """The Flax module; `axis_name` is the `pmap` axis."""
         raise NotImplementedError

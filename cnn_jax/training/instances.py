@@ -95,6 +95,11 @@ def instance_loss(
     return {name: (total, count) for name, total in {"loss": loss, **sums}.items()}
 
 
+def reach_px(config: InstanceLossConfig) -> int:
+    """A centre is where the map is as high as anywhere within so many px, across and down."""
+    return max(round(config.centre_sigma_px) - 1, 1)
+
+
 def grouped(
     outputs: Mapping[str, jax.Array], config: InstanceLossConfig, most: int
 ) -> dict[str, jax.Array]:
@@ -112,7 +117,7 @@ def grouped(
         most]`.
     """
     height, width = outputs["centre"].shape[1:]
-    side = max(2 * round(config.centre_sigma_px) - 1, 3)
+    side = 2 * reach_px(config) + 1
     heat = outputs["centre"][..., None]
     peaks = nn.max_pool(heat, (side, side), (1, 1), "SAME") == heat
     peaks = jnp.where(peaks & (heat > LEAST_CENTRE), heat, 0.0)[..., 0]

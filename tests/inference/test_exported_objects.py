@@ -39,21 +39,26 @@ MODELS: dict[str, tuple[Any, str, dict]] = {
 SIZE_PX = 64, 96
 
 
-@pytest.fixture(
-    scope="module", params=["centernet", pytest.param("fcos", marks=pytest.mark.long), "instances"]
-)
-def run(request):
-    make, name, options = MODELS[request.param]
+def made(kind: str) -> Run:
+    """A run of three classes that nobody trained."""
+    make, name, options = MODELS[kind]
     config = make(
         experiment="x",
         model=tasks.model_config(name, **options),
-        data=ObjectDataConfig(crop_px=SIZE_PX),
+        data=ObjectDataConfig(crop_px=SIZE_PX, scene_px=SIZE_PX, scene_counts=(1, 1, 1)),
         evaluation=ObjectEvaluationConfig(window_px=SIZE_PX, most_objects=10),
     )
     learner = tasks.of(config.task).learner(config, data_info(3))
     variables = filled(learner.module(), np.zeros((1, *SIZE_PX, 3), np.float32))
     summary = {"evaluated_step": 0}
     return Run(Path("run"), config, learner.info, summary, learner, variables, Devices())
+
+
+@pytest.fixture(
+    scope="module", params=["centernet", pytest.param("fcos", marks=pytest.mark.long), "instances"]
+)
+def run(request):
+    return made(request.param)
 
 
 @pytest.fixture(scope="module")

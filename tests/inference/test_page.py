@@ -24,6 +24,7 @@ from cnn_jax.inference import page
 from cnn_jax.run import main
 from experiments.classify import CONFIGURATIONS
 from tests.browser import CHROMIUM, browser
+from tests.inference.test_exported_objects import made
 from tests.running import ROOT
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -262,6 +263,48 @@ def test_a_segmenter_in_the_browser_gives_what_jax_does(segmenter, opened, tmp_p
         worked_out, held = choose_layer(chromium, kind, number)
         assert worked_out == pytest.approx(held, abs=1e-4)
         assert held != 0
+    assert stays_at_home(chromium)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["centernet", "fcos", "instances"])
+def test_objects_in_the_browser_are_those_that_predict_finds(kind, opened, tmp_path):
+    """A picture as large as the network takes, and one that is mirrored beyond its rim."""
+    run = made(kind)
+    run = dataclasses.replace(run, info=dataclasses.replace(run.info, source="coco"))
+    if kind == "centernet":  # whose boxes are else hundreds of px large, or turned inside out
+        for head, value in (("size_head", 9.0), ("offset_head", 0.25)):
+            layer = run.variables["params"][head]
+            layer |= {"kernel": 1e-3 * layer["kernel"], "bias": 0 * layer["bias"] + value}
+    settings = run.config.evaluation
+    settings.window_px, settings.least_score = (96, 96), 0.0
+    chromium = opened(run)
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    Image.fromarray(image[:50, :70]).save(tmp_path / "small.png")
+    chromium.run("(() => { least.min = '0'; least.value = '0'; })()")
+    cells = answered(chromium, tmp_path / "image.png")
+    assert len(cells)
+    found, expected = chromium.run("page.found().found"), run.predict(image).objects
+    assert len(expected) > 2
+    for ours in expected[:5]:
+        alike = pytest.approx([ours.label, ours.score, *ours.box], abs=1e-2)
+        assert any([one["label"], one["score"], *one["box"]] == alike for one in found)
+    said = chromium.run(
+        "Array.from(document.querySelectorAll('#classes li'), (li) => li.innerText)"
+    )
+    assert sum(int(text.split()[1]) for text in said) == len(found)
+
+    answered(chromium, tmp_path / "small.png", 2)
+    boxes = np.array([one["box"] for one in chromium.run("page.found().found")])
+    assert len(boxes)
+    assert boxes.min() >= 0
+    assert boxes[:, [0, 2]].max() <= 70
+    assert boxes[:, [1, 3]].max() <= 50
+    chromium.run("(() => { least.value = '0.95'; least.dispatchEvent(new Event('input')); })()")
+    assert all(one["score"] >= 0.95 for one in chromium.run("page.found().found"))
+    chromium.run("document.getElementById('spanish').click()")
+    assert "Puntuación" in chromium.run("document.getElementById('least-line').innerText")
     assert stays_at_home(chromium)
 
 

@@ -4,6 +4,7 @@ Templates, style and scripts are the files beside this one; each script says wha
 """
 
 import base64
+import contextlib
 import copy
 import gzip
 import io
@@ -21,6 +22,7 @@ from PIL import Image
 from cnn_jax.configuration import documents
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
+from cnn_jax.evaluation.windows import MULTIPLE_PX
 from cnn_jax.inference import export
 from cnn_jax.inference.predictor import OBJECT_TASKS, Run
 from cnn_jax.records import formats, run_directory
@@ -59,15 +61,10 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
         teach: whether classes of one's own can be taught.
 
     Raises:
-        InputError: the run finds objects, pictures of browsers are not what it takes, the runtime
-            isn't there, or the network can't be written as ONNX.
+        InputError: pictures of browsers are not what the run takes, the runtime isn't there, or the
+            network can't be written as ONNX.
     """
     info, config = run.info, run.config
-    if config.task in OBJECT_TASKS:
-        raise InputError(
-            f"the run in {run.folder} is of {config.task}, and pages are of segmentation and"
-            " classification: use cnn-jax predict --overlay, or cnn-jax export --format onnx."
-        )
     if info.dtype != "uint8" or info.channels not in (1, 3):
         raise InputError(
             f"the run in {run.folder} takes {info.channels} channels of {info.dtype}, and pictures"
@@ -81,16 +78,9 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
     if teach and config.task != "classification":
         raise InputError(f"--teach is for classifiers, and {run.folder} is of {config.task}.")
     inside = _runtime(Path(runtime)) if runtime else {}
-    parts = ("normalization", "softmax")
-    stride = None
-    if config.task == "segmentation":
-        try:
-            model = export.to_onnx(run, any_size=True, parts=parts)
-            stride = export.free_stride(run)
-        except InputError:  # of one size, such as rates that follow the map
-            model = export.to_onnx(run, parts=parts)
-    else:
-        model = export.to_onnx(run, parts=parts)
+    finds = config.task in OBJECT_TASKS
+    parts = ("normalization",) if finds else ("normalization", "softmax")
+    model, size_px, stride = _exported(run, parts)
     figure = leading(config.task)
     worth = run.summary.get(f"test/{figure.name}") if figure else None
     about: dict[str, Any] = {
@@ -100,7 +90,7 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
         "image_px": list(info.image_px)
         if config.task == "classification" and info.image_px
         else None,
-        "window_px": list(export.image_px(run)),
+        "window_px": list(size_px),
         "crop_share": getattr(config.data, "crop_share", 1.0),
         "longest_px": LONGEST_PX,
         "figures": f"{figure.label} {worth:.4f}" if figure and worth is not None else "",
@@ -115,7 +105,14 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
         " 'unsafe-inline'; img-src data: blob:; media-src blob:; connect-src "
         + ("'none'" if inside else ADDRESS)
     )
-    names = ["words.js", "network.js", "pixels.js", "page.js", *(["teach.js"] if teach else [])]
+    names = [
+        "words.js",
+        "network.js",
+        "pixels.js",
+        "objects.js",
+        "page.js",
+        *(["teach.js"] if teach else []),
+    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -129,7 +126,20 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
         runtime={name: _packed(content) for name, content in inside.items()},
         weights=_packed(_weights(run)) if teach else "",
         teach=teach,
+        map="objects" if finds else "map",
     )
+
+
+def _exported(run, parts):
+    """(the network as ONNX, height and width of what it is made for, what these may be multiples of
+    instead or None)."""
+    size_px = export.image_px(run)
+    if run.config.task in ("segmentation", "instances"):
+        with contextlib.suppress(InputError):  # of one size, such as rates that follow the map
+            return export.to_onnx(run, any_size=True, parts=parts), size_px, export.free_stride(run)
+    elif run.config.task == "detection":  # photographs lie and stand
+        size_px = (-(-max(size_px) // MULTIPLE_PX) * MULTIPLE_PX,) * 2
+    return export.to_onnx(run, size_px=size_px, parts=parts), size_px, None
 
 
 def _text(name):

@@ -84,6 +84,11 @@
   function prepared(image, drawn) {
     const picture = Pixels.planes(image, about.channels), { width, height } = picture;
     const sizes = (w, h) => `${w} × ${h}`;
+    const smaller = (scale) => {
+      const w = Math.max(Math.round(width * scale), 1), h = Math.max(Math.round(height * scale), 1);
+      return { picture: Pixels.resized(picture, [0, 0, width, height], w, h),
+        note: () => words.shrunk(sizes(width, height), sizes(w, h)) };
+    };
     if (about.image_px) {
       const [rows, columns] = about.image_px;
       if (drawn && about.channels === 1) return { picture: Pixels.centred(picture, columns, rows) };
@@ -91,21 +96,29 @@
       const made = fits && about.crop_share === 1 ? picture : Pixels.fitted(picture, columns, rows, about.crop_share);
       return { picture: made, note: fits ? null : () => words.other_size(sizes(width, height), sizes(columns, rows)) };
     }
-    if (!about.multiple_px) { // a segmenter of one size
+    const fits = (columns, rows) => width <= columns && height <= rows;
+    if (about.task === "detection") { // of one size, which holds the whole picture
+      const [rows, columns] = about.window_px;
+      return fits(columns, rows) ? { picture } : smaller(Math.min(columns / width, rows / height));
+    }
+    if (!about.multiple_px) { // another network of one size
       const [rows, columns] = about.window_px;
       if (width === columns && height === rows) return { picture };
       return { picture: Pixels.fitted(picture, columns, rows, 1),
         note: () => words.other_size(sizes(width, height), sizes(columns, rows)) };
     }
-    const scale = Math.min(1, about.longest_px / Math.max(width, height));
-    if (scale === 1) return { picture };
-    const w = Math.max(Math.round(width * scale), 1), h = Math.max(Math.round(height * scale), 1);
-    return { picture: Pixels.resized(picture, [0, 0, width, height], w, h),
-      note: () => words.shrunk(sizes(width, height), sizes(w, h)) };
+    return fits(about.longest_px, about.longest_px) ? { picture } : smaller(about.longest_px / Math.max(width, height));
+  }
+
+  // The sides of what is computed of a picture: whole strides of the network, or all that it takes.
+  function sides({ width, height }) {
+    if (about.task === "detection") return about.window_px.toReversed();
+    const step = about.multiple_px ?? 1, round = (size) => Math.ceil(size / step) * step;
+    return [round(width), round(height)];
   }
 
   async function computed(running, picture, outputs) {
-    const padded = about.multiple_px ? Pixels.mirrored(picture, about.multiple_px) : picture;
+    const padded = Pixels.mirrored(picture, ...sides(picture));
     const shape = [1, padded.height, padded.width, about.channels];
     const images = new ort.Tensor("float32", Pixels.values(padded), shape);
     const results = await running.run({ images }, outputs);
@@ -132,7 +145,10 @@
     $("seen").setAttribute("aria-label", `${words.seen}, ${picture.width} × ${picture.height} px`);
     const classes = taught ? window.page.taught.names : about.classes, colors = taught ? [] : about.colors;
     const dense = about.task === "segmentation" && !taught;
-    $("map-figure").hidden = !dense;
+    $("map-figure").hidden = !(dense || about.objects);
+    $("least-line").hidden = !about.objects;
+    $("speed").textContent = words.speed(number(Math.round(ms)));
+    if (about.objects) { objects(); return; }
     let shares = taught ?? probabilities;
     if (dense) {
       shares = new Float64Array(classes.length);
@@ -149,23 +165,54 @@
       map.getContext("2d").putImageData(image, 0, 0);
     }
     const order = Array.from(classes.keys()).sort((a, b) => shares[b] - shares[a]).slice(0, dense ? classes.length : 5);
+    const percent = (k) => (100 * shares[k]).toLocaleString(language, { maximumFractionDigits: 1, minimumFractionDigits: 1 });
     $("classes").replaceChildren(...order.map((k) => {
-      const item = document.createElement("li"), percent = (100 * shares[k]).toLocaleString(language, { maximumFractionDigits: 1, minimumFractionDigits: 1 });
-      const parts = ["span", "span", "span", "div"].map((tag) => document.createElement(tag));
-      parts[0].className = "swatch";
-      if (colors[k]) parts[0].style.background = `rgb(${colors[k].join()})`; else parts[0].style.visibility = "hidden";
-      parts[1].className = "name";
-      parts[1].textContent = classes[k];
-      parts[2].textContent = `${percent} %`;
-      parts[3].className = "bar";
-      const bar = document.createElement("i");
+      const item = entry(classes[k], colors[k], `${percent(k)} %`), bar = document.createElement("i"), held = document.createElement("div");
+      held.className = "bar";
       bar.style.width = `${100 * shares[k]}%`;
-      parts[3].append(bar);
-      item.append(...parts);
+      held.append(bar);
+      item.append(held);
       return item;
     }));
     if (dense) $("map").setAttribute("aria-label", `${words.map}: ${order.map((k) => `${classes[k]} ${(100 * shares[k]).toFixed(0)} %`).join(", ")}`);
-    $("speed").textContent = words.speed(number(Math.round(ms)));
+  }
+
+  // A class in the list of the answer: its colour, its name, what is said of it.
+  function entry(name, color, said) {
+    const item = document.createElement("li"), [swatch, called, value] = ["span", "span", "span"].map((tag) => document.createElement(tag));
+    swatch.className = "swatch";
+    if (color) swatch.style.background = `rgb(${color.join()})`; else swatch.style.visibility = "hidden";
+    called.className = "name";
+    called.textContent = name;
+    value.textContent = said;
+    item.append(swatch, called, value);
+    return item;
+  }
+
+  // What a network of objects found, from a score on.
+  function found() {
+    const { picture, padded, probabilities } = last, { classes } = about;
+    last.found ??= about.task === "detection" ? { found: Objects.boxes(probabilities, classes.length, about.objects) }
+      : Objects.instances(probabilities, classes.length, padded.width, padded.height, about.objects);
+    const least = Number($("least").value), inside = Objects.within(last.found.found, picture.width, picture.height);
+    return { ...last.found, found: inside.slice(0, about.objects.most).filter((one) => one.score >= least) };
+  }
+
+  function objects() {
+    const { classes, colors } = about, { picture, padded } = last, { found: every, numbers } = found();
+    $("least-value").textContent = $("least").valueAsNumber.toLocaleString(language, { minimumFractionDigits: 2 });
+    Pixels.draw($("map"), picture);
+    Objects.draw($("map"), every, colors, numbers, padded.width);
+    const score = (one) => one.score.toLocaleString(language, { maximumFractionDigits: 2, minimumFractionDigits: 2 });
+    const counts = classes.map((name, label) => [name, every.filter((one) => one.label === label)]);
+    $("classes").replaceChildren(...counts.map(([name, ones], label) => {
+      const item = entry(name, colors[label], ones.length), scores = document.createElement("small");
+      scores.className = "scores";
+      scores.textContent = ones.slice(0, 20).map(score).join("  ") + (ones.length > 20 ? " …" : "");
+      item.append(scores);
+      return item;
+    }));
+    $("map").setAttribute("aria-label", `${words.objects}: ${counts.map(([name, ones]) => `${name} ${ones.length}`).join(", ")}`);
   }
 
   // ---- the layers
@@ -443,6 +490,7 @@
     $("pencil").setAttribute("aria-expanded", !$("drawing").hidden);
     if (!$("drawing").hidden) $("board").focus();
   });
+  $("least").addEventListener("input", () => last && answer());
   $("more").addEventListener("click", () => { shown.all = true; look(shown.index, shown.channel, shown.place); });
   $("channel").addEventListener("click", (event) => {
     const box = $("channel").getBoundingClientRect(), { result, index, channel } = shown;
@@ -460,7 +508,7 @@
 
   // What teaching needs, and tests look at.
   window.page = {
-    about, words: () => words, next, say, prepared, computed, answer,
+    about, words: () => words, next, say, prepared, computed, answer, found,
     state: () => ({ ort, network, layers, last, shown }),
     again: () => last && next(() => predict(last.image, last.drawn)),
   };

@@ -88,10 +88,9 @@ const Pixels = (() => {
     return resized(picture, box, columns, rows);
   }
 
-  // Planes mirrored below and on the right until `multiple` divides both sides.
-  function mirrored(picture, multiple) {
-    const { width, height } = picture, round = (size) => Math.ceil(size / multiple) * multiple;
-    const columns = round(width), rows = round(height);
+  // Planes mirrored below and on the right up to a size.
+  function mirrored(picture, columns, rows) {
+    const { width, height } = picture;
     if (columns === width && rows === height) return picture;
     const fold = (at, size) => { const place = at % (2 * size); return place < size ? place : 2 * size - 1 - place; };
     const of = (plane) => {
