@@ -20,6 +20,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.models import MODELS
 from cnn_jax.models.classifiers import CLASSIFIERS
 from cnn_jax.models.conventions import family, options
+from cnn_jax.models.encoders import ENCODERS
 from cnn_jax.models.weights import keras, pytorch, torch_files
 from cnn_jax.models.weights.preprocessing import VALUES, Preprocessing, values_of
 
@@ -314,6 +315,19 @@ def _without_head(shapes, model, channels, given, px=0):
     return {path: leaf for path, leaf in shapes.items() if leaf.shape == other[path].shape}
 
 
+def _of_maps(model, channels, given):
+    """The names of what an encoder's feature maps are made with, without VGG's dense layers; none
+    of what is no encoder."""
+    if model not in ENCODERS:
+        return set()
+    module = MODELS[model](num_classes=1, **given)
+    px = getattr(module, "paper_px", (224,))[0]
+    image = jax.ShapeDtypeStruct((1, px, px, channels), np.float32)
+    init = functools.partial(module.init, train=False, feature_maps=True)
+    shapes: Any = jax.eval_shape(lambda x: init(jax.random.key(0), x), image)
+    return set(traverse_util.flatten_dict(shapes))
+
+
 # ---- our own
 
 
@@ -443,6 +457,10 @@ def _carry_pytorch(path, model, naming, tensors, given, head):
     shapes = abstract(model, max(num_classes, 1), channels, given)
     if not head and not num_classes:
         shapes = _without_head(shapes, model, channels, given)
+        maps = _of_maps(model, channels, given)
+        beyond = {place[1:-1] for place in shapes if maps and place not in maps}
+        if not any(tensor(module, "weight")[1] is not None for module in beyond):
+            shapes = {place: leaf for place, leaf in shapes.items() if place[1:-1] not in beyond}
     flattened = dict(naming.flattened)
     missing, wrong, variables = [], [], {}
     biases = {}

@@ -76,6 +76,8 @@ def sizes(source, name):
         return 224, 229  # smaller or larger ones it handles in a way of its own
     if "xception" in name:
         return 96, 101
+    if source == "smp" and name.startswith(("densenet", "vgg")):
+        return 64, 96  # of others our encoders round the maps' sides up, and smp refuses them
     return 64, 75
 
 

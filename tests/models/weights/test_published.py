@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from cnn_jax.errors import InputError
 from cnn_jax.models import conventions, weights
 from cnn_jax.models.encoders import encoder
 from cnn_jax.models.weights import pytorch
@@ -84,3 +85,30 @@ def test_each_network_of_pytorch_that_docs_name_has_its_names_and_options():
     assert conventions.options("efficientnet_b5", "timm") == symmetric
     assert conventions.options("efficientnet_b5", "timm_tf") == {}
     assert conventions.options("convnext_tiny", "timm") == {"rounding": "down"}
+
+
+def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path):
+    """As segmentation_models.pytorch writes it; half a classifier is still refused."""
+    places = dict(zip((0, 3, 6, 8, 11, 13, 16, 18), (64, 128, 256, 256, *[512] * 4), strict=True))
+    tensors, before = {}, 3
+    for place, width in places.items():
+        name = f"encoder.features.{place}"
+        for leaf, sizes in (("weight", (width, before, 3, 3)), ("bias", (width,))):
+            tensors[f"{name}.{leaf}"] = drawn.tensor(f"{name}.{leaf}", sizes)
+        before = width
+    path = tmp_path / "encoder.safetensors"
+    save_file(tensors, path)
+    found = weights.read(path, "vgg11", head=False)
+    assert set(found.variables["params"]) == {
+        f"block_{block}_convolution_{number}"
+        for block, count in enumerate((1, 1, 2, 2, 2), 1)
+        for number in range(1, count + 1)
+    }
+    last = found.variables["params"]["block_5_convolution_2"]["convolution"]["kernel"]
+    np.testing.assert_array_equal(last, tensors["encoder.features.18.weight"].transpose(2, 3, 1, 0))
+    with pytest.raises(InputError, match=r"classifier\.0\.bias"):
+        weights.read(path, "vgg11")
+    tensors["encoder.classifier.0.weight"] = np.zeros((4096, 25088), np.float32)
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"classifier\.0\.bias"):
+        weights.read(path, "vgg11", head=False)
