@@ -64,9 +64,15 @@ def import_weights(
         command: what to type for the same, for the record.
 
     Raises:
-        InputError: the file doesn't fit the architecture, or the names don't fit the file.
+        InputError: the file doesn't fit the architecture or has no head, or the names don't fit
+            the file.
     """
     published = read(file, model, values=seen.values, conventions=conventions)
+    if not published.num_classes:
+        raise InputError(
+            f"{file} holds an encoder without a head, which answers nothing: begin an experiment"
+            f" with it, --initial {file} --initial_part encoder."
+        )
     if classes:
         names = class_names.read(Path(classes), published.num_classes)
     else:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import cnn_jax.inference.imported
 from cnn_jax.commands import weights as command
@@ -133,6 +133,19 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
         path = tmp_path / name
         assert imported(path, "--model", "resnet20", "--output", tmp_path / "run") == 2
         assert said in capsys.readouterr().err
+
+
+def test_an_encoder_without_a_head_is_no_run(tmp_path):
+    """As segmentation_models.pytorch has it within a segmenter."""
+    path = of_pytorch("resnet18", tmp_path / "whole.safetensors")
+    tensors = {f"encoder.{name}": value for name, value in load_file(path).items()}
+    kept = {name: value for name, value in tensors.items() if ".fc." not in name}
+    save_file(kept, tmp_path / "encoder.safetensors")
+    with pytest.raises(InputError, match="--initial_part encoder"):
+        cnn_jax.inference.imported.import_weights(
+            tmp_path / "encoder.safetensors", "resnet18", tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_conventions_are_refused_for_what_is_not_of_them(cifar, tmp_path, capsys):
