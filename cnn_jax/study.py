@@ -8,6 +8,7 @@ on where it stopped: finished runs are shown, the others begun or resumed.
 import contextlib
 import copy
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from cnn_jax.configuration import command_line, schema
 from cnn_jax.configuration.schema import Config, nearest, setting
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import memory, processes
+
+FOLDS = "folds.md"
+"""What holds from fold to fold, beside the folders of a study's folds."""
 
 FIXED = (*schema.FIXED, "seed")
 """Fields that have no flag: a study's seeds are given by --seeds."""
@@ -38,6 +42,12 @@ class Flags:
     variants: tuple[str, ...] = setting((), "run only these, such as mlp cnn; empty: all")
     seeds: tuple[int, ...] = setting(
         (), "run these seeds, such as 0 1 2; empty: the study's own", at_least=0
+    )
+    folds: int = setting(
+        0,
+        "deal all groups into so many parts, run the study with each as the test, in a folder of"
+        " its own, and say what holds from one to the next; 0: the splits of the data",
+        at_least=0,
     )
     plan: bool = setting(
         False,
@@ -96,13 +106,23 @@ def main(
             if flags.plan:
                 print(_plan(studies[name]().groups, seen, configs[0], flags.difference))
                 return 0
+            folds = [_dealt(configs, flags.folds, fold) for fold in range(flags.folds)]
             processes.join(flags.distributed)
             workdir = flags.workdir or run.new_workdir(f"{configs[0].experiment}-{name}")
             workdir = processes.broadcast(workdir)
             command = run.typed(module, argv, workdir)
-            study = studies[name]()
-            configs = _beginning(configs, study.begins, Path(workdir))
-            _run(configs, variants, study.groups, Path(workdir), command, pictures)
+            study, folder = studies[name](), Path(workdir)
+            if folds:
+                _check_page(folder / FOLDS)
+            for fold, dealt in enumerate(folds):
+                at = folder / f"fold{fold}"
+                dealt = _beginning(dealt, study.begins, at)
+                _run(dealt, variants, study.groups, at, command, pictures)
+            if folds:
+                _write_folds(folder, flags.folds, variants)
+            else:
+                configs = _beginning(configs, study.begins, folder)
+                _run(configs, variants, study.groups, folder, command, pictures)
     return outcome.exit_code
 
 
@@ -177,6 +197,38 @@ def _run(configs, variants, groups, workdir, command, pictures):
             (workdir / "figures").mkdir(exist_ok=True)
             pictures(workdir / "figures", found)
     print(f"\nrecords and pictures: {workdir}")
+
+
+def _dealt(configs, folds, fold):
+    """The configurations, with one of so many parts of the data as their test."""
+    dealt = []
+    for config in configs:
+        if not hasattr(config.data, "folds"):
+            raise InputError(
+                f"--folds is of data whose groups are dealt, and {config.task} has none."
+            )
+        data = dataclasses.replace(config.data, folds=folds, fold=fold)
+        dealt.append(dataclasses.replace(config, data=data))
+        tasks.check(dealt[-1])
+    return dealt
+
+
+def _write_folds(workdir, folds, variants):
+    """The page on the studies of all folds together."""
+    from cnn_jax.records.files import write_text
+    from cnn_jax.reporting import folds as reporting
+
+    if processes.is_primary():
+        found = {f"fold {n}": finished(workdir / f"fold{n}", variants) for n in range(folds)}
+        text = reporting.report(found)
+        write_text(workdir / FOLDS, text)
+        print(f"\n{text}\n{workdir / FOLDS}")
+
+
+def _check_page(path):
+    """Refuses to replace what isn't the page of all folds."""
+    if path.exists() and not re.match(r"# \d+ variants, \d+ folds\n", path.read_text("utf-8")):
+        raise InputError(f"{path} wasn't written by this command: give another --workdir.")
 
 
 def _seen(studies, flags):

@@ -272,3 +272,37 @@ def test_a_plan_runs_nothing(command, tmp_path):
     missing = command("--plan", "--workdir", tmp_path / "nowhere")
     assert missing.code == 2
     assert "has no records to plan from" in missing.err
+
+
+def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
+    folder = tmp_path / "s"
+    words = ("--workdir", folder, "--folds=3", "--seeds=0")
+    finished = command(*words)
+    assert finished.code == 0, finished.err
+    tests = []
+    for fold in range(3):
+        for variant in ("softmax", "mlp"):
+            record = folder / f"fold{fold}" / f"{variant}-seed0"
+            data = commands.read(record / "config.json")["data"]
+            assert (data["folds"], data["fold"]) == (3, fold)
+        tests.append(commands.read(record / "environment.json")["data_fingerprint"])
+    assert len(set(tests)) == 3
+    text = (folder / "folds.md").read_text(encoding="utf-8")
+    assert text.startswith("# 2 variants, 3 folds\n")
+    assert text in finished.out
+    (folder / "folds.md").write_text("mine", encoding="utf-8")
+    finished = command(*words)
+    assert finished.code == 2
+    assert "folds.md wasn't written by this command" in finished.err
+    assert (folder / "folds.md").read_text(encoding="utf-8") == "mine"
+
+
+def test_folds_that_the_data_cannot_have_are_refused_before_anything_runs(command, tmp_path):
+    for words, said in (
+        (("--folds=2",), "at least 3"),
+        (("--folds=3", "--data.fold=1"), "data.fold"),
+    ):
+        finished = command("--workdir", tmp_path / "s", *words)
+        assert finished.code == 2
+        assert said in finished.err
+        assert not (tmp_path / "s").exists()

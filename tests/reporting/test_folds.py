@@ -1,0 +1,70 @@
+"""What holds from fold to fold, beside SciPy's paired t test."""
+
+import re
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from cnn_jax.reporting import folds
+from tests.reporting.fake_records import write_run
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Function: variant -> its scores, `[folds, seeds]`, as records by fold."""
+
+    def make(scores):
+        every = {}
+        for fold in range(max(len(values) for values in scores.values())):
+            every[f"fold {fold}"] = [
+                write_run(
+                    tmp_path / f"fold{fold}" / f"{name}-seed{seed}",
+                    name,
+                    seed,
+                    {"test/miou": value},
+                )
+                for name, values in scores.items()
+                if fold < len(values)
+                for seed, value in enumerate(values[fold])
+            ]
+        return every
+
+    return make
+
+
+def row(text, *names):
+    line, *_ = (line for line in text.splitlines() if line.startswith(f"| {' | '.join(names)} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][len(names) :]
+
+
+def test_scores_and_differences_by_fold(found):
+    rng = np.random.default_rng(0)
+    scores = {name: rng.uniform(0.4, 0.6, (4, 2)) for name in ("a", "b", "c")}
+    scores["b"] += 0.2
+    text = folds.report(found(scores))
+    means = {name: values.mean(1) for name, values in scores.items()}
+    assert row(text, "c") == [
+        *(f"{value:.4f}" for value in means["c"]),
+        f"{means['c'].mean():.4f}",
+        f"{means['c'].std(ddof=1):.4f}",
+    ]
+    expected = [scipy.stats.ttest_rel(means["b"], means[name]) for name in "ac"]
+    low, high = expected[0].confidence_interval()
+    corrected = np.array([test.pvalue for test in expected])
+    least = corrected.argmin()
+    corrected[least] *= 2
+    corrected[1 - least] = max(corrected)
+    difference, interval, p, ahead = row(text, "b", "a")
+    assert difference == f"{(means['b'] - means['a']).mean():.4f}"
+    assert interval == f"{low:.4f} to {high:.4f}"
+    assert float(re.sub(r"p (=|\\\\<) ", "", p)) == pytest.approx(corrected[0], rel=0.06)
+    assert ahead == f"{(means['b'] > means['a']).sum()} of 4"
+
+
+def test_what_lacks_a_fold_or_a_seed(found):
+    """A variant without a fold is left out; seeds count that all have."""
+    text = folds.report(found({"a": [[0.5, 0.9], [0.5]], "b": [[0.4], [0.3]], "c": [[0.1]]}))
+    assert row(text, "a")[:3] == ["0.5000", "0.5000", "0.5000"]
+    assert "left out: c." in text
+    assert row(text, "a", "b")[0] == "0.1500"
