@@ -16,6 +16,7 @@ from cnn_jax.tasks.network import check_module
 from cnn_jax.tasks.object_dataset import ObjectDataset
 from cnn_jax.tasks.object_learner import ObjectLearner
 from cnn_jax.training import detection
+from cnn_jax.training.devices import arithmetic
 
 
 class DetectionLearner(ObjectLearner):
@@ -38,8 +39,11 @@ class DetectionLearner(ObjectLearner):
         )
 
     def detect(self, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-        """Boxes, scores and labels of images as files store them; to be compiled."""
-        outputs, most = self.outputs(variables, images), 2 * self.config.evaluation.most_objects
+        """Boxes, scores and labels of images as files store them; to be compiled. On a CPU it computes
+        as training does, which is the same to rounding, and sooner."""
+        with arithmetic():
+            outputs = self.outputs(variables, images)
+        most = 2 * self.config.evaluation.most_objects
         if self.config.model.name == "fcos":
             return detection.fcos_boxes(outputs, most)
         return detection.centernet_boxes(outputs, self.config.model.stride, most)

@@ -19,6 +19,7 @@ from cnn_jax.tasks.network import check_module
 from cnn_jax.tasks.object_dataset import ObjectDataset
 from cnn_jax.tasks.object_learner import ObjectLearner
 from cnn_jax.training import instances
+from cnn_jax.training.devices import arithmetic
 
 
 class InstanceLearner(ObjectLearner):
@@ -42,7 +43,9 @@ class InstanceLearner(ObjectLearner):
     def detect(self, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         """Which object each pixel belongs to, scores and labels, of images as files store them; to
         be compiled."""
-        outputs, most = self.outputs(variables, images), 2 * self.config.evaluation.most_objects
+        with arithmetic():
+            outputs = self.outputs(variables, images)
+        most = 2 * self.config.evaluation.most_objects
         return instances.grouped(outputs, self.config.loss, most)
 
     def exported(self, outputs: Any) -> jax.Array:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from cnn_jax.errors import InputError
 from cnn_jax.models import conventions, weights
 from cnn_jax.models.encoders import encoder
-from cnn_jax.models.weights import pytorch
+from cnn_jax.models.weights import published, pytorch
 from tests.models.weights import drawn
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json.gz"))
@@ -87,7 +87,7 @@ def test_each_network_of_pytorch_that_docs_name_has_its_names_and_options():
     assert conventions.options("convnext_tiny", "timm") == {"rounding": "down"}
 
 
-def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path):
+def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path, monkeypatch):
     """As segmentation_models.pytorch writes them; half a classifier is refused."""
     places = dict(zip((0, 3, 6, 8, 11, 13, 16, 18), (64, 128, 256, 256, *[512] * 4), strict=True))
     tensors, before = {}, 3
@@ -106,6 +106,7 @@ def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path):
     }
     last = found.variables["params"]["block_5_convolution_2"]["convolution"]["kernel"]
     np.testing.assert_array_equal(last, tensors["encoder.features.18.weight"].transpose(2, 3, 1, 0))
+    monkeypatch.setattr(published, "CLASSIFIERS", ("vgg11",))  # of which the nearest is sought
     tensors["encoder.classifier.0.weight"] = np.zeros((4096, 25088), np.float32)
     save_file(tensors, path)
     with pytest.raises(InputError, match=r"classifier\.0\.bias"):
