@@ -192,11 +192,11 @@ def _every(x, strides):
 
 
 def _has_few_places(x, kernel):
-    """Whether a map has no more places than features result: its neighbourhoods are then small
-    beside the kernel, which XLA would turn round and transpose for the gradient, and read again for
-    every few places (2 to 5 times the time of products).
+    """Whether a map has at most two places for each feature that results: its neighbourhoods are
+    then small beside the kernel, which XLA would turn round and transpose for the gradient, and
+    read again for every few places (2 to 5 times the time of products).
     """
-    return math.prod(x.shape[:3]) <= kernel.shape[-1]
+    return math.prod(x.shape[:3]) <= 2 * kernel.shape[-1]
 
 
 @jax.custom_vjp

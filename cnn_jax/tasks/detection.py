@@ -39,8 +39,8 @@ class DetectionLearner(ObjectLearner):
         )
 
     def detect(self, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-        """Boxes, scores and labels of images as files store them; to be compiled. On a CPU it computes
-        as training does, which is the same to rounding, and sooner."""
+        """Boxes, scores and labels of images as files store them; to be compiled. On a CPU it
+        computes as training does: the same to rounding, and sooner."""
         with arithmetic():
             outputs = self.outputs(variables, images)
         most = 2 * self.config.evaluation.most_objects
