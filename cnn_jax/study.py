@@ -114,15 +114,18 @@ def main(
             study, folder = studies[name](), Path(workdir)
             if folds:
                 _check_page(folder / FOLDS)
-            for fold, dealt in enumerate(folds):
-                at = folder / f"fold{fold}"
-                dealt = _beginning(dealt, study.begins, at)
-                _run(dealt, variants, study.groups, at, command, pictures)
+            places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
+            parts = [
+                _beginning(part, study.begins, place)
+                for part, place in zip(folds or [configs], places, strict=True)
+            ]
+            try:
+                for part, place in zip(parts, places, strict=True):
+                    _run(part, variants, study.groups, place, command, pictures)
+            finally:
+                _rmdir(folder)
             if folds:
                 _write_folds(folder, flags.folds, variants)
-            else:
-                configs = _beginning(configs, study.begins, folder)
-                _run(configs, variants, study.groups, folder, command, pictures)
     return outcome.exit_code
 
 
@@ -182,10 +185,7 @@ def _run(configs, variants, groups, workdir, command, pictures):
             )
             run.train_and_evaluate(config, workdir / folder_name(config), command, study=workdir)
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # a study whose first run could not begin leaves no folder behind
-            workdir.rmdir()
+        _rmdir(workdir)
     if not processes.is_primary():
         return
     if groups:  # a comparison of copies knows them from here
@@ -199,6 +199,12 @@ def _run(configs, variants, groups, workdir, command, pictures):
     print(f"\nrecords and pictures: {workdir}")
 
 
+def _rmdir(folder):
+    """A study whose first run could not begin leaves no folder behind."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def _dealt(configs, folds, fold):
     """The configurations, with one of so many parts of the data as their test."""
     dealt = []
@@ -207,6 +213,8 @@ def _dealt(configs, folds, fold):
             raise InputError(
                 f"--folds is of data whose groups are dealt, and {config.task} has none."
             )
+        if config.data.folds:
+            raise InputError("--folds sets data.folds and data.fold: leave these out.")
         data = dataclasses.replace(config.data, folds=folds, fold=fold)
         dealt.append(dataclasses.replace(config, data=data))
         tasks.check(dealt[-1])
@@ -227,7 +235,8 @@ def _write_folds(workdir, folds, variants):
 
 def _check_page(path):
     """Refuses to replace what isn't the page of all folds."""
-    if path.exists() and not re.match(r"# \d+ variants, \d+ folds\n", path.read_text("utf-8")):
+    ours = path.is_file() and re.match(rb"# \d+ variants, \d+ folds\n", path.read_bytes())
+    if path.exists() and not ours:
         raise InputError(f"{path} wasn't written by this command: give another --workdir.")
 
 

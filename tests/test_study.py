@@ -290,11 +290,11 @@ def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
     text = (folder / "folds.md").read_text(encoding="utf-8")
     assert text.startswith("# 2 variants, 3 folds\n")
     assert text in finished.out
-    (folder / "folds.md").write_text("mine", encoding="utf-8")
+    (folder / "folds.md").write_bytes(b"\xff mine")
     finished = command(*words)
     assert finished.code == 2
     assert "folds.md wasn't written by this command" in finished.err
-    assert (folder / "folds.md").read_text(encoding="utf-8") == "mine"
+    assert (folder / "folds.md").read_bytes() == b"\xff mine"
 
 
 def test_folds_that_the_data_cannot_have_are_refused_before_anything_runs(command, tmp_path):

@@ -304,8 +304,7 @@ def _over_bands(x, gradient, rows):
     batch, height, _, channels = x.shape
     # Part by part: where these lie on several devices, they say each other the sum once, after the
     # loop, and nothing within it. On one, two threads compute two.
-    parts = max(jax.device_count(), 2)
-    parts = parts if batch % parts == 0 else batch
+    parts = math.gcd(batch, max(jax.device_count(), 2))
     x, gradient = (of.reshape(parts, -1, *of.shape[1:]) for of in (x, gradient))
     rows_of = functools.partial(lax.dynamic_slice_in_dim, axis=2)
 

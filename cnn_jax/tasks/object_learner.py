@@ -87,7 +87,11 @@ class ObjectLearner:
     def picking(self) -> dict[str, Any]:
         """The numbers by which objects are picked from `exported`, as JSON holds them."""
         settings = self.config.evaluation
-        return {"least_score": settings.least_score, "most": 2 * settings.most_objects}
+        return {
+            "least_score": settings.least_score,
+            "counted_score": settings.counted_score,
+            "most": 2 * settings.most_objects,
+        }
 
     def module(self, axis_name: str | None = None) -> Any:
         """The Flax module; `axis_name` is the `pmap` axis."""

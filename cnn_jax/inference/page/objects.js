@@ -10,23 +10,32 @@ const Objects = (() => {
     return both / Math.max(area(a) + area(b) - both, 1e-6);
   };
 
+  // A box cut to a picture, or null where nothing is left of it.
+  function cut([left, top, right, bottom], { width, height }) {
+    const made = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width), Math.min(bottom, height)];
+    return made[2] > made[0] && made[3] > made[1] ? made : null;
+  }
+
   // Of a detector, from cells [cells, classes + 4], best first: {label, score, box: [left, top,
-  // right, bottom]}. Where `nms_iou` is given, no box overlaps a better one of its class by more.
-  function boxes(cells, classes, { nms_iou, candidates, least_score }) {
+  // right, bottom]}, cut to the picture. Where `nms_iou` is given, no box overlaps a better one of
+  // its class by more.
+  function boxes(cells, classes, picture, { nms_iou, candidates, least_score, most }) {
     const wide = classes + 4, every = [];
     for (let at = 0; at < cells.length; at += wide) for (let label = 0; label < classes; label++) {
       const score = cells[at + label];
-      if (score > 0 && score >= least_score)
-        every.push({ label, score, box: Array.from(cells.subarray(at + classes, at + wide)) });
+      if (!(score > 0 && score >= least_score)) continue;
+      const box = Array.from(cells.subarray(at + classes, at + wide));
+      if (cut(box, picture)) every.push({ label, score, box });
     }
     every.sort((a, b) => b.score - a.score);
-    if (nms_iou === null) return every;
+    const placed = (found) => found.slice(0, most).map((one) => ({ ...one, box: cut(one.box, picture) }));
+    if (nms_iou === null) return placed(every);
     const kept = [];
     for (const one of every.slice(0, candidates)) {
       const free = kept.every((other) => other.label !== one.label || overlap(other.box, one.box) <= nms_iou);
       if (free) kept.push(one);
     }
-    return kept;
+    return placed(kept);
   }
 
   // Where a map is as high as anything within `reach`, and higher than `least`; the highest first.
@@ -46,8 +55,8 @@ const Objects = (() => {
 
   // Of a network of instances, from pixels [height, width, 1 + classes + 3]: the objects, with the
   // `number` that their pixels have in `numbers` [height * width], 0 being none. Each pixel of a class
-  // goes to the centre that its offset points nearest to.
-  function instances(pixels, classes, width, height, { reach_px, least_centre, least_area_px, least_score, most }) {
+  // goes to the centre that its offset points nearest to; boxes are of those in the picture.
+  function instances(pixels, classes, { width, height }, picture, { reach_px, least_centre, least_area_px, least_score, most }) {
     const wide = classes + 4, numbers = new Int32Array(width * height);
     const centres = peaks((y, x) => pixels[(y * width + x) * wide + 1 + classes], width, height, reach_px, least_centre).slice(0, most);
     const held = centres.map(({ value }, k) => ({ number: k + 1, height: value, area: 0, votes: new Array(classes).fill(0),
@@ -68,22 +77,14 @@ const Objects = (() => {
       one.area += 1;
       one.votes[label] += 1;
       for (let k = 0; k < classes; k++) one.mass[k] += pixels[at + 1 + k];
-      one.box = [Math.min(one.box[0], x), Math.min(one.box[1], y), Math.max(one.box[2], x + 1), Math.max(one.box[3], y + 1)];
+      if (x < picture.width && y < picture.height) one.box = [Math.min(one.box[0], x), Math.min(one.box[1], y), Math.max(one.box[2], x + 1), Math.max(one.box[3], y + 1)];
     }
-    const found = held.filter((one) => one.area >= least_area_px).map((one) => {
+    const found = held.filter((one) => one.area >= least_area_px && one.box[2] > 0).map((one) => {
       const label = one.votes.indexOf(Math.max(...one.votes));
       const score = Math.min(one.height, 1) * one.mass[label] / one.area;
       return { label, score, box: one.box, number: one.number };
     });
     return { numbers, found: found.filter((one) => one.score >= least_score).sort((a, b) => b.score - a.score) };
-  }
-
-  // Those in a picture of that size, cut to it; what the mirrored rim beyond it shows is left out.
-  function within(found, width, height) {
-    return found
-      .filter(({ box: [left, top, right, bottom] }) => (left + right) / 2 < width && (top + bottom) / 2 < height)
-      .map((one) => ({ ...one, box: one.box.map((at, k) => Math.min(Math.max(at, 0), k % 2 ? height : width)) }))
-      .filter(({ box: [left, top, right, bottom] }) => right > left && bottom > top);
   }
 
   // Boxes, and pixels where there are `numbers` (rows `stride` long), over the picture on a canvas.
@@ -114,5 +115,5 @@ const Objects = (() => {
     }
   }
 
-  return { boxes, instances, within, draw };
+  return { boxes, instances, draw };
 })();

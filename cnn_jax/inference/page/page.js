@@ -112,13 +112,13 @@
 
   // The sides of what is computed of a picture: whole strides of the network, or all that it takes.
   function sides({ width, height }) {
-    if (about.task === "detection") return about.window_px.toReversed();
+    if (about.task === "detection") return [about.window_px[1], about.window_px[0]];
     const step = about.multiple_px ?? 1, round = (size) => Math.ceil(size / step) * step;
     return [round(width), round(height)];
   }
 
   async function computed(running, picture, outputs) {
-    const padded = Pixels.mirrored(picture, ...sides(picture));
+    const padded = Pixels.padded(picture, ...sides(picture), Boolean(about.objects));
     const shape = [1, padded.height, padded.width, about.channels];
     const images = new ort.Tensor("float32", Pixels.values(padded), shape);
     const results = await running.run({ images }, outputs);
@@ -192,10 +192,10 @@
   // What a network of objects found, from a score on.
   function found() {
     const { picture, padded, probabilities } = last, { classes } = about;
-    last.found ??= about.task === "detection" ? { found: Objects.boxes(probabilities, classes.length, about.objects) }
-      : Objects.instances(probabilities, classes.length, padded.width, padded.height, about.objects);
-    const least = Number($("least").value), inside = Objects.within(last.found.found, picture.width, picture.height);
-    return { ...last.found, found: inside.slice(0, about.objects.most).filter((one) => one.score >= least) };
+    last.found ??= about.task === "detection" ? { found: Objects.boxes(probabilities, classes.length, picture, about.objects) }
+      : Objects.instances(probabilities, classes.length, padded, picture, about.objects);
+    const least = Number($("least").value);
+    return { ...last.found, found: last.found.found.filter((one) => one.score >= least) };
   }
 
   function objects() {
@@ -490,6 +490,10 @@
     $("pencil").setAttribute("aria-expanded", !$("drawing").hidden);
     if (!$("drawing").hidden) $("board").focus();
   });
+  if (about.objects) {
+    $("least").min = Math.min(about.objects.least_score, 0.95);
+    $("least").value = about.objects.counted_score;
+  }
   $("least").addEventListener("input", () => last && answer());
   $("more").addEventListener("click", () => { shown.all = true; look(shown.index, shown.channel, shown.place); });
   $("channel").addEventListener("click", (event) => {

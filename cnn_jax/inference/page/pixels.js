@@ -88,11 +88,11 @@ const Pixels = (() => {
     return resized(picture, box, columns, rows);
   }
 
-  // Planes mirrored below and on the right up to a size.
-  function mirrored(picture, columns, rows) {
+  // Planes up to a size: mirrored below and on the right, or their edges repeated.
+  function padded(picture, columns, rows, repeated) {
     const { width, height } = picture;
     if (columns === width && rows === height) return picture;
-    const fold = (at, size) => { const place = at % (2 * size); return place < size ? place : 2 * size - 1 - place; };
+    const fold = (at, size) => { if (repeated) return Math.min(at, size - 1); const place = at % (2 * size); return place < size ? place : 2 * size - 1 - place; };
     const of = (plane) => {
       const made = new Uint8Array(columns * rows);
       for (let y = 0; y < rows; y++) for (let x = 0; x < columns; x++)
@@ -140,5 +140,5 @@ const Pixels = (() => {
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
-  return { read, planes, fitted, mirrored, centred, values, draw, resized };
+  return { read, planes, fitted, padded, centred, values, draw, resized };
 })();

@@ -316,8 +316,8 @@ def _without_head(shapes, model, channels, given, px=0):
 
 
 def _of_maps(model, channels, given):
-    """The names of what an encoder's feature maps are made with, without VGG's dense layers; none
-    of what is no encoder."""
+    """The names of what an encoder's feature maps are made with, without what only a classifier
+    has, such as VGG's dense layers; none of what is no encoder."""
     if model not in ENCODERS:
         return set()
     module = MODELS[model](num_classes=1, **given)
