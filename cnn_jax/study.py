@@ -122,8 +122,10 @@ def main(
             try:
                 for part, place in zip(parts, places, strict=True):
                     _run(part, variants, study.groups, place, command, pictures)
-            finally:
-                _rmdir(folder)
+            finally:  # a study whose first run could not begin leaves no folder behind
+                for place in (*places, folder):
+                    with contextlib.suppress(OSError):
+                        place.rmdir()
             if folds:
                 _write_folds(folder, flags.folds, variants)
     return outcome.exit_code
@@ -177,15 +179,9 @@ def _run(configs, variants, groups, workdir, command, pictures):
     from cnn_jax.records.files import pictures_can_be_written, write_object
     from cnn_jax.reporting import table
 
-    try:
-        for number, config in enumerate(configs, 1):
-            print(
-                f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}",
-                flush=True,
-            )
-            run.train_and_evaluate(config, workdir / folder_name(config), command, study=workdir)
-    finally:
-        _rmdir(workdir)
+    for number, config in enumerate(configs, 1):
+        print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
+        run.train_and_evaluate(config, workdir / folder_name(config), command, study=workdir)
     if not processes.is_primary():
         return
     if groups:  # a comparison of copies knows them from here
@@ -197,12 +193,6 @@ def _run(configs, variants, groups, workdir, command, pictures):
             (workdir / "figures").mkdir(exist_ok=True)
             pictures(workdir / "figures", found)
     print(f"\nrecords and pictures: {workdir}")
-
-
-def _rmdir(folder):
-    """A study whose first run could not begin leaves no folder behind."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def _dealt(configs, folds, fold):

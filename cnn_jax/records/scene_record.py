@@ -79,8 +79,9 @@ def shared_folder(study: Path, fingerprint: str) -> Path:
 
 
 def picture_path(run: Path, fingerprint: str, index: int, kind: str) -> Path:
-    """Where a picture of a test scene lies: in the run's own folder, or in the one that it shares
-    with the runs beside it. A picture that is in neither would belong in its own.
+    """Where a picture of a test scene lies: in the run's own folder, in the one that it shares with
+    the runs beside it, or in that of another study beside its own, of the same data. A picture that
+    is in none would belong in its own.
 
     Args:
         run: the folder of the run.
@@ -91,8 +92,12 @@ def picture_path(run: Path, fingerprint: str, index: int, kind: str) -> Path:
     name = f"{index:03d}-{kind}.{KINDS[kind]}"
     own, shared = run / "scenes" / name, shared_folder(run.parent, fingerprint) / name
     # A fingerprint comes out of a file: only one that is a number leads to a folder.
-    fits = kind != "prediction" and re.fullmatch("[0-9a-f]+", fingerprint)
-    return shared if fits and not own.is_file() and shared.is_file() else own
+    if own.is_file() or kind == "prediction" or not re.fullmatch("[0-9a-f]+", fingerprint):
+        return own
+    if shared.is_file():
+        return shared
+    studies = run.parent.parent.glob(str(shared_folder(Path("*"), fingerprint) / name))
+    return min(studies, default=own)
 
 
 def missing_pictures(run: Path, fingerprint: str, scenes: int) -> list[str]:

@@ -145,3 +145,16 @@ def test_files_of_others_in_the_folder_of_pictures_stay(tmp_path):
     assert held.sizes_px == ((8, 12),)
     assert scene_record.read(tmp_path / "run0") is None
     assert (own / "notes.txt").read_text() == "mine"
+
+
+def test_another_study_of_the_same_data_has_the_photographs(tmp_path):
+    """But no predictions, and not those of other data."""
+    held = scene_record.shared_folder(tmp_path / "before", FINGERPRINT)
+    held.mkdir(parents=True)
+    for name in ("000-image.jpg", "000-truth.png", "000-prediction.png"):
+        (held / name).write_bytes(b"")
+    run = tmp_path / "after" / "unet-seed0"
+    assert scene_record.missing_pictures(run, FINGERPRINT, 1) == ["000-prediction.png"]
+    assert scene_record.picture_path(run, FINGERPRINT, 0, "image") == held / "000-image.jpg"
+    assert len(scene_record.missing_pictures(run, FINGERPRINT[::-1], 1)) == 3
+    assert len(scene_record.missing_pictures(run, "*", 1)) == 3
