@@ -63,7 +63,10 @@ def cifar10() -> ClassificationConfig:
         configuration="cifar10",
         model=model_config("resnet20"),
         data=ImageDataConfig(
-            source="cifar10", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
+            source="cifar10",
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2470, 0.2435, 0.2616),
+            on_device=True,
         ),
         augmentation=ImageAugmentationConfig(flip_horizontal_probability=0.5, shift_px=4),
         training=TrainingConfig(

@@ -29,7 +29,9 @@ def _clothes(model, permuted: bool) -> ClassificationConfig:
     return ClassificationConfig(
         experiment="dense_vs_convolutional",
         model=model,
-        data=ImageDataConfig(source="fashion_mnist", mean=MEAN, std=STD, permuted=permuted),
+        data=ImageDataConfig(
+            source="fashion_mnist", mean=MEAN, std=STD, permuted=permuted, on_device=True
+        ),
         training=TrainingConfig(
             steps=4220, batch_size=128, validate_every_steps=844, log_every_steps=50
         ),

@@ -25,7 +25,7 @@ def _digits(model, **sections) -> ClassificationConfig:
     return ClassificationConfig(
         experiment="mnist",
         model=model,
-        data=ImageDataConfig(source="mnist", mean=MEAN, std=STD),
+        data=ImageDataConfig(source="mnist", mean=MEAN, std=STD, on_device=True),
         **sections,
     )
 

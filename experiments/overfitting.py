@@ -28,7 +28,9 @@ def default() -> Study:
         model=model_config(
             "cnn", widths=(16, 32, 64), pool_after=(1, 2, 3), padding="SAME", dropout=0.0
         ),
-        data=ImageDataConfig(source="fashion_mnist", mean=MEAN, std=STD, train_examples=2000),
+        data=ImageDataConfig(
+            source="fashion_mnist", mean=MEAN, std=STD, train_examples=2000, on_device=True
+        ),
         training=TrainingConfig(
             steps=1500, batch_size=64, validate_every_steps=100, log_every_steps=20
         ),

@@ -126,6 +126,7 @@ def parse(words: list[str]) -> None:
         mock.patch.object(run, "train_and_evaluate", stops),
         mock.patch.object(study, "_run", stops),
         mock.patch.object(study, "_plan", stops),
+        mock.patch.object(run, "new_workdir", str),  # makes no folder
         mock.patch.object(run.processes, "join"),
         mock.patch.object(command_line, "options", options),
         contextlib.suppress(ParsedError),

@@ -530,13 +530,14 @@ class Trained:
 
         from cnn_jax.data.pipeline import Timed, read_ahead
 
-        prefetch = self.config.data.prefetch_batches
+        data = self.config.data
+        prefetch = 0 if data.on_device else data.prefetch_batches
         ahead = Timed(read_ahead(self.batches, 0, self.devices.place_for_training, prefetch))
         state, _ = compiled(self.state(), next(ahead), *self.constant)
         jax.block_until_ready(state)
         ahead.waited_s, begun = 0.0, time.perf_counter()
         for _ in range(steps):
-            state, _ = compiled(state, next(ahead), *self.constant)
+            state, ahead.computing = compiled(state, next(ahead), *self.constant)
         jax.block_until_ready(state)
         seconds = time.perf_counter() - begun
         return {

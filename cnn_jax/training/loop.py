@@ -155,6 +155,7 @@ def train(
                 stop.raise_if_set()
             batch = next(batches)
             state, metrics = train_step(state, batch)
+            batches.computing = metrics
             step += 1
             if step == start + 1:  # the first step warms up, and is left out of the speed
                 jax.block_until_ready(metrics)

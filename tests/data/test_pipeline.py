@@ -3,9 +3,11 @@ threads and processes."""
 
 import itertools
 import threading
+from unittest import mock
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -347,6 +349,13 @@ def test_an_input_error_of_a_scene_comes_through_regions_too():
         next(read_ahead(training_batches(source, seed=0, batch_size=2), 0, dict, 2))
 
 
+def test_batches_are_the_same_whether_or_not_they_are_read_ahead():
+    batches = grain.MapDataset.range(7).batch(2, batch_fn=list)
+    ahead = read_ahead(batches, 1, lambda batch: [n + 1 for n in batch], 2)
+    direct = read_ahead(batches, 1, lambda batch: [n + 1 for n in batch], 0)
+    assert list(ahead) == list(direct) == [[3, 4], [5, 6], [7]]
+
+
 def test_time_spent_waiting_is_added_up_also_for_the_last_and_the_failed(monkeypatch):
     clock = itertools.count(0, 2)
     monkeypatch.setattr("cnn_jax.data.pipeline.time.perf_counter", lambda: next(clock))
@@ -356,6 +365,22 @@ def test_time_spent_waiting_is_added_up_also_for_the_last_and_the_failed(monkeyp
     assert timed.waited_s == 2
     with pytest.raises(StopIteration):
         next(timed)
+    assert timed.waited_s == 4
+
+
+def test_a_wait_costs_nothing_while_the_devices_are_at_an_earlier_step(monkeypatch):
+    clock = itertools.count(0, 2)
+    monkeypatch.setattr("cnn_jax.data.pipeline.time.perf_counter", lambda: next(clock))
+    ready = [mock.Mock(**{"is_ready.return_value": True}) for _ in range(2)]
+    timed = Timed(iter(range(3)))
+    timed.computing = {"loss": ready[0], "accuracy": ready[1]}
+    next(timed)
+    assert timed.waited_s == 2
+    ready[1].is_ready.return_value = False
+    next(timed)
+    assert timed.waited_s == 2
+    timed.computing = jnp.zeros(3).block_until_ready()
+    next(timed)
     assert timed.waited_s == 4
 
 

@@ -1,7 +1,6 @@
 """The training step of every shipped configuration becomes a program for GPUs and TPUs, as far as
 that is known without one: traced and lowered, not compiled. No data are needed."""
 
-import dataclasses
 
 import jax
 import numpy as np
@@ -106,8 +105,21 @@ def batch(config, known: DatasetInfo) -> dict[str, jax.ShapeDtypeStruct]:
             "image": ((size, *known.image_px, known.channels), np.uint8),
             "label": ((size,), np.int32),
         }
+    if config.data.on_device:
+        shapes = {"number": ((size,), np.int32)}
     shapes["position"] = ((size,), np.uint32)
     return {name: jax.ShapeDtypeStruct(*described) for name, described in shapes.items()}
+
+
+def resident(config, known):
+    """The shapes and types of the images that lie on the devices, where a run keeps them there."""
+    if not config.data.on_device:
+        return {}
+    count = known.sizes["train"]
+    return {
+        "images": jax.ShapeDtypeStruct((count, *known.image_px, known.channels), np.uint8),
+        "labels": jax.ShapeDtypeStruct((count,), np.int32),
+    }
 
 
 def test_a_batch_is_that_of_a_run():
@@ -142,7 +154,8 @@ def test_the_training_step_is_lowered_for_gpus_and_tpus(name):
     state = jax.eval_shape(lambda: initial_state(learner))
     seed = jax.ShapeDtypeStruct((), np.uint32)
     step = jax.jit(training_step(learner), donate_argnums=0)
-    lowered = export.export(step, platforms=["cuda", "tpu"])(state, batch(config, known), seed, {})
+    constant = seed, resident(config, known)
+    lowered = export.export(step, platforms=["cuda", "tpu"])(state, batch(config, known), *constant)
     assert lowered.platforms == ("cuda", "tpu")
     after, metrics = lowered.out_tree.unflatten(lowered.out_avals)
     same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, after)
@@ -151,4 +164,3 @@ def test_the_training_step_is_lowered_for_gpus_and_tpus(name):
     assert {value.dtype for value in metrics.values()} == {np.dtype(np.float32)}
     half = getattr(config.model, "dtype", "float32") == "bfloat16"
     assert ("bf16" in lowered.mlir_module()) == half
-    assert not dataclasses.asdict(config)["data"]["on_device"]
