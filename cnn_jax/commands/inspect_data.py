@@ -38,6 +38,7 @@ from cnn_jax.data.scene_folders import label_histogram, open_scenes, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS, SceneSet
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import object_inspection
+from cnn_jax.records.files import check_picture
 from cnn_jax.reporting.object_figures import contact_sheet as object_contact_sheet
 from cnn_jax.reporting.scene_figures import contact_sheet
 from cnn_jax.run import guarded
@@ -223,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = command_line.options(options, argv, MODULE, f"{__doc__}\n{_sets()}")
         config = options.data
         output = Path(options.output or f"results/runs/inspect_{Path(config.source).stem}.png")
+        check_picture(output)
         inspection = inspect(config, output)
         print(f"{config.source} {config.directory}".rstrip())
         if about := config.source in BUILT_IN and BUILT_IN[config.source].about:
@@ -268,6 +270,7 @@ def _inspect_objects(data: ObjectDataConfig, argv: Sequence[str]) -> None:
     options = command_line.options(ObjectOptions(data=data), argv, MODULE, __doc__)
     config = options.data
     output = Path(options.output or f"results/runs/inspect_{Path(config.source).stem}_objects.png")
+    check_picture(output)
     inspection = object_inspection.inspect_objects(config)
     found = inspection.found
     print(f"{config.source} {config.directory}".rstrip())

@@ -286,20 +286,21 @@ def inspect(
         InputError: as `load`, or a class that the run or the split doesn't have.
     """
     from cnn_jax.inference.predictor import load
-    from cnn_jax.records.files import pictures_can_be_written
+    from cnn_jax.records.files import pictures_beside_others, pictures_can_be_written
 
     run = load(folder)
     dataset = run.open_data(directory, split)
-    target = Path(out) if out else run.folder / "figures"
-    with pictures_can_be_written(target):
+    own = run.folder / "figures"
+    with pictures_beside_others(Path(out)) if out else pictures_can_be_written(own) as drawn:
+        target = drawn or own
         target.mkdir(parents=True, exist_ok=True)
         if run.config.task != "segmentation":
             _redraw(run, dataset, split, target)
-            return
-        seen = _inspection(run, dataset, split, scenes, names, target)
-        for name in what:
-            print(PICTURES[name](seen), flush=True)
-    print(f"pictures: {target}")
+        else:
+            seen = _inspection(run, dataset, split, scenes, names, target)
+            for name in what:
+                print(PICTURES[name](seen), flush=True)
+    print(f"pictures: {out or own}")
 
 
 def compare(folders: Sequence[str], split: str, out: str, directory: str = "") -> None:
@@ -309,7 +310,7 @@ def compare(folders: Sequence[str], split: str, out: str, directory: str = "") -
         InputError: as `load`, or a run that is not a segmenter's.
     """
     from cnn_jax.inference.predictor import load
-    from cnn_jax.records.files import pictures_can_be_written
+    from cnn_jax.records.files import pictures_beside_others
     from cnn_jax.reporting import segmenter_pictures
 
     fields = []
@@ -322,8 +323,8 @@ def compare(folders: Sequence[str], split: str, out: str, directory: str = "") -
             )
         dataset = run.open_data(directory, split)
         fields.append(field(_inspection(run, dataset, split, 1, (), Path(out))))
-    with pictures_can_be_written(out):
-        segmenter_pictures.receptive_fields(fields, Path(out) / "receptive_field.png")
+    with pictures_beside_others(Path(out)) as drawn:
+        segmenter_pictures.receptive_fields(fields, drawn / "receptive_field.png")
     print(f"receptive_field.png: {len(fields)} networks\npictures: {out}")
 
 
@@ -357,7 +358,6 @@ def _redraw(run, dataset, split, folder):
         f"{run.folder} is a classifier's run: its own pictures are drawn again, of the {split}"
         " split; --what is for segmenters."
     )
-    print(f"pictures: {folder}")
 
 
 @dataclass

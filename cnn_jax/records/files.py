@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,27 @@ def check_ours(path: Path, *names: str) -> None:
         raise InputError(f"{path} wasn't written by this command: give another --output.")
 
 
+SOFTWARE = "cnn_jax"
+"""What every PNG that is drawn here bears as its `Software`."""
+
+
+def check_picture(path: Path) -> None:
+    """Raises InputError where a picture is to be replaced that wasn't drawn here."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as picture:
+            ours = picture.info.get("Software") == SOFTWARE
+    except (OSError, UnidentifiedImageError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{path} wasn't drawn by this command: give another --output, or move the file."
+        )
+
+
 def write_object(path: Path, values: Mapping[str, Any]) -> None:
     """Writes an object as indented JSON. Raises InputError as `write_text` does."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -130,3 +153,20 @@ def pictures_can_be_written(folder: str | Path) -> Iterator[None]:
             f"the pictures can't be written to {folder} ({error.strerror}); free the disk or make"
             " it writable, and run the same command again."
         ) from error
+
+
+@contextlib.contextmanager
+def pictures_beside_others(folder: Path) -> Iterator[Path]:
+    """A folder to draw in, whose pictures go into `folder` once all are drawn.
+
+    Raises:
+        InputError: one would replace a picture that wasn't drawn here, or can't be written.
+    """
+    with pictures_can_be_written(folder), tempfile.TemporaryDirectory() as drawn:
+        yield Path(drawn)
+        pictures = sorted(Path(drawn).iterdir())
+        for picture in pictures:
+            check_picture(folder / picture.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in pictures:
+            shutil.copyfile(picture, folder / picture.name)

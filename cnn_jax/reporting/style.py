@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cnn_jax.records.files import SOFTWARE
+
 _Item = TypeVar("_Item")
 
 DPI = 150
@@ -116,7 +118,7 @@ def save(figure: Figure, path: str | Path, *, tight: bool = False) -> None:
             path,
             format="png",
             dpi=DPI,
-            metadata={"Software": None},
+            metadata={"Software": SOFTWARE},
             pil_kwargs={"optimize": True},
             **area,
         )

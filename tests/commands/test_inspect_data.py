@@ -81,6 +81,18 @@ def test_the_command_lists_scenes_that_cannot_be_decoded(dubai, tmp_path, capsys
     assert output.is_file()
 
 
+def test_only_a_sheet_of_ours_is_replaced(tmp_path, capsys):
+    output = tmp_path / "sheet.png"
+    words = ["--data.scene_px", "32", "48", "--data.scene_counts", "1", "1", "1"]
+    words += ["--output", str(output)]
+    output.write_bytes(b"mine")
+    assert main(words) == 2
+    assert "wasn't drawn by this command" in capsys.readouterr().err
+    assert output.read_bytes() == b"mine"
+    output.unlink()
+    assert main(words) == main(words) == 0
+
+
 def test_the_command_on_synthetic_scenes(tmp_path, capsys):
     output = tmp_path / "sheet.png"
     argv = [

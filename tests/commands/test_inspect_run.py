@@ -132,6 +132,19 @@ def test_several_runs_are_compared_in_one_picture(look, tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["receptive_field.png"]
 
 
+def test_pictures_of_others_are_not_replaced_and_ours_are(look, tmp_path):
+    foreign = tmp_path / "receptive_field.png"
+    Image.new("RGB", (2, 2)).save(foreign)
+    before = foreign.read_bytes()
+    code, _, error = look("--what", "receptive_field", "--output", tmp_path)
+    assert (code, foreign.read_bytes()) == (2, before)
+    assert "receptive_field.png wasn't drawn by this command" in error
+    foreign.unlink()
+    for _ in range(2):
+        assert look("--what", "receptive_field", "--output", tmp_path)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["receptive_field.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,7 +1,6 @@
 """The training step of every shipped configuration becomes a program for GPUs and TPUs, as far as
 that is known without one: traced and lowered, not compiled. No data are needed."""
 
-
 import jax
 import numpy as np
 import pytest
