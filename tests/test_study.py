@@ -14,6 +14,8 @@ from cnn_jax.configuration.schema import (
     OptimizerConfig,
     TrainingConfig,
 )
+from cnn_jax.errors import InputError
+from cnn_jax.records.run_record import records_in
 from cnn_jax.study import Study
 from cnn_jax.tasks import model_config
 from tests import running as commands
@@ -290,6 +292,8 @@ def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
     text = (folder / "folds.md").read_text(encoding="utf-8")
     assert text.startswith("# 2 variants, 3 folds\n")
     assert text in finished.out
+    with pytest.raises(InputError, match=r"holds studies \(fold0, fold1, fold2\)"):
+        records_in([folder])
     (folder / "folds.md").write_bytes(b"\xff mine")
     finished = command(*words)
     assert finished.code == 2

@@ -62,6 +62,13 @@ def _of_run(path, config):
     flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     digest = weights.checksum(flat)
     options = _options(run.config.model, config.model)
+    source = config.data.source
+    if run.info.source == source and _tested(run.config.data) != _tested(config.data):
+        print(
+            f"note: {path} was trained on other splits of {source}: what is tested here"
+            " may have been among its training data, and then the test flatters.",
+            flush=True,
+        )
     initial = Initial(str(path), variables, tuple(run.info.classes))
     return digest, initial, (run.info.mean, run.info.std), options
 
@@ -82,6 +89,13 @@ def _of_file(path, config):
         options = dict(read.options)
     values = read.preprocessing.mean, read.preprocessing.std
     return read.digest, Initial(str(path), read.variables), values, options
+
+
+def _tested(data: Any) -> tuple:
+    """What a configuration says of which examples are the test."""
+    if getattr(data, "folds", 0):
+        return data.folds, data.fold, data.split_seed
+    return getattr(data, "test_groups", ())
 
 
 _CONVENTIONAL = (

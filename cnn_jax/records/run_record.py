@@ -297,6 +297,12 @@ def records_in(folders: Sequence[Path], unfinished: bool = False) -> list[RunRec
         within = [folder] if _is_run(folder) else sorted(folder.iterdir())
         runs = [p for p in within if p.is_dir() and not p.name.startswith(".") and _is_run(p)]
         if not runs:
+            studies = [p.name for p in within if p.is_dir() and any(map(_is_run, p.iterdir()))]
+            if studies:
+                raise InputError(
+                    f"{folder} holds studies ({', '.join(studies)}), which have tests of their own:"
+                    f" give one, such as {folder / studies[0]}."
+                )
             raise InputError(
                 f"{folder} holds no record of a run: give the folder of a finished run, or one that"
                 " holds such folders."

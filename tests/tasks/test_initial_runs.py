@@ -11,7 +11,7 @@ from cnn_jax import study
 from cnn_jax.inference import initial
 from cnn_jax.run import main
 from cnn_jax.tasks import model_config, read_config
-from experiments import transfer
+from experiments import aerial_unet, transfer
 from experiments.classify import CONFIGURATIONS
 from tests.data import fake_images
 from tests.running import Finished
@@ -62,6 +62,7 @@ def test_a_run_goes_on_from_another(command, tmp_path):
     assert finished.code == 0, finished.err
     assert "begins with the whole network of" in finished.out
     assert "data.mean=(0.3,)" in finished.out  # images are normalised as the weights know them
+    assert "other splits" not in finished.out
     one, other = cnn_jax.load(first), cnn_jax.load(second)
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
     np.testing.assert_array_equal(one.probabilities(images), other.probabilities(images))
@@ -83,6 +84,18 @@ def test_a_run_goes_on_from_another(command, tmp_path):
     assert refused.code == 2
     assert "doesn't fit the network" in refused.err
     assert not (tmp_path / "wider" / "summary.json").exists()
+
+
+def test_weights_that_may_know_the_test_are_told_of(reference, capsys):
+    config = aerial_unet.dubai()
+    run, _ = reference
+    config.initial = str(run)
+    config.model, config.data.source = read_config(run / "config.json").model, "synthetic"
+    initial.opened(config)
+    assert "other splits" not in capsys.readouterr().out
+    config.data.folds, config.data.fold = 4, 1
+    initial.opened(config)
+    assert "was trained on other splits of synthetic" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
