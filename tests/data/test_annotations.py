@@ -143,6 +143,19 @@ def test_voc_counts_pixels_from_one(tmp_path, images):
     assert [one.crowd for one in found.images[0].objects] == [False, False, False, True]
 
 
+def test_a_voc_object_without_a_name_is_told_of(tmp_path, images):
+    annotations.write(example(), "voc", tmp_path / "out")
+    path = tmp_path / "out" / "Annotations" / "a.xml"
+    path.write_text(path.read_text().replace("<name>dog</name>", "<name> </name>", 1))
+    said = []
+    found = annotations.read("voc", tmp_path / "out", images, report=said.append)
+    assert len(said) == 1
+    assert "has no class: name it" in said[0]
+    assert "" not in found.classes
+    with pytest.raises(InputError, match="has no class"):
+        annotations.read("voc", tmp_path / "out", images)
+
+
 def test_masks_of_numbers_and_of_classes(tmp_path, images):
     lost = annotations.write(example(), "index_masks", tmp_path / "numbers")
     assert any("pixels of several objects" in sentence for sentence in lost)
@@ -355,6 +368,7 @@ def test_geojson_of_odd_kinds(tmp_path, images, geometry, properties, told):
     [
         ("1e12 .5 .5 .1 .1", None, "the category 1000000000000, which is unknown"),
         ("0 .5 .5 .1 .1", "names: {0: a, x: b}", "no names of classes"),
+        ("0 .5 .5 .1 .1", "names: [a, b, a]", "2 classes of the name a: name each differently"),
         ("0 .5 .5 .1 .1", "made: 2020-13-45\nnames: [a]", "not valid YAML"),
     ],
 )

@@ -75,8 +75,11 @@ class Classes:
         self.given, self._seen = tuple(given), {}
 
     def label(self, name: str, about: str, report: Report) -> int | None:
-        """A number for a class's name; None where it isn't among those given, after `report` was
-        told."""
+        """A number for a class's name; None where it is empty or isn't among those given, after
+        `report` was told."""
+        if not name:
+            report(f"{about} has no class: name it.")
+            return None
         if self.given and name not in self.given:
             report(
                 f"{about} has the category {name!r}, which is unknown: {nearest(name, self.given)}."

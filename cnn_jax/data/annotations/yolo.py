@@ -4,6 +4,7 @@ width, height) or a polygon, all as shares of the image's size; of predictions a
 Names of classes stand in `data.yaml` or `classes.txt`. Sizes of images are in the files alone.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     if not path.is_dir():
         raise InputError(f"{path} is no folder: give that of YOLO's text files.")
     names = tuple(classes) or _names(path)
+    for name, count in Counter(names).most_common(1):
+        if count > 1:
+            raise InputError(
+                f"{path} has {count} classes of the name {name}: name each differently."
+            )
     labels = path / "labels" if (path / "labels").is_dir() else path
     files = image_sizes(images, "YOLO's files")
     stems = by_stem(files)
