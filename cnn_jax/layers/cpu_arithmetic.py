@@ -1,4 +1,5 @@
-"""What makes a training step fast on a CPU, in force only while the step is traced.
+"""What makes training steps, and the finding of objects, fast on a CPU; in force only while they
+are traced.
 
 XLA for CPUs computes some convolutions, their gradients and the gradients of poolings many times
 slower than they need to be. Within `fast_on_cpu` layers compute the same, to rounding, by other
