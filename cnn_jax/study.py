@@ -114,6 +114,7 @@ def main(
             study, folder = studies[name](), Path(workdir)
             if folds:
                 _check_page(folder / FOLDS)
+                _check_deal(folder, folds)
             places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
             parts = [
                 _beginning(part, study.begins, place)
@@ -121,6 +122,8 @@ def main(
             ]
             try:
                 for part, place in zip(parts, places, strict=True):
+                    if folds:
+                        print(f"\n{place.name} of {len(folds)} folds", flush=True)
                     _run(part, variants, study.groups, place, command, pictures)
             finally:  # a study whose first run could not begin leaves no folder behind
                 for place in (*places, folder):
@@ -203,7 +206,7 @@ def _dealt(configs, folds, fold):
             raise InputError(
                 f"--folds is of data whose groups are dealt, and {config.task} has none."
             )
-        if config.data.folds:
+        if config.data.folds or config.data.fold:
             raise InputError("--folds sets data.folds and data.fold: leave these out.")
         data = dataclasses.replace(config.data, folds=folds, fold=fold)
         dealt.append(dataclasses.replace(config, data=data))
@@ -221,6 +224,18 @@ def _write_folds(workdir, folds, variants):
         text = reporting.report(found)
         write_text(workdir / FOLDS, text)
         print(f"\n{text}\n{workdir / FOLDS}")
+
+
+def _check_deal(workdir, folds):
+    """Refuses a folder whose runs are of folds that were dealt otherwise."""
+    for fold, configs in enumerate(folds):
+        data = configs[0].data
+        for path in sorted((workdir / f"fold{fold}").glob("*/config.json")):
+            held = tasks.read_config(path).data
+            if any(getattr(held, f) != getattr(data, f) for f in ("folds", "fold", "split_seed")):
+                raise InputError(
+                    f"{path.parent} is of groups that were dealt otherwise: give another --workdir."
+                )
 
 
 def _check_page(path):
@@ -301,8 +316,9 @@ def _configured(module, studies, name, argv, flags):
         for seed in seeds
         for config in configs
     ]
-    for config in runs:
-        tasks.check(config)
+    if not flags.folds:  # else they are whole once the folds are dealt
+        for config in runs:
+            tasks.check(config)
     return list(study.variants), runs
 
 

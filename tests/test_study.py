@@ -294,6 +294,9 @@ def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
     assert text in finished.out
     with pytest.raises(InputError, match=r"holds studies \(fold0, fold1, fold2\)"):
         records_in([folder])
+    finished = command("--workdir", folder, "--folds=4", "--seeds=0")
+    assert finished.code == 2
+    assert "fold0/mlp-seed0 is of groups that were dealt otherwise" in finished.err
     (folder / "folds.md").write_bytes(b"\xff mine")
     finished = command(*words)
     assert finished.code == 2
@@ -305,6 +308,7 @@ def test_folds_that_the_data_cannot_have_are_refused_before_anything_runs(comman
     for words, said in (
         (("--folds=2",), "at least 3"),
         (("--folds=3", "--data.fold=1"), "data.fold"),
+        (("--folds=3", "--data.folds=3"), "leave these out"),
     ):
         finished = command("--workdir", tmp_path / "s", *words)
         assert finished.code == 2

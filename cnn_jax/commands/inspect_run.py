@@ -7,8 +7,8 @@ python -m cnn_jax.commands.inspect_run RUN RUN ... --output FOLDER     # how far
 look, side by side
 
 The pictures go into the run's figures/, or into --output. Predictions are of whole scenes, at their
-own resolution; what looks into the network sees crops of the size it was trained at. Of a
-classifier's run its own pictures are drawn again.
+own resolution; what looks into the network sees crops of the size it was trained at. Of runs
+that don't segment their own pictures are drawn again.
 """
 
 import functools
@@ -286,7 +286,11 @@ def inspect(
         InputError: as `load`, or a class that the run or the split doesn't have.
     """
     from cnn_jax.inference.predictor import load
-    from cnn_jax.records.files import pictures_beside_others, pictures_can_be_written
+    from cnn_jax.records.files import (
+        check_picture,
+        pictures_beside_others,
+        pictures_can_be_written,
+    )
 
     run = load(folder)
     dataset = run.open_data(directory, split)
@@ -297,6 +301,9 @@ def inspect(
         if run.config.task != "segmentation":
             _redraw(run, dataset, split, target)
         else:
+            if out:  # before anything is computed
+                for name in what:
+                    check_picture(Path(out) / f"{name}.png")
             seen = _inspection(run, dataset, split, scenes, names, target)
             for name in what:
                 print(PICTURES[name](seen), flush=True)
@@ -355,8 +362,8 @@ def _redraw(run, dataset, split, folder):
     report = evaluator.report(run.variables, lambda: None)
     evaluator.draw(folder, lines, report, run.variables)
     print(
-        f"{run.folder} is a classifier's run: its own pictures are drawn again, of the {split}"
-        " split; --what is for segmenters."
+        f"{run.folder} is a run of {run.config.task}: its own pictures are drawn again, of the"
+        f" {split} split; --what is for segmenters."
     )
 
 

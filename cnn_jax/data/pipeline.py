@@ -301,7 +301,8 @@ class Timed:
     have finished by its end, so the sum is an upper bound.
 
     Attributes:
-        computing: arrays that the step before makes; none: the devices have nothing to do.
+        computing: what the step before makes, a pytree; numbers and no arrays: the devices have
+            nothing to do.
     """
 
     def __init__(self, iterator: Iterator) -> None:
@@ -319,5 +320,6 @@ class Timed:
         try:
             return next(self._iterator)
         finally:
-            if all(array.is_ready() for array in jax.tree.leaves(self.computing)):
+            made = jax.tree.leaves(self.computing)
+            if all(leaf.is_ready() for leaf in made if hasattr(leaf, "is_ready")):
                 self.waited_s += time.perf_counter() - start

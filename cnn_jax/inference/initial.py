@@ -12,6 +12,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.models import conventions
 from cnn_jax.models.classifiers import CLASSIFIERS
 from cnn_jax.models.weights import published, pytorch
+from cnn_jax.records import formats
 from cnn_jax.training import weights
 from cnn_jax.training.initial import Initial
 
@@ -62,11 +63,11 @@ def _of_run(path, config):
     flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     digest = weights.checksum(flat)
     options = _options(run.config.model, config.model)
-    source = config.data.source
+    source = formats.source_name(config.data.source)
     if run.info.source == source and _tested(run.config.data) != _tested(config.data):
         print(
-            f"note: {path} was trained on other splits of {source}: what is tested here"
-            " may have been among its training data, and then the test flatters.",
+            f"note: {path} was trained on {source} with other splits: of the same data, what is"
+            " tested here may have been among its training data, and the test flatters then.",
             flush=True,
         )
     initial = Initial(str(path), variables, tuple(run.info.classes))
@@ -93,9 +94,8 @@ def _of_file(path, config):
 
 def _tested(data: Any) -> tuple:
     """What a configuration says of which examples are the test."""
-    if getattr(data, "folds", 0):
-        return data.folds, data.fold, data.split_seed
-    return getattr(data, "test_groups", ())
+    fields = ("folds", "fold", "split_seed", "test_groups", "test_share", "held_out")
+    return tuple(getattr(data, name, None) for name in fields)
 
 
 _CONVENTIONAL = (

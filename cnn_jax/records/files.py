@@ -101,20 +101,23 @@ SOFTWARE = "cnn_jax"
 """What every PNG that is drawn here bears as its `Software`."""
 
 
-def check_picture(path: Path) -> None:
-    """Raises InputError where a picture is to be replaced that wasn't drawn here."""
-    from PIL import Image, UnidentifiedImageError
-
+def check_picture(path: Path, new: Path | None = None) -> None:
+    """Raises InputError where a picture is to be replaced that wasn't drawn here, or a table whose
+    first line isn't that of the new one."""
     if not path.exists():
         return
     try:
-        with Image.open(path) as picture:
-            ours = picture.info.get("Software") == SOFTWARE
-    except (OSError, UnidentifiedImageError):
+        with path.open("rb") as held:
+            if new is None or new.suffix == ".png":  # text comes before pixels
+                ours = f"Software\0{SOFTWARE}".encode() in held.read(1000)
+            else:
+                with new.open("rb") as stream:
+                    ours = held.readline(1000) == stream.readline(1000)
+    except OSError:
         ours = False
     if not ours:
         raise InputError(
-            f"{path} wasn't drawn by this command: give another --output, or move the file."
+            f"{path} isn't known to be of this software: give another --output, or move the file."
         )
 
 
@@ -166,7 +169,7 @@ def pictures_beside_others(folder: Path) -> Iterator[Path]:
         yield Path(drawn)
         pictures = sorted(Path(drawn).iterdir())
         for picture in pictures:
-            check_picture(folder / picture.name)
+            check_picture(folder / picture.name, picture)
         folder.mkdir(parents=True, exist_ok=True)
         for picture in pictures:
             shutil.copyfile(picture, folder / picture.name)

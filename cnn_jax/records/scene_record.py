@@ -2,8 +2,8 @@
 
 `scenes.json` holds names, sizes and counts. The pictures lie apart: the prediction of each scene in
 `scenes/` of the run, its photograph and truth there too, or, where several runs share their data,
-once for all of them in `scenes/<first 16 digits of the data's fingerprint>/` beside the runs. A
-record without its pictures loads and compares all the same.
+once for all of them in `scenes/<first 16 digits of the data's fingerprint>/` beside the runs or
+beside those of another study. A record without its pictures loads and compares all the same.
 """
 
 import json

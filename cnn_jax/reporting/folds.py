@@ -17,10 +17,11 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
     """Markdown: the leading score of each variant on the test of each fold, and how far the best
     is ahead of the others.
 
-    A score of a fold is the mean over the seeds that all its variants have. The t test over folds
+    A score of a fold is the mean over the seeds, the same in all folds: those that most variants
+    have in every fold. The t test over folds
     is that of Nadeau and Bengio (2003), whose variance allows for training sets that have most of
-    their scenes in common, corrected after Holm (1979) for the number of pairs. Variants that lack
-    a fold are left out, and named.
+    their scenes in common, corrected after Holm (1979) for the number of pairs. Variants without
+    these seeds in every fold are left out, and named.
 
     Args:
         folds: name -> the finished records of the study on it; three folds at least.
@@ -30,8 +31,25 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
     assert figure is not None  # of every task that is trained in folds
     by_fold = [_scores(records, f"test/{figure.name}") for records in folds.values()]
     every = list(dict.fromkeys(one.variant for records in folds.values() for one in records))
-    names = [name for name in every if all(name in scores for scores in by_fold)]
-    values = np.array([[scores[name] for scores in by_fold] for name in names])
+    complete = {
+        name: frozenset.intersection(*(frozenset(scores.get(name, ())) for scores in by_fold))
+        for name in every
+    }
+    shared = max(
+        complete.values(),
+        key=lambda seeds: (
+            bool(seeds),
+            sum(seeds <= others for others in complete.values()),
+            len(seeds),
+        ),
+    )
+    names = [name for name in every if shared and shared <= complete[name]]
+    values = np.array(
+        [
+            [np.mean([scores[name][s] for s in sorted(shared)]) for scores in by_fold]
+            for name in names
+        ]
+    )
     sign = 1.0 if figure.higher_is_better else -1.0
     order = np.argsort(-sign * values.mean(1), kind="stable") if names else []
     rows = [
@@ -54,25 +72,22 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
     lacking = [name for name in every if name not in names]
     if lacking:
         parts.append(
-            "Without a score in every fold, of seeds that all have, and left out:"
-            f" {listed(lacking)}."
+            f"Without a score of seed {listed(map(str, sorted(shared)))} in every fold, and left"
+            f" out: {listed(lacking)}."
+            if shared
+            else f"Without a seed that has a score in every fold, and left out: {listed(lacking)}."
         )
     return "\n\n".join(parts) + "\n"
 
 
 def _scores(records, key):
-    """Variant -> its mean over the seeds that all variants of the fold have."""
+    """Variant -> seed -> its score."""
     by_seed: dict[str, dict[int, float]] = {}
     for record in records:
         value = record.summary.get(key)
         if value is not None and np.isfinite(value):
             by_seed.setdefault(record.variant, {})[record.config["seed"]] = value
-    shared = set.intersection(*map(set, by_seed.values())) if by_seed else set()
-    return {
-        name: float(np.mean([values[seed] for seed in sorted(shared)]))
-        for name, values in by_seed.items()
-        if shared
-    }
+    return by_seed
 
 
 def _differences(label, names, values):

@@ -87,7 +87,7 @@ def test_only_a_sheet_of_ours_is_replaced(tmp_path, capsys):
     words += ["--output", str(output)]
     output.write_bytes(b"mine")
     assert main(words) == 2
-    assert "wasn't drawn by this command" in capsys.readouterr().err
+    assert "isn't known to be of this software" in capsys.readouterr().err
     assert output.read_bytes() == b"mine"
     output.unlink()
     assert main(words) == main(words) == 0

@@ -138,7 +138,7 @@ def test_pictures_of_others_are_not_replaced_and_ours_are(look, tmp_path):
     before = foreign.read_bytes()
     code, _, error = look("--what", "receptive_field", "--output", tmp_path)
     assert (code, foreign.read_bytes()) == (2, before)
-    assert "receptive_field.png wasn't drawn by this command" in error
+    assert "receptive_field.png isn't known to be of this software" in error
     foreign.unlink()
     for _ in range(2):
         assert look("--what", "receptive_field", "--output", tmp_path)[0] == 0

@@ -156,6 +156,27 @@ def test_a_voc_object_without_a_name_is_told_of(tmp_path, images):
         annotations.read("voc", tmp_path / "out", images)
 
 
+@pytest.mark.parametrize(
+    ("regions", "told"),
+    [
+        (None, "no list of regions"),
+        (5, "no list of regions"),
+        ([{"region_attributes": {"class": None}}], "has no class: name it"),
+        ([{"region_attributes": {"class": "a", "object": {"x": True}}}], ""),
+    ],
+)
+def test_via_of_odd_kinds(tmp_path, images, regions, told):
+    for one in regions if isinstance(regions, list) else ():
+        one["shape_attributes"] = {"name": "rect", "x": 2, "y": 2, "width": 5, "height": 5}
+    path = tmp_path / "via.json"
+    path.write_text(json.dumps({"a": {"filename": "a.png", "regions": regions}}))
+    if told:
+        with pytest.raises(InputError, match=told):
+            annotations.read("via", path, images)
+    else:
+        assert annotations.read("via", path, images).classes == ("a",)
+
+
 def test_masks_of_numbers_and_of_classes(tmp_path, images):
     lost = annotations.write(example(), "index_masks", tmp_path / "numbers")
     assert any("pixels of several objects" in sentence for sentence in lost)
@@ -368,7 +389,7 @@ def test_geojson_of_odd_kinds(tmp_path, images, geometry, properties, told):
     [
         ("1e12 .5 .5 .1 .1", None, "the category 1000000000000, which is unknown"),
         ("0 .5 .5 .1 .1", "names: {0: a, x: b}", "no names of classes"),
-        ("0 .5 .5 .1 .1", "names: [a, b, a]", "2 classes of the name a: name each differently"),
+        ("0 .5 .5 .1 .1", "names: [a, b, a]", r"data\.yaml has the class a 2 times: name each"),
         ("0 .5 .5 .1 .1", "made: 2020-13-45\nnames: [a]", "not valid YAML"),
     ],
 )

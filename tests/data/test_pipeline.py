@@ -382,6 +382,10 @@ def test_a_wait_costs_nothing_while_the_devices_are_at_an_earlier_step(monkeypat
     timed.computing = jnp.zeros(3).block_until_ready()
     next(timed)
     assert timed.waited_s == 4
+    timed = Timed(iter([1]))
+    timed.computing = {"loss": 1.0}  # of PyTorch's peers, which have finished when they return
+    next(timed)
+    assert timed.waited_s == 2
 
 
 # ---- decoded scenes

@@ -68,9 +68,14 @@ def test_scores_and_differences_by_fold(found):
 
 
 def test_what_lacks_a_fold_or_a_seed(found):
-    """A variant without a fold is left out; seeds count that all have."""
+    """A variant without a fold is left out; seeds count that most have in every fold."""
     scores = {"a": [[0.5, 0.9], [0.5], [0.5]], "b": [[0.4], [0.3], [0.2]], "c": [[0.1]]}
-    text = folds.report(found(scores))
+    scores["d"] = [[0.6, 0.7]] * 3
+    records = {
+        fold: [one for one in of if (one.variant, one.config["seed"]) != ("d", 0)]
+        for fold, of in found(scores).items()
+    }
+    text = folds.report(records)
     assert row(text, "a")[:4] == ["0.5000"] * 4
-    assert "left out: c." in text
+    assert "Without a score of seed 0 in every fold, and left out: c and d." in text
     assert row(text, "a", "b")[0] == "0.2000"

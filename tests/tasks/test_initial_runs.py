@@ -95,7 +95,7 @@ def test_weights_that_may_know_the_test_are_told_of(reference, capsys):
     assert "other splits" not in capsys.readouterr().out
     config.data.folds, config.data.fold = 4, 1
     initial.opened(config)
-    assert "was trained on other splits of synthetic" in capsys.readouterr().out
+    assert "was trained on synthetic with other splits" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

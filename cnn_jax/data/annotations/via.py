@@ -48,6 +48,8 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         image = AnnotatedImage(name, *size_of(files[name]))
         regions = head["regions"]
         regions = list(regions.values()) if isinstance(regions, dict) else regions
+        if not isinstance(regions, list):
+            raise InputError(f"{path}: {name} has no list of regions: correct it.")
         groups: dict[Any, Annotation] = {}
         for index, raw in enumerate(regions):
             about = f"{path}: {name}, region {index}"
@@ -61,7 +63,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             if one is None or (one := objects.checked(one, image, about, report)) is None:
                 continue
             group = about_it.get("object")
-            key = (label, group) if group else (index,)
+            key = (label, str(group)) if group else (index,)
             groups[key] = labelme._joined(groups[key], one, image) if key in groups else one
         found.append((image, tuple(groups.values())))
     return labelme.relabelled(found, known)
@@ -72,7 +74,9 @@ def _class(attributes) -> str:
         if name in attributes:
             value = attributes[name]
             # A checkbox holds what is ticked.
-            return next(iter(value), "object") if isinstance(value, dict) else str(value)
+            if isinstance(value, dict):
+                return next(iter(value), "object")
+            return "" if value is None else str(value)
     others = [str(value) for name, value in attributes.items() if name not in OWN]
     return others[0] if len(others) == 1 else "object"
 

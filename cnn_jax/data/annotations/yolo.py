@@ -27,12 +27,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     file has no objects; a text file without an image is refused."""
     if not path.is_dir():
         raise InputError(f"{path} is no folder: give that of YOLO's text files.")
-    names = tuple(classes) or _names(path)
-    for name, count in Counter(names).most_common(1):
-        if count > 1:
-            raise InputError(
-                f"{path} has {count} classes of the name {name}: name each differently."
-            )
+    names = _distinct(classes, "the list of classes") if classes else _names(path)
     labels = path / "labels" if (path / "labels").is_dir() else path
     files = image_sizes(images, "YOLO's files")
     stems = by_stem(files)
@@ -71,7 +66,7 @@ def _names(path: Path) -> tuple[str, ...]:
                 continue
             text = content(file).decode("utf-8", "replace")
             if file.suffix not in (".yaml", ".yml"):
-                return tuple(line.strip() for line in text.splitlines() if line.strip())
+                return _distinct([line.strip() for line in text.splitlines() if line.strip()], file)
             try:
                 names: Any = (yaml.safe_load(text) or {}).get("names")
             # A date that there is none of is a ValueError.
@@ -81,8 +76,15 @@ def _names(path: Path) -> tuple[str, ...]:
                 names = [names[label] for label in range(len(names))]
             if not isinstance(names, list):
                 raise InputError(f"{file} has no names of classes: give a list of them.")
-            return tuple(map(str, names))
+            return _distinct(list(map(str, names)), file)
     return ()
+
+
+def _distinct(names: Sequence[str], where: Any) -> tuple[str, ...]:
+    for name, count in Counter(names).most_common(1):
+        if count > 1:
+            raise InputError(f"{where} has the class {name} {count} times: name each differently.")
+    return tuple(names)
 
 
 def _annotation(words, image, names, about, report) -> Annotation | None:

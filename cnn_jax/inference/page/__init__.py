@@ -32,7 +32,7 @@ from cnn_jax.training import weights
 _FOLDER = Path(__file__).parent
 
 LONGEST_PX = 768
-"""A segmenter's pictures are made smaller than this on their longer side."""
+"""Pictures are made smaller than this on their longer side."""
 
 VERSION = "1.30.0"
 """Of onnxruntime-web."""

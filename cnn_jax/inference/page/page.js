@@ -292,7 +292,7 @@
     const single = result.height * result.width === 1;
     $("layer-about").textContent = single ? words.vector(result.channels) : words.maps(result.channels, result.height, result.width);
     const count = shown.all ? result.channels : Math.min(result.channels, 64);
-    $("more").hidden = count === result.channels;
+    $("more").hidden = count === result.channels || result.channels > 5000;
     $("maps").className = single ? "bars" : "";
     $("maps").replaceChildren(...Array.from({ length: count }, (_, k) => {
       const button = document.createElement("button"), label = document.createElement("span");
