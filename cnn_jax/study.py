@@ -231,8 +231,9 @@ def _check_deal(workdir, folds):
     for fold, configs in enumerate(folds):
         data = configs[0].data
         for path in sorted((workdir / f"fold{fold}").glob("*/config.json")):
-            held = tasks.read_config(path).data
-            if any(getattr(held, f) != getattr(data, f) for f in ("folds", "fold", "split_seed")):
+            held = getattr(tasks.read_config(path), "data", None)
+            fields = ("folds", "fold", "split_seed")
+            if any(getattr(held, f, None) != getattr(data, f) for f in fields):
                 raise InputError(
                     f"{path.parent} is of groups that were dealt otherwise: give another --workdir."
                 )

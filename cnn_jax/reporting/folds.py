@@ -72,7 +72,7 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
     lacking = [name for name in every if name not in names]
     if lacking:
         parts.append(
-            f"Without a score of seed {listed(map(str, sorted(shared)))} in every fold, and left"
+            f"Without a score of seed {listed([str(seed) for seed in sorted(shared)])} in every fold, and left"
             f" out: {listed(lacking)}."
             if shared
             else f"Without a seed that has a score in every fold, and left out: {listed(lacking)}."
