@@ -71,11 +71,9 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
         parts += _differences(figure.label, [names[at] for at in order], sign * values[order])
     lacking = [name for name in every if name not in names]
     if lacking:
+        seeds = listed([str(seed) for seed in sorted(shared)]) or "that all folds have"
         parts.append(
-            f"Without a score of seed {listed([str(seed) for seed in sorted(shared)])} in every fold, and left"
-            f" out: {listed(lacking)}."
-            if shared
-            else f"Without a seed that has a score in every fold, and left out: {listed(lacking)}."
+            f"Without a score of seed {seeds} in every fold, and left out: {listed(lacking)}."
         )
     return "\n\n".join(parts) + "\n"
 
