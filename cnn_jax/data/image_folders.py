@@ -207,9 +207,7 @@ def _split_folders(directory, pattern):
     folders = [Path(entry.path) for entry in _visible(directory) if entry.is_dir()]
     named = {}
     for folder in folders:
-        name = re.sub("[- ]", "_", composed(folder.name).casefold())
-        split = SPLIT_FOLDERS.get(name)
-        named.setdefault(split, []).append(folder)
+        named.setdefault(_split_named(folder), []).append(folder)
     if "train" not in named:
         for split, held in named.items():
             if split and any(entry.is_dir() for entry in _visible(held[0])):
@@ -217,6 +215,7 @@ def _split_folders(directory, pattern):
                     f"{held[0]} is a folder of {split}, and beside it is none of training: call it"
                     " train."
                 )
+        _check_classes(folders)
         return {"train": directory}
     if not pattern and not any(
         entry.is_dir() for folder in named["train"] for entry in _visible(folder)
@@ -235,6 +234,21 @@ def _split_folders(directory, pattern):
                 " them."
             )
     return {split: roots[0] for split, roots in named.items()}
+
+
+def _check_classes(folders):
+    """Refuses folders of classes that hold those of splits, whose images would be one heap."""
+    for folder in folders:
+        within = {_split_named(entry) for entry in _visible(folder) if entry.is_dir()}
+        if {"train", "test"} <= within:
+            raise InputError(
+                f"{folder} holds folders of train and test: put train and test above the classes"
+                f" (train/{folder.name})."
+            )
+
+
+def _split_named(folder):
+    return SPLIT_FOLDERS.get(re.sub("[- ]", "_", composed(folder.name).casefold()))
 
 
 def _labelled(root, pattern) -> Iterator[_File]:

@@ -45,15 +45,22 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
     labels = np.empty((mask.height_px, mask.width_px), np.uint8)
     unknown, uncertain = Counter(), 0
     index = description.mask_values == "index"
+    held = None if mask.palette is None else np.zeros(len(mask.palette), bool)
     for rows, strip in mask.strips():
         values = _numbers(mask, strip) if index else _colors(mask, strip)
         table = _label_table(description)
+        if index and held is not None:
+            held[values] = True
         if index and values.dtype not in (np.uint8, np.uint16):
+            # Wider first: a type of 8 or 16 bits would take 65536 for 0.
+            values = values.astype(np.int64)
             values = np.where((values < 0) | (values > 65535), 65536, values)
         part = labels[rows]
         for top in range(0, len(part), 256):  # strips that stay in the processor's cache
             some = slice(top, top + 256)
             np.take(table, values[some], out=part[some], mode="clip")
+        if index and _is_nothing(description, mask.nodata):
+            part[values == mask.nodata] = IGNORED
         if index and description.threshold:
             uncertain += int(np.count_nonzero(_near_threshold(description)[values]))
         where = part == _UNKNOWN
@@ -70,8 +77,35 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
             told &= found != mask.nodata
         part[where] = given[place]
         unknown.update(dict(zip(found[told].tolist(), counts[told].tolist(), strict=True)))
+    if index and held is not None:
+        _check_palette(mask, description, held)
     form = "{}" if index else "#{:06X}"
     return labels, {form.format(value): unknown[value] for value in sorted(unknown)}, uncertain
+
+
+def _check_palette(mask, description, held):
+    """Refuses numbers, bool `[colors]` where there are any, that a palette turns into greys in
+    another order: programs that save few colours number them as they like, and what a viewer shows
+    is another class then."""
+    classes = np.flatnonzero(held)
+    classes = classes[_label_table(description)[classes] < _UNKNOWN]
+    shown = mask.palette[classes].astype(int)
+    if (shown == shown[:, :1]).all() and (np.diff(shown[:, 0]) < 0).any():
+        raise InputError(
+            f"{mask.name} holds numbers that its palette shows as greys in another order"
+            f" ({classes[0]} as {shown[0, 0]}), so which are meant is unknown: set mask_values to"
+            " palette, or save the mask as grey."
+        )
+
+
+def _is_nothing(description, nodata):
+    """Whether pixels of that value hold nothing, though a threshold would give them a class: no
+    class lists it."""
+    if nodata is None or not description.threshold:
+        return False
+    return all(
+        nodata not in numbers(value) for known in description.classes for value in known.values
+    )
 
 
 def _numbers(mask, strip):

@@ -43,12 +43,13 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
     """The polygons of a GeoJSON file, where they lie in the image.
 
     Coordinates are longitude and latitude, or of the system that the file's `crs` names, where the
-    image is georeferenced; else they are pixels, x to the right and y downwards, 0 at the upper
+    image is georeferenced, and the image's own where it doesn't say in which system; else they are
+    pixels, x to the right and y downwards, 0 at the upper
     left corner of the first: so `cnn-jax predict --polygons` writes them.
 
     Raises:
         InputError: the file can't be read, is no GeoJSON, or holds what is no area or lacks the
-            attribute.
+            attribute; or no area lies in the image.
     """
     try:
         content = documents.parse(path.read_bytes())
@@ -69,6 +70,12 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
     if image.transform is not None and image.crs and shapes:
         system = reference_systems.known(reference_systems.named(content, path), path)
         shapes = _moved(path, shapes, system, image.crs)
+    if shapes and not _any_touches(shapes, image):
+        raise InputError(
+            f"none of the {len(shapes)} areas of {path} lies in its image {image.name}: give them"
+            " in longitude and latitude, in this order, or in pixels of an image without"
+            " georeference; or leave them out."
+        )
     return Polygons(
         str(path),
         image.height_px,
@@ -182,9 +189,29 @@ def _is_polygon(rings) -> bool:
     return isinstance(rings, list) and bool(rings) and all(map(is_ring, rings))
 
 
+def _any_touches(shapes, image) -> bool:
+    """Whether the frame of an area and that of the image have something in common."""
+    corners = np.array([[0, image.width_px, 0, image.width_px], [0, 0, *[image.height_px] * 2]])
+    if image.transform is not None:
+        matrix = np.array(image.transform).reshape(2, 3)
+        corners = matrix[:, :2] @ corners + matrix[:, 2:]
+    least, greatest = corners.min(1), corners.max(1)
+    for geometry, _ in shapes:
+        outline = np.array([at[:2] for at in geometry["coordinates"][0]])
+        if (outline.max(0) >= least).all() and (outline.min(0) <= greatest).all():
+            return True
+    return False
+
+
 def _moved(path, shapes, given, wanted):
     from rasterio.warp import transform_geom
 
     geometries = [geometry for geometry, _ in shapes]
-    moved = transform_geom(given, reference_systems.known(wanted, path), geometries)
+    try:
+        moved = transform_geom(given, reference_systems.known(wanted, path), geometries)
+    except Exception as error:  # PROJ's come as many kinds, without a name in rasterio.errors
+        raise InputError(
+            f"{path} has coordinates that aren't of {given} ({error}): name their system"
+            " in crs, or export them in longitude and latitude."
+        ) from error
     return [(geometry, value) for geometry, (_, value) in zip(moved, shapes, strict=True)]

@@ -74,7 +74,7 @@ _SMALL_IMAGES = {
 }
 
 _ORIENTATION = 0x0112
-_COMPRESSION, _PHOTOMETRIC, _PLANAR, _SUBFILE, _BITS = 259, 262, 284, 254, 258
+_COMPRESSION, _PHOTOMETRIC, _PLANAR, _SUBFILE, _BITS, _COLORS = 259, 262, 284, 254, 258, 320
 _CODECS = {
     **{1: "none", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "JPEG", 7: "JPEG"},
     **{8: "deflate", 32773: "PackBits", 32946: "deflate", 34661: "JBIG", 34712: "JPEG 2000"},
@@ -284,7 +284,15 @@ def as_photograph(
     raster: Raster, values: np.ndarray, bands: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """As `photograph`, of the part of a raster whose stored pixels these are."""
-    empty = _nothing(values, raster.nodata)
+    used = [band - 1 for band in bands] if bands and raster.palette is None else slice(None)
+    empty = _nothing(values[..., used], raster.nodata)
+    if raster.alpha == "last":
+        # Other bands are called alpha too, such as near infrared: transparent is what is 0 there
+        # and black or white elsewhere.
+        rest = values[..., :-1]
+        clear = (values[..., -1] == 0) & (rest == rest[..., :1]).all(-1)
+        clear &= (rest[..., 0] == 0) | (rest[..., 0] == greatest_of(values.dtype))
+        empty = clear if empty is None else empty | clear
     if raster.palette is not None:
         values = raster.palette[values[..., 0]]
     elif raster.bits < 8:
@@ -531,11 +539,14 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
         if format_ != "TIFF":
             codec = structure.get("COMPRESSION", "none" if format_ == "VRT" else format_)
             photometric = "RGB" if "red" in interpretations else "grey"
-            if "palette" in interpretations:
-                photometric = "palette"
         elif (photometric in ("YCbCr", "Lab") or "SOURCE_COLOR_SPACE" in structure) and bands == 4:
             bands = 3  # GDAL makes red, green and blue of them, with alpha that the file hasn't
         alpha = "last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else ""
+        if len({str(value) for value in dataset.nodatavals}) > 1:
+            raise InputError(
+                f"{name} has bands of different no-data values ({dataset.nodatavals}): save it with"
+                " one for all.".lstrip()
+            )
         if {flag.name for flag in dataset.mask_flag_enums[0]} == {"per_dataset"}:
             every = " ".join(f"-b {number}" for number in range(1, bands + 1))
             raise InputError(
@@ -543,6 +554,10 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
                 f" (gdal_translate {every} -b mask -colorinterp_{bands + 1} alpha).".lstrip()
             )
         palette = None
+        # GDAL makes a palette of two colours for one bit. A TIFF's own counts, also where the TIFF
+        # calls itself grey, as it does when its colours are written after its pixels.
+        if "palette" in interpretations and (format_ != "TIFF" or _COLORS in tags):
+            photometric = "palette"
         if photometric == "palette" and bands == 1 + bool(alpha) and dtype in ("uint8", "uint16"):
             palette = np.zeros((2 ** (8 * np.dtype(dtype).itemsize), 3), np.uint8)
             for index, color in dataset.colormap(1).items():

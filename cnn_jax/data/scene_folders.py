@@ -535,6 +535,7 @@ def _examine(directory, description, pair):
     else:
         mask = open_raster(directory / pair.mask)
         check_lossless(mask, description)
+        _check_place(image, mask)
     if image.orientation != mask.orientation:
         raise InputError(
             f"{directory / pair.image} and its mask differ in EXIF orientation ({image.orientation}"
@@ -542,6 +543,25 @@ def _examine(directory, description, pair):
             " upright and without the tag."
         )
     return image, mask, *(digest(directory / file) for file in (pair.image, pair.mask))
+
+
+def _check_place(image, mask):
+    """Refuses a mask that lies elsewhere than its image, or is turned, where both say."""
+    if image.transform is None or mask.transform is None:
+        return
+    if image.crs and mask.crs and image.crs != mask.crs:
+        return  # two ways to write one system can't be told from two systems
+    to_map, of_mask = (
+        np.array([*raster.transform, 0, 0, 1]).reshape(3, 3) for raster in (image, mask)
+    )
+    corners = np.array([[0, image.width_px, 0], [0, 0, image.height_px], [1, 1, 1]])
+    away_px = np.abs(np.linalg.solve(to_map, of_mask @ corners) - corners).max()
+    if away_px > 0.5 and (image.height_px, image.width_px) == (mask.height_px, mask.width_px):
+        raise InputError(
+            f"{mask.name} lies {away_px:,.0f} px away from {image.name} by their georeference, or"
+            " is turned: warp the mask onto the image's grid (gdalwarp), or take a wrong"
+            " georeference out (gdal_edit.py -unsetgt)."
+        )
 
 
 def _check_kinds(facts, description):

@@ -224,7 +224,125 @@ def test_what_holds_no_data_is_ignored(tmp_path):
     np.testing.assert_array_equal(pixels[8:-1], image[8:-1])
 
 
+def gtiff(pixels, **options):
+    """Function that writes bands, [bands, height, width], by rasterio."""
+
+    def write(path, _):
+        bands, height, width = pixels.shape
+        options.setdefault("transform", rasterio.Affine(0.5, 0, 3e5, 0, -0.5, 2e6))
+        form = {"driver": "GTiff", "height": height, "width": width, "count": bands}
+        with rasterio.open(
+            path.with_suffix(".tif"), "w", dtype=pixels.dtype, crs="EPSG:32640", **form, **options
+        ) as to:
+            to.write(pixels)
+
+    return write
+
+
+def test_a_band_that_is_not_taken_says_nothing_of_what_is_missing(tmp_path):
+    image = np.random.default_rng(0).random((4, 64, 64)).astype(np.float32)
+    image[3] = np.nan
+    toml = "bands = [1, 2, 3]\n" + TWO_CLASSES
+    config = write_own(tmp_path, toml, [scene(0)[1] * 255] * 5, gtiff(image))
+    assert shares(open_folder(config)) == {0: 0.9375, 1: 0.0625}
+
+
+def test_the_transparent_border_of_an_orthophoto_is_ignored_and_dark_infrared_is_not(tmp_path):
+    image = np.random.default_rng(0).integers(1, 255, (4, 64, 64), np.uint8)
+    image[:, :16] = 0  # a black border, transparent
+    image[3, 20] = 0  # infrared of water, in a band that GDAL calls alpha where nothing is said
+    image[:3, 30, :8], image[3, 30, :8] = 255, 0  # a white border
+    for toml in (TWO_CLASSES, "bands = [1, 2, 3]\n" + TWO_CLASSES):
+        folder = tmp_path / str(len(toml))
+        folder.mkdir()
+        config = write_own(folder, toml, [np.zeros((64, 64), np.uint8)] * 5, gtiff(image))
+        _, mask = every(open_folder(config))[0].read()
+        expected = np.zeros((64, 64), np.uint8)
+        expected[:16] = expected[30, :8] = IGNORED
+        np.testing.assert_array_equal(mask, expected)
+
+
 # ---- masks
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+@pytest.mark.parametrize("nodata", [None, -99])
+def test_negative_values_of_a_mask_are_no_class(dtype, nodata, tmp_path):
+    mask = np.zeros((1, 64, 64), dtype)
+    mask[:, :16], mask[:, 32:] = 1, -99
+    toml = with_values("[0]", "[1]")
+    config = write_own(tmp_path, toml, mask, mask_writer=gtiff(mask, nodata=nodata))
+    if nodata is None:
+        with pytest.raises(InputError, match=r"the mask values -99 \(2,048 pixels\)"):
+            every(open_folder(config))[0].read()
+    else:
+        assert shares(open_folder(config)) == {0: 0.25, 1: 0.25, IGNORED: 0.5}
+
+
+def test_no_data_is_no_class_of_a_threshold_unless_it_is_listed(tmp_path):
+    mask = np.zeros((1, 64, 64), np.uint8)
+    mask[:, :16], mask[:, 32:] = 254, 255
+    for values, shown in (
+        ("[254]", {0: 0.25, 1: 0.25, IGNORED: 0.5}),
+        ("[255]", {0: 0.25, 1: 0.75}),
+    ):
+        folder = tmp_path / values
+        folder.mkdir()
+        toml = "threshold = 128\n" + with_values("[0]", values)
+        config = write_own(folder, toml, mask, mask_writer=gtiff(mask, nodata=255))
+        assert shares(open_folder(config)) == shown
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_numbers_whose_greys_are_in_another_order_are_refused(suffix, tmp_path):
+    def turned(path, mask):
+        picture = Image.fromarray(1 - mask, "P")  # 0 is the road's white
+        picture.putpalette([255, 255, 255, 0, 0, 0])
+        picture.save(path.with_suffix(suffix))
+
+    config = write_own(tmp_path, with_values("[0]", "[1]"), [scene(0)[1]] * 5, mask_writer=turned)
+    with pytest.raises(
+        InputError,
+        match=r"0\{suffix} holds numbers.*another order \(0 as 255\)".replace("{suffix}", suffix),
+    ):
+        every(open_folder(config))[0].read()
+    colours = COLORS.replace("#3C1098", "#000000").replace("#E2A929", "#FFFFFF")
+    (tmp_path / "set.toml").write_text(colours)
+    assert shares(open_folder(config)) == {0: 0.9375, 1: 0.0625}
+
+
+def test_colours_written_after_the_pixels_count(tmp_path):
+    def write(path, mask):
+        gtiff(mask[None])(path, None)
+        with rasterio.open(path.with_suffix(".tif"), "r+") as to:
+            to.write_colormap(1, {0: (60, 16, 152, 255), 1: (226, 169, 41, 255)})
+
+    config = write_own(tmp_path, COLORS, [scene(0)[1]] * 5, mask_writer=write)
+    assert open_raster(tmp_path / "data/masks/0.tif").photometric == "palette"
+    assert shares(open_folder(config)) == {0: 0.9375, 1: 0.0625}
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs"),
+    [
+        (rasterio.Affine(0.5, 0, 3e5, 0, 0.5, 2e6 - 32), "EPSG:32640"),  # south-up
+        (rasterio.Affine(0.5, 0, 3e5 + 1, 0, -0.5, 2e6), "EPSG:32640"),
+    ],
+    ids=["south up", "two pixels away"],
+)
+def test_a_mask_that_lies_elsewhere_is_refused(transform, crs, tmp_path):
+    image = np.moveaxis(scene(0)[0], -1, 0)
+    mask = scene(0)[1][None]
+    config = write_own(
+        *(tmp_path, with_values("[0]", "[1]"), [mask[0]] * 5),
+        *(gtiff(image), gtiff(mask, transform=transform)),
+    )
+    assert "px away from" in refusal(config)
+    write_own(
+        *(tmp_path, with_values("[0]", "[1]"), [mask[0]] * 5, gtiff(image)),
+        gtiff(mask, transform=rasterio.Affine(0.5, 0, 3e5 + 0.1, 0, -0.5, 2e6)),
+    )
+    assert shares(open_folder(config)) == {0: 0.9375, 1: 0.0625}
 
 
 def test_a_boolean_mask_is_as_stored_whatever_white_is(tmp_path):

@@ -219,6 +219,13 @@ def test_a_test_folder_without_one_of_training_is_told(tmp_path):
     assert open_set(tmp_path / "classes").classes == ("test", "x")
 
 
+def test_splits_below_the_classes_are_told(tmp_path):
+    write_folder(
+        tmp_path, {f"{c}/{s}/{i}.png": IMAGE for s in ("train", "Test") for c in "ab" for i in "12"}
+    )
+    assert "put train and test above the classes (train/a)" in refusal(tmp_path)
+
+
 def test_the_fingerprint_is_of_images_and_labels_and_not_of_how_they_are_filed(tmp_path):
     write_folder(
         tmp_path / "a",

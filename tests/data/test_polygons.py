@@ -91,6 +91,28 @@ def placed(transform, features):
         yield one | {"geometry": geometry}
 
 
+def test_areas_that_miss_their_image_are_refused(tmp_path):
+    config = write(tmp_path, [feature("roof", square(40, 3, 50, 9))])
+    with pytest.raises(InputError, match=r"none of the 1 areas of .* lies in its image"):
+        mask_of(config)
+    transform = georeferenced(tmp_path)
+    features = list(placed(transform, FEATURES))
+    earth = [
+        f | {"geometry": transform_geom("EPSG:32640", "OGC:CRS84", f["geometry"])} for f in features
+    ]
+    for one in earth:  # latitude first
+        rings = one["geometry"]["coordinates"]
+        one["geometry"]["coordinates"] = [[[y, x] for x, y in ring] for ring in rings]
+    write(tmp_path, earth)
+    (tmp_path / "images/Straße.png").unlink()
+    with pytest.raises(InputError, match="longitude and latitude, in this order"):
+        mask_of(config)
+    write(tmp_path, features)  # metres that are said to be degrees
+    (tmp_path / "images/Straße.png").unlink()
+    with pytest.raises(InputError, match=r"aren't of OGC:CRS84|lies in its image"):
+        mask_of(config)
+
+
 def test_areas_in_pixels_are_burnt_in_their_order(tmp_path):
     np.testing.assert_array_equal(mask_of(write(tmp_path, FEATURES)), expected())
 
