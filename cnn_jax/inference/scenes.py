@@ -10,6 +10,7 @@ import numpy as np
 
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import IMAGE_SUFFIXES
+from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import natural
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
 from cnn_jax.errors import InputError
@@ -22,21 +23,18 @@ def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
     """Pictures by name: a file's stem, or its path without suffix within the folder that was given.
 
     Args:
-        inputs: files, or folders, which are searched to the bottom.
+        inputs: files, or folders, which are searched to the bottom, through links too.
         outside: a folder that isn't searched.
 
     Raises:
-        InputError: there is no such file or folder, it holds no picture, or two get one name.
+        InputError: there is no such file or folder, it holds no picture, two get one name, or a
+            name can't be written.
     """
     pictures: dict[str, Path] = {}
     for given in map(Path, inputs):
         if given.is_dir():
             files = [
-                path
-                for path in given.rglob("*")
-                if path.suffix.lower() in SUFFIXES
-                and not any(part.startswith(".") for part in path.relative_to(given).parts)
-                and outside.resolve() not in path.resolve().parents
+                path for path in _files(given) if outside.resolve() not in path.resolve().parents
             ]
             files.sort(key=lambda path: natural(path.as_posix()))
             if not files:
@@ -49,6 +47,7 @@ def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
         else:
             raise InputError(f"{given} doesn't exist: give pictures, scenes, or folders of them.")
         for name, path in named:
+            check_name(given, name)
             if pictures.get(name, path) != path:
                 raise InputError(
                     f"{pictures[name]} and {path} would both be written as {name}: predict them"
@@ -56,6 +55,27 @@ def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
                 )
             pictures[name] = path
     return list(pictures.items())
+
+
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The pictures in a folder and below. `above` are the folders on the way to it: a link back to
+    one of them would never end."""
+    here = folder.resolve()
+    if here in above:
+        return
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"{folder} can't be listed ({error.strerror}): check its permissions."
+        ) from error
+    for path in entries:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files(path, (*above, here))
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
 
 
 @dataclass

@@ -4,6 +4,7 @@ what is refused."""
 import csv
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -124,6 +125,21 @@ def test_pictures_become_palette_pngs_with_areas(command, run, tmp_path):
         assert [int(row["pixels"]) for row in rows] == counts.tolist()
         assert {row["square_metres"] for row in rows} == {""}
         assert sum(float(row["share"]) for row in rows) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_folder_is_searched_through_links_and_only_files_are_pictures(command, tmp_path):
+    """A folder may be called like a picture, be a link, or lead back to where the search began."""
+    folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    (folder / "sub.tif").mkdir(parents=True)
+    elsewhere.mkdir()
+    for path in (folder / "sub.tif/a.png", elsewhere / "b.png"):
+        Image.fromarray(pixels(40, 50)).save(path)
+    (folder / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    code, _, err = command(folder, "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    expected = ["areas.csv", "link/b.png", "prediction.json", "sub.tif/a.png"]
+    assert listed(tmp_path / "out") == expected
 
 
 def test_a_scene_keeps_its_place_and_its_outputs_agree(command, run, tmp_path):
@@ -411,6 +427,7 @@ def test_a_damaged_tile_is_named_and_the_rest_written(command, run, tmp_path):
         ("scene.tif", ("--resume", "--overwrite"), "give one of them"),
         ("empty", (), "holds no picture"),
         ("text.png", (), "is no JPEG"),
+        ("unnameable", (), "bytes that are no UTF-8: rename it"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(command, tmp_path, name, flags, words):
@@ -426,6 +443,12 @@ def test_bad_input_is_refused_before_anything_is_written(command, tmp_path, name
         (tmp_path / name).mkdir()
     elif name == "text.png":
         (tmp_path / name).write_text("no picture")
+    elif name == "unnameable":
+        (tmp_path / name).mkdir()
+        try:
+            Path(os.fsdecode(bytes(tmp_path / name) + b"/\xff.png")).write_bytes(b"")
+        except OSError:
+            pytest.skip("this file system takes no such name")
     code, _, err = command(tmp_path / name, "--output", tmp_path / "out", *flags)
     assert code == 2
     assert words in err
