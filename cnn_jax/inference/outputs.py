@@ -55,7 +55,8 @@ def limited_cache() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _gdal():
+def quiet_gdal() -> Iterator[Any]:
+    """rasterio, which keeps little, writes no file beside a file, and warns of no lack of place."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -115,7 +116,7 @@ class Tiff:
         if not colors:
             colored = len(bands) == 3 and dtype == "uint8" and nodata is None
             options["photometric"] = "rgb" if colored else "minisblack"
-        with writing(path), _gdal() as rasterio:
+        with writing(path), quiet_gdal() as rasterio:
             self._file: Any = rasterio.open(
                 partial(path),
                 "w",
@@ -147,14 +148,14 @@ class Tiff:
         `TILE_PX`."""
         values = rows[None] if rows.ndim == 2 else np.moveaxis(rows, -1, 0)
         window = ((first, first + len(rows)), (0, values.shape[2]))
-        with writing(self.path), _gdal():
+        with writing(self.path), quiet_gdal():
             self._file.write(values, window=window)
 
     def finish(self) -> None:
         """Closes the file, reads it again, for a disk that fills up makes no noise, and makes a
         COG of it if asked for. It isn't renamed yet."""
         written = partial(self.path)
-        with writing(self.path), _gdal() as gdal:
+        with writing(self.path), quiet_gdal() as gdal:
             self._file.close()
             with gdal.open(written, driver="GTiff") as file:
                 for first in range(0, self.height, TILE_PX):
@@ -177,7 +178,7 @@ class Tiff:
 
     def classes(self) -> np.ndarray:
         """What was written of the first band, after `finish`."""
-        with _gdal() as rasterio, rasterio.open(partial(self.path), driver="GTiff") as file:
+        with quiet_gdal() as rasterio, rasterio.open(partial(self.path), driver="GTiff") as file:
             return file.read(1)
 
     def abandon(self) -> None:
@@ -274,7 +275,8 @@ class Polygons:
             classes = features.sieve(classes, min(size, self._least_px), mask=valid)
             size *= 2
         count = 0
-        with writing(self.path), _gdal(), partial(self.path).open("w", encoding="utf-8") as file:
+        written = partial(self.path)
+        with writing(self.path), quiet_gdal(), written.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
             shapes = features.shapes(classes, mask=valid)
             while batch := list(itertools.islice(shapes, BATCH)):

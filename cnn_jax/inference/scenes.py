@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import IMAGE_SUFFIXES
@@ -14,6 +16,7 @@ from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import natural
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
 from cnn_jax.errors import InputError
+from cnn_jax.inference.outputs import quiet_gdal
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".j2k", ".vrt")
 """Of the files in a folder that are taken for pictures."""
@@ -108,6 +111,7 @@ class Scene:
     masked: bool = False
     damaged: list[str] = field(default_factory=list)
     _whole: np.ndarray | None = field(default=None, repr=False)
+    _transparent: np.ndarray | None = field(default=None, repr=False)
     _kept: deque = field(default_factory=deque, repr=False)
 
     @property
@@ -153,11 +157,14 @@ class Scene:
         else:
             values, lost = self._decoded(rows, columns)
         pixels, void = as_photograph(self.raster, values, self.bands)
-        if self.masked:
-            transparent = values[..., -1] == 0
-            void = transparent if void is None else void | transparent
-        if lost is not None:
-            void = lost if void is None else void | lost
+        transparent = values[..., -1] == 0 if self.masked else None
+        if self.raster.alpha == "left out":
+            if self._transparent is None:
+                self._transparent = _transparent(self.raster, self.path)
+            transparent = self._transparent[rows, columns]
+        for more in (transparent, lost):
+            if more is not None:
+                void = more if void is None else void | more
         self._kept.append((first, pixels, void))
         return pixels
 
@@ -178,7 +185,7 @@ class Scene:
 
     def close(self) -> None:
         """Lets go of pixels."""
-        self._whole = None
+        self._whole = self._transparent = None
         self._kept.clear()
 
     def _decoded(self, rows, columns):
@@ -211,6 +218,29 @@ class Scene:
                     if said not in self.damaged:  # other rows of the same tile
                         self.damaged.append(said)
         return values, lost
+
+
+def _transparent(raster: Raster, path: Path) -> np.ndarray:
+    """Where a PNG, WebP or BMP is wholly transparent, bool `[height, width]`: what `Raster` leaves
+    out."""
+    from rasterio.errors import RasterioError
+
+    if raster.format != "PNG":
+        with {"WebP": WebPImageFile, "BMP": BmpImageFile}[raster.format](path) as picture:
+            return np.asarray(picture.getchannel("A")) == 0
+    try:  # by GDAL: Pillow compares the colour that tRNS names with 8 bits, whatever is stored
+        with quiet_gdal() as rasterio, rasterio.open(path.absolute(), driver="PNG") as file:
+            if raster.palette is None:
+                return file.dataset_mask() == 0
+            opacity = np.full(256, 255)
+            for index, color in file.colormap(1).items():
+                opacity[index] = color[3]
+            return opacity[file.read(1)] == 0
+    except RasterioError as error:
+        raise DamagedError(
+            f"{path} can't be decoded ({error.__cause__ or error}): it is damaged or cut short;"
+            " copy it again."
+        ) from error
 
 
 def _blocks(span: slice, size: int) -> Iterator[slice]:
@@ -246,8 +276,9 @@ def opened(
             given, or lies outside the region.
     """
     raster = open_raster(path, in_parts=True)
-    masked = not bands and raster.alpha == "last" and raster.bands == info.channels + 1
-    taken = tuple(range(1, info.channels + 1)) if masked else bands
+    indexed = raster.palette is not None
+    masked = not bands and raster.alpha == "last" and (indexed or raster.bands == info.channels + 1)
+    taken = tuple(range(1, info.channels + 1)) if masked and not indexed else bands
     if min(taken, default=1) < 1:
         raise InputError("--bands are counted from 1: give numbers from 1 on.")
     channels, dtype = image_kind(raster, taken)

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import os
+import struct
 import subprocess
 import sys
 import warnings
@@ -255,6 +256,63 @@ def test_bands_region_and_alpha(command, run, tmp_path):
     (same,), file = read(tmp_path / "box/four.tif")
     assert file.transform == PART
     np.testing.assert_array_equal(same, classes)
+
+
+def write_bmp(path, image):
+    """A BMP of 32 bits with alpha, which Pillow doesn't write."""
+    height, width, _ = image.shape
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, image.size, 0, 0, 0, 0)
+    header += struct.pack("<IIII", *masks) + b"BGRs" + bytes(48)
+    start = b"BM" + struct.pack("<IHHI", 122 + image.size, 0, 0, 122)
+    path.write_bytes(start + header + image[::-1][..., [2, 1, 0, 3]].tobytes())
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.bmp", "named.png", "p.png", "all.png"])
+def test_transparent_pixels_are_in_no_class(name, command, run, tmp_path):
+    """By alpha; by a colour, or entries of a palette, that the file names as transparent."""
+    image = pixels(48, 64, 4)
+    image[..., 3] = 255
+    image[:, :32, 3] = 0
+    image[0, 40, 3] = 1  # not wholly
+    void = image[..., 3] == 0
+    whole, path = Image.fromarray(image), tmp_path / name
+    if name == "a.bmp":
+        write_bmp(path, image)
+    elif name == "named.png":
+        image[void] = 7
+        image[5, 50, :3] = 7, 7, 8
+        Image.fromarray(image[..., :3]).save(path, transparency=(7, 7, 7))
+    elif name == "p.png":
+        indices = whole.convert("RGB").quantize(99)
+        indices.save(path, transparency=bytes(9) + b"\1")
+        void, image = np.asarray(indices) < 9, np.asarray(indices.convert("RGB"))
+    elif name == "all.png":
+        void = np.ones_like(void)
+        image[..., 3] = 0
+        Image.fromarray(image).save(path)
+    else:
+        whole.save(path, lossless=True, exact=True)
+    code, _, err = command(path, "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    with Image.open(tmp_path / "out" / f"{path.stem}.png") as picture:
+        found = np.asarray(picture)
+    expected = run.predict(np.ascontiguousarray(image[..., :3])).classes
+    np.testing.assert_array_equal(found, np.where(void, 255, expected))
+    with (tmp_path / "out/areas.csv").open() as file:
+        assert sum(int(row["pixels"]) for row in csv.DictReader(file)) == (~void).sum()
+
+
+def test_alpha_beside_a_palette_is_heeded(command, tmp_path):
+    indices = pixels(48, 64, 2)
+    indices[..., 1] = 255
+    indices[:, :32, 1] = 0
+    scene = write(tmp_path / "p.tif", indices, photometric="palette", alpha="yes")
+    with rasterio.open(scene, "r+") as file:
+        file.write_colormap(1, {i: (i, 255 - i, i // 2, 255) for i in range(256)})
+    assert command(scene, "--output", tmp_path / "out")[0] == 0
+    (classes,), _ = read(tmp_path / "out/p.tif")
+    np.testing.assert_array_equal(classes == 255, indices[..., 1] == 0)
 
 
 def test_several_runs_and_augmentation_change_the_answer(run, tmp_path, monkeypatch, capsys):
