@@ -1,7 +1,8 @@
-"""Coordinate reference systems that GeoJSON is in."""
+"""Coordinate reference systems that GeoJSON is in, and the ways between systems."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,21 @@ def known(name: str, path: str | Path) -> Any:
             f"{path} is in {name}, which is no known coordinate reference system: export it in"
             " longitude and latitude."
         ) from error
+
+
+def title(wkt: str) -> str:
+    """What a system given as WKT calls itself."""
+    return wkt.split('"')[1] if '"' in wkt else wkt
+
+
+@contextlib.contextmanager
+def converting(sentence: str) -> Iterator[None]:
+    """While coordinates are converted to another system.
+
+    Raises:
+        InputError: no operation leads there, or not from everywhere; it is the sentence.
+    """
+    try:
+        yield
+    except Exception as error:  # of classes that rasterio doesn't publish
+        raise InputError(sentence) from error

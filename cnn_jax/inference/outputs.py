@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cnn_jax.data.reference_systems import converting, title
 from cnn_jax.errors import InputError
 
 CACHE_MB = 64
@@ -78,6 +79,7 @@ class Tiff:
         dtype: of its values; "float16" is stored as float32 of 16 bits.
         crs: as WKT; empty: none.
         transform: six numbers; None: none.
+        gcps: ground control points of rasterio, in place of a transform.
         nodata: the value of pixels that hold nothing.
         bands: what each is called.
         colors: of its values; empty: none.
@@ -95,6 +97,7 @@ class Tiff:
         *,
         crs: str,
         transform: Sequence[float] | None,
+        gcps: Sequence[Any] = (),
         nodata: float | None = None,
         bands: Sequence[str] = ("",),
         colors: Sequence[Sequence[int]] = (),
@@ -113,6 +116,10 @@ class Tiff:
             from rasterio import Affine
 
             options["transform"] = Affine(*transform)
+        if gcps:
+            from rasterio.crs import CRS
+
+            options.update(gcps=gcps, crs=CRS.from_wkt(crs) if crs else CRS())
         if not colors:
             colored = len(bands) == 3 and dtype == "uint8" and nodata is None
             options["photometric"] = "rgb" if colored else "minisblack"
@@ -310,9 +317,7 @@ class Polygons:
         x, y = np.array([at for rings in polygons for ring in rings for at in ring], float).T
         x, y = a * x + b * y + c, d * x + e * y + f
         if self._crs:
-            from rasterio.warp import transform
-
-            x, y = transform(self._crs, "EPSG:4326", x, y)[:2]
+            x, y = to_longitudes(self._crs, x, y, self.path)
         x, y = (np.round(values, 9).tolist() for values in (x, y))
         points = zip(x, y, strict=True)
         return [[list(itertools.islice(points, len(ring))) for ring in rings] for rings in polygons]
@@ -320,6 +325,27 @@ class Polygons:
     def abandon(self) -> None:
         """Deletes what isn't whole."""
         partial(self.path).unlink(missing_ok=True)
+
+
+def to_longitudes(crs: str, x: Any, y: Any, path: Path) -> Any:
+    """Longitudes and latitudes of coordinates.
+
+    Args:
+        crs: theirs, as WKT.
+        x: of each.
+        y: likewise.
+        path: of the file that they are of.
+
+    Raises:
+        InputError: there are none.
+    """
+    from rasterio.warp import transform
+
+    with converting(
+        f"{path} is in {title(crs)}, where places have no longitude and latitude: give it the"
+        " system it is really in (gdal_edit.py -a_srs EPSG:CODE), or leave --polygons out."
+    ):
+        return transform(crs, "EPSG:4326", x, y)[:2]
 
 
 def _area(rings) -> int:

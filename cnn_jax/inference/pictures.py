@@ -113,6 +113,9 @@ def predict_pictures(
         opened(name, path, info, wanted.bands, wanted.region, wanted.region_crs)
         for name, path in pictures
     ]
+    if wanted.polygons:
+        for scene in scenes:
+            scene.check_polygons()
     about = {"runs": list(runs), **json.loads(json.dumps(asdict(wanted)))}
     _check_outputs(folder, scenes, wanted, about, resume, overwrite)
     write_object(folder / ABOUT, about)
@@ -241,7 +244,8 @@ class _Job:
 
     def _sink(self, path: Path, kind: str):
         scene, size = self.scene, (self.scene.height_px, self.scene.width_px)
-        place = {"crs": scene.raster.crs, "transform": scene.transform, "cog": self.wanted.cog}
+        place = {"crs": scene.raster.crs, "transform": scene.transform, "gcps": scene.gcps}
+        place["cog"] = self.wanted.cog
         if kind == "":
             dtype = "uint16" if self.many else "uint8"
             colors = () if self.many else self.palette.tolist()

@@ -3,8 +3,9 @@
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
@@ -15,8 +16,9 @@ from cnn_jax.data.descriptions import IMAGE_SUFFIXES
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import natural
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
+from cnn_jax.data.reference_systems import converting, title
 from cnn_jax.errors import InputError
-from cnn_jax.inference.outputs import quiet_gdal
+from cnn_jax.inference.outputs import quiet_gdal, to_longitudes
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".j2k", ".vrt")
 """Of the files in a folder that are taken for pictures."""
@@ -95,6 +97,7 @@ class Scene:
         left: its first column.
         height_px: of the part.
         width_px: of the part.
+        gcps: ground control points of the part, of a scene that has these and no transform.
         masked: whether the last band is alpha, 0 where the scene holds nothing.
         damaged: places that could not be decoded, in words.
     """
@@ -108,6 +111,7 @@ class Scene:
     left: int
     height_px: int
     width_px: int
+    gcps: tuple[Any, ...] = ()
     masked: bool = False
     damaged: list[str] = field(default_factory=list)
     _whole: np.ndarray | None = field(default=None, repr=False)
@@ -145,6 +149,19 @@ class Scene:
             return None
         a, b, _, d, e, _ = self.raster.transform
         return abs(a * e - b * d) * crs.linear_units_factor[1] ** 2
+
+    def check_polygons(self) -> None:
+        """Raises InputError where areas can't be placed on the earth."""
+        if self.gcps:
+            raise InputError(
+                f"{self.path} is placed by ground control points, which polygons can't follow: warp"
+                " it with gdalwarp, or leave --polygons out."
+            )
+        if self.transform is not None and self.raster.crs:
+            a, b, c, d, e, f = self.transform
+            column, row = self.width_px / 2, self.height_px / 2
+            x, y = a * column + b * row + c, d * column + e * row + f
+            to_longitudes(self.raster.crs, [x], [y], self.path)
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Rows of the part, as the network takes them; what can't be decoded is 0 and `void`."""
@@ -289,6 +306,12 @@ def opened(
         )
     if dtype != info.dtype:
         raise InputError(f"{path} holds {dtype}, and the run takes {info.dtype}: convert it.")
+    gcps = []
+    if raster.transform is None and raster.block_px != (0, 0):
+        with quiet_gdal() as rasterio, rasterio.open(path.absolute()) as file:
+            gcps, crs = file.gcps
+        if gcps:
+            raster = replace(raster, crs=crs.to_wkt() if crs else "")
     top, left, height, width = 0, 0, raster.height_px, raster.width_px
     if region:
         box = _coordinates(raster, region, region_crs) if region_crs else tuple(map(int, region))
@@ -297,7 +320,10 @@ def opened(
         height, width = bottom - top, right - left
         if height <= 0 or width <= 0:
             raise InputError(f"{path} has no pixel in --region: give a part of it.")
-    return Scene(name, path, raster, info, taken, top, left, height, width, masked)
+    for point in gcps:
+        point.row, point.col = point.row - top, point.col - left
+    place = top, left, height, width
+    return Scene(name, path, raster, info, taken, *place, tuple(gcps), masked)
 
 
 def _coordinates(raster, region, region_crs):
@@ -319,7 +345,11 @@ def _coordinates(raster, region, region_crs):
             f"--region-crs {region_crs} is no coordinate reference system: give one such as"
             " EPSG:4326."
         ) from error
-    left, bottom, right, top = transform_bounds(given, CRS.from_wkt(raster.crs), *region)
+    with converting(
+        f"--region doesn't lead from {region_crs} into {title(raster.crs)}, which {raster.name} is"
+        " in: give --region in pixels, without --region-crs."
+    ):
+        left, bottom, right, top = transform_bounds(given, CRS.from_wkt(raster.crs), *region)
     a, b, c, d, e, f, *_ = ~Affine(*raster.transform)
     corners = [(a * x + b * y + c, d * x + e * y + f) for x in (left, right) for y in (bottom, top)]
     columns, rows = zip(*corners, strict=True)

@@ -18,6 +18,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 import cnn_jax
@@ -25,6 +26,7 @@ from cnn_jax import tasks
 from cnn_jax.commands import predict
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.inference import pictures, predictor
+from cnn_jax.inference.outputs import quiet_gdal
 from cnn_jax.training.devices import Devices
 from tests.running import ROOT, environment
 
@@ -466,6 +468,50 @@ def test_a_damaged_tile_is_named_and_the_rest_written(command, run, tmp_path):
 
 
 # ---- what is refused
+
+
+@pytest.mark.parametrize("crs", [UTM, ""])
+@pytest.mark.parametrize("flags", [(), ("--cog",), ("--region", 10, 20, 80, 90)])
+def test_ground_control_points_are_kept(crs, flags, command, tmp_path):
+    corners = [(0, 0, 5.5), (0, 131, 0), (150, 131, 0), (150, 0, 0)]
+    points = [
+        GroundControlPoint(row, column, 300_000 + column / 2, 2_780_000 - row / 2, z)
+        for row, column, z in corners
+    ]
+    place = {"gcps": points, "transform": None, "crs": CRS.from_user_input(crs) if crs else CRS()}
+    scene = write(tmp_path / "scene.tif", pixels(), **place)
+    assert command(scene, "--output", tmp_path / "out", "--overlay", *flags)[0] == 0
+    top, left = flags[1:3] if "--region" in flags else (0, 0)
+    for name in ("scene.tif", "scene-overlay.tif"):
+        with quiet_gdal(), rasterio.open(tmp_path / "out" / name) as file:
+            found, system = file.gcps
+            assert (system or CRS()) == place["crs"]
+        expected = [(p.row - top, p.col - left, p.x, p.y, p.z) for p in points]
+        assert [(p.row, p.col, p.x, p.y, p.z) for p in found] == expected
+    with (tmp_path / "out/areas.csv").open() as file:
+        assert {row["square_metres"] for row in csv.DictReader(file)} == {""}
+
+    Image.fromarray(pixels(20, 20)).save(tmp_path / "a.png")
+    code, _, err = command(tmp_path / "a.png", scene, "--output", tmp_path / "none", "--polygons")
+    assert (code, f"{scene} is placed by ground control points" in err) == (2, True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):
+    """As photographs by drones come from some programs; their rasters are as any others."""
+    local = CRS.from_wkt('LOCAL_CS["Mine",LOCAL_DATUM["Local Datum",0],UNIT["metre",1]]')
+    scene = write(tmp_path / "scene.tif", pixels(), crs=local)
+    Image.fromarray(pixels(20, 20)).save(tmp_path / "a.png")
+    code, _, err = command(tmp_path / "a.png", scene, "--output", tmp_path / "out", "--polygons")
+    assert (code, len(err.splitlines()), f"{scene} is in Mine" in err) == (2, 1, True)
+    code, _, err = command(
+        scene, "--output", tmp_path / "out", "--region", 1, 1, 2, 2, "--region-crs", UTM
+    )
+    assert (code, len(err.splitlines()), f"{UTM} into Mine" in err) == (2, 1, True)
+    assert not (tmp_path / "out").exists()
+    assert command(scene, "--output", tmp_path / "out")[0] == 0
+    _, file = read(tmp_path / "out/scene.tif")
+    assert (file.crs.to_wkt().split('"')[1], file.transform) == ("Mine", PLACE)
 
 
 @pytest.mark.parametrize(
