@@ -2,14 +2,22 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cnn_jax.errors import InputError
 
 LONGITUDES = "OGC:CRS84"
 """Longitude and latitude, in this order: what RFC 7946 says that all GeoJSON is in."""
+
+EQUAL_AREA, HALF_WORLD_M = "EPSG:6933", 17_367_530.445
+"""A cylinder on which areas are those on the ellipsoid of WGS84, and half of its girth."""
+
+TOLERANCE = 0.01
+"""What areas on a map may differ by from those on the earth."""
 
 
 def named(content: Mapping[str, Any], path: str | Path) -> str:
@@ -65,3 +73,66 @@ def converting(sentence: str) -> Iterator[None]:
         yield
     except Exception as error:  # of classes that rasterio doesn't publish
         raise InputError(sentence) from error
+
+
+def column_areas(wkt: str, place: Sequence[float], height: int, width: int) -> np.ndarray | None:
+    """Square metres, float64 `[height + 1]`: of one pixel's column, from the top down to each row.
+
+    Where rows are parallels, as in Mercator's projection, they are those on the ellipsoid, row by
+    row; in others those on the map, if these are true to `TOLERANCE`.
+
+    Args:
+        wkt: of a projected system.
+        place: the affine map from pixels to its coordinates, six numbers.
+        height: in px.
+        width: in px.
+
+    Returns:
+        None where they are neither.
+    """
+    from rasterio.crs import CRS
+
+    a, b, c, d, e, f = place
+    metres = CRS.from_wkt(wkt).linear_units_factor[1]
+    rows = np.arange(height + 1)
+
+    def flat(columns, rows):
+        columns, rows = np.broadcast_arrays(columns, rows)
+        return _flat(wkt, a * columns + b * rows + c, d * columns + e * rows + f)
+
+    with contextlib.suppress(InputError):
+        middle = c + a * width / 2, f + e * height / 2
+        unit = _cylinder_unit(wkt, *middle, 100_000 / metres) if b == d == 0 else None
+        if unit is not None:
+            _, y = flat(width / 2, rows)
+            return np.abs(a * unit * (y - y[0]))
+    pixel = abs(a * e - b * d) * metres**2
+    ratios = []
+    for column in (0, width // 2, width - 1):
+        for row in (0, height // 2, height - 1):
+            with contextlib.suppress(InputError):  # it may lie beyond the earth's rim
+                x, y = flat(column + np.array([0, 1, 1, 0]), row + np.array([0, 0, 1, 1]))
+                ratios.append(abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2 / pixel)
+    if not ratios or max(abs(ratio - 1) for ratio in ratios) > TOLERANCE:
+        return None
+    return pixel * rows
+
+
+def _cylinder_unit(wkt, x, y, far):
+    """Metres on the cylinder that one unit of x spans; None where it isn't the same everywhere, or
+    rows aren't parallels: of that are five places that lie so far apart."""
+    across, down = _flat(
+        wkt, x + far * np.array([0, -1, 1, 0, 1]), y + far * np.array([0, 0, 0, 1, 1])
+    )
+    span = across[2]
+    differ = [span + across[1], across[4] - across[3] - span, *(down[[1, 2]] - down[0])]
+    return span / far if np.max(np.abs(differ)) < 2 else None  # 2 m of 100 km; UTM differs by 10
+
+
+def _flat(wkt, x, y):
+    """Coordinates on the cylinder, from the first place on, across the date line too."""
+    from rasterio.warp import transform
+
+    with converting(f"{title(wkt)} leads nowhere on the earth."):
+        x, y = (np.array(values) for values in transform(wkt, EQUAL_AREA, x, y)[:2])
+    return (x - x[0] + HALF_WORLD_M) % (2 * HALF_WORLD_M) - HALF_WORLD_M, y - y[0]

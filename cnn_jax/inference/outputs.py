@@ -256,7 +256,7 @@ class Polygons:
             large enough are left out.
         crs: as WKT; empty: none.
         transform: six numbers; None: none.
-        pixel_area: square metres; None: unknown.
+        areas: square metres of a column down to each row (`column_areas`); None: unknown.
     """
 
     def __init__(
@@ -267,10 +267,10 @@ class Polygons:
         least_px: int,
         crs: str,
         transform: Sequence[float] | None,
-        pixel_area: float | None,
+        areas: np.ndarray | None,
     ) -> None:
         self.path, self._names, self._nodata, self._least_px = path, names, nodata, least_px
-        self._crs, self._transform, self._pixel_area = crs, transform, pixel_area
+        self._crs, self._transform, self._areas = crs, transform, areas
 
     def finish(self, classes: np.ndarray) -> int:
         """Writes the file, without renaming it. Returns the number of areas."""
@@ -300,12 +300,13 @@ class Polygons:
         """Of areas in pixels, those that are large enough, as GeoJSON."""
         rings = [shape["coordinates"] for shape, _ in shapes]
         placed = self._placed(rings)
-        for (_, value), pixels, coordinates in zip(shapes, map(_area, rings), placed, strict=True):
+        for (_, value), bounds, coordinates in zip(shapes, rings, placed, strict=True):
+            pixels = round(_area(bounds))
             if pixels < self._least_px:
                 continue
             about = {"class": self._names[int(value)], "label": int(value), "pixels": pixels}
-            if self._pixel_area is not None:
-                about["square_metres"] = round(pixels * self._pixel_area, 3)
+            if self._areas is not None:
+                about["square_metres"] = round(_area(bounds, self._areas), 3)
             geometry = {"type": "Polygon", "coordinates": coordinates}
             yield {"type": "Feature", "properties": about, "geometry": geometry}
 
@@ -348,13 +349,16 @@ def to_longitudes(crs: str, x: Any, y: Any, path: Path) -> Any:
         return transform(crs, "EPSG:4326", x, y)[:2]
 
 
-def _area(rings) -> int:
-    """Pixels within the first ring and outside the others, by the shoelace formula."""
-    areas = []
+def _area(rings, areas=None) -> float:
+    """What lies within the first ring and outside the others, by the shoelace formula: pixels, or
+    with a column's `areas` square metres, for rings run along pixels."""
+    found = []
     for ring in rings:
         x, y = np.array(ring).T
-        areas.append(abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2)
-    return round(areas[0] - sum(areas[1:]))
+        y = y if areas is None else areas[y.astype(int)]
+        x, y = x - x[0], y - y[0]
+        found.append(float(abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2))
+    return found[0] - sum(found[1:])
 
 
 def renamed(files: Sequence[Any]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import tqdm
 
 from cnn_jax.data.rasters import DamagedError
+from cnn_jax.data.reference_systems import title
 from cnn_jax.errors import InputError
 from cnn_jax.inference.outputs import (
     QUANTISED,
@@ -126,11 +127,17 @@ def predict_pictures(
         for scene in scenes:
             whole = folder / _class_map(scene)
             if not (resume and whole.exists() and areas.has(scene.name)):
+                if scene.projected and scene.areas is None:
+                    print(
+                        f"{scene.path}: no square metres, for its projection"
+                        f" ({title(scene.raster.crs)}) doesn't keep areas; warp it to UTM for them",
+                        flush=True,
+                    )
                 job = _Job(predictor, scene, folder, wanted, about, check, progress)
                 if not resume:
                     shutil.rmtree(job.chunks, ignore_errors=True)
                 try:
-                    areas.put(scene, info.classes, job.run())
+                    areas.put(scene.name, info.classes, *job.run())
                 except DamagedError as error:
                     said.append(str(error))
                 else:
@@ -231,7 +238,7 @@ class _Job:
                     wanted.least_px,
                     scene.raster.crs,
                     scene.transform,
-                    scene.pixel_area,
+                    scene.areas,
                 )
             else:
                 self.sinks[kind or "classes"] = self._sink(folder / name, kind)
@@ -264,15 +271,18 @@ class _Job:
         names = self.names if kind == "probabilities" else (kind,)
         return Tiff(path, *size, "float16", nodata=float("nan"), bands=names, **place)
 
-    def run(self) -> np.ndarray:
-        """Pixels of each class, int64 `[classes]`."""
-        counts = np.zeros(len(self.names), np.int64)
+    def run(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels of each class, int64 `[classes]`, and square metres; None: unknown."""
+        count, areas = len(self.names), self.scene.areas
+        counts, metres = np.zeros(count, np.int64), np.zeros(count)
         try:
             for first, chunk in self._all_chunks():
                 for kind, sink in self.sinks.items():
                     sink.write(first, chunk[kind])
-                known = chunk["classes"].ravel()
-                counts += np.bincount(known, minlength=self.nodata + 1)[: len(counts)]
+                rows = [np.bincount(row[row < count], minlength=count) for row in chunk["classes"]]
+                counts += np.sum(rows, axis=0)
+                if areas is not None:
+                    metres += np.diff(areas[first : first + len(rows) + 1]) @ rows
             for sink in self.sinks.values():
                 sink.finish()
             if self.polygons is not None:
@@ -281,7 +291,7 @@ class _Job:
             for file in self.files:
                 file.abandon()
             raise
-        return counts
+        return counts, None if areas is None else metres
 
     def _all_chunks(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Those that an earlier command kept, then those that are predicted now."""
@@ -419,18 +429,15 @@ class _Areas:
         """Whether a picture is in it."""
         return name in self._rows
 
-    def put(self, scene: Scene, names: Sequence[str], counts: np.ndarray) -> None:
-        """Adds or replaces a picture."""
-        total, area = max(counts.sum(), 1), scene.pixel_area
-        self._rows[scene.name] = [
-            [
-                scene.name,
-                name,
-                str(count),
-                f"{count / total:.6f}",
-                "" if area is None else f"{count * area:.3f}",
-            ]
-            for name, count in zip(names, counts.tolist(), strict=True)
+    def put(
+        self, picture: str, names: Sequence[str], counts: np.ndarray, metres: np.ndarray | None
+    ) -> None:
+        """Adds or replaces a picture: of each class its pixels and square metres."""
+        total = max(counts.sum(), 1)
+        areas = [""] * len(names) if metres is None else [f"{area:.3f}" for area in metres]
+        self._rows[picture] = [
+            [picture, name, str(count), f"{count / total:.6f}", area]
+            for name, count, area in zip(names, counts.tolist(), areas, strict=True)
         ]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

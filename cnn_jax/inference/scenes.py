@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cnn_jax.data.descriptions import IMAGE_SUFFIXES
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import natural
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
-from cnn_jax.data.reference_systems import converting, title
+from cnn_jax.data.reference_systems import column_areas, converting, title
 from cnn_jax.errors import InputError
 from cnn_jax.inference.outputs import quiet_gdal, to_longitudes
 
@@ -138,17 +139,20 @@ class Scene:
         return a, b, x, d, e, y
 
     @property
-    def pixel_area(self) -> float | None:
-        """Square metres; None where the scene isn't georeferenced in a projected system."""
+    def projected(self) -> bool:
+        """Whether it is georeferenced in a system whose coordinates are lengths."""
         if self.raster.transform is None or not self.raster.crs:
-            return None
+            return False
         from rasterio.crs import CRS
 
-        crs = CRS.from_wkt(self.raster.crs)
-        if not crs.is_projected:
+        return CRS.from_wkt(self.raster.crs).is_projected
+
+    @cached_property
+    def areas(self) -> np.ndarray | None:
+        """`reference_systems.column_areas` of the part; None where they aren't known."""
+        if self.transform is None or not self.projected:
             return None
-        a, b, _, d, e, _ = self.raster.transform
-        return abs(a * e - b * d) * crs.linear_units_factor[1] ** 2
+        return column_areas(self.raster.crs, self.transform, self.height_px, self.width_px)
 
     def check_polygons(self) -> None:
         """Raises InputError where areas can't be placed on the earth."""

@@ -470,6 +470,45 @@ def test_a_damaged_tile_is_named_and_the_rest_written(command, run, tmp_path):
 # ---- what is refused
 
 
+def on_the_ellipsoid(northing):
+    """Square metres on WGS84 of a square metre of Web Mercator, in closed form."""
+    radius, flattening = 6_378_137, 1 / 298.257223563
+    latitude = 2 * np.arctan(np.exp(northing / radius)) - np.pi / 2
+    squared = flattening * (2 - flattening)
+    bent = 1 - squared * np.sin(latitude) ** 2
+    return np.cos(latitude) ** 2 * (1 - squared) / bent**2
+
+
+def test_square_metres_of_mercator_are_those_on_the_earth(command, tmp_path):
+    """Row by row: over these 150 km they change by a twenty-fifth."""
+    place = Affine(1000, 0, 1_000_000, 0, -1000, 8_400_000)
+    scene = write(tmp_path / "scene.tif", pixels(), crs="EPSG:3857", transform=place)
+    assert command(scene, "--output", tmp_path / "out", "--polygons")[0] == 0
+    (classes,), _ = read(tmp_path / "out/scene.tif")
+    of_row = 1e6 * on_the_ellipsoid(8_400_000 - 1000 * (np.arange(150) + 0.5))
+    assert of_row[0] == pytest.approx(250_800, rel=1e-3)
+    assert of_row[-1] > 1.04 * of_row[0]
+    areas = json.loads((tmp_path / "out/scene.geojson").read_text("utf-8"))["features"]
+    with (tmp_path / "out/areas.csv").open() as file:
+        for label, row in enumerate(csv.DictReader(file)):
+            expected = ((classes == label) * of_row[:, None]).sum()
+            assert float(row["square_metres"]) == pytest.approx(expected, rel=1e-6)
+            ours = [area["properties"] for area in areas if area["properties"]["label"] == label]
+            metres = sum(area["square_metres"] for area in ours)
+            assert metres == pytest.approx(expected, rel=1e-6)
+
+
+def test_square_metres_that_a_projection_falsifies_are_left_out(command, tmp_path):
+    place = Affine(1, 0, 0, 0, -1, -1_000_000)
+    scene = write(tmp_path / "polar.tif", pixels(40, 50), crs="EPSG:3413", transform=place)
+    code, out, err = command(scene, "--output", tmp_path / "out", "--polygons")
+    assert (code, err, f"{scene}: no square metres" in out) == (0, "", True)
+    with (tmp_path / "out/areas.csv").open() as file:
+        assert {row["square_metres"] for row in csv.DictReader(file)} == {""}
+    areas = json.loads((tmp_path / "out/polar.geojson").read_text("utf-8"))["features"]
+    assert not any("square_metres" in area["properties"] for area in areas)
+
+
 @pytest.mark.parametrize("crs", [UTM, ""])
 @pytest.mark.parametrize("flags", [(), ("--cog",), ("--region", 10, 20, 80, 90)])
 def test_ground_control_points_are_kept(crs, flags, command, tmp_path):

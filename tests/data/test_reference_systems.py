@@ -1,0 +1,61 @@
+"""Areas by reference system."""
+
+import numpy as np
+import pytest
+from rasterio.crs import CRS
+
+from cnn_jax.data.reference_systems import column_areas
+
+SINUSOIDAL = "+proj=sinu +R=6371007.181"
+HALF = 20_037_508.342789244
+MARS = "+proj=merc +R=3396190"
+
+
+@pytest.mark.parametrize(
+    ("crs", "place", "of_one"),
+    [
+        ("EPSG:32640", (0.5, 0, 500_000, 0, -0.5, 2_700_000), 0.25),
+        ("EPSG:32640", (0.5, 0.1, 500_000, 0.1, -0.5, 2_700_000), 0.26),
+        ("EPSG:32640", (1, 0, 500_000, 0, 1, 0), 1),  # on the equator rows are all but parallels
+        ("EPSG:2263", (1, 0, 980_000, 0, -1, 200_000), 0.3048006096**2),  # feet
+        ("EPSG:28992", (1, 0, 100_000, 0, -1, 450_000), 1),
+        (SINUSOIDAL, (463, 0, -HALF, 0, -463, 1_000_000), 463**2),
+        ("EPSG:32640", (1, 0, -1_000_000, 0, -1, 3_000_000), None),  # far out of its zone
+        ("EPSG:3857", (1, 0.1, 1_000_000, 0.1, -1, 8_400_000), None),  # rows are no parallels
+        (MARS, (1, 0, 0, 0, -1, 1_000_000), None),
+    ],
+)
+def test_areas_are_those_of_the_map_where_these_are_true(crs, place, of_one):
+    found = column_areas(CRS.from_user_input(crs).to_wkt(), place, 90, 70)
+    if of_one is None:
+        assert found is None
+    else:
+        np.testing.assert_allclose(found, of_one * np.arange(91))
+
+
+@pytest.mark.parametrize(
+    ("crs", "left", "top", "size", "share"),
+    [
+        ("EPSG:3857", -HALF, HALF, 2 * HALF, np.sin(np.radians(85.0511))),
+        ("EPSG:4087", -HALF, HALF / 2, 2 * HALF, 1),
+        ("EPSG:3832", -HALF, HALF, 2 * HALF, np.sin(np.radians(85.0511))),  # about 150 degrees east
+    ],
+)
+def test_areas_of_the_whole_earth(crs, left, top, size, share):
+    """510,065,622 square kilometres; of a sphere's zone as much as its height."""
+    pixel, rows = size / 360, 180 if crs == "EPSG:4087" else 360
+    found = column_areas(
+        CRS.from_user_input(crs).to_wkt(), (pixel, 0, left, 0, -pixel, top), rows, 360
+    )
+    assert found is not None
+    assert 360 * found[-1] == pytest.approx(510_065_622e6 * share, rel=1e-4)
+
+
+def test_the_date_line_is_no_border():
+    """A scene about it has the areas of one beside it."""
+    wkt = CRS.from_user_input("EPSG:3832").to_wkt()
+    here, beside = (
+        column_areas(wkt, (1, 0, left, 0, -1, 5_000_000), 50, 40) for left in (3_339_565, 3_000_000)
+    )
+    assert here is not None
+    np.testing.assert_allclose(here, beside, rtol=1e-6)
