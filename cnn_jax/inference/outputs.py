@@ -245,8 +245,9 @@ class Png:
 
 
 class Polygons:
-    """Areas of one class as GeoJSON, in longitude and latitude where the scene is georeferenced,
-    in pixels (x to the right, y downwards) where it isn't.
+    """Areas of one class as GeoJSON, in longitude and latitude; without a reference system in the
+    coordinates that the transform leads to, and without that in pixels (x to the right, y
+    downwards).
 
     Args:
         path: what it will be called.
