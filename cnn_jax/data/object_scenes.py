@@ -15,10 +15,11 @@ import numpy as np
 from cnn_jax.configuration.schema import DataConfig, ObjectDataConfig, nearest
 from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.annotations import FORMATS, palette_masks
+from cnn_jax.data.annotations.files import open_upright
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
-from cnn_jax.data.rasters import digest, greatest_of, image_kind, open_raster, photograph
+from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
 from cnn_jax.data.scenes import SPLITS, Scene
 from cnn_jax.errors import InputError
 
@@ -228,7 +229,7 @@ def _opened(config, sets, folders, notes):
             path = folders[split] / image.name
             if not path.is_file():
                 raise InputError(f"{path} is missing, and has annotations: add it.")
-            raster = open_raster(path)
+            raster = open_upright(path)
             if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
                 raise InputError(
                     f"{path} is {raster.width_px} x {raster.height_px} px, and its annotations are"

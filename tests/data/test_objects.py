@@ -1,6 +1,7 @@
 """Objects from their files to a training crop: what a map, a table and a moved box say agree."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax.configuration.schema import AugmentationConfig, ObjectDataConfig
-from cnn_jax.data import augmentation, objects, synthetic
+from cnn_jax.data import annotations, augmentation, objects, synthetic
 from cnn_jax.data.object_scenes import open_objects
 from cnn_jax.data.object_source import ObjectSource
 from cnn_jax.data.objects import AnnotatedImage, Annotation
@@ -132,8 +133,6 @@ def test_what_the_host_reads_is_what_the_device_would_see():
 
 
 def test_splits_of_an_own_set(tmp_path):
-    from cnn_jax.data import annotations
-
     (tmp_path / "images").mkdir()
     images = []
     for number in range(10):
@@ -166,6 +165,34 @@ def test_splits_of_an_own_set(tmp_path):
     (tmp_path / "images" / "4.png").unlink()
     with pytest.raises(InputError, match=r"4\.png is missing"):
         open_objects(config)
+
+
+def write_coco(folder, **image):
+    """One image and one object, as a COCO file has them."""
+    head = {"id": 1, "file_name": "a.jpg", "height": 32, "width": 64} | image
+    one = {"id": 1, "image_id": head["id"], "category_id": 1, "bbox": [4, 6, 16, 8]}
+    content = {"images": [head], "annotations": [one], "categories": [{"id": 1, "name": "car"}]}
+    (folder / "all.json").write_text(json.dumps(content))
+    return ObjectDataConfig(
+        source="coco",
+        directory=str(folder),
+        annotations=("all.json",),
+        images=("images",),
+        held_out=(0, 0),
+    )
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_images_that_a_tag_turns_are_refused(tmp_path, orientation):
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 32)).save(tmp_path / "images" / "a.jpg", exif=tag)
+    Image.new("L", (64, 32), 1).save(tmp_path / "a.png", exif=tag)
+    with pytest.raises(InputError, match=rf"a\.jpg has the EXIF orientation {orientation}, so"):
+        open_objects(write_coco(tmp_path))
+    with pytest.raises(InputError, match=r"a\.png has the EXIF orientation"):
+        annotations.read("index_masks", tmp_path / "a.png")
 
 
 @needs_shared

@@ -11,7 +11,7 @@ from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data.file_names import natural
 from cnn_jax.data.objects import Report
-from cnn_jax.data.rasters import open_raster
+from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
@@ -111,9 +111,21 @@ def image_sizes(images: Path | None, what: str) -> dict[str, Path]:
     return {p.relative_to(images).as_posix(): p for p in sorted(found)}
 
 
+def open_upright(path: Path, in_parts: bool = False) -> Raster:
+    """As `open_raster`. Raises InputError where a tag turns the image: some tools place objects on
+    the pixels as they are stored, others on those that are shown, and no format says which."""
+    raster = open_raster(path, in_parts=in_parts)
+    if raster.orientation != 1:
+        raise InputError(
+            f"{path} has the EXIF orientation {raster.orientation}, so where its objects lie is"
+            " unknown: save it upright and without the tag, its annotations likewise."
+        )
+    return raster
+
+
 def size_of(path: Path) -> tuple[int, int]:
     """Height and width of an image, without decoding it. Raises InputError."""
-    raster = open_raster(path, in_parts=True)
+    raster = open_upright(path, in_parts=True)
     return raster.height_px, raster.width_px
 
 

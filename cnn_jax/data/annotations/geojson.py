@@ -21,6 +21,7 @@ from cnn_jax.data.annotations.files import (
     image_sizes,
     json_of,
     number,
+    open_upright,
     write_json,
 )
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
@@ -46,7 +47,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     for stem, name in stems.items():
         if stem not in of_scene and path.is_file():
             continue
-        raster = open_raster(files[name], in_parts=True)
+        raster = open_upright(files[name], in_parts=True)
         image = AnnotatedImage(name, raster.height_px, raster.width_px)
         every = ()
         if stem in of_scene:

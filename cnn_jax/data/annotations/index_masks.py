@@ -8,9 +8,8 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_sizes
+from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_sizes, open_upright
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
-from cnn_jax.data.rasters import open_raster
 from cnn_jax.errors import InputError
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -40,7 +39,7 @@ def masks(path: Path, images: Path | None) -> Iterator[tuple[str, np.ndarray]]:
             if stem not in known:
                 raise InputError(f"{file} has no image {stem} in {images}: add it.")
             name = known[stem]
-        raster = open_raster(file)
+        raster = open_upright(file)
         if raster.bands != 1:
             raise InputError(f"{file} has {raster.bands} bands, and a mask has one: convert it.")
         yield name, raster.read()[..., 0].astype(np.int32)
