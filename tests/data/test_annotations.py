@@ -454,6 +454,36 @@ def test_images_that_lack(tmp_path, images):
         annotations.read("yolo", tmp_path / "labels")
 
 
+@pytest.mark.parametrize(
+    ("name", "within"),
+    [("labelme", ""), ("geojson", ""), ("yolo", "labels"), ("voc", "Annotations"),
+     ("index_masks", ""), ("palette_masks", "")],
+)  # fmt: skip
+def test_linked_folders_are_read(tmp_path, images, name, within):
+    annotations.write(example(), name, tmp_path / "out")
+    wanted = annotations.read(name, tmp_path / "out", images)
+    assert len(wanted.images) == 2
+    for folder in (tmp_path / "out" / within / "sub", images / "sub"):
+        link = folder.rename(tmp_path / f"elsewhere {folder.parent.name}")
+        folder.symlink_to(link)
+    found = annotations.read(name, tmp_path / "out", images)
+    assert masks(found) == masks(wanted)
+    assert [image.name for image in found.images] == [image.name for image in wanted.images]
+
+
+@pytest.mark.parametrize(("to", "sentence"), [(".", "lies in"), ("loop.png", "a link to none")])
+def test_links_that_lead_nowhere_are_told(tmp_path, images, to, sentence):
+    (images / "loop.png").symlink_to(to)
+    with pytest.raises(InputError, match=rf"loop\.png is .*{sentence}"):
+        annotations.read("index_masks", images)
+
+
+def test_yolo_without_text_files_is_told(tmp_path, images):
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(InputError, match="holds no text files of YOLO"):
+        annotations.read("yolo", tmp_path, images)
+
+
 def test_an_object_takes_less_than_four_kilobytes(tmp_path):
     """Of 2,000 outlines of 30 points each, about as COCO's are."""
     turns = np.linspace(0, 2 * np.pi, 30, endpoint=False)

@@ -13,7 +13,15 @@ import numpy as np
 import yaml
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import beside, by_stem, content, image_sizes, number, size_of
+from cnn_jax.data.annotations.files import (
+    beside,
+    by_stem,
+    content,
+    files_in,
+    image_sizes,
+    number,
+    size_of,
+)
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -33,7 +41,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     stems = by_stem(files)
     texts = {
         file.relative_to(labels).with_suffix("").as_posix(): file
-        for file in sorted(labels.rglob("*.txt"))
+        for file in files_in(labels, (".txt",), "text files of YOLO")
         if file.name not in NAMES
     }
     for stem, file in texts.items():
