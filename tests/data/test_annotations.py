@@ -484,6 +484,56 @@ def test_yolo_without_text_files_is_told(tmp_path, images):
         annotations.read("yolo", tmp_path, images)
 
 
+def numbered(path, values, **about):
+    """A mask as a TIFF of two rows, the first without objects."""
+    values = np.stack([np.zeros_like(values), values])
+    about |= {"height": 2, "width": values.shape[1], "count": 1, "dtype": values.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **about) as file:
+        file.write(values, 1)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("name", ["index_masks", "palette_masks"])
+@pytest.mark.parametrize(
+    ("values", "about", "found"),
+    [
+        (np.array([-1, 1, 1], np.int16), {}, "the value -1, and a mask has whole numbers"),
+        (np.array([1, 1, 1.5], np.float32), {}, "the value 1.5, and a mask has whole numbers"),
+        (np.array([1, 1, 1e30], np.float32), {}, "the value 1"),
+        (np.array([7, 1, 7], np.uint8), {"nodata": 7}, (1, 1, 2, 2)),
+        (np.array([-9, 1, 1], np.int16), {"nodata": -9}, (1, 1, 3, 2)),
+        (np.array([np.nan, 1, 1], np.float32), {"nodata": np.nan}, (1, 1, 3, 2)),
+    ],
+)
+def test_values_of_masks(tmp_path, name, values, about, found):
+    numbered(tmp_path / "a.tif", values, **about)
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=rf"a\.tif has {found}"):
+            annotations.read(name, tmp_path / "a.tif")
+        return
+    [one] = annotations.read(name, tmp_path / "a.tif").images[0].objects
+    assert one.box == found
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_great_numbers_of_objects_and_of_classes(tmp_path):
+    numbered(tmp_path / "a.tif", np.array([7, 7, 3_000_000_000], np.uint32))
+    one, other = annotations.read("index_masks", tmp_path / "a.tif").images[0].objects
+    assert (one.id, one.box) == (7, (0, 1, 2, 2))
+    assert (other.id, other.box) == (3_000_000_000, (2, 1, 3, 2))
+    with pytest.raises(InputError, match=r"the value 3000000000, and there are at most 10,000"):
+        annotations.read("palette_masks", tmp_path / "a.tif")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_counts_nowhere_may_be_nodata(tmp_path):
+    numbered(tmp_path / "a.tif", np.array([1, 1, 255], np.uint8), nodata=255)
+    one, other = annotations.read("palette_masks", tmp_path / "a.tif").images[0].objects
+    assert (one.crowd, other.crowd) == (False, True)
+    [one] = annotations.read("index_masks", tmp_path / "a.tif").images[0].objects
+    assert one.id == 1
+
+
 def test_an_object_takes_less_than_four_kilobytes(tmp_path):
     """Of 2,000 outlines of 30 points each, about as COCO's are."""
     turns = np.linspace(0, 2 * np.pi, 30, endpoint=False)

@@ -16,6 +16,8 @@ from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+MOST_CLASSES = 10_000
+"""Where no names are given, each number up to the greatest is a class."""
 
 
 def content(path: Path) -> bytes:

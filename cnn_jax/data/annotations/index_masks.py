@@ -10,6 +10,7 @@ from PIL import Image
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_sizes, open_upright
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
+from cnn_jax.data.rasters import _nothing
 from cnn_jax.errors import InputError
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -22,14 +23,21 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         raise InputError(f"--classes has {len(names)} names, and index masks know one class.")
     found = []
     for name, values in masks(path, images):
-        every = objects.of_map(values, {n: 0 for n in np.unique(values).tolist() if n})
+        ids = np.unique(values)
+        # A number may be as great as 2^32 - 1, and `of_map` makes room up to the greatest.
+        places = np.searchsorted(ids, values) + 1
+        every = objects.of_map(places, {n: 0 for n, id_ in enumerate(ids, 1) if id_})
+        every = tuple(objects.replace(one, id=int(ids[one.id - 1])) for one in every)  # type: ignore[operator]
         height, width = values.shape
         found.append(AnnotatedImage(name, height, width, every))
     return AnnotationSet(names, tuple(found))
 
 
-def masks(path: Path, images: Path | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name of the image, values int32 [height, width]) of each mask."""
+def masks(
+    path: Path, images: Path | None, void: int | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (name of the image, values int64 [height, width], 0 or more) of each mask. What it
+    calls nodata is 0, unless it is the value `void`."""
     known = by_stem(image_sizes(images, "masks")) if images is not None else None
     for file in files_in(path, SUFFIXES, "masks, PNG or TIFF"):
         stem = file.stem if path.is_file() else file.relative_to(path).with_suffix("").as_posix()
@@ -42,7 +50,17 @@ def masks(path: Path, images: Path | None) -> Iterator[tuple[str, np.ndarray]]:
         raster = open_upright(file)
         if raster.bands != 1:
             raise InputError(f"{file} has {raster.bands} bands, and a mask has one: convert it.")
-        yield name, raster.read()[..., 0].astype(np.int32)
+        values = raster.read()
+        nothing = _nothing(values, None if raster.nodata == void else raster.nodata)
+        if nothing is not None:
+            values[nothing] = 0
+        wrong = values[(values < 0) | (values % 1 != 0) | (values >= 2**32)]
+        if wrong.size:
+            raise InputError(
+                f"{file} has the value {wrong[0]}, and a mask has whole numbers from 0 on: correct"
+                " it, or name it as nodata."
+            )
+        yield name, values[..., 0].astype(np.int64)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:

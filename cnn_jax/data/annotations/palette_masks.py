@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnn_jax.data import objects
 from cnn_jax.data.annotations import index_masks
-from cnn_jax.data.annotations.files import beside
+from cnn_jax.data.annotations.files import MOST_CLASSES, beside
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 
 VOID = 255
@@ -19,7 +19,7 @@ VOID = 255
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
     """As `annotations.read`."""
     found, most = [], 0
-    for name, values in index_masks.masks(path, images):
+    for name, values in index_masks.masks(path, images, VOID):
         every = []
         for value in np.unique(values).tolist():
             if value == 0:
@@ -27,12 +27,14 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             areas, count = scipy.ndimage.label(values == value)
             crowd = value == VOID
             label = 0 if crowd else value - 1
-            most = most if crowd else max(most, value)
-            if classes and label >= len(classes):
+            known = len(classes) or MOST_CLASSES
+            if label >= known:
                 report(
-                    f"{path}: {name} has the value {value}, and there are {len(classes)} classes."
+                    f"{path}: {name} has the value {value}, and there are at most {known:,}"
+                    " classes: correct it, or name more."
                 )
                 continue
+            most = most if crowd else max(most, value)
             for one in objects.of_map(areas, dict.fromkeys(range(1, count + 1), label)):
                 every.append(objects.replace(one, crowd=crowd, id=None))
         height, width = values.shape

@@ -14,6 +14,7 @@ import yaml
 
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import (
+    MOST_CLASSES,
     beside,
     by_stem,
     content,
@@ -26,8 +27,6 @@ from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Repo
 from cnn_jax.errors import InputError
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
-MOST_CLASSES = 10_000
-"""Where no names are given, each number up to the greatest is a class."""
 
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
