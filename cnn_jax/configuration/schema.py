@@ -949,18 +949,23 @@ def _check_folds(data):
         )
 
 
-def _check_objects(config):
-    evaluation, data = config.evaluation, config.data
+def check_object_files(data: ObjectDataConfig) -> None:
+    """Raises InputError where annotations, or their folders of images, are too many or too few."""
     if len(data.annotations) > 3:
         raise InputError(
             f"data.annotations has {len(data.annotations)} values: give those of train, of train"
             " and test, or of train, validation and test."
         )
-    if len(data.images) not in (1, len(data.annotations)):
+    if len(data.images) not in (1, len(data.annotations) or 1):
         raise InputError(
             f"data.images has {len(data.images)} values: give one folder, or as many as"
             " data.annotations."
         )
+
+
+def _check_objects(config):
+    evaluation = config.evaluation
+    check_object_files(config.data)
     if min(evaluation.window_px) < 2 * evaluation.overlap_px:
         raise InputError(
             f"evaluation.overlap_px is {evaluation.overlap_px}, more than half of a window of"

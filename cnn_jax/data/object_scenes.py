@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.configuration.schema import DataConfig, ObjectDataConfig, nearest
+from cnn_jax.configuration.schema import DataConfig, ObjectDataConfig, check_object_files, nearest
 from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.annotations import FORMATS, palette_masks
 from cnn_jax.data.annotations.files import open_upright
@@ -193,6 +193,7 @@ def round_robin(images: Sequence[AnnotatedImage], count: int, seed: int) -> list
 
 def _read(config, directory, report):
     sets: dict[str, AnnotationSet] = {}
+    check_object_files(config)
     paths, images, classes = config.annotations or ("",), config.images, config.classes
     named = ("train", "test") if len(paths) == 2 else SPLITS[: len(paths)]
     images = images * len(paths) if len(images) == 1 else images

@@ -182,6 +182,20 @@ def write_coco(folder, **image):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "images", "field"),
+    [
+        (("a", "b", "c"), ("x", "y"), "images has 2"),
+        ((), (), "images has 0"),
+        (("a",) * 4, ("x",), "annotations has 4"),
+    ],
+)
+def test_folders_of_images_that_no_annotations_have_are_told(tmp_path, given, images, field):
+    config = dataclasses.replace(write_coco(tmp_path), annotations=given, images=images)
+    with pytest.raises(InputError, match=rf"data\.{field} values: give"):
+        open_objects(config)
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_images_that_a_tag_turns_are_refused(tmp_path, orientation):
     tag = Image.Exif()
