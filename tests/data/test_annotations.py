@@ -390,16 +390,41 @@ def test_geojson_of_odd_kinds(tmp_path, images, geometry, properties, told):
         ("1e12 .5 .5 .1 .1", None, "the category 1000000000000, which is unknown"),
         ("0 .5 .5 .1 .1", "names: {0: a, x: b}", "no names of classes"),
         ("0 .5 .5 .1 .1", "names: [a, b, a]", r"data\.yaml has the class a 2 times: name each"),
-        ("0 .5 .5 .1 .1", "made: 2020-13-45\nnames: [a]", "not valid YAML"),
+        ("0 .5 .5 .1 .1", "names: [a, [b]]", "no names of classes"),
+        ("0 .5 .5 .1 .1", "names: [a", "not valid YAML"),
+        ("0 .5 .5 .1 .1", 'names: ["\\UFFFFFFFF"]', "not valid YAML"),
+        ("0 .5 .5 .1 .1", b"names: [ni\xf1o]", r"data\.yaml isn't UTF-8"),
+        (b"0 .5 .5 .1 .1 \xf1", None, r"a\.txt isn't UTF-8"),
     ],
 )
 def test_what_yolo_files_get_wrong_is_told(tmp_path, images, line, names, sentence):
     (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "a.txt").write_text(line)
-    if names:
-        (tmp_path / "data.yaml").write_text(names)
+    for path, text in ((tmp_path / "labels" / "a.txt", line), (tmp_path / "data.yaml", names)):
+        if text:
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=sentence):
         annotations.read("yolo", tmp_path, images)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "names"),
+    [
+        ("data.yaml", "names: [no, yes]", ("no", "yes")),
+        ("data.yaml", "names: {1: on, 0: 007}", ("007", "on")),
+        ("data.yaml", "made: 2020-13-45\nnames: [a, b]", ("a", "b")),
+        ("data.yaml", "\ufeffnames: [a, b]", ("a", "b")),
+        ("classes.txt", "\ufeffa\r\nb\r\n", ("a", "b")),
+    ],
+)
+@pytest.mark.parametrize("labels", ["", "labels", "labels/train", "train/labels"])
+def test_names_of_yolo_are_as_written(tmp_path, images, file, text, names, labels):
+    folder = tmp_path / "set" / labels
+    folder.mkdir(parents=True)
+    (folder / "a.txt").write_text("\ufeff1 .5 .5 .1 .1", encoding="utf-8")
+    (tmp_path / "set" / file).write_text(text, encoding="utf-8")
+    found = annotations.read("yolo", folder, images)
+    assert found.classes == names
+    assert [one.label for one in found.images[0].objects] == [1]
 
 
 def test_images_that_would_share_a_file_of_annotations_are_told(tmp_path, images):

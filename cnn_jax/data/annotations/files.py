@@ -28,6 +28,14 @@ def content(path: Path) -> bytes:
         raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
 
 
+def text_of(path: Path) -> str:
+    """A text file's content, without a byte order mark. Raises InputError where it isn't UTF-8."""
+    try:
+        return content(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} isn't UTF-8: save it so.") from error
+
+
 def json_of(path: Path, what: str) -> Any:
     """What a JSON file holds; `what` it was meant to be, for errors. Raises InputError."""
     try:

@@ -17,11 +17,11 @@ from cnn_jax.data.annotations.files import (
     MOST_CLASSES,
     beside,
     by_stem,
-    content,
     files_in,
     image_sizes,
     number,
     size_of,
+    text_of,
 )
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
@@ -50,9 +50,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     for stem, name in stems.items():
         image = AnnotatedImage(name, *size_of(files[name]))
         every = []
-        lines = (
-            content(texts[stem]).decode("utf-8", "replace").splitlines() if stem in texts else []
-        )
+        lines = text_of(texts[stem]).splitlines() if stem in texts else []
         for row, line in enumerate(lines, 1):
             about = f"{texts[stem]}: line {row}"
             one = _annotation(line.split(), image, names, about, report)
@@ -65,25 +63,27 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    """The names of classes that a folder says; none where it doesn't."""
-    for folder in (path, path.parent):
+    """The names of classes that a folder says, or the nearest of the two that it lies in, as
+    `data.yaml` is for `labels/train` and `train/labels`; none where they don't."""
+    for folder in (path, *path.parents[:2]):
         for name in NAMES:
             file = folder / name
             if not file.is_file():
                 continue
-            text = content(file).decode("utf-8", "replace")
+            text = text_of(file)
             if file.suffix not in (".yaml", ".yml"):
                 return _distinct([line.strip() for line in text.splitlines() if line.strip()], file)
             try:
-                names: Any = (yaml.safe_load(text) or {}).get("names")
-            # A date that there is none of is a ValueError.
-            except (yaml.YAMLError, AttributeError, ValueError, RecursionError) as error:
-                raise InputError(f"{file} is not valid YAML: correct it.") from error
-            if isinstance(names, dict) and names.keys() == set(range(len(names))):
-                names = [names[label] for label in range(len(names))]
-            if not isinstance(names, list):
+                # As texts, all of them: "no" and "on" are names too, and no booleans.
+                names: Any = (yaml.load(text, yaml.BaseLoader) or {}).get("names")
+            # An escape of a letter that there is none of is an OverflowError or a ValueError.
+            except (yaml.YAMLError, AttributeError, OverflowError, ValueError, RecursionError) as e:
+                raise InputError(f"{file} is not valid YAML: correct it.") from e
+            if isinstance(names, dict) and names.keys() == set(map(str, range(len(names)))):
+                names = [names[str(label)] for label in range(len(names))]
+            if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
                 raise InputError(f"{file} has no names of classes: give a list of them.")
-            return _distinct(list(map(str, names)), file)
+            return _distinct(names, file)
     return ()
 
 
