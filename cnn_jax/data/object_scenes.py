@@ -227,6 +227,11 @@ def _opened(config, sets, folders, notes):
     for split in SPLITS:
         opened = []
         for image in sets[split].images:
+            if not annotations.lies_within(image.name):
+                raise InputError(
+                    f"the annotations of {split} have the image {image.name!r}, which isn't named"
+                    f" by where it lies within {folders[split]}: rename it."
+                )
             path = folders[split] / image.name
             if not path.is_file():
                 raise InputError(f"{path} is missing, and has annotations: add it.")

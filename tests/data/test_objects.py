@@ -196,6 +196,15 @@ def test_folders_of_images_that_no_annotations_have_are_told(tmp_path, given, im
         open_objects(config)
 
 
+@pytest.mark.parametrize("name", ["../a.jpg", "{folder}/a.jpg", "images/../../a.jpg", "a\0.jpg"])
+def test_images_outside_their_folder_are_not_opened(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 32)).save(tmp_path / "a.jpg")
+    config = write_coco(tmp_path, file_name=name.format(folder=tmp_path))
+    with pytest.raises(InputError, match=r"\.jpg', which isn't named by where it lies within"):
+        open_objects(config)
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_images_that_a_tag_turns_are_refused(tmp_path, orientation):
     tag = Image.Exif()

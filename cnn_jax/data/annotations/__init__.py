@@ -131,11 +131,17 @@ def write(
     return [*found.lost, *losses(found, form)]
 
 
+def lies_within(name: str) -> bool:
+    """Whether the name of an image leads nowhere out of a folder."""
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or not path.name
+    return not outside and can_be_shown(name)
+
+
 def _within(name: str) -> str:
     """The name of an image, of which others are made. Raises InputError where these would lie
     outside a folder."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.name or not can_be_shown(name):
+    if not lies_within(name):
         raise InputError(
             f"the image {name!r} isn't named by where it lies within a folder, and nor would be its"
             " file of annotations: rename it, or write coco."
