@@ -157,6 +157,19 @@ def test_a_voc_object_without_a_name_is_told_of(tmp_path, images):
 
 
 @pytest.mark.parametrize(
+    ("said", "crowd"),
+    [("1", True), (" True ", True), ("0", False), ("False", False), ("Unspecified", False)],
+)
+def test_what_voc_calls_difficult(tmp_path, images, said, crowd):
+    annotations.write(example(crowd=False), "voc", tmp_path / "out")
+    path = tmp_path / "out" / "Annotations" / "a.xml"
+    text = path.read_text().replace("<difficult>0<", f"<difficult>{said}<")
+    path.write_text(text)
+    found = annotations.read("voc", tmp_path / "out", images)
+    assert {one.crowd for one in found.images[0].objects} == {crowd}
+
+
+@pytest.mark.parametrize(
     ("regions", "told"),
     [
         (None, "no list of regions"),

@@ -41,7 +41,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             box = (left - 1, top - 1, right, bottom)  # type: ignore[operator]
             if label is None:
                 continue
-            crowd = (raw.findtext("difficult") or "0").strip() not in ("0", "")
+            crowd = (raw.findtext("difficult") or "").strip().lower() in ("1", "true")
             one = objects.checked(Annotation(label, box, None, crowd), image, about, report)  # type: ignore[arg-type]
             if one is not None:
                 every.append(one)
