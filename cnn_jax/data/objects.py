@@ -38,7 +38,7 @@ class Annotation:
         crowd: whether it is a group that nobody took apart: detections within count neither for
             nor against.
         score: of a prediction, from 0 to 1.
-        id: in the file that it came from.
+        id: in the file that it came from: a number, or a text; None: not said.
     """
 
     label: int
@@ -46,7 +46,7 @@ class Annotation:
     shape: Shape = None
     crowd: bool = False
     score: float | None = None
-    id: int | None = None
+    id: Any = None
 
     @property
     def box_area(self) -> float:
@@ -64,14 +64,14 @@ class AnnotatedImage:
         height_px: of the image.
         width_px: of the image.
         objects: in the order of the file.
-        id: in the file that it came from.
+        id: in the file that it came from: a number, or a text; None: not said.
     """
 
     name: str
     height_px: int
     width_px: int
     objects: tuple[Annotation, ...] = ()
-    id: int | None = None
+    id: Any = None
 
 
 @dataclass(frozen=True)

@@ -261,6 +261,22 @@ def test_coco_keeps_gaps_in_its_categories(tmp_path):
     assert "numbers of categories: classes are known by their names" in lost
 
 
+@pytest.mark.parametrize(("id_", "same"), [("a", "a"), (1.0, 1), (7, 7.0)])
+def test_coco_of_ids_that_are_no_whole_numbers(tmp_path, id_, same):
+    raw = content()
+    raw["images"][0]["id"] = id_
+    raw["images"][1]["id"] = "another"
+    for number, one in enumerate(raw["annotations"]):
+        one |= {"id": f"{same} {number}", "image_id": same}
+    (tmp_path / "a.json").write_text(json.dumps(raw))
+    found = annotations.read("coco", tmp_path / "a.json")
+    assert masks(found) == masks(example())
+    annotations.write(found, "coco", tmp_path / "b.json")
+    again = annotations.read("coco", tmp_path / "b.json")
+    assert again.images[0].id == id_
+    assert masks(again) == masks(example())
+
+
 @OLD
 def test_our_coco_is_what_pycocotools_reads(tmp_path, capsys):
     from pycocotools.coco import COCO

@@ -16,8 +16,8 @@ IDS = ("id", "image_id", "category_id")
 
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
-    """As `annotations.read`. Ids of categories may have gaps; a class that `classes` doesn't name
-    is unknown."""
+    """As `annotations.read`. Ids of categories may have gaps; those of images and annotations may
+    be texts. A class that `classes` doesn't name is unknown."""
     content = json_of(path, WHAT)
     known = {"images", "annotations", "categories"}
     if not isinstance(content, dict) or not known <= content.keys():
@@ -37,7 +37,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     for head in content["images"]:
         id_, name = head.get("id"), head.get("file_name")
         size = head.get("height"), head.get("width")
-        if type(id_) is not int or not isinstance(name, str) or not name:
+        if isinstance(id_, list | dict | None) or not isinstance(name, str) or not name:
             raise InputError(f"{path} has an image without id or file_name: add them.")
         if any(type(side) is not int or side < 1 for side in size):
             raise InputError(f"{path}: image {id_} has no height and width above 0: add them.")
@@ -45,12 +45,12 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             raise InputError(f"{path} has two images with the id {id_}: number them anew.")
         heads[id_] = AnnotatedImage(name, *size, id=id_)
 
-    found: dict[int, list[Annotation]] = {id_: [] for id_ in heads}
+    found: dict[Any, list[Annotation]] = {id_: [] for id_ in heads}
     seen = set()
     for raw in content["annotations"]:
         about = f"{path}: annotation {raw.get('id')}"
         if any(isinstance(raw.get(name), list | dict) for name in IDS):
-            report(f"{about} has a list or an object as {', '.join(IDS)}: give whole numbers.")
+            report(f"{about} has a list or an object as {', '.join(IDS)}: give numbers.")
             continue
         if raw.get("id") is not None:
             if raw["id"] in seen:

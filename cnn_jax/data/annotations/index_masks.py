@@ -27,7 +27,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         # A number may be as great as 2^32 - 1, and `of_map` makes room up to the greatest.
         places = np.searchsorted(ids, values) + 1
         every = objects.of_map(places, {n: 0 for n, id_ in enumerate(ids, 1) if id_})
-        every = tuple(objects.replace(one, id=int(ids[one.id - 1])) for one in every)  # type: ignore[operator]
+        every = tuple(objects.replace(one, id=int(ids[one.id - 1])) for one in every)
         height, width = values.shape
         found.append(AnnotatedImage(name, height, width, every))
     return AnnotationSet(names, tuple(found))
