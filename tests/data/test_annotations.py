@@ -1,5 +1,7 @@
 """Formats of annotations: what goes out comes back, pixel by pixel, or is told of as lost."""
 
+import base64
+import io
 import json
 import shutil
 import tracemalloc
@@ -154,6 +156,49 @@ def test_a_voc_object_without_a_name_is_told_of(tmp_path, images):
     assert "" not in found.classes
     with pytest.raises(InputError, match="has no class"):
         annotations.read("voc", tmp_path / "out", images)
+
+
+def png(*shape):
+    file = io.BytesIO()
+    Image.fromarray(np.ones(shape, np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"mask": png(4, 4, 4)}, (3, 1, 7, 5)),
+        ({"points": [[-3, 1], [0, 4]]}, (0, 1, 1, 5)),
+        ({"points": [["nan", 1], [0, 4]]}, "a mask that is no PNG, or lies at no numbers"),
+        ({"group_id": [1]}, (3, 1, 7, 5)),
+    ],
+)
+def test_labelme_of_odd_kinds(tmp_path, changes, found):
+    shape = {"label": "a", "shape_type": "mask", "points": [[3, 1], [6, 4]], "mask": png(4, 4)}
+    about = {"imagePath": "a.png", "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    (tmp_path / "a.json").write_text(json.dumps({**about, "shapes": [shape | changes]}))
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            annotations.read("labelme", tmp_path / "a.json")
+    else:
+        [one] = annotations.read("labelme", tmp_path / "a.json").images[0].objects
+        assert one.box == found
+
+
+@pytest.mark.parametrize(
+    ("element", "sentence"),
+    [
+        (f'mask rle="{10**30}" width="2" height="2"', "no whole numbers as rle"),
+        ('mask rle="0,1" width="-1" height="-1"', "reaches beyond its image"),
+        (f'mask rle="0{f",{2**62}" * 4},4" width="2" height="2"', "add up to 18,446,744"),
+        ('polygon points="1,2,3;4,5,6;7,8,9;1,1,1"', "points that are no pairs"),
+    ],
+)
+def test_cvat_of_odd_kinds(tmp_path, element, sentence):
+    text = f'<image name="a.png" width="53" height="37"><{element} label="a" left="1" top="1"/>'
+    (tmp_path / "a.xml").write_text(f"<annotations>{text}</image></annotations>")
+    with pytest.raises(InputError, match=sentence):
+        annotations.read("cvat", tmp_path / "a.xml")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
     if raw.tag == "polygon":
         try:
             pairs = [pair.split(",") for pair in raw.get("points", "").split(";") if pair.strip()]
-            corners = np.array(pairs, float).reshape(-1, 2)
+            corners = np.array(pairs, float).reshape(len(pairs), 2)
         except ValueError:
             report(f"{about} has points that are no pairs of numbers: correct them.")
             return None
@@ -78,16 +78,17 @@ def _of_runs(raw, image, label, about, report, others) -> Annotation | None:
     try:
         left, top, width, height = (int(raw.get(k)) for k in ("left", "top", "width", "height"))
         counts = np.array([int(count) for count in raw.get("rle", "").split(",")], np.int64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         report(f"{about} has no whole numbers as rle, left, top, width and height: correct it.")
         return None
-    inside = left >= 0 and top >= 0 and left + width <= image.width_px
+    inside = min(left, top) >= 0 and min(width, height) > 0 and left + width <= image.width_px
     if not inside or top + height > image.height_px or counts.min() < 0:
         report(f"{about} reaches beyond its image: correct it.")
         return None
-    if counts.sum() != width * height:
+    total = sum(counts.tolist())  # NumPy's could overflow, and pass for right
+    if total != width * height:
         report(
-            f"{about} has run lengths that add up to {counts.sum():,}, not {width} x {height}:"
+            f"{about} has run lengths that add up to {total:,}, not {width} x {height}:"
             " correct them."
         )
         return None

@@ -5,18 +5,17 @@ Parts of an object share a `group_id`, as LabelMe's own converters have it. Crow
 """
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import Classes, beside, files_in, json_of, number, write_json
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
+from cnn_jax.data.rasters import open_raster
 from cnn_jax.errors import InputError
 
 WHAT = "LabelMe file"
@@ -53,7 +52,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             if one is None or (one := objects.checked(one, image, about, report)) is None:
                 continue
             group = raw.get("group_id")
-            key = (label, group) if group is not None else (index,)
+            key = (label, str(group)) if group is not None else (index,)
             groups[key] = _joined(groups[key], one, image) if key in groups else one
         found.append((image, tuple(groups.values())))
     return relabelled(found, known, lost)
@@ -100,12 +99,13 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
     if kind == "mask" and len(corners) == 2 and isinstance(raw.get("mask"), str):
         try:
-            part = np.asarray(Image.open(io.BytesIO(base64.b64decode(raw["mask"])))).astype(bool)
-        except (ValueError, OSError, UnidentifiedImageError):
-            report(f"{about} has a mask that is no PNG: correct it.")
+            part = open_raster(base64.b64decode(raw["mask"])).read()[..., 0].astype(bool)
+            left, top = (round(at) for at in corners.min(0).tolist())
+        except (InputError, ValueError, OverflowError):
+            report(f"{about} has a mask that is no PNG, or lies at no numbers: correct it.")
             return None
-        left, top = (round(at) for at in corners.min(0).tolist())
         whole = np.zeros((image.height_px, image.width_px), bool)
+        part = part[max(-top, 0) :, max(-left, 0) :]
         room = whole[max(top, 0) :, max(left, 0) :][: part.shape[0], : part.shape[1]]
         room[:] = part[: room.shape[0], : room.shape[1]]
         if not whole.any():
