@@ -1,7 +1,6 @@
 """Labelled images kept as files: one folder a class, or the label in each file's name."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.configuration.schema import ImageDataConfig
-from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import composed, natural
+from cnn_jax.data.folders import below, visible
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
 from cnn_jax.data.stored_images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
@@ -204,13 +203,13 @@ def _compiled(field, text):
 def _split_folders(directory, pattern):
     """Split -> its folder. A folder called train is a class like others if images, not folders of
     classes, lie in it."""
-    folders = [Path(entry.path) for entry in _visible(directory) if entry.is_dir()]
+    folders = [Path(entry.path) for entry in visible(directory) if entry.is_dir()]
     named = {}
     for folder in folders:
         named.setdefault(_split_named(folder), []).append(folder)
     if "train" not in named:
         for split, held in named.items():
-            if split and any(entry.is_dir() for entry in _visible(held[0])):
+            if split and any(entry.is_dir() for entry in visible(held[0])):
                 raise InputError(
                     f"{held[0]} is a folder of {split}, and beside it is none of training: call it"
                     " train."
@@ -218,7 +217,7 @@ def _split_folders(directory, pattern):
         _check_classes(folders)
         return {"train": directory}
     if not pattern and not any(
-        entry.is_dir() for folder in named["train"] for entry in _visible(folder)
+        entry.is_dir() for folder in named["train"] for entry in visible(folder)
     ):
         if None in named:
             return {"train": directory}
@@ -239,7 +238,7 @@ def _split_folders(directory, pattern):
 def _check_classes(folders):
     """Refuses folders of classes that hold those of splits, whose images would be one heap."""
     for folder in folders:
-        within = {_split_named(entry) for entry in _visible(folder) if entry.is_dir()}
+        within = {_split_named(entry) for entry in visible(folder) if entry.is_dir()}
         if {"train", "test"} <= within:
             raise InputError(
                 f"{folder} holds folders of train and test: put train and test above the classes"
@@ -267,7 +266,7 @@ def _labelled(root, pattern) -> Iterator[_File]:
                 )
             yield _File(path, name, label)
         return
-    for folder in _visible(root):
+    for folder in visible(root):
         if folder.is_dir():
             label, empty = composed(folder.name), True
             for path, name in _images(Path(folder.path)):
@@ -315,37 +314,10 @@ def _searched(field, pattern, names):
     return json.loads(done.stdout)
 
 
-def _images(folder, prefix="", above=()) -> Iterator[tuple[Path, str]]:
-    """The images in a folder and below, with their composed paths relative to it. `above` are the
-    folders that it lies in."""
-    status = Path(folder).stat()
-    here = status.st_dev, status.st_ino
-    if here in above:
-        raise InputError(f"{folder} is a link to a folder that it lies in: remove it.")
-    for entry in _visible(folder):
-        name = prefix + composed(entry.name)
-        if entry.is_dir():
-            yield from _images(entry.path, f"{name}/", (*above, here))
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
-            if not entry.is_file():
-                raise InputError(f"{entry.path} is no file, or a link to none: remove it.")
-            yield Path(entry.path), name
-
-
-def _visible(folder):
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(
-                (entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))),
-                key=lambda e: e.name,
-            )
-    except OSError as error:
-        raise InputError(
-            f"{folder} can't be listed ({error.strerror}): check its permissions."
-        ) from error
-    for entry in found:
-        check_name(folder, entry.name)
-    return found
+def _images(folder) -> Iterator[tuple[Path, str]]:
+    """The images in a folder and below, with their composed paths relative to it."""
+    for path in below(folder, SUFFIXES):
+        yield path, composed(path.relative_to(folder).as_posix())
 
 
 def _header(path) -> tuple[tuple[int, int], int, str]:

@@ -16,6 +16,7 @@ from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import IMAGE_SUFFIXES
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.file_names import natural
+from cnn_jax.data.folders import below
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
 from cnn_jax.data.reference_systems import column_areas, converting, title
 from cnn_jax.errors import InputError
@@ -40,7 +41,9 @@ def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
     for given in map(Path, inputs):
         if given.is_dir():
             files = [
-                path for path in _files(given) if outside.resolve() not in path.resolve().parents
+                path
+                for path in below(given, SUFFIXES)
+                if outside.resolve() not in path.resolve().parents
             ]
             files.sort(key=lambda path: natural(path.as_posix()))
             if not files:
@@ -61,27 +64,6 @@ def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
                 )
             pictures[name] = path
     return list(pictures.items())
-
-
-def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The pictures in a folder and below. `above` are the folders on the way to it: a link back to
-    one of them would never end."""
-    here = folder.resolve()
-    if here in above:
-        return
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise InputError(
-            f"{folder} can't be listed ({error.strerror}): check its permissions."
-        ) from error
-    for path in entries:
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _files(path, (*above, here))
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
 
 
 @dataclass

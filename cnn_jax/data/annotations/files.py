@@ -3,14 +3,14 @@
 import json
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data.file_names import natural
-from cnn_jax.data.image_folders import _visible
+from cnn_jax.data.folders import below
 from cnn_jax.data.objects import Report
 from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
@@ -59,24 +59,6 @@ def xml_of(path: Path, root: str, what: str) -> ElementTree.Element:
     return found
 
 
-def _below(folder: Path, suffixes: Sequence[str], above: tuple = ()) -> Iterator[Path]:
-    """The files in a folder and its subfolders, linked ones too, with such names. `above` are the
-    folders that it lies in."""
-    status = folder.stat()
-    here = status.st_dev, status.st_ino
-    if here in above:
-        raise InputError(f"{folder} is a link to a folder that it lies in: remove it.")
-    for entry in _visible(folder):
-        path = folder / entry.name
-        # A link that leads to itself is an error for an entry, and no folder for a path.
-        if path.is_dir() if entry.is_symlink() else entry.is_dir():
-            yield from _below(path, suffixes, (*above, here))
-        elif path.suffix.lower() in suffixes:
-            if not path.is_file():
-                raise InputError(f"{path} is no file, or a link to none: remove it.")
-            yield path
-
-
 def files_in(path: Path, suffixes: Sequence[str], what: str) -> list[Path]:
     """A file itself, or those of a folder and its subfolders with such names, in natural order.
 
@@ -87,7 +69,7 @@ def files_in(path: Path, suffixes: Sequence[str], what: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path} is neither a file nor a folder: give {what}.")
-    found = list(_below(path, suffixes))
+    found = list(below(path, suffixes))
     if not found:
         raise InputError(f"{path} holds no {what}: give another folder.")
     return sorted(found, key=lambda p: natural(p.relative_to(path).as_posix()))
@@ -136,7 +118,7 @@ def image_sizes(images: Path | None, what: str) -> dict[str, Path]:
         raise InputError(f"--images is missing: {what} don't say how large their images are.")
     if not images.is_dir():
         raise InputError(f"{images} is no folder: give that of the images with --images.")
-    found = sorted(_below(images, IMAGE_SUFFIXES))
+    found = sorted(below(images, IMAGE_SUFFIXES))
     return {p.relative_to(images).as_posix(): p for p in found}
 
 

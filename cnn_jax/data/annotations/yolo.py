@@ -75,7 +75,7 @@ def _names(path: Path) -> tuple[str, ...]:
                 return _distinct([line.strip() for line in text.splitlines() if line.strip()], file)
             try:
                 # As texts, all of them: "no" and "on" are names too, and no booleans.
-                names: Any = (yaml.load(text, yaml.BaseLoader) or {}).get("names")
+                names: Any = (yaml.BaseLoader(text).get_single_data() or {}).get("names")
             # An escape of a letter that there is none of is an OverflowError or a ValueError.
             except (yaml.YAMLError, AttributeError, OverflowError, ValueError, RecursionError) as e:
                 raise InputError(f"{file} is not valid YAML: correct it.") from e

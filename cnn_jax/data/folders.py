@@ -1,0 +1,56 @@
+"""Files in a folder and below, however people keep them: links are followed, hidden files and
+folders are passed over."""
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from cnn_jax.data.file_names import check
+from cnn_jax.errors import InputError
+
+
+def visible(folder: str | Path) -> list[os.DirEntry]:
+    """What lies in a folder and isn't hidden, sorted by name.
+
+    Raises:
+        InputError: the folder can't be listed, or a name can't be shown.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(
+                (entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))),
+                key=lambda entry: entry.name,
+            )
+    except OSError as error:
+        raise InputError(
+            f"{folder} can't be listed ({error.strerror}): check its permissions."
+        ) from error
+    for entry in found:
+        check(folder, entry.name)
+    return found
+
+
+def below(folder: Path, suffixes: Collection[str], above: tuple = ()) -> Iterator[Path]:
+    """The files in a folder and its subfolders that end so, in any case.
+
+    Args:
+        folder: to search.
+        suffixes: such as ".png".
+        above: the folders that it lies in, by device and number.
+
+    Raises:
+        InputError: as `visible`; a link leads to a folder that it lies in, or to nothing.
+    """
+    status = folder.stat()
+    here = status.st_dev, status.st_ino
+    if here in above:
+        raise InputError(f"{folder} is a link to a folder that it lies in: remove it.")
+    for entry in visible(folder):
+        path = folder / entry.name
+        # A link that leads to itself is an error for an entry, and no folder for a path.
+        if path.is_dir() if entry.is_symlink() else entry.is_dir():
+            yield from below(path, suffixes, (*above, here))
+        elif path.suffix.lower() in suffixes:
+            if not path.is_file():
+                raise InputError(f"{path} is no file, or a link to none: remove it.")
+            yield path
