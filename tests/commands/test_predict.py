@@ -131,18 +131,21 @@ def test_pictures_become_palette_pngs_with_areas(command, run, tmp_path):
 
 
 def test_a_folder_is_searched_through_links_and_only_files_are_pictures(command, tmp_path):
-    """A folder may be called like a picture, be a link, or lead back to where the search began."""
+    """A folder may be called like a picture or be a link, but not lead back to where it lies."""
     folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
     (folder / "sub.tif").mkdir(parents=True)
     elsewhere.mkdir()
     for path in (folder / "sub.tif/a.png", elsewhere / "b.png"):
         Image.fromarray(pixels(40, 50)).save(path)
     (folder / "link").symlink_to(elsewhere)
-    (elsewhere / "back").symlink_to(folder)
     code, _, err = command(folder, "--output", tmp_path / "out")
     assert (code, err) == (0, "")
     expected = ["areas.csv", "link/b.png", "prediction.json", "sub.tif/a.png"]
     assert listed(tmp_path / "out") == expected
+    (elsewhere / "back").symlink_to(folder)
+    code, _, err = command(folder, "--output", tmp_path / "again")
+    assert code == 2
+    assert "back is a link to a folder that it lies in: remove it." in err
 
 
 def test_a_scene_keeps_its_place_and_its_outputs_agree(command, run, tmp_path):
