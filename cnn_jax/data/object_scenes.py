@@ -235,7 +235,7 @@ def _opened(config, sets, folders, notes):
             path = folders[split] / image.name
             if not path.is_file():
                 raise InputError(f"{path} is missing, and has annotations: add it.")
-            raster = open_upright(path)
+            raster = open_upright(path, size_px=(image.height_px, image.width_px))
             if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
                 raise InputError(
                     f"{path} is {raster.width_px} x {raster.height_px} px, and its annotations are"

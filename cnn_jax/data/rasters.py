@@ -285,7 +285,7 @@ def as_photograph(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """As `photograph`, of the part of a raster whose stored pixels these are."""
     used = [band - 1 for band in bands] if bands and raster.palette is None else slice(None)
-    empty = _nothing(values[..., used], raster.nodata)
+    empty = holding_nothing(values[..., used], raster.nodata)
     if raster.alpha == "last":
         # Other bands are called alpha too, such as near infrared: transparent is what is 0 there
         # and black or white elsewhere.
@@ -357,7 +357,7 @@ def digest(path: Path) -> str:
         return hashlib.blake2b("".join(of_each).encode(), digest_size=16).hexdigest()
 
 
-def _nothing(values, nodata):
+def holding_nothing(values, nodata):
     """Where pixels hold nothing, bool [height, width]; None: nowhere."""
     floating = values.dtype.kind == "f"
     empty = ~np.isfinite(values).all(-1) if floating else None

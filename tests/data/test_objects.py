@@ -212,8 +212,12 @@ def test_images_that_a_tag_turns_are_refused(tmp_path, orientation):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (64, 32)).save(tmp_path / "images" / "a.jpg", exif=tag)
     Image.new("L", (64, 32), 1).save(tmp_path / "a.png", exif=tag)
+    shown = {"height": 64, "width": 32} if orientation == 6 else {}
     with pytest.raises(InputError, match=rf"a\.jpg has the EXIF orientation {orientation}, so"):
-        open_objects(write_coco(tmp_path))
+        open_objects(write_coco(tmp_path, **shown))
+    if orientation == 6:  # a size that only the stored pixels have
+        [one] = open_objects(write_coco(tmp_path)).splits["train"]
+        assert (one.scene.height_px, one.scene.width_px) == (32, 64)
     with pytest.raises(InputError, match=r"a\.png has the EXIF orientation"):
         annotations.read("index_masks", tmp_path / "a.png")
 

@@ -122,11 +122,16 @@ def image_sizes(images: Path | None, what: str) -> dict[str, Path]:
     return {p.relative_to(images).as_posix(): p for p in found}
 
 
-def open_upright(path: Path, in_parts: bool = False) -> Raster:
+def open_upright(
+    path: Path, in_parts: bool = False, size_px: tuple[int, int] | None = None
+) -> Raster:
     """As `open_raster`. Raises InputError where a tag turns the image: some tools place objects on
-    the pixels as they are stored, others on those that are shown, and no format says which."""
+    the pixels as they are stored, others on those that are shown, and no format says which, unless
+    the height and width that the annotations have, `size_px`, are those of what is stored alone."""
     raster = open_raster(path, in_parts=in_parts)
-    if raster.orientation != 1:
+    stored = raster.height_px, raster.width_px
+    told = raster.orientation >= 5 and size_px == stored != stored[::-1]
+    if raster.orientation != 1 and not told:
         raise InputError(
             f"{path} has the EXIF orientation {raster.orientation}, so where its objects lie is"
             " unknown: save it upright and without the tag, its annotations likewise."

@@ -10,7 +10,7 @@ from PIL import Image
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_sizes, open_upright
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
-from cnn_jax.data.rasters import _nothing
+from cnn_jax.data.rasters import holding_nothing
 from cnn_jax.errors import InputError
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -51,7 +51,7 @@ def masks(
         if raster.bands != 1:
             raise InputError(f"{file} has {raster.bands} bands, and a mask has one: convert it.")
         values = raster.read()
-        nothing = _nothing(values, None if raster.nodata == void else raster.nodata)
+        nothing = holding_nothing(values, None if raster.nodata == void else raster.nodata)
         if nothing is not None:
             values[nothing] = 0
         wrong = values[(values < 0) | (values % 1 != 0) | (values >= 2**32)]
