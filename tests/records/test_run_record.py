@@ -21,7 +21,9 @@ from tests.reporting.fake_records import digested
 
 RESULTS = Path(__file__).parents[2] / "results"
 COMMITTED = sorted(
-    path.parent for path in RESULTS.glob("*/*/config.json") if path.parts[-3] != "runs"
+    path.parent
+    for path in RESULTS.rglob("config.json")
+    if path.relative_to(RESULTS).parts[0] != "runs"
 )
 IDS = [path.relative_to(RESULTS).as_posix() for path in COMMITTED]
 
