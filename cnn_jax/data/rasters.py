@@ -357,8 +357,9 @@ def digest(path: Path) -> str:
         return hashlib.blake2b("".join(of_each).encode(), digest_size=16).hexdigest()
 
 
-def holding_nothing(values, nodata):
-    """Where pixels hold nothing, bool [height, width]; None: nowhere."""
+def holding_nothing(values: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Where pixels `[height, width, bands]` hold nothing, bool `[height, width]`: all bands are
+    `nodata`, or one isn't finite. None: nowhere."""
     floating = values.dtype.kind == "f"
     empty = ~np.isfinite(values).all(-1) if floating else None
     if nodata is not None and math.isfinite(nodata):
