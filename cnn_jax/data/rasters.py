@@ -361,7 +361,7 @@ def holding_nothing(values: np.ndarray, nodata: float | None) -> np.ndarray | No
     """Where pixels `[height, width, bands]` hold nothing, bool `[height, width]`: all bands are
     `nodata`, or one isn't finite. None: nowhere."""
     floating = values.dtype.kind == "f"
-    empty = ~np.isfinite(values).all(-1) if floating else None
+    empty: Any = ~np.isfinite(values).all(-1) if floating else None
     if nodata is not None and math.isfinite(nodata):
         with np.errstate(over="ignore"):
             same = (values == nodata).all(-1)
