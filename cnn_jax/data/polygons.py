@@ -44,8 +44,8 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
 
     Coordinates are longitude and latitude, or of the system that the file's `crs` names, where the
     image is georeferenced, and the image's own where it doesn't say in which system; else they are
-    pixels, x to the right and y downwards, 0 at the upper
-    left corner of the first: so `cnn-jax predict --polygons` writes them.
+    pixels, x to the right and y downwards, 0 at the upper left corner of the first: so `cnn-jax
+    predict --polygons` writes them.
 
     Raises:
         InputError: the file can't be read, is no GeoJSON, or holds what is no area or lacks the
@@ -67,6 +67,11 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
         for number, feature in enumerate(features)
         for geometry in _areas(path, number, feature)
     ]
+    if image.gcps and shapes:
+        raise InputError(
+            f"{image.name} is placed by ground control points, which polygons can't follow: warp it"
+            " with gdalwarp."
+        )
     if image.transform is not None and image.crs and shapes:
         system = reference_systems.known(reference_systems.named(content, path), path)
         shapes = _moved(path, shapes, system, image.crs)

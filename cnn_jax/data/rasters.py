@@ -117,6 +117,7 @@ class Raster:
         palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
         crs: the coordinate reference system as WKT; "" where none is said.
         transform: the six numbers of the affine map from pixels to coordinates; None likewise.
+        gcps: ground control points of rasterio, which place a file without a transform in `crs`.
         block_px: height and width of the parts that are decoded by themselves, and of which one may
             be damaged; (0, 0): it is decoded whole.
     """
@@ -138,6 +139,7 @@ class Raster:
     palette: np.ndarray | None = field(default=None, repr=False)
     crs: str = ""
     transform: tuple[float, ...] | None = None
+    gcps: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     block_px: tuple[int, int] = (0, 0)
     _source: Path | bytes = field(default=b"", repr=False)
     _reader: Any = field(default=None, repr=False)
@@ -155,6 +157,27 @@ class Raster:
         for strip, values in self.strips(top, bottom, columns):
             pixels[strip.start - top : strip.stop - top] = values
         return pixels
+
+    def transparent(self) -> np.ndarray:
+        """Where alpha that `read` leaves out is 0, bool `[height, width]`.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        with _explained(self.name):
+            if self.format != "PNG":
+                reader = {"WebP": WebPImageFile, "BMP": BmpImageFile, "GIF": GifImageFile}
+                with _stream(self._source) as stream:
+                    picture = reader[self.format](stream).convert("RGBA")
+                    return np.asarray(picture.getchannel("A")) == 0
+            # By GDAL: Pillow compares the colour that tRNS names with 8 bits, whatever is stored.
+            with _gdal(self._source, "PNG") as dataset:
+                if self.palette is None:
+                    return dataset.dataset_mask() == 0
+                opacity = np.full(256, 255)
+                for index, color in dataset.colormap(1).items():
+                    opacity[index] = color[3]
+                return opacity[dataset.read(1)] == 0
 
     def strips(
         self, top: int = 0, bottom: int | None = None, columns: slice = slice(None)
@@ -566,6 +589,8 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
         exact = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSLESS")
         lossy = (codec in _MAY_LOSE and not exact) or float(structure.get("MAX_Z_ERROR", 0)) > 0
         georeferenced = not dataset.transform.is_identity
+        gcps, of_gcps = ((), None) if georeferenced else dataset.gcps
+        crs = of_gcps if gcps else dataset.crs
         return Raster(
             name,
             format_,
@@ -583,8 +608,9 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             orientation=_orientation(tags),
             nodata=dataset.nodata,
             palette=palette,
-            crs=dataset.crs.to_wkt() if dataset.crs else "",
+            crs=crs.to_wkt() if crs else "",
             transform=tuple(dataset.transform)[:6] if georeferenced else None,
+            gcps=tuple(gcps),
             block_px=dataset.block_shapes[0],
             _source=source,
             _reader=driver,

@@ -1,16 +1,15 @@
 """Pictures and scenes without masks, read row by row for prediction, whatever their size."""
 
+import copy
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import IMAGE_SUFFIXES
@@ -20,7 +19,7 @@ from cnn_jax.data.folders import below
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
 from cnn_jax.data.reference_systems import column_areas, converting, title
 from cnn_jax.errors import InputError
-from cnn_jax.inference.outputs import quiet_gdal, to_longitudes
+from cnn_jax.inference.outputs import to_longitudes
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".j2k", ".vrt")
 """Of the files in a folder that are taken for pictures."""
@@ -163,7 +162,7 @@ class Scene:
         transparent = values[..., -1] == 0 if self.masked else None
         if self.raster.alpha == "left out":
             if self._transparent is None:
-                self._transparent = _transparent(self.raster, self.path)
+                self._transparent = self.raster.transparent()
             transparent = self._transparent[rows, columns]
         for more in (transparent, lost):
             if more is not None:
@@ -223,29 +222,6 @@ class Scene:
         return values, lost
 
 
-def _transparent(raster: Raster, path: Path) -> np.ndarray:
-    """Where a PNG, WebP or BMP is wholly transparent, bool `[height, width]`: what `Raster` leaves
-    out."""
-    from rasterio.errors import RasterioError
-
-    if raster.format != "PNG":
-        with {"WebP": WebPImageFile, "BMP": BmpImageFile}[raster.format](path) as picture:
-            return np.asarray(picture.getchannel("A")) == 0
-    try:  # by GDAL: Pillow compares the colour that tRNS names with 8 bits, whatever is stored
-        with quiet_gdal() as rasterio, rasterio.open(path.absolute(), driver="PNG") as file:
-            if raster.palette is None:
-                return file.dataset_mask() == 0
-            opacity = np.full(256, 255)
-            for index, color in file.colormap(1).items():
-                opacity[index] = color[3]
-            return opacity[file.read(1)] == 0
-    except RasterioError as error:
-        raise DamagedError(
-            f"{path} can't be decoded ({error.__cause__ or error}): it is damaged or cut short;"
-            " copy it again."
-        ) from error
-
-
 def _blocks(span: slice, size: int) -> Iterator[slice]:
     """A span cut where blocks of that size begin."""
     start = span.start
@@ -292,12 +268,6 @@ def opened(
         )
     if dtype != info.dtype:
         raise InputError(f"{path} holds {dtype}, and the run takes {info.dtype}: convert it.")
-    gcps = []
-    if raster.transform is None and raster.block_px != (0, 0):
-        with quiet_gdal() as rasterio, rasterio.open(path.absolute()) as file:
-            gcps, crs = file.gcps
-        if gcps:
-            raster = replace(raster, crs=crs.to_wkt() if crs else "")
     top, left, height, width = 0, 0, raster.height_px, raster.width_px
     if region:
         box = _coordinates(raster, region, region_crs) if region_crs else tuple(map(int, region))
@@ -306,10 +276,11 @@ def opened(
         height, width = bottom - top, right - left
         if height <= 0 or width <= 0:
             raise InputError(f"{path} has no pixel in --region: give a part of it.")
+    gcps = tuple(copy.copy(point) for point in raster.gcps)
     for point in gcps:
         point.row, point.col = point.row - top, point.col - left
     place = top, left, height, width
-    return Scene(name, path, raster, info, taken, *place, tuple(gcps), masked)
+    return Scene(name, path, raster, info, taken, *place, gcps, masked)
 
 
 def _coordinates(raster, region, region_crs):

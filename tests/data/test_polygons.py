@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import rasterio
+import rasterio.control
 from PIL import Image
 from rasterio.warp import transform_geom
 
@@ -110,6 +111,22 @@ def test_areas_that_miss_their_image_are_refused(tmp_path):
     write(tmp_path, features)  # metres that are said to be degrees
     (tmp_path / "images/Straße.png").unlink()
     with pytest.raises(InputError, match=r"aren't of OGC:CRS84|lies in its image"):
+        mask_of(config)
+
+
+def test_control_points_place_no_areas(tmp_path):
+    config = write(tmp_path, FEATURES)
+    (tmp_path / "images/Straße.png").unlink()
+    points = [
+        rasterio.control.GroundControlPoint(r, c, 3e5 + c, 2e6 - r)
+        for r, c in ((0, 0), (0, 32), (24, 0), (24, 32))
+    ]
+    form = {"driver": "GTiff", "height": SIZE[0], "width": SIZE[1], "count": 3, "dtype": "uint8"}
+    with rasterio.open(
+        tmp_path / "images/Straße.tif", "w", crs="EPSG:32640", gcps=points, **form
+    ) as to:
+        to.write(np.zeros((3, *SIZE), np.uint8))
+    with pytest.raises(InputError, match="placed by ground control points"):
         mask_of(config)
 
 
