@@ -236,8 +236,9 @@ def _split_folders(directory, pattern):
 
 
 def _check_classes(folders):
-    """Refuses folders of classes that hold those of splits, whose images would be one heap."""
-    for folder in folders:
+    """Refuses folders of classes that hold those of splits, whose images would be one heap; by the
+    first, since it takes long to list what thousands hold."""
+    for folder in sorted(folders)[:1]:
         within = {_split_named(entry) for entry in visible(folder) if entry.is_dir()}
         if {"train", "test"} <= within:
             raise InputError(

@@ -549,14 +549,16 @@ def _check_place(image, mask):
     """Refuses a mask that lies elsewhere than its image, or is turned, where both say."""
     if image.transform is None or mask.transform is None:
         return
+    if (image.height_px, image.width_px) != (mask.height_px, mask.width_px):
+        return  # which `_check_sizes` tells
     if image.crs and mask.crs and image.crs != mask.crs:
         return  # two ways to write one system can't be told from two systems
-    to_map, of_mask = (
-        np.array([*raster.transform, 0, 0, 1]).reshape(3, 3) for raster in (image, mask)
-    )
+    to_map, of_mask = (np.array(raster.transform).reshape(2, 3) for raster in (image, mask))
     corners = np.array([[0, image.width_px, 0], [0, 0, image.height_px], [1, 1, 1]])
-    away_px = np.abs(np.linalg.solve(to_map, of_mask @ corners) - corners).max()
-    if away_px > 0.5 and (image.height_px, image.width_px) == (mask.height_px, mask.width_px):
+    if not np.linalg.det(to_map[:, :2]):
+        return
+    away_px = np.abs(np.linalg.solve(to_map[:, :2], (of_mask - to_map) @ corners)).max()
+    if away_px > 0.5:
         raise InputError(
             f"{mask.name} lies {away_px:,.0f} px away from {image.name} by their georeference, or"
             " is turned: warp the mask onto the image's grid (gdalwarp), or take a wrong"

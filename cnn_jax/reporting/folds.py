@@ -18,10 +18,9 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
     is ahead of the others.
 
     A score of a fold is the mean over the seeds, the same in all folds: those that most variants
-    have in every fold. The t test over folds
-    is that of Nadeau and Bengio (2003), whose variance allows for training sets that have most of
-    their scenes in common, corrected after Holm (1979) for the number of pairs. Variants without
-    these seeds in every fold are left out, and named.
+    have in every fold. The t test over folds is that of Nadeau and Bengio (2003), whose variance
+    allows for training sets that have most of their scenes in common, corrected after Holm (1979)
+    for the number of pairs. Variants without these seeds in every fold are left out, and named.
 
     Args:
         folds: name -> the finished records of the study on it; three folds at least.
