@@ -108,8 +108,8 @@ def column_areas(wkt: str, place: Sequence[float], height: int, width: int) -> n
             return np.abs(a * unit * (y - y[0]))
     pixel = abs(a * e - b * d) * metres**2
     ratios = []
-    for column in (0, width // 2, width - 1):
-        for row in (0, height // 2, height - 1):
+    for column in np.linspace(0, width - 1, 7).astype(int):
+        for row in np.linspace(0, height - 1, 7).astype(int):
             with contextlib.suppress(InputError):  # it may lie beyond the earth's rim
                 x, y = flat(column + np.array([0, 1, 1, 0]), row + np.array([0, 0, 1, 1]))
                 ratios.append(abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2 / pixel)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from rasterio.crs import CRS
+from rasterio.warp import transform
 
 from cnn_jax.data.reference_systems import column_areas
 
@@ -34,21 +35,26 @@ def test_areas_are_those_of_the_map_where_these_are_true(crs, place, of_one):
 
 
 @pytest.mark.parametrize(
-    ("crs", "left", "top", "size", "share"),
+    ("crs", "north", "share"),
     [
-        ("EPSG:3857", -HALF, HALF, 2 * HALF, np.sin(np.radians(85.0511))),
-        ("EPSG:4087", -HALF, HALF / 2, 2 * HALF, 1),
-        ("EPSG:3832", -HALF, HALF, 2 * HALF, np.sin(np.radians(85.0511))),  # about 150 degrees east
+        ("EPSG:3857", 85.0511, np.sin(np.radians(85.0511))),
+        ("EPSG:4087", 89.9999, 1),  # older versions of PROJ take it for a sphere's
+        ("EPSG:3832", 85.0511, np.sin(np.radians(85.0511))),  # about 150 degrees east
     ],
 )
-def test_areas_of_the_whole_earth(crs, left, top, size, share):
+def test_areas_of_the_whole_earth(crs, north, share):
     """510,065,622 square kilometres; of a sphere's zone as much as its height."""
-    pixel, rows = size / 360, 180 if crs == "EPSG:4087" else 360
-    found = column_areas(
-        CRS.from_user_input(crs).to_wkt(), (pixel, 0, left, 0, -pixel, top), rows, 360
-    )
+    ((top,),) = transform("OGC:CRS84", crs, [0], [north])[1:]
+    place = (HALF / 180, 0, -HALF, 0, -top / 180, top)
+    found = column_areas(CRS.from_user_input(crs).to_wkt(), place, 360, 360)
     assert found is not None
     assert 360 * found[-1] == pytest.approx(510_065_622e6 * share, rel=1e-4)
+
+
+def test_a_map_beyond_the_poles_has_no_areas():
+    """Its rows at the equator are true, those between it and the poles are not."""
+    place = (HALF / 180, 0, -HALF, 0, -HALF / 180, HALF)
+    assert column_areas(CRS.from_epsg(4087).to_wkt(), place, 360, 360) is None
 
 
 def test_the_date_line_is_no_border():
