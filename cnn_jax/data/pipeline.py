@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnn_jax.data.order import Order
 from cnn_jax.data.scenes import Scene, nothing_of
 
 if TYPE_CHECKING:
@@ -222,12 +223,12 @@ def training_batches(
     read = getattr(source, "batch", None) or (
         lambda numbers, _: stacked([source[number] for number in numbers])
     )
-    number_at = shuffled(len(source), seed)
+    order = Order(len(source), seed)
 
     def read_batch(n):
         positions = range(n * batch_size, (n + 1) * batch_size)[share]
-        numbers = [number_at(position) for position in positions]
-        positions = np.array(positions, np.uint64).astype(np.uint32)
+        numbers = order(positions)
+        positions = np.arange(positions.start, positions.stop).astype(np.uint32)
         return {**read(numbers, positions), "position": positions}
 
     import grain  # here, as everywhere in this file: what only predicts does without its second
@@ -242,26 +243,6 @@ def in_order(
     import grain
 
     return grain.MapDataset.range(count).batch(batch_size, batch_fn=read)
-
-
-def shuffled(length: int, seed: int) -> Callable[[int], int]:
-    """`position -> number` of an endless stream: each epoch holds 0 to `length` - 1 once, in an
-    order of its own.
-
-    It is the order of `grain.MapDataset.range(length).seed(seed).shuffle().repeat()`, without
-    Grain's objects about every number, which took four times as long as the shuffling.
-    """
-    from grain.experimental import index_shuffle
-
-    [first] = (
-        np.random.SeedSequence([seed, 1]).generate_state(1).tolist()
-    )  # as Grain derives the seed of a shuffle from its set's
-
-    def number_at(position):
-        epoch, index = divmod(position, length)
-        return index_shuffle(index, length - 1, (first + epoch) % 2**32, 4)
-
-    return number_at
 
 
 def stacked(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -320,6 +301,7 @@ class Timed:
         try:
             return next(self._iterator)
         finally:
+            waited_s = time.perf_counter() - start
             made = jax.tree.leaves(self.computing)
             if all(leaf.is_ready() for leaf in made if hasattr(leaf, "is_ready")):
-                self.waited_s += time.perf_counter() - start
+                self.waited_s += waited_s

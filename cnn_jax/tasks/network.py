@@ -139,7 +139,9 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
             compiled = train_step.lower(state, batch, *constant).compile()
         return compiled, time.perf_counter() - begun
 
-    prefetch = 0 if on_device else config.data.prefetch_batches
+    prefetch, place = config.data.prefetch_batches, devices.place_for_training
+    if on_device:
+        prefetch, place = 0, devices.place_at_use
     # Who finds the step compiled counts its compilation too: the time is that of a run alone.
     compiled, compilation_s = shared(learner, "train", step, devices)
     elapsed_s = (lines[-1]["elapsed_s"] if lines else 0.0) + placed_s + compilation_s
@@ -147,7 +149,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     state = loop.train(
         state,
         lambda state, batch: compiled(state, batch, *constant),
-        lambda start: read_ahead(batches, start, devices.place_for_training, prefetch),
+        lambda start: read_ahead(batches, start, place, prefetch),
         functools.partial(validate, evaluator) if evaluator is not None else None,
         checkpoints,
         record.log,

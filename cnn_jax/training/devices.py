@@ -122,6 +122,11 @@ class Devices:
         per_device = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
         return jax.device_put(per_device, self.sharded)
 
+    def place_at_use(self, batch: Any) -> Any:
+        """As `place`, of a few hundred bytes that a step by `jit` takes next: one process's
+        compiled step takes them from the host by itself, in a tenth of the time."""
+        return batch if len(self._processes) == 1 else self.place(batch)
+
     def jit_step(self, step: Callable) -> Any:
         """A step of `make_train_step` for these devices, to be lowered within `arithmetic` and
         compiled. The state given to it is used up."""

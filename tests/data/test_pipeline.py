@@ -20,7 +20,6 @@ from cnn_jax.data.pipeline import (
     cell_bounds,
     cut,
     read_ahead,
-    shuffled,
     stacked,
     training_batches,
 )
@@ -228,19 +227,6 @@ def test_without_a_cpu_device_regions_are_read_whole(monkeypatch):
     batch = training_batches(whole, seed=0, batch_size=2)[0]
     assert "start" not in batch
     assert batch["mask"].shape[1:] == whole.region_px
-
-
-@pytest.mark.parametrize("length", [1, 2, 11, 54_000])
-@pytest.mark.parametrize("seed", [0, 2**32 - 1])
-def test_the_order_is_grains(length, seed):
-    """Records tell a run's seed; the order that it stands for must not change."""
-    grains = grain.MapDataset.range(length).seed(seed).shuffle().repeat()
-    number_at = shuffled(length, seed)
-    for start in (0, 3 * length - 2, 10**9):
-        positions = range(max(start, 0), start + 40)
-        assert [number_at(position) for position in positions] == [
-            grains[position] for position in positions
-        ]
 
 
 def test_every_cell_is_visited_once_an_epoch():
