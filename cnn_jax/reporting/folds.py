@@ -61,7 +61,7 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
         for at in order
     ]
     parts = [
-        f"# {len(names)} variants, {len(folds)} folds",
+        f"# {len(names)} {'variant' if len(names) == 1 else 'variants'}, {len(folds)} folds",
         f"{figure.label} on the test of each fold, in the mean over seeds; the last column is the"
         " standard deviation between folds.",
         markdown(["variant", *folds, "mean", "between folds"], rows),
