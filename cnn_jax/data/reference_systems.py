@@ -135,4 +135,6 @@ def _flat(wkt, x, y):
 
     with converting(f"{title(wkt)} leads nowhere on the earth."):
         x, y = (np.array(values) for values in transform(wkt, EQUAL_AREA, x, y)[:2])
+        if not np.isfinite([x, y]).all():  # some operations say so, and raise nothing
+            raise ValueError("not on the earth")
     return (x - x[0] + HALF_WORLD_M) % (2 * HALF_WORLD_M) - HALF_WORLD_M, y - y[0]

@@ -57,6 +57,14 @@ def test_a_map_beyond_the_poles_has_no_areas():
     assert column_areas(CRS.from_epsg(4087).to_wkt(), place, 360, 360) is None
 
 
+def test_a_map_beyond_the_rim_is_judged_by_what_lies_on_the_earth():
+    """A satellite's view: true below it, and a pixel by the rim covers several times as much."""
+    wkt = CRS.from_user_input("+proj=geos +h=35785831 +datum=WGS84").to_wkt()
+    assert column_areas(wkt, (30_000, 0, -5.5e6, 0, -30_000, 5.5e6), 366, 366) is None
+    below = column_areas(wkt, (3000, 0, -45_000, 0, -3000, 45_000), 30, 30)
+    np.testing.assert_allclose(below, 3000**2 * np.arange(31))
+
+
 def test_the_date_line_is_no_border():
     """A scene about it has the areas of one beside it."""
     wkt = CRS.from_user_input("EPSG:3832").to_wkt()
