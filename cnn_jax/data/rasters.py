@@ -565,7 +565,7 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             photometric = "RGB" if "red" in interpretations else "grey"
         elif (photometric in ("YCbCr", "Lab") or "SOURCE_COLOR_SPACE" in structure) and bands == 4:
             bands = 3  # GDAL makes red, green and blue of them, with alpha that the file hasn't
-        alpha = "last" if interpretations[-1:] == ["alpha"] and bands == dataset.count else ""
+        alpha = "last" if bands == dataset.count > 1 and interpretations[-1] == "alpha" else ""
         if len({str(value) for value in dataset.nodatavals}) > 1:
             raise InputError(
                 f"{name} has bands of different no-data values ({dataset.nodatavals}): save it with"

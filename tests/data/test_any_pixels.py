@@ -698,6 +698,19 @@ def test_grey_of_16_bits_with_alpha(tmp_path):
     np.testing.assert_array_equal(photograph(stored)[0], values[0][..., None])
 
 
+def test_an_only_band_that_is_called_alpha_is_the_picture(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (1, 8, 12)).astype(np.uint8)
+    size = {"width": 12, "height": 8, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=rasterio.Affine.scale(2), **size) as to:
+        to.write(values)
+        to.colorinterp = [rasterio.enums.ColorInterp.alpha]
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert file.colorinterp[0].name == "alpha"
+    pixels, empty = photograph(open_raster(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(pixels, values[0][..., None])
+    assert empty is None
+
+
 @pytest.mark.parametrize(("mode", "alpha"), [("PA", "last"), ("CMYK", "")])
 def test_bands_beside_colours_are_those_of_the_file(mode, alpha, tmp_path):
     """A palette's alpha keeps indices from being colours no more; GDAL's own isn't a band."""
