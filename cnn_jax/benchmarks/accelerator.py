@@ -528,11 +528,10 @@ class Trained:
         steps."""
         import jax
 
-        from cnn_jax.data.pipeline import Timed, read_ahead
+        from cnn_jax.data.pipeline import Timed
+        from cnn_jax.tasks.network import placed
 
-        data = self.config.data
-        prefetch = 0 if data.on_device else data.prefetch_batches
-        ahead = Timed(read_ahead(self.batches, 0, self.devices.place_for_training, prefetch))
+        ahead = Timed(placed(self.batches, 0, self.devices, self.config.data))
         state, _ = compiled(self.state(), next(ahead), *self.constant)
         jax.block_until_ready(state)
         ahead.waited_s, begun = 0.0, time.perf_counter()

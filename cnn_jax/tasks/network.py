@@ -5,7 +5,7 @@ import functools
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -24,7 +24,7 @@ from cnn_jax.tasks.programs import shared
 from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
 from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.devices import arithmetic
+from cnn_jax.training.devices import Devices, arithmetic
 from cnn_jax.training.groups import make_groups
 from cnn_jax.training.initial import Initial
 from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_warmup
@@ -139,9 +139,6 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
             compiled = train_step.lower(state, batch, *constant).compile()
         return compiled, time.perf_counter() - begun
 
-    prefetch, place = config.data.prefetch_batches, devices.place_for_training
-    if on_device:
-        prefetch, place = 0, devices.place_at_use
     # Who finds the step compiled counts its compilation too: the time is that of a run alone.
     compiled, compilation_s = shared(learner, "train", step, devices)
     elapsed_s = (lines[-1]["elapsed_s"] if lines else 0.0) + placed_s + compilation_s
@@ -149,7 +146,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     state = loop.train(
         state,
         lambda state, batch: compiled(state, batch, *constant),
-        lambda start: read_ahead(batches, start, place, prefetch),
+        lambda start: placed(batches, start, devices, config.data),
         functools.partial(validate, evaluator) if evaluator is not None else None,
         checkpoints,
         record.log,
@@ -189,6 +186,14 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         **speed(lines),
     }
     return Fitted(state.evaluated, figures, best_step if training.patience else None)
+
+
+def placed(batches: Any, start: int, devices: Devices, data: Any) -> Iterator:
+    """The batches of `training_batches` from number `start` on, as a compiled step takes them, by
+    the `data` section: read ahead, or the mere numbers of examples that lie on the device."""
+    if data.on_device:
+        return read_ahead(batches, start, devices.place_at_use, 0)
+    return read_ahead(batches, start, devices.place_for_training, data.prefetch_batches)
 
 
 def initial_state(learner: Network, initial: Initial | None = None) -> TrainState:

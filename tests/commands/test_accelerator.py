@@ -15,6 +15,7 @@ from cnn_jax.benchmarks import accelerator, measuring
 from cnn_jax.benchmarks.accelerator import REHEARSAL, Options, Part, Parts
 from cnn_jax.commands import benchmark
 from cnn_jax.configuration import documents
+from cnn_jax.training.devices import Devices
 from experiments.aerial_compare import STUDIES
 from tests.data import fake_sets
 from tests.running import Finished, assert_refused, finish, read, start
@@ -123,8 +124,14 @@ def test_as_many_steps_as_there_is_time_for(data, monkeypatch):
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("flags", [["--data.on-device"], ["--training.parallelism", "pmap"]])
-def test_a_step_is_timed_with_its_waiting(flags):
+def test_a_step_is_timed_with_its_waiting(flags, monkeypatch):
+    place, placed = Devices.place_for_training, []
+    monkeypatch.setattr(
+        Devices, "place_for_training", lambda *given: placed.append(0) or place(*given)
+    )
     result = accelerator.timed("", [*REHEARSAL.words, *flags], 3)
+    # A run's step takes numbers from the host by itself, once it is lowered.
+    assert (len(placed) == 1) == result["on_device"]
     assert result["steps"] == 3
     assert result["images_per_second"] > 0
     assert 0 <= result["data_wait_fraction"] <= 1
