@@ -383,6 +383,10 @@ BROKEN = {
         changed(segmentation=[[1, 1, 5, 5, 9, 9], [2, 2, 2, 2, 2, 2]]),
         r"annotation 1 has polygons without area",
     ),
+    "a category whose id is a text": (
+        {**content(), "categories": [{"id": "car", "name": "car"}]},
+        r"category without a whole number as id",
+    ),
     "one image by two ids": (
         {**content(), "images": [content()["images"][0] | {"id": id_} for id_ in (1, 2)]},
         r"lists the image a.png 2 times",

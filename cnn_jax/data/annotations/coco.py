@@ -87,7 +87,9 @@ def _categories(path, categories, classes):
     for one in categories:
         id_, name = one.get("id"), one.get("name")
         if type(id_) is not int or not isinstance(name, str) or not name:
-            raise InputError(f"{path} has a category without id or name: add them.")
+            raise InputError(
+                f"{path} has a category without a whole number as id or without name: give both."
+            )
         if id_ in ids:
             raise InputError(f"{path} has two categories with the id {id_}: number them anew.")
         ids.append(id_)
