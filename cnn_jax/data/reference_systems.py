@@ -75,6 +75,21 @@ def converting(sentence: str) -> Iterator[None]:
         raise InputError(sentence) from error
 
 
+def moved(given: Any, wanted: Any, x: Any, y: Any, sentence: str) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of one system as those of another.
+
+    Raises:
+        InputError: they don't lead there; it is the sentence.
+    """
+    from rasterio.warp import transform
+
+    with converting(sentence):
+        x, y = (np.array(values) for values in transform(given, wanted, x, y)[:2])
+        if not np.isfinite([x, y]).all():  # some operations say so, and raise nothing
+            raise ValueError("not on the earth")
+    return x, y
+
+
 def column_areas(wkt: str, place: Sequence[float], height: int, width: int) -> np.ndarray | None:
     """Square metres, float64 `[height + 1]`: of one pixel's column, from the top down to each row.
 
@@ -131,10 +146,5 @@ def _cylinder_unit(wkt, x, y, far):
 
 def _flat(wkt, x, y):
     """Coordinates on the cylinder, from the first place on, across the date line too."""
-    from rasterio.warp import transform
-
-    with converting(f"{title(wkt)} leads nowhere on the earth."):
-        x, y = (np.array(values) for values in transform(wkt, EQUAL_AREA, x, y)[:2])
-        if not np.isfinite([x, y]).all():  # some operations say so, and raise nothing
-            raise ValueError("not on the earth")
+    x, y = moved(wkt, EQUAL_AREA, x, y, f"{title(wkt)} leads nowhere on the earth.")
     return (x - x[0] + HALF_WORLD_M) % (2 * HALF_WORLD_M) - HALF_WORLD_M, y - y[0]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnn_jax.data.reference_systems import converting, title
+from cnn_jax.data.reference_systems import moved, title
 from cnn_jax.errors import InputError
 
 CACHE_MB = 64
@@ -341,13 +341,11 @@ def to_longitudes(crs: str, x: Any, y: Any, path: Path) -> Any:
     Raises:
         InputError: there are none.
     """
-    from rasterio.warp import transform
-
-    with converting(
+    sentence = (
         f"{path} is in {title(crs)}, where places have no longitude and latitude: give it the"
         " system it is really in (gdal_edit.py -a_srs EPSG:CODE), or leave --polygons out."
-    ):
-        return transform(crs, "EPSG:4326", x, y)[:2]
+    )
+    return moved(crs, "EPSG:4326", x, y, sentence)
 
 
 def _area(rings, areas=None) -> float:

@@ -294,6 +294,28 @@ def test_geojson_lies_where_the_scene_does(tmp_path):
     assert found.images[0].objects[0].box == (2, 3, 9, 8)
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32640", 'LOCAL_CS["site",UNIT["metre",1]]'])
+def test_geojson_in_another_system_than_it_says_is_told(tmp_path, crs):
+    """Metres without a `crs` pass for degrees."""
+    (tmp_path / "images").mkdir()
+    form = {"driver": "GTiff", "height": 20, "width": 30, "count": 1, "dtype": "uint8", "crs": crs}
+    place = rasterio.Affine(1, 0, 300_000, 0, -1, 2_000_000)
+    with rasterio.open(tmp_path / "images/a.tif", "w", transform=place, **form) as to:
+        to.write(np.zeros((1, 20, 30), np.uint8))
+    ring = [[300_005, 1_999_990], [300_010, 1_999_990], [300_010, 1_999_995]]
+    geometry = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+    feature = {"type": "Feature", "properties": {}, "geometry": geometry}
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(InputError, match=r"a\.geojson has coordinates that don't lead from OGC"):
+        annotations.read("geojson", path, tmp_path / "images")
+    if crs.startswith("LOCAL"):
+        image = AnnotatedImage("a.tif", 20, 30, (Annotation(0, (1, 2, 5, 6)),))
+        given = AnnotationSet(("x",), (image,))
+        with pytest.raises(InputError, match=r"a\.tif has coordinates that don't lead from site"):
+            annotations.write(given, "geojson", tmp_path / "out", tmp_path / "images")
+
+
 def test_coco_keeps_gaps_in_its_categories(tmp_path):
     given = replace(example(), category_ids=(3, 17))
     annotations.write(given, "coco", tmp_path / "a.json")

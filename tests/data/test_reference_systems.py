@@ -5,7 +5,8 @@ import pytest
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from cnn_jax.data.reference_systems import column_areas
+from cnn_jax.data.reference_systems import column_areas, moved
+from cnn_jax.errors import InputError
 
 SINUSOIDAL = "+proj=sinu +R=6371007.181"
 HALF = 20_037_508.342789244
@@ -61,6 +62,8 @@ def test_a_map_beyond_the_rim_is_judged_by_what_lies_on_the_earth():
     """A satellite's view: true below it, and a pixel by the rim covers several times as much."""
     wkt = CRS.from_user_input("+proj=geos +h=35785831 +datum=WGS84").to_wkt()
     assert column_areas(wkt, (30_000, 0, -5.5e6, 0, -30_000, 5.5e6), 366, 366) is None
+    with pytest.raises(InputError, match="not there"):
+        moved(wkt, "EPSG:4326", [0, 5.5e6], [0, 5.5e6], "not there")
     below = column_areas(wkt, (3000, 0, -45_000, 0, -3000, 45_000), 30, 30)
     np.testing.assert_allclose(below, 3000**2 * np.arange(31))
 

@@ -116,12 +116,15 @@ def _to_pixels(ring, raster: Raster, crs: str, file):
 
 def _moved(x, y, from_, to, file):
     """Coordinates in another reference system."""
-    from rasterio.warp import transform
-
     given, wanted = (reference_systems.known(name, file) for name in (from_, to))
     if given == wanted:
         return x, y
-    return tuple(map(np.array, transform(given, wanted, x, y)[:2]))
+    from_, to = map(reference_systems.title, (from_, to))
+    sentence = (
+        f"{file} has coordinates that don't lead from {from_} to {to}: name the system they are"
+        " really in, by crs in GeoJSON, by gdal_edit.py -a_srs EPSG:CODE in an image."
+    )
+    return reference_systems.moved(given, wanted, x, y, sentence)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
