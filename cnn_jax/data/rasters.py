@@ -20,7 +20,7 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,6 +85,10 @@ _PHOTOMETRICS = {
     **{0: "white is zero", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr"},
     **{8: "Lab", 9: "Lab", 10: "Lab"},
 }
+
+_SIDECAR_DRIVERS = {"JPEG": "JPEG", "PNG": "PNG", "BMP": "BMP", "WebP": "WEBP"}
+# What GDAL's sidecar says of pixels, without the statistics that viewers keep there.
+_OF_PIXELS = re.compile(rb"<(NoDataValue|ColorInterp|ColorTable)\b.*?</\1>", re.DOTALL)
 
 _MAY_LOSE = ("JPEG", "WebP", "WEBP", "JPEG XL", "JPEG 2000", "JPEG2000")
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")
@@ -271,7 +275,8 @@ def open_raster(
             raise InputError(f"{name} is no {formats}: replace or remove it.".lstrip())
         if isinstance(reader, str):
             return _of_gdal(name, format_, source, reader, stream, in_parts)
-        return _of_pillow(name, format_, source, reader, stream)
+        raster = _of_pillow(name, format_, source, reader, stream)
+        return raster if small else _with_sidecar(raster)
 
 
 def photograph(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:
@@ -364,7 +369,8 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def digest(path: Path) -> str:
-    """A hexadecimal digest of a file's bytes; of a VRT's and of those of the files it names.
+    """A hexadecimal digest of a file's bytes, and of what a file beside it says of its pixels; of a
+    VRT's and of those of the files it names.
 
     Raises:
         InputError: a file can't be read.
@@ -375,6 +381,9 @@ def digest(path: Path) -> str:
             with file.open("rb") as stream:
                 found = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
                 of_each.append(found.hexdigest())
+        with contextlib.suppress(FileNotFoundError):
+            sidecar = Path(f"{path}.aux.xml").read_bytes()
+            of_each += [said[0].decode("latin-1") for said in _OF_PIXELS.finditer(sidecar)]
         if len(of_each) == 1:
             return of_each[0]
         return hashlib.blake2b("".join(of_each).encode(), digest_size=16).hexdigest()
@@ -505,6 +514,23 @@ def _of_pillow(name, format_, source, reader, stream):
     )
 
 
+def _with_sidecar(raster):
+    """The raster with the place and no-data value that a world file or GDAL's `.aux.xml` beside it
+    gives."""
+    path = raster._source
+    if not isinstance(path, Path):
+        return raster
+    ending = path.suffix.lower()
+    worlds = (".wld", f"{ending}w", f"{ending[:2]}{ending[-1:]}w")
+    beside = [path.stem + case(world) for world in worlds for case in (str.lower, str.upper)]
+    if not any(path.with_name(name).is_file() for name in (f"{path.name}.aux.xml", *beside)):
+        return raster
+    with _gdal(path, _SIDECAR_DRIVERS[raster.format]) as dataset:
+        # Of a PNG it may be the transparency of a colour, which is none of a photograph's.
+        nodata = None if raster.alpha else dataset.nodata
+        return replace(raster, nodata=nodata, **_place(dataset))
+
+
 def _lossy_webp(stream):
     """Whether a WebP holds a chunk of lossy pixels."""
     stream.seek(12)
@@ -527,7 +553,7 @@ def _gdal(source, driver):
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(
-            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_PAM_ENABLED="NO")
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GDAL_PAM_ENABLED="YES")
         )
         # Filters of warnings belong to the process, so that one thread at a time changes them.
         with _opening, warnings.catch_warnings():
@@ -588,9 +614,6 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
                 palette[index] = color[:3]
         exact = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSLESS")
         lossy = (codec in _MAY_LOSE and not exact) or float(structure.get("MAX_Z_ERROR", 0)) > 0
-        georeferenced = not dataset.transform.is_identity
-        gcps, of_gcps = ((), None) if georeferenced else dataset.gcps
-        crs = of_gcps if gcps else dataset.crs
         return Raster(
             name,
             format_,
@@ -608,13 +631,23 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             orientation=_orientation(tags),
             nodata=dataset.nodata,
             palette=palette,
-            crs=crs.to_wkt() if crs else "",
-            transform=tuple(dataset.transform)[:6] if georeferenced else None,
-            gcps=tuple(gcps),
+            **_place(dataset),
             block_px=dataset.block_shapes[0],
             _source=source,
             _reader=driver,
         )
+
+
+def _place(dataset) -> dict[str, Any]:
+    """Where a dataset of rasterio lies, as fields of `Raster`."""
+    georeferenced = not dataset.transform.is_identity
+    gcps, of_gcps = ((), None) if georeferenced else dataset.gcps
+    crs = of_gcps if gcps else dataset.crs
+    return {
+        "crs": crs.to_wkt() if crs else "",
+        "transform": tuple(dataset.transform)[:6] if georeferenced else None,
+        "gcps": tuple(gcps),
+    }
 
 
 def _tiff_pages(stream):

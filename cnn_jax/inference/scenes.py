@@ -107,8 +107,10 @@ class Scene:
 
     @property
     def rastered(self) -> bool:
-        """Whether its class map is a GeoTIFF: of TIFF, JPEG 2000 and VRT; of others a PNG."""
-        return self.raster.format in ("TIFF", "JPEG 2000", "VRT")
+        """Whether its class map is a GeoTIFF: of TIFF, JPEG 2000 and VRT, and of others that a file
+        beside them places; else a PNG."""
+        placed = self.georeferenced or bool(self.gcps)
+        return placed or self.raster.format in ("TIFF", "JPEG 2000", "VRT")
 
     @property
     def transform(self) -> tuple[float, ...] | None:

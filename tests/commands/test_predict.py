@@ -273,6 +273,37 @@ def write_bmp(path, image):
     path.write_bytes(start + header + image[::-1][..., [2, 1, 0, 3]].tobytes())
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_picture_with_files_beside_it_keeps_its_place(suffix, command, run, tmp_path):
+    """A world file, and what GDAL says of the system and of what holds nothing."""
+    image, path = pixels(48, 64), tmp_path / f"a.{suffix}"
+    image[:, :32] = 9
+    Image.fromarray(image).save(path)
+    (tmp_path / f"a.{suffix[0]}{suffix[-1]}w").write_text(
+        "0.5\n0\n0\n-0.5\n300000.25\n2779999.75\n"
+    )
+    assert command(path, "--output", tmp_path / "world", "--polygons", "--overlay")[0] == 0
+    (classes,), file = read(tmp_path / "world/a.tif")
+    assert (file.transform, file.crs) == (PLACE, None)
+    assert read(tmp_path / "world/a-overlay.tif")[1].transform == PLACE
+    np.testing.assert_array_equal(classes, run.predict(image).classes)
+    areas = json.loads((tmp_path / "world/a.geojson").read_text())["features"]
+    corners = np.array([at for area in areas for at in area["geometry"]["coordinates"][0]])
+    assert corners.min(0).tolist() == [300_000, 2_780_000 - 24]
+    assert corners.max(0).tolist() == [300_032, 2_780_000]
+
+    nothing = "<NoDataValue>9</NoDataValue></PAMRasterBand>"
+    nothing = "".join(f'<PAMRasterBand band="{band}">{nothing}' for band in (1, 2, 3))
+    beside = tmp_path / f"a.{suffix}.aux.xml"
+    beside.write_text(f"<PAMDataset><SRS>{UTM}</SRS>{nothing}</PAMDataset>")
+    assert command(path, "--output", tmp_path / "all")[0] == 0
+    (classes,), file = read(tmp_path / "all/a.tif")
+    assert (file.transform, file.crs) == (PLACE, CRS.from_user_input(UTM))
+    np.testing.assert_array_equal(classes == 255, (image == 9).all(-1))
+    with (tmp_path / "all/areas.csv").open() as file:
+        assert sum(float(row["square_metres"]) for row in csv.DictReader(file)) == 48 * 32 / 4
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.bmp", "named.png", "p.png", "all.png"])
 def test_transparent_pixels_are_in_no_class(name, command, run, tmp_path):
     """By alpha; by a colour, or entries of a palette, that the file names as transparent."""

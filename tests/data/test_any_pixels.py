@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 from PIL import Image
 
@@ -20,7 +21,7 @@ from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import BUILT_IN, Description, load_description
 from cnn_jax.data.normalization import moments, normalization
 from cnn_jax.data.pipeline import DecodedScenes, training_batches
-from cnn_jax.data.rasters import open_raster, photograph, upright
+from cnn_jax.data.rasters import digest, open_raster, photograph, upright
 from cnn_jax.data.scene_folders import class_counts, dataset_info, open_folder, warnings_of
 from cnn_jax.data.scenes import IGNORED, SPLITS
 from cnn_jax.errors import InputError
@@ -818,6 +819,57 @@ def test_georeference_and_no_data_are_told(tmp_path):
     image, void = photograph(stored)
     assert np.argwhere(void).tolist() == [[1, 1]]
     assert image[1, 1, 0] == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["a.tif", "a.png", "a.JPG", "a.bmp", "a.webp", "a.jp2", "deep.png"]
+)
+def test_what_gdal_keeps_beside_a_file_is_read(name, tmp_path):
+    values = np.full((8, 12), 7, np.uint16 if name == "deep.png" else np.uint8)
+    values[:, 5:] = 200
+    path = tmp_path / name
+    if name == "a.jp2":
+        tiff = tmp_path / "within" / "a.tif"
+        tiff.parent.mkdir()
+        gtiff(values[None])(tiff, None)
+        with rasterio.Env(GDAL_PAM_ENABLED=False):
+            rasterio.shutil.copy(tiff, path, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES")
+    else:
+        Image.fromarray(values).save(path, lossless=True)
+    alone, bands = digest(path), 3 if name == "a.webp" else 1
+    sidecar = tmp_path / f"{name}.aux.xml"
+    sidecar.write_text("<PAMDataset><Metadata><MDI key='mean'>7</MDI></Metadata></PAMDataset>")
+    assert digest(path) == alone
+    nothing = "<NoDataValue>7</NoDataValue></PAMRasterBand>"
+    nothing = "".join(f'<PAMRasterBand band="{band + 1}">{nothing}' for band in range(bands))
+    place = "<SRS>EPSG:32618</SRS><GeoTransform>5e5,0.5,0,4.6e6,0,-0.5</GeoTransform>"
+    sidecar.write_text(f"<PAMDataset>{place}{nothing}</PAMDataset>")
+    stored = open_raster(path)
+    with rasterio.open(path) as gdal:
+        assert stored.transform == tuple(gdal.transform)[:6] == (0.5, 0, 5e5, 0, -0.5, 4.6e6)
+        assert stored.crs == gdal.crs.to_wkt() != ""
+        assert stored.nodata == gdal.nodata == 7
+        void = (gdal.read() == 7).all(0)
+    np.testing.assert_array_equal(photograph(stored)[1], void)
+    assert digest(path) != alone
+    assert sidecar.read_text().startswith("<PAMDataset><SRS>EPSG")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(("a.tif", "a.tfw"), ("a.png", "a.pgw"), ("a.jpg", "a.jgw"), ("a.JPG", "a.JGW")),
+        *(("a.jpeg", "a.jpegw"), ("a.bmp", "a.bpw"), ("a.png", "a.wld"), ("a.TIF", "a.wld")),
+    ],
+)
+def test_world_files_place_an_image(names, tmp_path):
+    image, world = (tmp_path / name for name in names)
+    Image.fromarray(scene(0)[0]).save(image)
+    assert open_raster(image).transform is None
+    world.write_text("0.5\n0\n0\n-0.5\n500000.25\n4599999.75\n")  # of the first pixel's middle
+    stored = open_raster(image)
+    assert stored.transform == (0.5, 0.0, 500000.0, 0.0, -0.5, 4600000.0)
+    assert stored.crs == ""
 
 
 def test_jpeg_2000(tmp_path):
