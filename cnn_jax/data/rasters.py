@@ -116,6 +116,8 @@ class Raster:
         planar: whether bands are stored one after another.
         alpha: whether a band that the file calls alpha is read ("last"), left out ("left out") or
             not there ("").
+        alpha_band: number from 1 of the band that is alpha beyond doubt; 0: none. Of four bands
+            GDAL calls the last one so where nothing is said.
         orientation: 1 to 8, as in EXIF and TIFF; 1: upright.
         nodata: the value of pixels that hold nothing; None: not said.
         palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
@@ -138,6 +140,7 @@ class Raster:
     photometric: str = "RGB"
     planar: bool = False
     alpha: str = ""
+    alpha_band: int = 0
     orientation: int = 1
     nodata: float | None = None
     palette: np.ndarray | None = field(default=None, repr=False)
@@ -284,7 +287,7 @@ def photograph(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[np.ndarray,
 
     Indices become the colours of their palette, and values of fewer than 8 bits are spread over 0
     to 255; all else is as stored. A pixel holds nothing where all of its bands are `nodata`, or
-    one is not finite; it is 0 then.
+    one is not finite, or alpha is 0 (`as_photograph`); it is 0 then.
 
     Args:
         raster: opened.
@@ -314,7 +317,10 @@ def as_photograph(
     """As `photograph`, of the part of a raster whose stored pixels these are."""
     used = [band - 1 for band in bands] if bands and raster.palette is None else slice(None)
     empty = holding_nothing(values[..., used], raster.nodata)
-    if raster.alpha == "last":
+    if bands and raster.alpha_band and raster.alpha_band not in bands:
+        clear = values[..., raster.alpha_band - 1] == 0
+        empty = clear if empty is None else empty | clear
+    elif raster.alpha == "last":
         # Other bands are called alpha too, such as near infrared: transparent is what is 0 there
         # and black or white elsewhere.
         rest = values[..., :-1]
@@ -592,6 +598,7 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
         elif (photometric in ("YCbCr", "Lab") or "SOURCE_COLOR_SPACE" in structure) and bands == 4:
             bands = 3  # GDAL makes red, green and blue of them, with alpha that the file hasn't
         alpha = "last" if bands == dataset.count > 1 and interpretations[-1] == "alpha" else ""
+        sure = bands not in (1, 4) and "alpha" in interpretations[:bands]
         if len({str(value) for value in dataset.nodatavals}) > 1:
             raise InputError(
                 f"{name} has bands of different no-data values ({dataset.nodatavals}): save it with"
@@ -628,6 +635,7 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             photometric=photometric,
             planar=bands > 1 and tags.get(_PLANAR, 1) == 2,
             alpha=alpha,
+            alpha_band=interpretations.index("alpha") + 1 if sure else 0,
             orientation=_orientation(tags),
             nodata=dataset.nodata,
             palette=palette,

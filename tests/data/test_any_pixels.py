@@ -263,6 +263,24 @@ def test_the_transparent_border_of_an_orthophoto_is_ignored_and_dark_infrared_is
         np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.parametrize("place", [1, 3, 4])
+def test_alpha_among_many_bands_counts_where_it_is_left_out(place, tmp_path):
+    """Of five bands none is called alpha by default, so transparent pixels may have any colour."""
+    image = np.random.default_rng(0).integers(1, 255, (5, 64, 64), np.uint8)
+    image[place] = 255
+    image[place, :16], image[place, 20] = 0, 1
+    path, extra = tmp_path / "a.tif", ["unspecified"] * 4
+    extra[place - 1] = "unassalpha"
+    kind = {"photometric": "minisblack", "planarconfig": "separate", "extrasamples": extra}
+    tifffile.imwrite(path, image, **kind)
+    others = tuple(band for band in range(1, 6) if band != place + 1)[:3]
+    pixels, void = photograph(open_raster(path), others)
+    np.testing.assert_array_equal(void, image[place] == 0)
+    stored = np.moveaxis(image[[band - 1 for band in others]], 0, -1)
+    np.testing.assert_array_equal(pixels, np.where(void[..., None], 0, stored))
+    assert photograph(open_raster(path), (1, 2, place + 1))[1] is None
+
+
 # ---- masks
 
 
