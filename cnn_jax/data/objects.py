@@ -233,6 +233,16 @@ def of_mask(pixels: np.ndarray, label: int, **others: Any) -> Annotation:
     return Annotation(label, box_of(shape, *pixels.shape), shape, **others)
 
 
+def of_part(
+    part: np.ndarray, row: int, column: int, image: AnnotatedImage, label: int, **others: Any
+) -> Annotation:
+    """The object whose pixels are a part, bool `[rows, columns]`, that lies at a place of an
+    image."""
+    size = image.height_px, image.width_px
+    shape = placed_runs(part, row, column, *size)
+    return Annotation(label, box_of(shape, *size), shape, **others)
+
+
 def polygons(pixels: np.ndarray) -> tuple[np.ndarray, ...]:
     """The outlines of a mask bool `[height, width]`, float64 `[corners, 2]` of x and y at corners
     of pixels; one polygon each part, parts being joined by edges.

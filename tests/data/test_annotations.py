@@ -185,6 +185,52 @@ def test_labelme_of_odd_kinds(tmp_path, changes, found):
         assert one.box == found
 
 
+def claiming(side):
+    """By format: the name of a file, and its text, which says that an image is so wide and high;
+    with a mask of 3 x 2 px where it can hold one."""
+    coco = {"images": [{"id": 1, "file_name": "a.png", "height": side, "width": side}]}
+    coco |= {"annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    shape = {"label": "a", "shape_type": "mask", "points": [[9, 5], [11, 6]], "mask": png(2, 3)}
+    labelme = {"imagePath": "a.png", "imageHeight": side, "imageWidth": side, "shapes": [shape]}
+    mask = '<mask label="a" rle="0,6" left="9" top="5" width="3" height="2"/>'
+    cvat = f'<image name="a.png" width="{side}" height="{side}">{mask}</image>'
+    size = f"<filename>a.png</filename><size><width>{side}</width><height>{side}</height></size>"
+    return {
+        "coco": ("a.json", json.dumps(coco)),
+        "labelme": ("a.json", json.dumps(labelme)),
+        "cvat": ("a.xml", f"<annotations>{cvat}</annotations>"),
+        "voc": ("a.xml", f"<annotation>{size}</annotation>"),
+    }
+
+
+@pytest.mark.parametrize("name", ["coco", "labelme", "cvat", "voc"])
+def test_a_size_that_cannot_be_is_told(tmp_path, name):
+    file, text = claiming(10**9)[name]
+    (tmp_path / file).write_text(text)
+    with pytest.raises(InputError, match=rf"{file}.*1000000000 x 1000000000 px, over the limit"):
+        annotations.read(name, tmp_path / file)
+
+
+@pytest.mark.parametrize("name", ["labelme", "cvat"])
+def test_masks_in_images_too_large_to_hold(tmp_path, name):
+    file, text = claiming(60_000)[name]
+    (tmp_path / file).write_text(text)
+    found = annotations.read(name, tmp_path / file)
+    [image] = found.images
+    [one] = image.objects
+    assert one.box == (9, 5, 12, 7)
+    pycocotools = pytest.importorskip("pycocotools.mask")
+    run_lengths = objects.rle(one, image.height_px, image.width_px)
+    assert pycocotools.toBbox(run_lengths).tolist() == [9, 5, 3, 2]
+    assert pycocotools.area(run_lengths) == 6
+    for dense in ("index_masks", "palette_masks"):
+        with pytest.raises(
+            InputError, match=r"a\.png is of 60000 x 60000 px, over the limit of 536"
+        ):
+            annotations.write(found, dense, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("element", "sentence"),
     [

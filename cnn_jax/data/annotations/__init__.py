@@ -14,9 +14,10 @@ import numpy as np
 
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import by_stem
+from cnn_jax.data.annotations.files import by_stem, check_size
 from cnn_jax.data.file_names import can_be_shown
 from cnn_jax.data.objects import AnnotationSet, Report
+from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.errors import InputError
 
 _POLYGONS = {"masks", "boxes", "overlaps", "parts", "crowds", "scores", "decimals", "classes"}
@@ -37,6 +38,10 @@ FORMATS: dict[str, frozenset[str]] = {
 
 _ONE_FILE = ("coco", "via", "cvat")
 """Formats of one file; others have a file an image, of its name."""
+
+
+DENSE = ("index_masks", "palette_masks")
+"""Formats with a value for each pixel."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +120,17 @@ def write(
         Sentences on what the format can't hold.
 
     Raises:
-        InputError: the path is taken or can't be written, or a file of an image would lie outside
-            it or be another's too.
+        InputError: the path is taken or can't be written, a file of an image would lie outside it
+            or be another's too, or an image is too large for masks.
     """
     form = of(name, "--write")
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path} exists: give another --output, or remove it.")
     if form.name not in _ONE_FILE:
         by_stem(map(_within, (image.name for image in found.images)))
+    if form.name in DENSE:
+        for image in found.images:
+            check_size(image.name, image.height_px, image.width_px, LARGEST_IMAGE_PX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         form.write(found, path, images)
@@ -152,7 +160,7 @@ def _within(name: str) -> str:
 def losses(found: AnnotationSet, form: Format) -> list[str]:
     """Sentences on what of `found` a format can't hold."""
     every = [(image, one) for image in found.images for one in image.objects]
-    dense = form.name in ("index_masks", "palette_masks")
+    dense = form.name in DENSE
     lacking = [
         ("masks", "masks become boxes", lambda image, one: one.shape is not None),
         ("boxes", "boxes become masks", lambda image, one: dense and one.shape is None),

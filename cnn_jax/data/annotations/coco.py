@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import json_of, number, plain, write_json
+from cnn_jax.data.annotations.files import check_size, json_of, number, plain, write_json
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -41,6 +41,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             raise InputError(f"{path} has an image without id or file_name: add them.")
         if any(type(side) is not int or side < 1 for side in size):
             raise InputError(f"{path}: image {id_} has no height and width above 0: add them.")
+        check_size(f"{path}: image {id_}", *size)
         if id_ in heads:
             raise InputError(f"{path} has two images with the id {id_}: number them anew.")
         heads[id_] = AnnotatedImage(name, *size, id=id_)

@@ -9,8 +9,9 @@ import numpy as np
 
 from cnn_jax.data import objects
 from cnn_jax.data.annotations import labelme
-from cnn_jax.data.annotations.files import Classes, number, plain, xml_of
+from cnn_jax.data.annotations.files import Classes, check_size, number, plain, xml_of
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
+from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.errors import InputError
 
 WHAT = "CVAT file"
@@ -27,6 +28,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         height, width = (0 if side is None or side % 1 else int(side) for side in size)
         if not name or min(height, width) < 1:
             raise InputError(f"{path} has an image without name, height or width: add them.")
+        check_size(f"{path}: {name}", height, width)
         image = AnnotatedImage(name, height, width)
         groups: dict[Any, Annotation] = {}
         for index, raw in enumerate(head):
@@ -92,13 +94,12 @@ def _of_runs(raw, image, label, about, report, others) -> Annotation | None:
             " correct them."
         )
         return None
-    whole = np.zeros((image.height_px, image.width_px), bool)
+    check_size(about, height, width, LARGEST_IMAGE_PX)
     part = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
-    whole[top : top + height, left : left + width] = part
-    if not whole.any():
+    if not part.any():
         report(f"{about} has an empty mask: leave it out.")
         return None
-    return objects.of_mask(whole, label, **others)
+    return objects.of_part(part, top, left, image, label, **others)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:

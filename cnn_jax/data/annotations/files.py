@@ -16,6 +16,9 @@ from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+MOST_PX = 2**32 - 1
+"""Of an image: COCO's run lengths hold no more."""
+
 MOST_CLASSES = 10_000
 """Where no names are given, each number up to the greatest is a class."""
 
@@ -122,6 +125,15 @@ def image_sizes(images: Path | None, what: str) -> dict[str, Path]:
     return {p.relative_to(images).as_posix(): p for p in found}
 
 
+def check_size(about: str, height: int, width: int, most: int = MOST_PX) -> None:
+    """Raises InputError where an image has more pixels than that, as a few bytes can claim."""
+    if height * width > most:
+        raise InputError(
+            f"{about} is of {width} x {height} px, over the limit of {most:,} pixels: correct its"
+            " size, or cut it into parts."
+        )
+
+
 def open_upright(
     path: Path, in_parts: bool = False, size_px: tuple[int, int] | None = None
 ) -> Raster:
@@ -130,6 +142,7 @@ def open_upright(
     the height and width that the annotations have, `size_px`, are those of what is stored alone."""
     raster = open_raster(path, in_parts=in_parts)
     stored = raster.height_px, raster.width_px
+    check_size(str(path), *stored)
     told = raster.orientation >= 5 and size_px == stored != stored[::-1]
     if raster.orientation != 1 and not told:
         raise InputError(

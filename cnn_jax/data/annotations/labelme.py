@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import Classes, beside, files_in, json_of, number, write_json
+from cnn_jax.data.annotations.files import (
+    Classes,
+    beside,
+    check_size,
+    files_in,
+    json_of,
+    number,
+    write_json,
+)
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.data.rasters import open_raster
 from cnn_jax.errors import InputError
@@ -32,6 +40,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         size = content.get("imageHeight"), content.get("imageWidth")
         if any(type(side) is not int or side < 1 for side in size):
             raise InputError(f"{file} has no imageHeight and imageWidth above 0: add them.")
+        check_size(str(file), *size)
         name = content.get("imagePath")
         if not isinstance(name, str) or not name:
             raise InputError(f"{file} has no imagePath: add it.")
@@ -104,14 +113,12 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         except (InputError, ValueError, OverflowError):
             report(f"{about} has a mask that is no PNG, or lies at no numbers: correct it.")
             return None
-        whole = np.zeros((image.height_px, image.width_px), bool)
-        part = part[max(-top, 0) :, max(-left, 0) :]
-        room = whole[max(top, 0) :, max(left, 0) :][: part.shape[0], : part.shape[1]]
-        room[:] = part[: room.shape[0], : room.shape[1]]
-        if not whole.any():
+        height, width = (max(side, 0) for side in (image.height_px - top, image.width_px - left))
+        part = part[max(-top, 0) : height, max(-left, 0) : width]
+        if not part.any():
             report(f"{about} has an empty mask: leave it out.")
             return None
-        return objects.of_mask(whole, label, **others)
+        return objects.of_part(part, max(top, 0), max(left, 0), image, label, **others)
     if kind != "polygon":
         report(
             f"{about} is a {kind}, which has no area: give a polygon, a rectangle, a circle or a"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnn_jax.data import objects
 from cnn_jax.data.annotations import labelme
-from cnn_jax.data.annotations.files import Classes, beside, files_in, number, xml_of
+from cnn_jax.data.annotations.files import Classes, beside, check_size, files_in, number, xml_of
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -24,6 +24,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         height, width = (0 if side is None or side % 1 else int(side) for side in size)
         if not name or min(height, width) < 1:
             raise InputError(f"{file} has no filename, or no size with height and width: add them.")
+        check_size(str(file), height, width)
         if not path.is_file() and "/" not in name:
             within = file.parent.relative_to(path).as_posix()
             name = name if within in (".", "Annotations") else f"{within}/{name}"
