@@ -687,6 +687,15 @@ def test_values_of_masks(tmp_path, name, values, about, found):
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("name", ["index_masks", "palette_masks"])
+def test_masks_of_lossy_compression_are_refused(tmp_path, name):
+    values = np.zeros((48, 64), np.uint8)
+    values[8:30, 8:40] = 3
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="jpeg")
+    with pytest.raises(InputError, match=r"a\.tif is compressed with losses \(JPEG\).*as PNG"):
+        annotations.read(name, tmp_path)
+
+
 def test_great_numbers_of_objects_and_of_classes(tmp_path):
     numbered(tmp_path / "a.tif", np.array([7, 7, 3_000_000_000], np.uint32))
     one, other = annotations.read("index_masks", tmp_path / "a.tif").images[0].objects

@@ -48,6 +48,11 @@ def masks(
                 raise InputError(f"{file} has no image {stem} in {images}: add it.")
             name = known[stem]
         raster = open_upright(file)
+        if raster.lossy:
+            raise InputError(
+                f"{file} is compressed with losses ({raster.codec}), which makes other numbers of"
+                " some: save the masks anew as PNG."
+            )
         if raster.bands != 1:
             raise InputError(f"{file} has {raster.bands} bands, and a mask has one: convert it.")
         values = raster.read()
