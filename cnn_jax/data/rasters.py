@@ -74,7 +74,7 @@ _SMALL_IMAGES = {
 }
 
 _ORIENTATION = 0x0112
-_COMPRESSION, _PHOTOMETRIC, _PLANAR, _SUBFILE, _BITS, _COLORS = 259, 262, 284, 254, 258, 320
+_COMPRESSION, _PHOTOMETRIC, _PLANAR, _SUBFILE, _SUB_IMAGES, _COLORS = 259, 262, 284, 254, 330, 320
 _CODECS = {
     **{1: "none", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "JPEG", 7: "JPEG"},
     **{8: "deflate", 32773: "PackBits", 32946: "deflate", 34661: "JBIG", 34712: "JPEG 2000"},
@@ -576,6 +576,11 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
     if format_ == "TIFF":
         pages, tags = _tiff_pages(stream)
         _check_pages(name, pages, "pages")
+        if tags.get(_SUBFILE, 0) & 5 and (pages or _SUB_IMAGES in tags):
+            raise InputError(
+                f"{name} begins with a preview, which alone would be read: save the image itself as"
+                " a file of its own.".lstrip()
+            )
     codec = _CODECS.get(tags.get(_COMPRESSION, 1), f"codec {tags.get(_COMPRESSION)}")
     photometric = _PHOTOMETRICS.get(tags.get(_PHOTOMETRIC, -1), "unknown")
     with _explained(name, codec), _gdal(source, driver) as dataset:

@@ -41,6 +41,7 @@ from cnn_jax.data.rasters import (
     open_raster,
     photograph,
 )
+from cnn_jax.data.reference_systems import converting
 from cnn_jax.data.scenes import IGNORED, SPLITS, Scene, SceneClass, SceneSet
 from cnn_jax.errors import InputError
 
@@ -546,21 +547,30 @@ def _examine(directory, description, pair):
 
 
 def _check_place(image, mask):
-    """Refuses a mask that lies elsewhere than its image, or is turned, where both say."""
+    """Refuses a mask that lies elsewhere than its image, or is turned, where both say. Systems that
+    differ while numbers agree are taken for one, written in two ways."""
     if image.transform is None or mask.transform is None:
         return
     if (image.height_px, image.width_px) != (mask.height_px, mask.width_px):
         return  # which `_check_sizes` tells
-    if image.crs and mask.crs and image.crs != mask.crs:
-        return  # two ways to write one system can't be told from two systems
     to_map, of_mask = (np.array(raster.transform).reshape(2, 3) for raster in (image, mask))
     corners = np.array([[0, image.width_px, 0], [0, 0, image.height_px], [1, 1, 1]])
     if not np.linalg.det(to_map[:, :2]):
         return
-    away_px = np.abs(np.linalg.solve(to_map[:, :2], (of_mask - to_map) @ corners)).max()
-    if away_px > 0.5:
+
+    def away_px(places):
+        return np.abs(np.linalg.solve(to_map[:, :2], places - to_map @ corners)).max()
+
+    away = away_px(of_mask @ corners)
+    if away > 0.5 and image.crs and mask.crs and image.crs != mask.crs:
+        from rasterio.warp import transform
+
+        with converting(f"{mask.name} lies nowhere in the system of {image.name}: warp it there."):
+            places = transform(mask.crs, image.crs, *(of_mask @ corners))[:2]
+        away = away_px(np.array(places))
+    if away > 0.5:
         raise InputError(
-            f"{mask.name} lies {away_px:,.0f} px away from {image.name} by their georeference, or"
+            f"{mask.name} lies {away:,.0f} px away from {image.name} by their georeference, or"
             " is turned: warp the mask onto the image's grid (gdalwarp), or take a wrong"
             " georeference out (gdal_edit.py -unsetgt)."
         )

@@ -262,6 +262,9 @@ def opened(
     taken = tuple(range(1, info.channels + 1)) if masked and not indexed else bands
     if min(taken, default=1) < 1:
         raise InputError("--bands are counted from 1: give numbers from 1 on.")
+    stored = 3 if indexed else raster.bands
+    if max(bands, default=0) > stored:
+        raise InputError(f"{path} has {stored} bands, and --bands names {max(bands)}: name others.")
     channels, dtype = image_kind(raster, taken)
     if channels != info.channels:
         raise InputError(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import rasterio.warp
 import tifffile
 from PIL import Image
 
@@ -231,9 +232,10 @@ def gtiff(pixels, **options):
     def write(path, _):
         bands, height, width = pixels.shape
         options.setdefault("transform", rasterio.Affine(0.5, 0, 3e5, 0, -0.5, 2e6))
+        options.setdefault("crs", "EPSG:32640")
         form = {"driver": "GTiff", "height": height, "width": width, "count": bands}
         with rasterio.open(
-            path.with_suffix(".tif"), "w", dtype=pixels.dtype, crs="EPSG:32640", **form, **options
+            path.with_suffix(".tif"), "w", dtype=pixels.dtype, **form, **options
         ) as to:
             to.write(pixels)
 
@@ -362,6 +364,39 @@ def test_a_mask_that_lies_elsewhere_is_refused(transform, crs, tmp_path):
         gtiff(mask, transform=rasterio.Affine(0.5, 0, 3e5 + 0.1, 0, -0.5, 2e6)),
     )
     assert shares(open_folder(config)) == {0: 0.9375, 1: 0.0625}
+
+
+@pytest.mark.parametrize(
+    ("crs", "away_px", "refused"),
+    [
+        ("EPSG:3857", 0, False),
+        ("EPSG:3857", 9, True),
+        ("EPSG:4326", 0, False),
+        ("EPSG:4326", 9, True),
+        ("EPSG:32240", None, False),  # the numbers are the image's: another name of its system
+        ('LOCAL_CS["field",UNIT["metre",1]]', 9, True),
+    ],
+)
+def test_a_mask_in_another_system_lies_where_it_says(crs, away_px, refused, tmp_path):
+    image, mask = np.moveaxis(scene(0)[0], -1, 0), scene(0)[1][None]
+    placed = rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 0)  # where meridians and parallels are straight
+    left, bottom, right, top = 5e5, -32, 500032, 0
+    if "field" not in crs:
+        left, bottom, right, top = rasterio.warp.transform_bounds(
+            "EPSG:32640", crs, left, bottom, right, top
+        )
+    moved = placed
+    if away_px is not None:
+        width, height = (right - left) / 64, (top - bottom) / 64
+        moved = rasterio.Affine(width, 0, left + away_px * width, 0, -height, top)
+    config = write_own(
+        *(tmp_path, with_values("[0]", "[1]"), [mask[0]] * 5),
+        *(gtiff(image, transform=placed), gtiff(mask, transform=moved, crs=crs)),
+    )
+    if refused:
+        assert f"{tmp_path / 'data/masks/0.tif'} lies" in refusal(config)
+    else:
+        assert shares(open_folder(config)) == {0: 0.9375, 1: 0.0625}
 
 
 def test_a_boolean_mask_is_as_stored_whatever_white_is(tmp_path):
@@ -799,6 +834,19 @@ def test_several_pages_are_refused_and_overviews_are_none(tmp_path):
         with rasterio.open(tmp_path / "a.tif", "r+") as to:
             to.build_overviews([2, 4])
     np.testing.assert_array_equal(open_raster(tmp_path / "a.tif").read()[..., 0], array[0])
+
+
+@pytest.mark.parametrize("within", [0, 1])
+def test_a_preview_before_the_image_is_not_read_in_its_place(within, tmp_path):
+    image = np.zeros((40, 60), np.uint8)
+    about = {"photometric": "minisblack", "metadata": None}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as to:
+        to.write(image[::4, ::4].copy(), subfiletype=1, subifds=within, **about)
+        to.write(image, subfiletype=0, **about)
+    with pytest.raises(InputError, match=r"begins with a preview.*save the image itself"):
+        open_raster(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "alone.tif", image, subfiletype=1, **about)
+    assert open_raster(tmp_path / "alone.tif").read().shape == (40, 60, 1)
 
 
 @pytest.mark.parametrize("inside", [True, False])
