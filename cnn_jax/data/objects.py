@@ -258,6 +258,13 @@ def polygons(pixels: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
+def turned(polygon: np.ndarray, radians: float) -> np.ndarray:
+    """A polygon `[corners, 2]` turned about the middle of its box, from x towards y: clockwise."""
+    middle = (polygon.min(0) + polygon.max(0)) / 2
+    cos, sin = np.cos(radians), np.sin(radians)
+    return (polygon - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle
+
+
 def bridged(rings: Sequence[np.ndarray]) -> np.ndarray:
     """Rings as one polygon `[corners, 2]` by bridges from the first corner of the first: by the
     even-odd rule holes stay holes, and parts parts."""

@@ -247,6 +247,46 @@ def test_cvat_of_odd_kinds(tmp_path, element, sentence):
         annotations.read("cvat", tmp_path / "a.xml")
 
 
+def test_cvat_of_a_video_is_refused(tmp_path):
+    (tmp_path / "a.xml").write_text('<annotations><track id="0" label="car"/></annotations>')
+    with pytest.raises(InputError, match=r"has tracks of a video.*as CVAT for images"):
+        annotations.read("cvat", tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize("name", ["cvat", "via"])
+def test_what_is_turned_is_read_so(tmp_path, images, name):
+    """A box by degrees, an ellipse by radians, both clockwise."""
+    if name == "cvat":
+        turned = '<box label="a" xtl="10" ytl="12" xbr="40" ybr="24" rotation="30"/>'
+        text = f'<image name="a.png" width="{WIDTH}" height="{HEIGHT}">{turned}</image>'
+        text = f"<annotations>{text}</annotations>"
+    else:
+        ellipse = {"name": "ellipse", "cx": 25, "cy": 18, "rx": 15, "ry": 6, "theta": np.pi / 6}
+        region = {"shape_attributes": ellipse, "region_attributes": {"class": "a"}}
+        text = json.dumps({"a": {"filename": "a.png", "regions": [region]}})
+    (tmp_path / "file").write_text(text)
+    [one] = annotations.read(name, tmp_path / "file", images).images[0].objects
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    along, across = (x - 25) * cos + (y - 18) * sin, (y - 18) * cos - (x - 25) * sin
+    if name == "cvat":
+        expected = (abs(along) < 15) & (abs(across) < 6)
+    else:
+        expected = (along / 15) ** 2 + (across / 6) ** 2 < 1
+    differ = objects.mask(one, HEIGHT, WIDTH) != expected
+    assert differ.sum() <= 0.02 * expected.sum()
+
+
+@pytest.mark.parametrize("said", [1, "1", True, 0, "0", False, None, "false"])
+def test_what_coco_calls_a_crowd(tmp_path, said):
+    content = coco.content(example(crowd=False))
+    for one in content["annotations"]:
+        one["iscrowd"] = said
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = annotations.read("coco", tmp_path / "a.json")
+    assert {one.crowd for one in found.images[0].objects} == {said in (1, "1")}
+
+
 @pytest.mark.parametrize(
     ("said", "crowd"),
     [("1", True), (" True ", True), ("0", False), ("False", False), ("Unspecified", False)],
@@ -267,6 +307,9 @@ def test_what_voc_calls_difficult(tmp_path, images, said, crowd):
         (5, "no list of regions"),
         ([{"region_attributes": {"class": None}}], "has no class: name it"),
         ([{"region_attributes": {"class": "a", "object": {"x": True}}}], ""),
+        ([{"region_attributes": {"type": {"b": False, "a": True}}}], ""),
+        ([{"region_attributes": {"type": {"b": True, "a": True}}}], "has no class: name it"),
+        ([{"region_attributes": {"kind": "a", "colour": "red"}}], "has no class: name it"),
     ],
 )
 def test_via_of_odd_kinds(tmp_path, images, regions, told):
@@ -686,7 +729,6 @@ def test_values_of_masks(tmp_path, name, values, about, found):
     assert one.box == found
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("name", ["index_masks", "palette_masks"])
 def test_masks_of_lossy_compression_are_refused(tmp_path, name):
     values = np.zeros((48, 64), np.uint8)
@@ -696,6 +738,7 @@ def test_masks_of_lossy_compression_are_refused(tmp_path, name):
         annotations.read(name, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_great_numbers_of_objects_and_of_classes(tmp_path):
     numbered(tmp_path / "a.tif", np.array([7, 7, 3_000_000_000], np.uint32))
     one, other = annotations.read("index_masks", tmp_path / "a.tif").images[0].objects

@@ -114,7 +114,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         report(f"{about} has the score {str(score)[:40]!r}: give a number.")
         return None
     others: dict[str, Any] = {
-        "crowd": raw.get("iscrowd") not in (None, 0, "0"),
+        "crowd": raw.get("iscrowd") in (1, "1", "true", "True"),
         "score": number(score),
         "id": raw.get("id"),
     }

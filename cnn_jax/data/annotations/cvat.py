@@ -1,5 +1,6 @@
 """CVAT's XML for images, version 1.1: polygons, boxes and masks; crowds are written as masks."""
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,10 @@ WHAT = "CVAT file"
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
     """As `annotations.read`. Parts of an object share a `group_id` and a label."""
     root = xml_of(path, "annotations", WHAT)
+    if root.find("track") is not None:
+        raise InputError(
+            f"{path} has tracks of a video, which aren't read: export it as CVAT for images 1.1."
+        )
     listed = [label.findtext("name") or "" for label in root.findall("./meta//label")]
     known, found = Classes(classes or listed), []
     for head in root.findall("image"):
@@ -57,6 +62,11 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         if None in at:
             report(f"{about} has no xtl, ytl, xbr and ybr: add them.")
             return None
+        if degrees := number(raw.get("rotation")):
+            left, top, right, bottom = at
+            box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
+            shape = (objects.turned(box, math.radians(degrees)),)
+            return Annotation(label, objects.polygons_box(shape), shape, **others)
         return Annotation(label, tuple(at), None, **others)  # type: ignore[arg-type]
     if raw.tag == "polygon":
         try:

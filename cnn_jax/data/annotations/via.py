@@ -1,7 +1,8 @@
 """VGG Image Annotator's JSON (Dutta and Zisserman, 2019), version 2, and what version 1 wrote.
 
 The class is the region's attribute `class` (or `label`, `name`, `category`, `type`, or the only
-one); parts of an object share the attribute `object`. Sizes of images are in the files alone.
+one; of a region without attributes it is "object"); parts of an object share the attribute
+`object`. Sizes of images are in the files alone.
 """
 
 import math
@@ -73,12 +74,13 @@ def _class(attributes) -> str:
     for name in ATTRIBUTES:
         if name in attributes:
             value = attributes[name]
-            # A checkbox holds what is ticked.
+            # A checkbox holds what is ticked, and may hold what isn't.
             if isinstance(value, dict):
-                return next(iter(value), "object")
+                ticked = [name for name, said in value.items() if said]
+                return ticked[0] if len(ticked) == 1 else "" if ticked else "object"
             return "" if value is None else str(value)
     others = [str(value) for name, value in attributes.items() if name not in OWN]
-    return others[0] if len(others) == 1 else "object"
+    return others[0] if len(others) == 1 else "" if others else "object"
 
 
 def _annotation(shape, attributes, label, about, report) -> Annotation | None:
@@ -111,6 +113,7 @@ def _annotation(shape, attributes, label, about, report) -> Annotation | None:
             step = 2 * math.pi / labelme.CIRCLE_CORNERS
             angles = np.arange(labelme.CIRCLE_CORNERS) * step
             corners = np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1)
+            corners = objects.turned(corners, number(shape.get("theta")) or 0.0)
     if corners is None or not len(corners):
         report(f"{about} is a {kind} without area: give a polygon, a rect, a circle or an ellipse.")
         return None
