@@ -40,7 +40,6 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         size = content.get("imageHeight"), content.get("imageWidth")
         if any(type(side) is not int or side < 1 for side in size):
             raise InputError(f"{file} has no imageHeight and imageWidth above 0: add them.")
-        check_size(str(file), *size)
         name = content.get("imagePath")
         if not isinstance(name, str) or not name:
             raise InputError(f"{file} has no imagePath: add it.")
@@ -48,6 +47,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         name = name.replace("\\", "/").rpartition("/")[2]
         whole = name if folder in ("", ".") else f"{folder}/{name}"
         image = AnnotatedImage(whole, *size)  # type: ignore[arg-type]
+        check_size(str(file), image.height_px, image.width_px)
         groups: dict[Any, Annotation] = {}
         for index, raw in enumerate(content["shapes"]):
             about = f"{file}: shape {index}"
