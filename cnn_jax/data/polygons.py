@@ -102,7 +102,7 @@ def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dic
     from rasterio.features import rasterize
 
     claimed = {
-        value: label
+        str(value): label  # QGIS keeps numbers as texts in fields of text
         for values, label in [
             *((known.values, i) for i, known in enumerate(description.classes)),
             (description.ignored, IGNORED),
@@ -117,7 +117,7 @@ def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dic
         return labels, {}
     known, stray = [], []
     for geometry, value in polygons.shapes:
-        label = claimed.get(value, _UNKNOWN if other is None else other)
+        label = claimed.get(str(value), _UNKNOWN if other is None else other)
         known.append((geometry, label))
         if label == _UNKNOWN:
             stray.append(value)

@@ -23,7 +23,7 @@ mask_values = "polygons"
 attribute = "kind"
 classes = [
     {name = "ground", values = ["any other value"]},
-    {name = "roof", values = ["roof", "Dachfläche", 7]},
+    {name = "roof", values = ["roof", "Dachfläche", 7, "8"]},
     {name = "road", values = ["road"]},
 ]
 """
@@ -90,6 +90,14 @@ def placed(transform, features):
         moved = [[list(transform @ (x, y)) for x, y in ring] for ring in rings]
         geometry = {"type": "Polygon", "coordinates": moved}
         yield one | {"geometry": geometry}
+
+
+def test_numbers_may_be_written_as_texts(tmp_path):
+    """As GIS programs do in fields of text, and the other way in fields of numbers."""
+    areas = [feature("7", square(2, 3, 12, 9)), feature(8, square(14, 3, 20, 9))]
+    expected = np.zeros(SIZE, np.uint8)
+    expected[3:9, 2:12] = expected[3:9, 14:20] = 1
+    np.testing.assert_array_equal(mask_of(write(tmp_path, areas)), expected)
 
 
 def test_areas_that_miss_their_image_are_refused(tmp_path):
