@@ -128,7 +128,7 @@ def predict_objects(
         check: called between batches of windows.
 
     Returns:
-        Sentences: pictures that could not be decoded, and what the format can't hold.
+        A sentence for each picture or part of one that could not be decoded.
 
     Raises:
         InputError: an output exists, or an input can't be used.
@@ -178,7 +178,9 @@ def predict_objects(
     with writing(path):
         partial(path).write_text(f"{text}\n", encoding="utf-8")
         partial(path).replace(path)
-    return [*said, *(f"{form} can't hold all: {sentence}" for sentence in lost)]
+    for sentence in lost:
+        print(f"lost: {sentence}", flush=True)
+    return said
 
 
 def _rows(scene, first, last):

@@ -116,6 +116,12 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     elsewhere = [*arguments[:3], str(tmp_path / "more"), "--format", "labelme"]
     assert predict(elsewhere) == 0
     assert (tmp_path / "more" / "labelme" / "a.json").is_file()
+    capsys.readouterr()
+    poorer = [*arguments[:3], str(tmp_path / "poorer"), "--format", "voc", *arguments[-2:]]
+    assert predict(poorer) == 0  # nothing is damaged
+    printed = capsys.readouterr()
+    assert "objects: scores are left out" in printed.out
+    assert printed.err == ""
 
 
 def test_its_record_holds_each_image(finished, tmp_path):
