@@ -41,7 +41,7 @@ from cnn_jax.data.rasters import (
     open_raster,
     photograph,
 )
-from cnn_jax.data.reference_systems import converting
+from cnn_jax.data.reference_systems import moved
 from cnn_jax.data.scenes import IGNORED, SPLITS, Scene, SceneClass, SceneSet
 from cnn_jax.errors import InputError
 
@@ -563,11 +563,8 @@ def _check_place(image, mask):
 
     away = away_px(of_mask @ corners)
     if away > 0.5 and image.crs and mask.crs and image.crs != mask.crs:
-        from rasterio.warp import transform
-
-        with converting(f"{mask.name} lies nowhere in the system of {image.name}: warp it there."):
-            places = transform(mask.crs, image.crs, *(of_mask @ corners))[:2]
-        away = away_px(np.array(places))
+        sentence = f"{mask.name} lies nowhere in the system of {image.name}: warp it there."
+        away = away_px(np.stack(moved(mask.crs, image.crs, *(of_mask @ corners), sentence)))
     if away > 0.5:
         raise InputError(
             f"{mask.name} lies {away:,.0f} px away from {image.name} by their georeference, or"
