@@ -564,7 +564,8 @@ def _check_place(image, mask):
     away = away_px(of_mask @ corners)
     if away > 0.5 and image.crs and mask.crs and image.crs != mask.crs:
         sentence = f"{mask.name} lies nowhere in the system of {image.name}: warp it there."
-        away = away_px(np.stack(moved(mask.crs, image.crs, *(of_mask @ corners), sentence)))
+        x, y = of_mask @ corners
+        away = away_px(np.stack(moved(mask.crs, image.crs, x, y, sentence)))
     if away > 0.5:
         raise InputError(
             f"{mask.name} lies {away:,.0f} px away from {image.name} by their georeference, or"
