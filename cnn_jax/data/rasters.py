@@ -277,10 +277,9 @@ def open_raster(
                 formats = "JPEG, PNG, TIFF, BMP, WebP, GIF or PNM image"
             raise InputError(f"{name} is no {formats}: replace or remove it.".lstrip())
         if isinstance(reader, str):
-            raster = _of_gdal(name, format_, source, reader, stream, in_parts)
-        else:
-            raster = _of_pillow(name, format_, source, reader, stream)
-        return _with_sidecar(raster) if isinstance(source, Path) and not small else raster
+            return _of_gdal(name, format_, source, reader, stream, in_parts)
+        raster = _of_pillow(name, format_, source, reader, stream)
+        return raster if small else _with_sidecar(raster)
 
 
 def photograph(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:
@@ -523,23 +522,19 @@ def _of_pillow(name, format_, source, reader, stream):
 
 def _with_sidecar(raster):
     """The raster with the place and no-data value that a world file or GDAL's `.aux.xml` beside it
-    gives, which GDAL has read where it opened the file."""
+    gives."""
     path = raster._source
+    if not isinstance(path, Path):
+        return raster
     ending = path.suffix.lower()
-    endings = (".wld", f"{ending}w", f"{ending[:2]}{ending[-1:]}w")
-    names = [path.stem + case(world) for world in endings for case in (str.lower, str.upper)]
-    worlds = [name for name in names if path.with_name(name).is_file()]
-    if raster.format in _SIDECAR_DRIVERS and (worlds or Path(f"{path}.aux.xml").is_file()):
-        with _gdal(path, _SIDECAR_DRIVERS[raster.format]) as dataset:
-            # Of a PNG it may be the transparency of a colour, which is none of a photograph's.
-            nodata = None if raster.alpha else dataset.nodata
-            raster = replace(raster, nodata=nodata, **_place(dataset))
-    if worlds and raster.transform is None:
-        raise InputError(
-            f"{path.with_name(worlds[0])} gives {raster.name} no place that is understood: write"
-            " six numbers there, or remove it."
-        )
-    return raster
+    worlds = (".wld", f"{ending}w", f"{ending[:2]}{ending[-1:]}w")
+    beside = [path.stem + case(world) for world in worlds for case in (str.lower, str.upper)]
+    if not any(path.with_name(name).is_file() for name in (f"{path.name}.aux.xml", *beside)):
+        return raster
+    with _gdal(path, _SIDECAR_DRIVERS[raster.format]) as dataset:
+        # Of a PNG it may be the transparency of a colour, which is none of a photograph's.
+        nodata = None if raster.alpha else dataset.nodata
+        return replace(raster, nodata=nodata, **_place(dataset))
 
 
 def _lossy_webp(stream):
