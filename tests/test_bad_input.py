@@ -23,7 +23,6 @@ from cnn_jax.evaluation.evaluate import SceneEvaluator
 from cnn_jax.records.run_directory import RunDirectory
 from cnn_jax.tasks import read_config
 from cnn_jax.training.checkpoints import Checkpoints
-from cnn_jax.training.devices import Devices
 from experiments import aerial_unet
 from tests.data import fake_sets
 from tests.running import (
@@ -32,9 +31,12 @@ from tests.running import (
     Finished,
     assert_refused,
     assert_same_run,
+    environment,
+    finish,
     given,
     metrics,
     saved_steps,
+    start,
 )
 
 # ---- data
@@ -161,17 +163,11 @@ def test_configuration(arguments, words, tmp_path, command):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_batch_that_the_devices_do_not_divide(tmp_path, command, monkeypatch):
-    """Eight devices, as the command is told; tests/training/test_devices.py has a process with
-    eight, which are counted and refuse the same."""
-    made = Devices.__init__
-
-    def eight(devices, *arguments, **options):
-        made(devices, *arguments, **options)
-        devices.count = 8
-
-    monkeypatch.setattr(Devices, "__init__", eight)
-    refused = command(*TINY, "--training.batch_size=12", "--workdir", tmp_path / "run")
+def test_batch_that_the_devices_do_not_divide(tmp_path):
+    eight = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
+    refused = finish(
+        start(*TINY, "--training.batch_size=12", "--workdir", tmp_path / "run", env=eight)
+    )
     assert_refused(refused, "training.batch_size", "12", "8")
 
 

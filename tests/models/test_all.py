@@ -258,7 +258,7 @@ def test_every_parameter_gets_a_gradient(name):
 
 @computed
 def test_every_parameter_of_a_u_net_gets_a_gradient_with_biases_and_bilinear_upsampling_too():
-    model = small("unet", depth=1, norm="none", upsampling="bilinear")
+    model = small("unet", norm="none", upsampling="bilinear")
     images, weights = inputs(2)
     variables = filled(model, images)
     gradient = jax.jit(
@@ -310,7 +310,7 @@ def test_dropout_acts_in_training_alone(name):
 @computed
 def test_initial_logits_are_finite_and_neither_flat_nor_large():
     """Of the layers that all architectures are made of."""
-    model, images = small("unet", depth=1), inputs(2, (8, 8))[0]
+    model, images = small("unet"), inputs(2, (8, 8))[0]
     logits, _ = jax.jit(lambda key: model.init_with_output(key, images, train=False))(
         jax.random.key(0, impl="rbg")  # compiles ten times as fast as the default generator
     )

@@ -205,7 +205,7 @@ def test_an_exported_program_computes_what_the_network_does(name):
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_hessian_products_in_either_mode_and_forward_derivatives_agree():
-    model = MODELS["unet"](num_classes=3, base_width=4, depth=1)
+    model = MODELS["unet"](num_classes=3, base_width=4, depth=2)
     x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
     variables = filled(model, x)
     rest = {key: value for key, value in variables.items() if key != "params"}
