@@ -35,9 +35,9 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
     values with their pixels; and how many pixels are uncertain.
 
     Unknown values ("#RRGGBB", or "17" in index masks) are labelled `IGNORED`, and so is without
-    more ado the value that the file itself calls no data, where no class claims it. Alpha says
-    nothing. Uncertain is what a threshold or a distance decided and what lies nearer to the border
-    between two classes than to a value that the description lists.
+    more ado the value that the file itself calls no data, where no class claims it, and what a mask
+    of its own hides. Alpha says nothing. Uncertain is what a threshold or a distance decided and
+    what lies nearer to the border between two classes than to a value that the description lists.
 
     Raises:
         InputError: the file is damaged, or not of the kind that the description says.
@@ -46,6 +46,7 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
     unknown, uncertain = Counter(), 0
     index = description.mask_values == "index"
     held = None if mask.palette is None else np.zeros(len(mask.palette), bool)
+    masked = mask.hidden() if mask.masked else None
     for rows, strip in mask.strips():
         values = _numbers(mask, strip) if index else _colors(mask, strip)
         table = _label_table(description)
@@ -59,6 +60,8 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
         for top in range(0, len(part), 256):  # strips that stay in the processor's cache
             some = slice(top, top + 256)
             np.take(table, values[some], out=part[some], mode="clip")
+        if masked is not None:
+            part[masked(rows, slice(None))] = IGNORED
         if index and _is_nothing(description, mask.nodata):
             part[values == mask.nodata] = IGNORED
         if index and description.threshold:

@@ -118,6 +118,7 @@ class Raster:
             not there ("").
         alpha_band: number from 1 of the band that is alpha beyond doubt; 0: none. Of four bands
             GDAL calls the last one so where nothing is said.
+        masked: whether a mask inside a TIFF, or beside it (`.msk`), says which pixels hold nothing.
         orientation: 1 to 8, as in EXIF and TIFF; 1: upright.
         nodata: the value of pixels that hold nothing; None: not said.
         palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
@@ -141,6 +142,7 @@ class Raster:
     planar: bool = False
     alpha: str = ""
     alpha_band: int = 0
+    masked: bool = False
     orientation: int = 1
     nodata: float | None = None
     palette: np.ndarray | None = field(default=None, repr=False)
@@ -165,12 +167,29 @@ class Raster:
             pixels[strip.start - top : strip.stop - top] = values
         return pixels
 
-    def transparent(self) -> np.ndarray:
-        """Where alpha that `read` leaves out is 0, bool `[height, width]`.
+    def hidden(self) -> Callable[[slice, slice], np.ndarray] | None:
+        """Where a pixel holds nothing though `read` gives it a value, by alpha that is left out or
+        by a mask: a function of rows and columns to bool `[height, width]`; None: nowhere.
+
+        Alpha is decoded by this call, and whole; a mask by the function.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged; the function raises it too.
         """
+        if self.masked:
+            return self._masked
+        if self.alpha == "left out":
+            transparent = self._transparent()
+            return lambda rows, columns: transparent[rows, columns]
+        return None
+
+    def _masked(self, rows, columns) -> np.ndarray:
+        top, bottom, _ = rows.indices(self.height_px)
+        left, right, _ = columns.indices(self.width_px)
+        with _explained(self.name, self.codec), _gdal(self._source, self._reader) as dataset:
+            return dataset.read_masks(1, window=((top, bottom), (left, right))) == 0
+
+    def _transparent(self) -> np.ndarray:
         with _explained(self.name):
             if self.format != "PNG":
                 reader = {"WebP": WebPImageFile, "BMP": BmpImageFile, "GIF": GifImageFile}
@@ -258,8 +277,7 @@ def open_raster(
 
     Raises:
         InputError: the file is no image, is damaged, claims too many pixels, holds several pages,
-            numbers of more than 32 bits, a mask inside, or a compression that GDAL lacks. It says
-            which.
+            numbers of more than 32 bits, or a compression that GDAL lacks. It says which.
     """
     name = str(source if name is None and isinstance(source, Path) else name or "")
     known = _SMALL_IMAGES if small else _PHOTOGRAPHS
@@ -390,6 +408,9 @@ def digest(path: Path) -> str:
         with contextlib.suppress(FileNotFoundError):
             sidecar = Path(f"{path}.aux.xml").read_bytes()
             of_each += [said[0].decode("latin-1") for said in _OF_PIXELS.finditer(sidecar)]
+        with contextlib.suppress(FileNotFoundError):
+            mask = Path(f"{path}.msk").read_bytes()
+            of_each.append(hashlib.blake2b(mask, digest_size=16).hexdigest())
         if len(of_each) == 1:
             return of_each[0]
         return hashlib.blake2b("".join(of_each).encode(), digest_size=16).hexdigest()
@@ -609,12 +630,6 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
                 f"{name} has bands of different no-data values ({dataset.nodatavals}): save it with"
                 " one for all.".lstrip()
             )
-        if {flag.name for flag in dataset.mask_flag_enums[0]} == {"per_dataset"}:
-            every = " ".join(f"-b {number}" for number in range(1, bands + 1))
-            raise InputError(
-                f"{name} has a mask of which pixels hold nothing, and it isn't read: make it a band"
-                f" (gdal_translate {every} -b mask -colorinterp_{bands + 1} alpha).".lstrip()
-            )
         palette = None
         # GDAL makes a palette of two colours for one bit. A TIFF's own counts, also where the TIFF
         # calls itself grey, as it does when its colours are written after its pixels.
@@ -641,6 +656,7 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             planar=bands > 1 and tags.get(_PLANAR, 1) == 2,
             alpha=alpha,
             alpha_band=interpretations.index("alpha") + 1 if sure else 0,
+            masked={flag.name for flag in dataset.mask_flag_enums[0]} == {"per_dataset"},
             orientation=_orientation(tags),
             nodata=dataset.nodata,
             palette=palette,

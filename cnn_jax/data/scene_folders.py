@@ -604,7 +604,8 @@ def _stored(image: Raster):
     bits = f" ({image.bits} bits)" if image.bits not in (8, 16, 32) else ""
     said = f"{image.bands} band{'s' if image.bands > 1 else ''}{alpha}, {image.dtype}{bits}"
     nodata = "" if image.nodata is None else f", no data where {image.nodata:g}"
-    return said + (f", {photometric}" if photometric else "") + nodata
+    masked = ", masked" if image.masked else ""
+    return said + (f", {photometric}" if photometric else "") + nodata + masked
 
 
 def _check_sizes(facts):
@@ -661,6 +662,8 @@ def _read(image, mask, description, kind, report_unknown, uncertain):
         pixels = np.repeat(pixels, kind[0], axis=-1)
     if void is not None:
         labels[void] = IGNORED
+    if (hidden := image.hidden()) is not None:
+        labels[hidden(slice(None), slice(None))] = IGNORED
     return pixels, labels
 
 

@@ -80,7 +80,7 @@ class Scene:
         height_px: of the part.
         width_px: of the part.
         gcps: ground control points of the part, of a scene that has these and no transform.
-        masked: whether the last band is alpha, 0 where the scene holds nothing.
+        alpha_last: whether the last band is alpha, 0 where the scene holds nothing.
         damaged: places that could not be decoded, in words.
     """
 
@@ -94,10 +94,9 @@ class Scene:
     height_px: int
     width_px: int
     gcps: tuple[Any, ...] = ()
-    masked: bool = False
+    alpha_last: bool = False
     damaged: list[str] = field(default_factory=list)
     _whole: np.ndarray | None = field(default=None, repr=False)
-    _transparent: np.ndarray | None = field(default=None, repr=False)
     _kept: deque = field(default_factory=deque, repr=False)
 
     @property
@@ -157,16 +156,12 @@ class Scene:
         if self.raster.block_px == (0, 0):
             if self._whole is None:  # decoded once
                 self._whole = self.raster.read()
-            values, lost = self._whole[rows, columns], None
+            values, hidden = self._whole[rows, columns], self._hidden(rows, columns)
         else:
-            values, lost = self._decoded(rows, columns)
+            values, hidden = self._decoded(rows, columns)
         pixels, void = as_photograph(self.raster, values, self.bands)
-        transparent = values[..., -1] == 0 if self.masked else None
-        if self.raster.alpha == "left out":
-            if self._transparent is None:
-                self._transparent = self.raster.transparent()
-            transparent = self._transparent[rows, columns]
-        for more in (transparent, lost):
+        transparent = values[..., -1] == 0 if self.alpha_last else None
+        for more in (transparent, hidden):
             if more is not None:
                 void = more if void is None else void | more
         self._kept.append((first, pixels, void))
@@ -189,18 +184,23 @@ class Scene:
 
     def close(self) -> None:
         """Lets go of pixels."""
-        self._whole = self._transparent = None
+        self._whole = None
+        self.__dict__.pop("_hidden", None)
         self._kept.clear()
 
+    @cached_property
+    def _hidden(self):
+        return self.raster.hidden() or (lambda rows, columns: None)
+
     def _decoded(self, rows, columns):
-        """Stored values, and where they could not be decoded."""
+        """Stored values, and where the file hides them or they could not be decoded."""
         try:
-            return self.raster.read((rows, columns)), None
+            return self.raster.read((rows, columns)), self._hidden(rows, columns)
         except DamagedError:
             pass
         size = rows.stop - rows.start, columns.stop - columns.start
         values = np.zeros((*size, self.raster.bands), self.raster.dtype)
-        lost = np.zeros(size, bool)
+        hidden = np.zeros(size, bool)
         height, width = self.raster.block_px
         for part in _blocks(rows, height):
             for across in _blocks(columns, width):
@@ -210,8 +210,10 @@ class Scene:
                 )
                 try:
                     values[here] = self.raster.read((part, across))
+                    there = self._hidden(part, across)
+                    hidden[here] = False if there is None else there
                 except DamagedError:
-                    lost[here] = True
+                    hidden[here] = True
                     top, left = part.start // height * height, across.start // width * width
                     bottom = min(top + height, self.raster.height_px) - 1
                     right = min(left + width, self.raster.width_px) - 1
@@ -221,7 +223,7 @@ class Scene:
                     )
                     if said not in self.damaged:  # other rows of the same tile
                         self.damaged.append(said)
-        return values, lost
+        return values, hidden
 
 
 def _blocks(span: slice, size: int) -> Iterator[slice]:
@@ -258,8 +260,10 @@ def opened(
     """
     raster = open_raster(path, in_parts=True)
     indexed = raster.palette is not None
-    masked = not bands and raster.alpha == "last" and (indexed or raster.bands == info.channels + 1)
-    taken = tuple(range(1, info.channels + 1)) if masked and not indexed else bands
+    alpha_last = (
+        not bands and raster.alpha == "last" and (indexed or raster.bands == info.channels + 1)
+    )
+    taken = tuple(range(1, info.channels + 1)) if alpha_last and not indexed else bands
     if min(taken, default=1) < 1:
         raise InputError("--bands are counted from 1: give numbers from 1 on.")
     stored = 3 if indexed else raster.bands
@@ -285,7 +289,7 @@ def opened(
     for point in gcps:
         point.row, point.col = point.row - top, point.col - left
     place = top, left, height, width
-    return Scene(name, path, raster, info, taken, *place, gcps, masked)
+    return Scene(name, path, raster, info, taken, *place, gcps, alpha_last)
 
 
 def _coordinates(raster, region, region_crs):

@@ -263,6 +263,20 @@ def test_bands_region_and_alpha(command, run, tmp_path):
     np.testing.assert_array_equal(same, classes)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_a_tiffs_own_mask_hides_is_in_no_class(inside, command, run, tmp_path):
+    image, seen = pixels(200, 150), np.ones((200, 150), bool)
+    seen[60:70, 20:], seen[3, 4] = False, False
+    scene = write(tmp_path / "a.tif", image)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(scene, "r+") as file:
+        file.write_mask(seen)
+    flags = ["--bands", 1, 2, 3, "--region", 2, 1, 190, 140]
+    assert command(scene, "--output", tmp_path / "out", *flags)[0] == 0
+    (classes,), _ = read(tmp_path / "out/a.tif")
+    expected = run.predict(image[2:192, 1:141]).classes
+    np.testing.assert_array_equal(classes, np.where(seen[2:192, 1:141], expected, 255))
+
+
 def write_bmp(path, image):
     """A BMP of 32 bits with alpha, which Pillow doesn't write."""
     height, width, _ = image.shape

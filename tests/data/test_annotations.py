@@ -729,6 +729,15 @@ def test_values_of_masks(tmp_path, name, values, about, found):
     assert one.box == found
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_a_mask_of_its_own_hides_is_no_object(tmp_path):
+    numbered(tmp_path / "a.tif", np.array([7, 7, 7, 7], np.uint8))
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.write_mask(np.array([[1, 1, 1, 1], [0, 1, 1, 0]], bool))
+    [one] = annotations.read("index_masks", tmp_path / "a.tif").images[0].objects
+    assert one.box == (1, 1, 3, 2)
+
+
 @pytest.mark.parametrize("name", ["index_masks", "palette_masks"])
 def test_masks_of_lossy_compression_are_refused(tmp_path, name):
     values = np.zeros((48, 64), np.uint8)

@@ -265,6 +265,38 @@ def test_the_transparent_border_of_an_orthophoto_is_ignored_and_dark_infrared_is
         np.testing.assert_array_equal(mask, expected)
 
 
+def masked(path, seen, inside=True):
+    """Gives a TIFF a mask, bool [height, width], inside it or beside it."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as file:
+        file.write_mask(seen)
+
+
+@pytest.mark.parametrize("file", ["image", "mask", "transparent"])
+def test_what_a_file_hides_is_ignored_and_keeps_its_colours(file, tmp_path):
+    """By a TIFF's own mask, the image's or the mask's, and by a PNG's alpha."""
+    image, truth = scene(0)
+    seen = np.ones((64, 64), bool)
+    seen[:16], seen[40, 2] = False, False
+    truth[:4] = 77  # no class, below what is hidden
+
+    def hiding(path, pixels):
+        if file == "transparent":
+            alpha = np.where(seen, 255, 0).astype(np.uint8)
+            Image.fromarray(np.dstack([pixels, alpha])).save(path.with_suffix(".png"))
+            return
+        bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        gtiff(bands, **({"photometric": "rgb"} if len(bands) == 3 else {}))(path, None)
+        masked(path.with_suffix(".tif"), seen)
+
+    writers = {"mask_writer" if file == "mask" else "image_writer": hiding}
+    toml = with_values("[0]", "[1]") if file == "mask" else with_values("[0]", "[1, 77]")
+    first = every(open_folder(write_own(tmp_path, toml, [truth] * 5, **writers)))
+    read = {found[0].tobytes(): found for found in (one.read() for one in first)}
+    pixels, labels = read[image.tobytes()]
+    np.testing.assert_array_equal(labels, np.where(seen, truth == 1, IGNORED))
+    np.testing.assert_array_equal(pixels, image)
+
+
 @pytest.mark.parametrize("place", [1, 3, 4])
 def test_alpha_among_many_bands_counts_where_it_is_left_out(place, tmp_path):
     """Of five bands none is called alpha by default, so transparent pixels may have any colour."""
@@ -850,22 +882,22 @@ def test_a_preview_before_the_image_is_not_read_in_its_place(within, tmp_path):
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_mask_beside_the_bands_is_refused_with_what_makes_a_band_of_it(inside, tmp_path):
-    path, pixels = tmp_path / "orthophoto.tif", np.full((3, 32, 48), 200, np.uint8)
-    shape = {"height": 32, "width": 48, "count": 3, "dtype": "uint8"}
-    shape["transform"] = rasterio.Affine(2, 0, 0, 0, -2, 0)
-    with (
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(path, "w", driver="GTiff", photometric="rgb", **shape) as file,
-    ):
-        file.write(pixels)
-        if inside:
-            file.write_mask(np.arange(48)[None].repeat(32, 0) > 9)
-    if not inside:
-        assert open_raster(path).bands == 3
-        return
-    with pytest.raises(InputError, match=r"-b 1 -b 2 -b 3 -b mask -colorinterp_4 alpha\)\.$"):
-        open_raster(path)
+def test_a_tiffs_own_mask_is_read_and_known_by(inside, tmp_path):
+    """As drones' orthophotos have it: JPEG, and one bit a pixel of what was photographed."""
+    path, seen = tmp_path / "orthophoto.tif", np.ones((32, 48), bool)
+    gtiff(np.full((3, 32, 48), 200, np.uint8), photometric="ycbcr", compress="jpeg")(path, None)
+    plain = open_raster(path)
+    assert plain.hidden() is None
+    seen[:9], seen[20, 7] = False, False
+    before = digest(path)
+    masked(path, seen, inside)
+    assert (tmp_path / "orthophoto.tif.msk").exists() != inside
+    raster = open_raster(path)
+    assert (plain.masked, raster.masked) == (False, True)
+    assert digest(path) != before
+    np.testing.assert_array_equal(raster.hidden()(slice(None), slice(None)), ~seen)
+    np.testing.assert_array_equal(raster.hidden()(slice(8, 22), slice(5, 9)), ~seen[8:22, 5:9])
+    np.testing.assert_array_equal(raster.read(), plain.read())
 
 
 def test_georeference_and_no_data_are_told(tmp_path):

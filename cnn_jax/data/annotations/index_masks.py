@@ -59,6 +59,8 @@ def masks(
         nothing = holding_nothing(values, None if raster.nodata == void else raster.nodata)
         if nothing is not None:
             values[nothing] = 0
+        if raster.masked and (hidden := raster.hidden()) is not None:
+            values[hidden(slice(None), slice(None))] = 0
         wrong = values[(values < 0) | (values % 1 != 0) | (values >= 2**32)]
         if wrong.size:
             raise InputError(
