@@ -15,11 +15,15 @@ class Prediction:
             classifier.
         names: of the classes.
         colors: of the classes, red, green and blue; empty where there are none.
+        void: where the file of a scene holds nothing, bool `[height, width]`: no data, transparent
+            or masked. `classes` says something there too, and what is shown doesn't. None: of
+            arrays, which can't tell, and of classifiers.
     """
 
     probabilities: np.ndarray
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...] = ()
+    void: np.ndarray | None = None
 
     @property
     def classes(self) -> np.ndarray:
@@ -44,14 +48,15 @@ class Prediction:
         return [(self.names[i], float(self.probabilities[i])) for i in order]
 
     def colored(self) -> np.ndarray:
-        """The classes in their colours, uint8 `[height, width, 3]`."""
-        return np.array(self.colors, np.uint8)[self.classes]
+        """The classes in their colours, uint8 `[height, width, 3]`; black where nothing is."""
+        shown = np.array(self.colors, np.uint8)[self.classes]
+        return shown if self.void is None else np.where(self.void[..., None], np.uint8(0), shown)
 
     def overlay(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
         """The classes in their colours over an image uint8 `[height, width, 3]`, of the same
-        type."""
-        mixed = (1 - opacity) * image + opacity * self.colored()
-        return mixed.round().astype(np.uint8)
+        type; the image alone where it holds nothing."""
+        mixed = ((1 - opacity) * image + opacity * self.colored()).round().astype(np.uint8)
+        return mixed if self.void is None else np.where(self.void[..., None], image, mixed)
 
     def _repr_png_(self) -> bytes | None:
         """As a notebook shows it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,9 @@ class Predictor:
             InputError: a file that can't be read, another number of channels, or another type.
         """
         if isinstance(images, str | Path):
-            return self.predict(self.read(Path(images)), augment=augment, blend=blend)
+            pixels, void = self._read(Path(images))
+            answer = self.predict(pixels, augment=augment, blend=blend)
+            return answer if void is None else replace(answer, void=void)
         if isinstance(images, Sequence):
             return list(self._each(images, augment, blend))
         if isinstance(images, Iterator):
@@ -191,12 +193,17 @@ class Predictor:
         Raises:
             InputError: it can't be read, or has other bands or another type than the run's.
         """
+        return self._read(path)[0]
+
+    def _read(self, path):
+        """`read`, and of a segmenter's scene where it holds nothing, bool `[height, width]`."""
         if self.config.task in ("segmentation", *OBJECT_TASKS):
             scene = opened(path.stem, path, self.info)
-            pixels = scene.read(0, scene.height_px)
+            scene.read(0, scene.height_px)
             if scene.damaged:
                 raise InputError(f"{scene.damaged[0]}: copy the file again.")
-            return pixels
+            pixels, void = scene.taken(0, scene.height_px)
+            return pixels, void if self.config.task == "segmentation" else None
         from cnn_jax.data.images import decoded
 
         data = self.config.data
@@ -219,7 +226,7 @@ class Predictor:
             raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
         except InputError as error:
             raise type(error)(f"{path} {error}") from error
-        return image
+        return image, None
 
     def _check(self, image):
         info = self.info

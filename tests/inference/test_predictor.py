@@ -98,6 +98,19 @@ def test_a_path_a_list_and_a_generator_give_the_same(run, image, tmp_path):
         np.testing.assert_array_equal(prediction.probabilities, whole)
 
 
+def test_where_a_files_picture_holds_nothing_is_told(run, image, tmp_path):
+    alpha = np.full(image.shape[:2], 255, np.uint8)
+    alpha[:7], alpha[20, 3] = 0, 0
+    Image.fromarray(np.dstack([image, alpha])).save(tmp_path / "a.png")
+    found, plain = run.predict(tmp_path / "a.png"), run.predict(image)
+    assert plain.void is None
+    np.testing.assert_array_equal(found.void, alpha == 0)
+    np.testing.assert_array_equal(found.probabilities, plain.probabilities)
+    seen = alpha[..., None] > 0
+    np.testing.assert_array_equal(found.colored(), plain.colored() * seen)
+    np.testing.assert_array_equal(found.overlay(image), np.where(seen, plain.overlay(image), image))
+
+
 def test_turned_pictures_are_predicted_alike_when_augmented(run, image):
     square = image[:64, :64]
     upright = run.predict(square, augment=True).probabilities
