@@ -103,6 +103,7 @@ def test_the_page_draws_them(tmp_path):
     assert text.count('<i class="seed"') == 6
     assert "Nets &amp; &lt;more&gt;" in text
     assert "net_<wbr>a" in text
+    assert '<th scope="row">net_<wbr>a</th>' in text  # the tables that can be sorted
     [button] = [line for line in text.splitlines() if 'class="pair ' in line]
     assert 'data-of="1 2"' in button
     assert 'aria-label="net_a is ahead of net_b by 0.100 mIoU' in button
