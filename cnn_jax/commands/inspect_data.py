@@ -156,11 +156,24 @@ def report(inspection: Inspection) -> str:
         + (f", {len(sizes) - 12} more" if len(sizes) > 12 else ""),
         f"fingerprint: {scenes.fingerprint}",
     ]
-
     splits = [split for split in SPLITS if inspection.labels[split].any()]
+    if splits:
+        lines += _counted(inspection, splits)
+    if inspection.unreadable:
+        lines += [
+            "",
+            "scenes that can't be decoded:",
+            *(f"  {sentence}" for sentence in inspection.unreadable),
+        ]
+    return "\n".join(lines)
+
+
+def _counted(inspection: Inspection, splits: Sequence[str]) -> list[str]:
+    """What `report` says of the pixels of the splits that have some."""
+    scenes = inspection.scenes
     names = [known.name for known in scenes.classes]
     width = max(len(name) for name in [*names, "standard deviation"]) + 2
-    lines += ["", "% of pixels".ljust(width) + "".join(f"{split:>26}" for split in splits)]
+    lines = ["", "% of pixels".ljust(width) + "".join(f"{split:>26}" for split in splits)]
     for label, name in [*enumerate(names), (IGNORED, "ignored")]:
         shares = [
             100 * inspection.labels[split][label] / inspection.labels[split].sum()
@@ -203,13 +216,7 @@ def report(inspection: Inspection) -> str:
             "  soft, anti-aliased or compressed masks: give the description a threshold, ranges of"
             " values such as '128-255', or a distance to the nearest colour"
         )
-    if inspection.unreadable:
-        lines += [
-            "",
-            "scenes that can't be decoded:",
-            *(f"  {sentence}" for sentence in inspection.unreadable),
-        ]
-    return "\n".join(lines)
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

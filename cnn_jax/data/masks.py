@@ -117,8 +117,8 @@ def _numbers(mask, strip):
         strip = strip[..., :1]  # a grey mask saved as RGB
     if strip.shape[-1] > 1 + (mask.alpha == "last") or strip.dtype.kind == "f":
         raise InputError(
-            f"{mask.name} holds colours or fractions where the description says index: set"
-            " mask_values, or replace the mask."
+            f"{mask.name} holds colours or fractions where the description says index: say"
+            " mask_values = 'palette' and the colours of the classes, or replace the mask."
         )
     return strip[..., 0]
 

@@ -351,14 +351,15 @@ def _unmatched(directory, matched):
                 where[below] += 1
     if not where:
         return []
-    shown = [
-        f"{count} in {composed(folder) if can_be_shown(folder) else ascii(folder)}"
-        for folder, count in where.most_common(3)
-    ]
+    names = {
+        folder: composed(folder) if can_be_shown(folder) else ascii(folder) for folder in where
+    } | {".": "the folder itself"}
+    shown = [f"{count} in {names[folder]}" for folder, count in where.most_common(3)]
     more = f" and {len(where) - 3} more folders" if len(where) > 3 else ""
+    number = sum(where.values())
+    matches, are = ("file matches", "is") if number == 1 else ("files match", "are")
     return [
-        f"{sum(where.values())} image files match neither template and are left out:"
-        f" {', '.join(shown)}{more}."
+        f"{number} image {matches} neither template and {are} left out: {', '.join(shown)}{more}."
     ]
 
 

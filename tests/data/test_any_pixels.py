@@ -580,6 +580,12 @@ def test_pairs_that_lie_deeper_are_told(tmp_path):
         shutil.copytree(tmp_path / "data" / kind, tmp_path / "data/b/deep" / kind)
     [note] = open_folder(config).notes
     assert note.startswith("10 image files match neither template and are left out: 5 in b/deep/")
+    shutil.rmtree(tmp_path / "data/b")
+    shutil.copy(next((tmp_path / "data/images").iterdir()), tmp_path / "data/overview.png")
+    [note] = open_folder(config).notes
+    assert note == (
+        "1 image file matches neither template and is left out: 1 in the folder itself."
+    )
     assert note in report(inspect(config, tmp_path / "sheet.png"))
 
 
