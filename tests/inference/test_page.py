@@ -413,3 +413,20 @@ def test_a_browser_without_webassembly_or_camera_says_so(segmenter, opened, tmp_
     chromium.wait("document.getElementById('status')?.textContent.includes('no WebAssembly')")
     chromium.size(360, 700)
     assert chromium.run("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium isn't installed")
+def test_a_page_that_cant_load_its_runtime_says_so(segmenter, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page.html(segmenter), encoding="utf-8")
+    with browser(tmp_path / "profile") as chromium:
+        nothing = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        chromium.call("Network.emulateNetworkConditions", offline=True, **nothing)
+        chromium.call("Page.navigate", url=path.as_uri())
+        told = chromium.run(
+            "new Promise(done => { const look = setInterval(() => { if (document.body?.dataset"
+            ".failed) { clearInterval(look); done(document.getElementById('status').textContent);"
+            " } }, 20); })"
+        )
+    assert re.match(rf"{re.escape(page.ADDRESS)}\S+ could not be loaded: .*--runtime", told)

@@ -45,8 +45,13 @@
   }
   async function fetched(name) {
     const { url, files } = about.runtime;
-    const response = await fetch(url + name, { integrity: files[name], referrerPolicy: "no-referrer" });
-    if (!response.ok) throw new Error(`${url}${name}: ${response.status}`);
+    const options = { integrity: files[name], referrerPolicy: "no-referrer" };
+    // Without a connection, or where the bytes aren't those of the hash, there is no response.
+    const response = await fetch(url + name, options).catch((error) => ({ ok: false, status: error.message }));
+    if (!response.ok) {
+      const told = () => words.not_loaded(url + name);
+      throw Object.assign(new Error(`${url}${name}: ${response.status}`), { told });
+    }
     return new Uint8Array(await response.arrayBuffer());
   }
   async function load() {
@@ -518,7 +523,7 @@
   };
   speak(language);
   load().catch((error) => {
-    say(() => words.failed(error.message ?? error));
+    say(error.told ?? (() => words.failed(error.message ?? error)));
     document.body.dataset.failed = String(error.stack ?? error);
   });
 })();
