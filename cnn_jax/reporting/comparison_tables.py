@@ -200,5 +200,7 @@ WORDS = {
 def markdown(
     header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Iterable[int] = (0,)
 ) -> str:
+    """A table of cells as they are, which Markdown then shows so; columns that aren't of text are
+    set to the right."""
     escaped = [[table.escaped(cell) for cell in row] for row in (header, *rows)]
     return table.markdown(escaped[0], escaped[1:], text_columns=set(text_columns))

@@ -357,6 +357,8 @@ def _number(value: float | None, form: str) -> str:
 def markdown(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: set[int]
 ) -> str:
+    """A table of cells that are Markdown already; columns that aren't of text are set to the
+    right."""
     rule = ["---" if column in text_columns else "---:" for column in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
