@@ -192,7 +192,7 @@ def test_every_description_shown_is_one(tmp_path):
         assert len(load_description(str(path)).classes) >= 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/records.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/library.md", "docs/records.md"])
 def test_every_python_example_runs(reference, monkeypatch, capsys, page):
     folder, _ = reference
     monkeypatch.chdir(ROOT)
