@@ -82,8 +82,8 @@ def compare(
         records: those that differ in their seed alone are a variant, called by their
             `RunRecord.variant`.
         groups: title -> names of the variants between which all pairs are tested; a variant may
-            stand in several, and names without a record are passed over. None makes one group of
-            all.
+            stand in several. Names without a record are passed over, and so is a group of which one
+            variant is left that another group compares. None makes one group of all.
         target: the validation score that the time to it is measured for; None is 90% of the best
             variant's mean last validation, rounded down to 0.01 (where less is better, 110%,
             rounded up).
@@ -135,12 +135,14 @@ def compare(
     members = {
         title: [name for name in variants if name in names] for title, names in titled.items()
     }
+    # A group of which one variant was run says nothing that another group doesn't say of it.
+    compared = {name for names in members.values() if len(names) > 1 for name in names}
     return Comparison(
         variants=tuple(variants.values()),
         groups=tuple(
             _group(title, [variants[name] for name in names], figure)
             for title, names in members.items()
-            if names
+            if len(names) > 1 or not compared.issuperset(names)
         ),
         leading=leading,
         target=target,

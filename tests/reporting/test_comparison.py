@@ -564,6 +564,16 @@ def test_the_same_records_give_the_same_bytes_without_paths_of_this_machine(tmp_
     assert not any(str(tmp_path).encode() in content for content in first)
 
 
+def test_a_variant_alone_in_a_group_is_shown_in_its_other_group_only(tmp_path):
+    scores = {"a": (0.6, 0.7), "b": (0.5, 0.5), "d": (0.1, 0.2)}
+    groups = {"nets": ("a", "b"), "parts": ("a", "c"), "lone": ("d",), "absent": ("e",)}
+    found = compare(write_scores(tmp_path, scores), groups=groups).groups
+    assert [(group.title, group.variants) for group in found] == [
+        ("nets", ("a", "b")),
+        ("lone", ("d",)),
+    ]
+
+
 def test_markdown_has_the_verdict_on_top_and_escapes_names(tmp_path):
     page = as_markdown(compare(write_scores(tmp_path, {"a|b<i>": (0.61, 0.64), "año": (0.5, 0.5)})))
     assert r"a\|b\<i\>" in page
