@@ -174,9 +174,11 @@ def _says(pairs: Sequence[Pair]) -> str:
     if not tested:
         return "No pair was tested: it takes two seeds that both have."
     some = counts["seeds"] + counts["images"]
+    if tested == 1:
+        alone = "differs by one of two tests alone" if some else "doesn't really differ"
+        return f"The one tested pair {'really differs' if counts['real'] else alone}."
     partly = f"; {some} by one of two tests alone" if some else ""
-    noun = "pair" if tested == 1 else "pairs"
-    return f"{counts['real'] or 'None'} of {tested} tested {noun} really differ{partly}."
+    return f"{counts['real'] or 'None'} of {tested} tested pairs really differ{partly}."
 
 
 def _ranked(comparison: Comparison) -> Iterator[tuple[Variant, int]]:

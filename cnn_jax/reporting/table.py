@@ -258,11 +258,14 @@ def variants_table(records: Sequence[RunRecord]) -> str:
     parameters, training time."""
     figure = FIGURES.get(records[0].leading)
     score = figure.label if figure else "score"
-    rows = [("variant", "seeds", score, "parameters", "training, s")]
+    rows = []
     for group in variants(records):
         worth = _mean(group, f"test/{group[0].leading}", number_format(figure) if figure else ".4f")
         cost = _mean(group, "parameters", ",.0f"), _mean(group, "wall_time_s", ",.0f")
         rows.append((group[0].variant, str(len(group)), worth, *cost))
+    if any("±" in worth for _, _, worth, *_ in rows):
+        score += " ± 95%"  # half of the interval, where comparison.md has the deviation
+    rows.insert(0, ("variant", "seeds", score, "parameters", "training, s"))
     widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -92,6 +92,12 @@ def test_the_headline_is_of_all_groups(three, tmp_path):
         "a leads with mIoU 0.500. No pair was tested: it takes two seeds that both have."
     )
     assert first_view.headline(compared(tmp_path / "none", {"a": (0.5,)})) == ""
+    two = compared(tmp_path / "two", {"a": (0.80, 0.83), "b": (0.20, 0.22)})
+    assert first_view.headline(two).endswith(
+        "The one tested pair differs by one of two tests alone."
+    )
+    close = compared(tmp_path / "close", {"a": (0.80, 0.82), "b": (0.81, 0.80)})
+    assert first_view.headline(close).endswith("The one tested pair doesn't really differ.")
 
 
 def test_the_page_draws_them(tmp_path):
