@@ -375,8 +375,9 @@ def _of_pytorch(path, digest, model, tensors, head, conventions):
     namings = pytorch.namings(model, _depth(model))
     if not namings:
         raise InputError(
-            f"weights of PyTorch can't be read into {model}, which no library there has: see"
-            " docs/weights.md."
+            f"weights of PyTorch can't be read into {model}: docs/weights.md lists the"
+            " architectures that take them; of a segmenter an experiment takes the encoder,"
+            f" --initial {path} --initial_part encoder."
         )
     naming, prefix = _named_so(namings, model, tensors)
     source = naming.source
