@@ -43,7 +43,16 @@ class Prediction:
         return -np.sum(p * np.log(np.maximum(p, np.finfo(np.float32).tiny)), axis=-1)
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Names and probabilities of a classifier's most probable classes, the first first."""
+        """Names and probabilities of a classifier's most probable classes, the first first.
+
+        Raises:
+            ValueError: the answer is a segmenter's, which has such a list for every pixel.
+        """
+        if self.probabilities.ndim > 1:
+            raise ValueError(
+                "top is of a classifier's answer; this one is of pixels: look at classes and"
+                " probabilities"
+            )
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.names[i], float(self.probabilities[i])) for i in order]
 

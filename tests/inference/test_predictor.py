@@ -256,3 +256,9 @@ def test_a_classifiers_best_classes():
     assert [name for name, _ in prediction.top(2)] == ["b", "c"]
     assert prediction.classes == 1
     assert prediction._repr_png_() is None
+
+
+def test_a_segmenters_answer_has_no_best_classes():
+    prediction = Prediction(np.full((4, 6, 2), 0.5, np.float32), ("a", "b"))
+    with pytest.raises(ValueError, match="this one is of pixels"):
+        prediction.top()
