@@ -767,10 +767,11 @@ FIXED = ("task", "experiment", "configuration", "variant", "initial_digest")
 """Fields that say what a configuration is, and can't be set on a command line."""
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`did you mean ...` with the closest of `words`, or all of them where none is close."""
+def nearest(word: str, words: Iterable[str], alike: float = 0.5) -> str:
+    """`did you mean ...` with the closest of `words`, or all of them where none is close: `alike`,
+    from 0 to 1, by `difflib`."""
     words = [str(w) for w in words]
-    close = difflib.get_close_matches(str(word), words, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), words, n=3, cutoff=alike)
     return (
         f"did you mean {' or '.join(close)}"
         if close

@@ -231,6 +231,7 @@ def test_a_description_based_on_a_built_in_one(tmp_path):
         ('mask_values = "index"', "", "key mask_values is missing, which takes palette or index"),
         ("values = [0]", "", "key classes[0].values is missing"),
         ('"index"', '"indexes"', "mask_values is 'indexes': did you mean index"),
+        ('"index"', '"colors"', "mask_values is 'colors': it must be one of index, palette, poly"),
         ("ignored = [9]", "ignored = 9", "key ignored takes a list"),
         (
             "ignored = [9]",
