@@ -1,0 +1,1 @@
+"""What a network is, layer by layer: sizes, work, receptive fields, attribution."""

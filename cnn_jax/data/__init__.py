@@ -1,0 +1,1 @@
+"""What files hold: scenes, labelled images, objects; augmentation, batches."""

@@ -1,0 +1,1 @@
+"""What predictions are worth: figures from counts, boundaries, calibration, statistics."""

@@ -1,0 +1,1 @@
+"""Finished runs, ready to use: predictions, exports, pages; weights to begin with."""

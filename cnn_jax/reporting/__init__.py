@@ -1,0 +1,1 @@
+"""Tables, figures, comparisons and pages, all made from records alone."""
