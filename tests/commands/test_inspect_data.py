@@ -81,6 +81,20 @@ def test_the_command_lists_scenes_that_cannot_be_decoded(dubai, tmp_path, capsys
     assert output.is_file()
 
 
+def test_where_nothing_can_be_decoded_nothing_is_said_of_pixels(dubai, tmp_path):
+    description = tmp_path / "numbers.toml"
+    description.write_text(
+        'base = "dubai"\nmask_values = "index"\nignored = [255]\nclasses = [\n'
+        '    {name = "land", values = [0]},\n    {name = "road", values = [1]},\n]\n'
+    )
+    config = DataConfig(source=str(description), directory=str(dubai))
+    inspection = inspect(config, tmp_path / "sheet.png")
+    text = report(inspection)
+    assert len(inspection.unreadable) == 8
+    assert text.count("say mask_values = 'palette' and the colours of the classes") == 8
+    assert not any(words in text for words in ("greatest", "is labelled", "% of pixels"))
+
+
 def test_only_a_sheet_of_ours_is_replaced(tmp_path, capsys):
     output = tmp_path / "sheet.png"
     words = ["--data.scene_px", "32", "48", "--data.scene_counts", "1", "1", "1"]
