@@ -211,13 +211,21 @@ def heads() -> Study:
     return _photographs(_heads())
 
 
-def pretrained() -> Study:
+def pretrained(**budget) -> Study:
     """The same with two heads on a whole MobileNetV2, each begun from scratch and with the weights
     of --initial, such as ImageNet's."""
     models = {name: model for name, model in _narrow().items() if name in GROUPS["Pretrained"]}
     begun = {f"{name}_pretrained": dataclasses.replace(m) for name, m in models.items()}
-    study = _photographs({**models, **begun})
+    study = _photographs({**models, **begun}, **budget)
     return dataclasses.replace(study, begins=dict.fromkeys(models, ""))
+
+
+def pretrained_long() -> Study:
+    """The study `pretrained` with the steps and seeds of `dubai_long`."""
+    return pretrained(**LONG)
+
+
+LONG = {"steps": 2000, "validate_every_steps": 500, "seeds": (0, 1, 2, 3, 4)}
 
 
 def dubai_long() -> Study:
@@ -230,7 +238,7 @@ def dubai_long() -> Study:
     models = _narrow()
     for name in ("asymmetric_unet", "unet_se"):
         models[name].reduction = 4
-    return _photographs(models, steps=2000, validate_every_steps=500, seeds=(0, 1, 2, 3, 4))
+    return _photographs(models, **LONG)
 
 
 def _photographs(
@@ -276,6 +284,7 @@ STUDIES = {
     "dubai_long": dubai_long,
     "heads": heads,
     "pretrained": pretrained,
+    "pretrained_long": pretrained_long,
     "dubai_whole": dubai_whole,
 }
 

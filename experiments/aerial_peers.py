@@ -31,7 +31,7 @@ def _beside(name: str) -> Callable[[], Study]:
     return study
 
 
-STUDIES = {name: _beside(name) for name in ("default", "smoke", "dubai")}
+STUDIES = {name: _beside(name) for name in ("default", "smoke", "dubai", "dubai_long")}
 """Those studies whose networks are of the peers' size."""
 
 if __name__ == "__main__":
