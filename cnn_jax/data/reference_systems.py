@@ -109,7 +109,6 @@ def column_areas(wkt: str, place: Sequence[float], height: int, width: int) -> n
 
     a, b, c, d, e, f = place
     metres = CRS.from_wkt(wkt).linear_units_factor[1]
-    rows = np.arange(height + 1)
 
     def flat(columns, rows):
         columns, rows = np.broadcast_arrays(columns, rows)
@@ -119,18 +118,28 @@ def column_areas(wkt: str, place: Sequence[float], height: int, width: int) -> n
         middle = c + a * width / 2, f + e * height / 2
         unit = _cylinder_unit(wkt, *middle, 100_000 / metres) if b == d == 0 else None
         if unit is not None:
-            _, y = flat(width / 2, rows)
+            _, y = flat(width / 2, np.arange(height + 1))
             return np.abs(a * unit * (y - y[0]))
     pixel = abs(a * e - b * d) * metres**2
-    ratios = []
-    for column in np.linspace(0, width - 1, 7).astype(int):
-        for row in np.linspace(0, height - 1, 7).astype(int):
-            with contextlib.suppress(InputError):  # it may lie beyond the earth's rim
-                x, y = flat(column + np.array([0, 1, 1, 0]), row + np.array([0, 0, 1, 1]))
-                ratios.append(abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2 / pixel)
-    if not ratios or max(abs(ratio - 1) for ratio in ratios) > TOLERANCE:
+
+    def ratios(columns, rows):
+        """What pixels cover on the earth, as shares of what they do on the map."""
+        x, y = flat(columns[:, None] + [0, 1, 1, 0], rows[:, None] + [0, 0, 1, 1])
+        twice = np.sum(x * np.roll(y, -1, -1) - np.roll(x, -1, -1) * y, -1)
+        return np.abs(twice) / 2 / pixel
+
+    sides = (np.linspace(0, side - 1, 7).astype(int) for side in (width, height))
+    columns, rows = (at.ravel() for at in np.meshgrid(*sides))
+    try:
+        found = ratios(columns, rows)
+    except InputError:  # some lie beyond the earth's rim, and PROJ gives none of them
+        found = []
+        for one in range(len(columns)):
+            with contextlib.suppress(InputError):
+                found.extend(ratios(columns[[one]], rows[[one]]))
+    if len(found) == 0 or np.max(np.abs(np.array(found) - 1)) > TOLERANCE:
         return None
-    return pixel * rows
+    return pixel * np.arange(height + 1)
 
 
 def _cylinder_unit(wkt, x, y, far):
@@ -145,6 +154,10 @@ def _cylinder_unit(wkt, x, y, far):
 
 
 def _flat(wkt, x, y):
-    """Coordinates on the cylinder, from the first place on, across the date line too."""
-    x, y = moved(wkt, EQUAL_AREA, x, y, f"{title(wkt)} leads nowhere on the earth.")
-    return (x - x[0] + HALF_WORLD_M) % (2 * HALF_WORLD_M) - HALF_WORLD_M, y - y[0]
+    """Coordinates `[..., places]` on the cylinder, from the first place on, across the date line
+    too."""
+    every = np.ravel(x), np.ravel(y)
+    flat = moved(wkt, EQUAL_AREA, *every, f"{title(wkt)} leads nowhere on the earth.")
+    x, y = (values.reshape(np.shape(x)) for values in flat)
+    x, y = x - x[..., :1], y - y[..., :1]
+    return (x + HALF_WORLD_M) % (2 * HALF_WORLD_M) - HALF_WORLD_M, y

@@ -5,6 +5,7 @@ import pytest
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
+from cnn_jax.data import reference_systems
 from cnn_jax.data.reference_systems import column_areas, moved
 from cnn_jax.errors import InputError
 
@@ -76,3 +77,17 @@ def test_the_date_line_is_no_border():
     )
     assert here is not None
     np.testing.assert_allclose(here, beside, rtol=1e-6)
+
+
+def test_a_scene_is_judged_by_few_calls_of_proj(monkeypatch):
+    """Tens of them took longer than a small scene's prediction."""
+    calls = []
+
+    def counted(*given):
+        calls.append(given)
+        return moved(*given)
+
+    monkeypatch.setattr(reference_systems, "moved", counted)
+    wkt = CRS.from_epsg(32640).to_wkt()
+    assert column_areas(wkt, (0.5, 0, 500_000, 0, -0.5, 2_700_000), 90, 70) is not None
+    assert len(calls) == 2
