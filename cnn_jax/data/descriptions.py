@@ -22,11 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cnn_jax.configuration.schema import nearest
-from cnn_jax.data.file_names import can_be_shown
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, can_be_shown
 from cnn_jax.errors import InputError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-"""What `.*` at the end of a template stands for, in small or capital letters."""
 
 ANY_OTHER = "any other value"
 """As a mask value: all that no class names and that isn't ignored by name."""

@@ -8,6 +8,12 @@ from pathlib import Path
 
 from cnn_jax.errors import InputError
 
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".webp"),
+)
+"""What files of photographs end in, in small or capital letters."""
+
 
 def composed(text: str) -> str:
     """File systems of macOS keep ñ as n and a tilde, others as they are told; here it is one

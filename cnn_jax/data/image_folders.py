@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.configuration.schema import ImageDataConfig
-from cnn_jax.data.file_names import composed, natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
 from cnn_jax.data.folders import below, visible
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
 from cnn_jax.data.stored_images import StoredImages, digest, file_digests
 from cnn_jax.errors import InputError
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-)
+SUFFIXES = frozenset((*IMAGE_SUFFIXES, ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k"))
 """What image files end in, whatever their case. Other files (lists, licences, thumbnails'
 databases) are passed over."""
 

@@ -20,7 +20,6 @@ from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data import polygons
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import (
-    IMAGE_SUFFIXES,
     Description,
     display_color,
     fields,
@@ -28,7 +27,7 @@ from cnn_jax.data.descriptions import (
     patterns,
     value,
 )
-from cnn_jax.data.file_names import can_be_shown, composed, natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, can_be_shown, composed, natural
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.folds import deal
 from cnn_jax.data.masks import check_lossless, read_mask

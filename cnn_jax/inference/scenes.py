@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data.dataset_info import DatasetInfo
-from cnn_jax.data.descriptions import IMAGE_SUFFIXES
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, natural
 from cnn_jax.data.file_names import check as check_name
-from cnn_jax.data.file_names import natural
 from cnn_jax.data.folders import below
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
 from cnn_jax.data.reference_systems import column_areas, converting, title

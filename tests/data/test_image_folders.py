@@ -4,12 +4,14 @@ import unicodedata
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.images import open_images
 from cnn_jax.errors import InputError
 from tests.data.fake_images import encoded, picture, write_fingers, write_folder
 
+CASES = (str.lower, str.upper)
 IMAGE = picture(0, (4, 6, 3))
 
 
@@ -116,6 +118,19 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path):
     opened = open_set(tmp_path)
     assert opened.classes == ("a", "b")
     assert sum(sizes(opened).values()) == 7
+
+
+def test_every_spelling_of_a_format_is_an_image(tmp_path):
+    """Those that Pillow knows, in small and capital letters; .pfm holds floating point."""
+    Image.init()
+    formats = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
+    known = [end for end, of in Image.registered_extensions().items() if of in formats]
+    known = sorted({*known, ".jp2", ".j2k"} - {".pfm"})
+    files = [tmp_path / f"{of}/0{case(end)}" for of in "ab" for end in known for case in CASES]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(encoded(IMAGE))
+    assert sum(sizes(open_set(tmp_path)).values()) == len(files) >= 60
 
 
 # ---- what can't be used

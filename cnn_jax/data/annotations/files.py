@@ -9,13 +9,12 @@ from typing import Any
 
 from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import nearest
-from cnn_jax.data.file_names import natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, natural
 from cnn_jax.data.folders import below
 from cnn_jax.data.objects import Report
 from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 MOST_PX = 2**32 - 1
 """Of an image: COCO's run lengths hold no more."""
 
@@ -121,7 +120,7 @@ def image_sizes(images: Path | None, what: str) -> dict[str, Path]:
         raise InputError(f"--images is missing: {what} don't say how large their images are.")
     if not images.is_dir():
         raise InputError(f"{images} is no folder: give that of the images with --images.")
-    found = sorted(below(images, IMAGE_SUFFIXES))
+    found = sorted(below(images, (*IMAGE_SUFFIXES, ".jp2")))
     return {p.relative_to(images).as_posix(): p for p in found}
 
 
