@@ -295,9 +295,10 @@ def unbridged(polygon: np.ndarray) -> list[np.ndarray]:
 
 
 def shape_polygons(one: Annotation, image: AnnotatedImage) -> tuple[np.ndarray, ...]:
-    """An object's polygons: those that its file gave, or the outlines of its mask, or its box."""
+    """An object's polygons: those that its file gave, but for parts without area, or the outlines
+    of its mask, or its box."""
     if isinstance(one.shape, tuple):
-        return one.shape
+        return tuple(filter(_encloses, one.shape)) or one.shape
     if one.shape is None:
         left, top, right, bottom = one.box
         return (np.array([[left, top], [right, top], [right, bottom], [left, bottom]]),)

@@ -113,6 +113,21 @@ def test_formats_that_hold_everything(tmp_path, images, name):
     )
 
 
+@pytest.mark.parametrize("name", ["coco", "labelme", "via", "cvat", "geojson", "yolo_polygons"])
+def test_a_part_without_area_is_left_out(tmp_path, images, name):
+    """COCO's files have such; formats of a line or shape a part would refuse it when read."""
+    triangle = np.array([[30.5, 4.25], [44.0, 9.0], [33.0, 21.5]])
+    line, dot = np.array([[1.0, 1], [5, 5], [9, 9]]), np.full((4, 2), 7.0)
+    box = objects.polygons_box((triangle, line))
+    image = replace(example().images[0], objects=(Annotation(0, box, (line, triangle, dot)),))
+    path = tmp_path / "out"
+    annotations.write(AnnotationSet(("cat",), (image,)), name, path, images)
+    read = annotations.read(name.removesuffix("_polygons"), path, images, ("cat",))
+    [one] = next(of.objects for of in read.images if of.name == image.name)
+    truth = objects.mask(replace(one, shape=(triangle,)), HEIGHT, WIDTH)
+    np.testing.assert_array_equal(objects.mask(one, HEIGHT, WIDTH), truth)
+
+
 def test_yolo_polygons_bridge_parts_and_lose_crowds(tmp_path, images):
     lost = annotations.write(example(), "yolo_polygons", tmp_path / "out")
     assert lost == ["1 objects: crowds become ordinary objects"]
