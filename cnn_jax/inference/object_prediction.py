@@ -131,7 +131,8 @@ def predict_objects(
         A sentence for each picture or part of one that could not be decoded.
 
     Raises:
-        InputError: an output exists, or an input can't be used.
+        InputError: an output exists, an input can't be used, or the format can't take them: told
+            before anything is predicted.
     """
     output = folder / OUTPUTS.get(form, form)
     pictures, said = found(inputs, folder), []
@@ -142,20 +143,31 @@ def predict_objects(
     for path in (output, folder / "counts.json", *overlays):
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
+    scenes = []
+    for name, path in pictures:
+        try:
+            scenes.append(opened(name, path, run.info))
+        except DamagedError as error:
+            said.append(str(error))
+    empty = [AnnotatedImage(_whole(one), one.height_px, one.width_px) for one in scenes]
+    annotations.check(form, run.info.classes, empty, "--format")
+    if form == "geojson":
+        for scene in scenes:
+            scene.check_polygons()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     every, counts = [], {}
-    for name, path in pictures:
+    for scene in scenes:
         check()
         try:
-            scene = opened(name, path, run.info)
             read = functools.partial(_rows, scene)
             ours = predict(run, read, scene.height_px, scene.width_px, check)
         except DamagedError as error:
             said.append(str(error))
+            scene.close()
             continue
         said += [f"{sentence}" for sentence in scene.damaged]
-        whole = f"{name}{path.suffix}"
+        whole = _whole(scene)
         image = AnnotatedImage(
             whole,
             scene.height_px,
@@ -166,7 +178,9 @@ def predict_objects(
         made = ObjectPrediction(image, run.info.classes, tuple(run.learner.colors))
         counts[whole] = made.counts(least_score)
         if overlay and scene.height_px * scene.width_px <= OVERLAY_PX:
-            _write_overlay(made, scene.read(0, scene.height_px), folder / f"{name}_objects.png")
+            _write_overlay(
+                made, scene.read(0, scene.height_px), folder / f"{scene.name}_objects.png"
+            )
         scene.close()
         print(f"{whole}: {', '.join(f'{n} {c}' for c, n in counts[whole].items())}", flush=True)
     held = run.info.description or {}
@@ -181,6 +195,10 @@ def predict_objects(
     for sentence in lost:
         print(f"lost: {sentence}", flush=True)
     return said
+
+
+def _whole(scene):
+    return f"{scene.name}{scene.path.suffix}"
 
 
 def _rows(scene, first, last):

@@ -140,7 +140,7 @@ class Scene:
         if self.gcps:
             raise InputError(
                 f"{self.path} is placed by ground control points, which polygons can't follow: warp"
-                " it with gdalwarp, or leave --polygons out."
+                " it with gdalwarp, or ask for no polygons."
             )
         if self.transform is not None and self.raster.crs:
             a, b, c, d, e, f = self.transform

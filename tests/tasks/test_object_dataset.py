@@ -3,11 +3,15 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
+import rasterio
+from PIL import Image
 
 from cnn_jax.configuration.schema import ObjectEvaluationConfig
 from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import Scene
+from cnn_jax.errors import InputError
 from cnn_jax.evaluation.object_windows import Seen
 from cnn_jax.inference import object_prediction
 from cnn_jax.reporting import object_figures
@@ -75,3 +79,38 @@ def test_windows_of_small_images_have_the_alignment_of_training():
     run = SimpleNamespace(config=learner.config, learner=learner, variables=None, devices=None)
     object_prediction.predict(run, lambda a, b: image[a:b], 45, 61)
     assert set(sizes) == {(64, 48)}
+
+
+@pytest.mark.parametrize(
+    ("form", "names", "sentence"),
+    [
+        ("coc", ["a.png"], "--format coc is no format: did you mean coco"),
+        ("palette_masks", ["a.png"], "--format palette_masks takes 254 classes at most, not 255"),
+        ("index_masks", ["large.tif"], "over the limit of"),
+        ("geojson", ["gcps.tif"], "placed by ground control points"),
+    ],
+)
+def test_what_a_format_cannot_take_is_told_before_anything_is_predicted(
+    tmp_path, monkeypatch, form, names, sentence
+):
+    monkeypatch.setattr(object_prediction, "predict", lambda *_: pytest.fail("it was predicted"))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in names:
+        if name.endswith("png"):
+            Image.fromarray(IMAGE).save(folder / name)
+            continue
+        size = 30_000 if name == "large.tif" else 40  # of large ones no block is written
+        corners = [(0, 0), (0, 40), (40, 0), (40, 40)]
+        place = {
+            "transform": rasterio.Affine(1, 0, 5, 0, -1, 5) if size > 40 else None,
+            "gcps": [rasterio.control.GroundControlPoint(*at, *at[::-1]) for at in corners],
+            "crs": "EPSG:32640",
+        }
+        shape = {"width": size, "height": size, "count": 3, "dtype": "uint8", "sparse_ok": True}
+        rasterio.open(folder / name, "w", "GTiff", tiled=True, **place, **shape).close()
+    classes = tuple(str(number) for number in range(255))
+    run = SimpleNamespace(info=SimpleNamespace(channels=3, dtype="uint8", classes=classes))
+    with pytest.raises(InputError, match=sentence):
+        object_prediction.predict_objects(run, [str(folder)], tmp_path / "out", form=form)
+    assert not (tmp_path / "out").exists()

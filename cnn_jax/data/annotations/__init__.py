@@ -16,7 +16,7 @@ from cnn_jax.configuration.schema import nearest
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import by_stem, check_size
 from cnn_jax.data.file_names import can_be_shown
-from cnn_jax.data.objects import AnnotationSet, Report
+from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.errors import InputError
 
@@ -42,6 +42,9 @@ _ONE_FILE = ("coco", "via", "cvat")
 
 DENSE = ("index_masks", "palette_masks")
 """Formats with a value for each pixel."""
+
+MOST_IN_PALETTE = 254
+"""Classes of a byte that holds 0, none of them, and 255, what counts nowhere."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,29 @@ def read(
     return found
 
 
+def check(
+    name: str, classes: Sequence[str], images: Sequence[AnnotatedImage], field: str
+) -> Format:
+    """The format of that name, which can hold such images, whatever lies in them.
+
+    Raises:
+        InputError: there is none, which `field` asks for; a file of an image would lie outside its
+            folder or be another's too, an image is too large for masks, or classes are too many.
+    """
+    form = of(name, field)
+    if form.name not in _ONE_FILE:
+        by_stem(map(_within, (image.name for image in images)))
+    if form.name in DENSE:
+        for image in images:
+            check_size(image.name, image.height_px, image.width_px, LARGEST_IMAGE_PX)
+    if form.name == "palette_masks" and len(classes) > MOST_IN_PALETTE:
+        raise InputError(
+            f"{field} palette_masks takes {MOST_IN_PALETTE} classes at most, not {len(classes):,}:"
+            " give another format."
+        )
+    return form
+
+
 def write(
     found: AnnotationSet,
     name: str,
@@ -120,17 +146,11 @@ def write(
         Sentences on what the format can't hold.
 
     Raises:
-        InputError: the path is taken or can't be written, a file of an image would lie outside it
-            or be another's too, or an image is too large for masks.
+        InputError: the path is taken or can't be written; or as `check`.
     """
-    form = of(name, "--write")
+    form = check(name, found.classes, found.images, "--write")
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path} exists: give another --output, or remove it.")
-    if form.name not in _ONE_FILE:
-        by_stem(map(_within, (image.name for image in found.images)))
-    if form.name in DENSE:
-        for image in found.images:
-            check_size(image.name, image.height_px, image.width_px, LARGEST_IMAGE_PX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         form.write(found, path, images)
