@@ -128,7 +128,11 @@ class DataConfig:
         absent=False,
     )
     prefetch_batches: int = setting(
-        4, "batches read ahead of the device", unit="batches", at_least=1, result=False
+        4,
+        "batches read ahead of the device; without effect where on_device leaves none to read",
+        unit="batches",
+        at_least=1,
+        result=False,
     )
     scene_px: tuple[int, int] = setting(
         (288, 512), "synthetic only: height and width of a scene", unit="px", at_least=32
@@ -239,7 +243,11 @@ class ImageDataConfig:
         absent=False,
     )
     prefetch_batches: int = setting(
-        4, "batches read ahead of the device", unit="batches", at_least=1, result=False
+        4,
+        "batches read ahead of the device; without effect where on_device leaves none to read",
+        unit="batches",
+        at_least=1,
+        result=False,
     )
 
 

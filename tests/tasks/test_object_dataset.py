@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+import rasterio.control
 from PIL import Image
 
 from cnn_jax.configuration.schema import ObjectEvaluationConfig
