@@ -60,20 +60,20 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
         ]
         for at in order
     ]
-    parts = [
-        f"# {len(names)} {'variant' if len(names) == 1 else 'variants'}, {len(folds)} folds",
-        f"{figure.label} on the test of each fold, in the mean over seeds; the last column is the"
-        " standard deviation between folds.",
-        markdown(["variant", *folds, "mean", "between folds"], rows),
-    ]
+    parts = [f"# {len(names)} {'variant' if len(names) == 1 else 'variants'}, {len(folds)} folds"]
+    if rows:
+        parts += [
+            f"{figure.label} on the test of each fold, in the mean over seeds; the last column is"
+            " the standard deviation between folds.",
+            markdown(["variant", *folds, "mean", "between folds"], rows),
+        ]
     if len(order) > 1:
         parts += _differences(figure.label, [names[at] for at in order], sign * values[order])
     lacking = [name for name in every if name not in names]
     if lacking:
-        seeds = listed([str(seed) for seed in sorted(shared)]) or "that all folds have"
-        parts.append(
-            f"Without a score of seed {seeds} in every fold, and left out: {listed(lacking)}."
-        )
+        which = f"seed{'s' * (len(shared) > 1)} {listed([str(seed) for seed in sorted(shared)])}"
+        which = which if shared else "any one seed"
+        parts.append(f"Without a score of {which} in every fold, and left out: {listed(lacking)}.")
     return "\n\n".join(parts) + "\n"
 
 

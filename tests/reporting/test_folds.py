@@ -79,3 +79,18 @@ def test_what_lacks_a_fold_or_a_seed(found):
     assert row(text, "a")[:4] == ["0.5000"] * 4
     assert "Without a score of seed 0 in every fold, and left out: c and d." in text
     assert row(text, "a", "b")[0] == "0.2000"
+
+
+def test_variants_without_one_seed_in_every_fold_are_named(found):
+    records = found({name: [[0.5, 0.6]] * 3 for name in "ab"})
+    odd = {
+        fold: [one for one in of if one.config["seed"] != number % 2]
+        for number, (fold, of) in enumerate(records.items())
+    }
+    assert folds.report(odd) == (
+        "# 0 variants, 3 folds\n\n"
+        "Without a score of any one seed in every fold, and left out: a and b.\n"
+    )
+    less = {fold: [one for one in of if one.variant == "a"] for fold, of in records.items()}
+    less["fold 0"] = records["fold 0"]
+    assert "Without a score of seeds 0 and 1 in every fold, and left out: b." in folds.report(less)
