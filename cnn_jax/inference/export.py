@@ -5,6 +5,7 @@ All take float32 images `[batch, height, width, channels]`, already normalised, 
 and places, from which objects are to be picked: see `ObjectLearner.exported`.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -109,12 +110,13 @@ def to_onnx(
 
     Raises:
         InputError: onnx isn't installed, or can't hold the network: which operation, and where; or
-            `any_size` or a part is asked for that the run's task doesn't allow.
+            a size that its layers don't take, or a part that the run's task doesn't allow.
     """
     _check(run, parts, any_size)
     stride = free_stride(run) if any_size else None
     size = tuple(size_px) or image_px(run)
-    model = onnx.translated(network(run, parts), (*size, run.info.channels), stride=stride)
+    with _of_another_size(run, size, any_size):
+        model = onnx.translated(network(run, parts), (*size, run.info.channels), stride=stride)
     held = about(run, parts, stride)
     library = onnx.library()
     library.helper.set_model_props(
@@ -142,8 +144,8 @@ def to_stablehlo(
         parts: of `PARTS`.
 
     Raises:
-        InputError: the network takes images of one size and `any_size` is asked for, or a part is
-            that the run's task doesn't allow.
+        InputError: the network takes images of one size and another is asked for, or a part is that
+            the run's task doesn't allow.
     """
     from jax import export
 
@@ -163,19 +165,27 @@ def to_stablehlo(
     shape = export.symbolic_shape(f"batch, {sizes}, {run.info.channels}")
     function = jax.jit(network(run, parts))
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    try:
+    with _of_another_size(run, (height, width), any_size):
         exported = export.export(function, platforms=PLATFORMS)(images)
+    return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _of_another_size(run, size, any_size):
+    """Turns what JAX and Flax raise of layers made for the run's size into one sentence."""
+    try:
+        yield
     except InputError:
         raise
-    except Exception as error:  # JAX's and Flax's own, of layers made for one size
-        if not any_size:
+    except Exception as error:
+        if not any_size and tuple(size) == image_px(run):
             raise
         first = str(error).strip().partition("\n")[0][:200]
         raise InputError(
-            f"{run.config.model.name} can't be exported for images of any size ({first}): leave out"
-            " --any-size."
+            f"this {run.config.model.name} is of images of {' x '.join(map(str, image_px(run)))} px"
+            f" and can't be exported for others ({first}): leave out"
+            f" {'--any-size' if any_size else '--size-px'}."
         ) from error
-    return bytes(exported.serialize())
 
 
 def to_keras(run: Run) -> bytes:

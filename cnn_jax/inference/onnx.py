@@ -128,7 +128,8 @@ def translated(
             raise
         first = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"this network takes images of one size ({first[:200]}): export it for a fixed size."
+            f"this network takes images of one size ({first[:200]}): leave out --any-size, and give"
+            " no --size-px but that of the run."
         ) from error
     graph = _Graph(onnx, stride)
     images = _Value(INPUT, (0, 1, 2, 3), tuple(shape))

@@ -2,6 +2,7 @@
 that stay free, and what is refused."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from cnn_jax.errors import InputError
+from cnn_jax.inference import export
 from cnn_jax.inference.onnx import translated
 from cnn_jax.layers.pooling import average_pool, max_pool
 from cnn_jax.layers.upsampling import bilinear_resize
@@ -203,3 +205,20 @@ def test_a_refusal_says_where_in_the_network():
 
     with pytest.raises(InputError, match="the operation sort at ranks"):
         translated(lambda x: Sorts().apply({}, x), (8, 8, 3))
+
+
+@pytest.mark.parametrize("made", [export.to_onnx, export.to_stablehlo])
+@pytest.mark.parametrize(
+    ("asked", "flag"), [({"size_px": (30, 40)}, "--size-px"), ({"any_size": True}, "--any-size")]
+)
+def test_a_classifier_that_flattens_is_refused_at_another_size(made, asked, flag):
+    model = MODELS["softmax_regression"](num_classes=3)
+    run = SimpleNamespace(
+        config=SimpleNamespace(task="classification", model=SimpleNamespace(name="softmax")),
+        info=SimpleNamespace(image_px=(28, 28), channels=1),
+        model=model,
+        variables=model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False),
+    )
+    with pytest.raises(InputError, match=rf"^this .* \(.*\): leave out {flag}") as caught:
+        made(run, **asked)
+    assert "\n" not in str(caught.value)
