@@ -34,7 +34,9 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     file has no objects; a text file without an image is refused."""
     if not path.is_dir():
         raise InputError(f"{path} is no folder: give that of YOLO's text files.")
-    names = _distinct(classes, "the list of classes") if classes else _names(path)
+    file, told = _told(path)
+    names = _distinct(classes, "the list of classes") if classes else _names(file, told)
+    points = isinstance(told, dict) and "kpt_shape" in told
     labels = path / "labels" if (path / "labels").is_dir() else path
     files = image_sizes(images, "YOLO's files")
     stems = by_stem(files)
@@ -53,18 +55,22 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         lines = text_of(texts[stem]).splitlines() if stem in texts else []
         for row, line in enumerate(lines, 1):
             about = f"{texts[stem]}: line {row}"
-            one = _annotation(line.split(), image, names, about, report)
+            words = line.split()
+            # Of a pose, what follows the box are keypoints, and no polygon.
+            one = _annotation(words[:5] if points else words, image, names, about, report)
             if one is not None and (one := objects.checked(one, image, about, report)):
                 every.append(one)
                 most = max(most, one.label)
         found.append(AnnotatedImage(name, image.height_px, image.width_px, tuple(every)))
     names = names or tuple(str(label) for label in range(most + 1))
-    return AnnotationSet(names, tuple(found))
+    lost = ("keypoints are left out",) if points else ()
+    return AnnotationSet(names, tuple(found), lost=lost)
 
 
-def _names(path: Path) -> tuple[str, ...]:
-    """The names of classes that a folder says, or the nearest of the two that it lies in, as
-    `data.yaml` is for `labels/train` and `train/labels`; none where they don't."""
+def _told(path: Path) -> tuple[Path, Any]:
+    """The file about classes that lies in a folder, or in the nearest of the two that it lies in,
+    as `data.yaml` does for `labels/train` and `train/labels`; and what it says, None without one.
+    """
     for folder in (path, *path.parents[:2]):
         for name in NAMES:
             file = folder / name
@@ -72,19 +78,26 @@ def _names(path: Path) -> tuple[str, ...]:
                 continue
             text = text_of(file)
             if file.suffix not in (".yaml", ".yml"):
-                return _distinct([line.strip() for line in text.splitlines() if line.strip()], file)
+                return file, {"names": [line.strip() for line in text.splitlines() if line.strip()]}
             try:
                 # As texts, all of them: "no" and "on" are names too, and no booleans.
-                names: Any = (yaml.BaseLoader(text).get_single_data() or {}).get("names")
+                return file, yaml.BaseLoader(text).get_single_data() or {}
             # An escape of a letter that there is none of is an OverflowError or a ValueError.
             except (yaml.YAMLError, AttributeError, OverflowError, ValueError, RecursionError) as e:
                 raise InputError(f"{file} is not valid YAML: correct it.") from e
-            if isinstance(names, dict) and names.keys() == set(map(str, range(len(names)))):
-                names = [names[str(label)] for label in range(len(names))]
-            if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
-                raise InputError(f"{file} has no names of classes: give a list of them.")
-            return _distinct(names, file)
-    return ()
+    return path, None
+
+
+def _names(file: Path, told: Any) -> tuple[str, ...]:
+    """The names of classes by what a file told; none where there is no file."""
+    if told is None:
+        return ()
+    names = told.get("names") if isinstance(told, dict) else None
+    if isinstance(names, dict) and names.keys() == set(map(str, range(len(names)))):
+        names = [names[str(label)] for label in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+        raise InputError(f"{file} has no names of classes: give a list of them.")
+    return _distinct(names, file)
 
 
 def _distinct(names: Sequence[str], where: Any) -> tuple[str, ...]:
