@@ -23,6 +23,8 @@ Shape = bytes | tuple[np.ndarray, ...] | None
 """COCO's compressed run lengths; or polygons, float64 `[corners, 2]` of x and y; or nothing but
 the box is known."""
 
+ELLIPSE_CORNERS = 64
+
 NOWHERE = -1
 """In a map of objects, pixels that count nowhere: crowds, padding."""
 
@@ -263,6 +265,14 @@ def turned(polygon: np.ndarray, radians: float) -> np.ndarray:
     middle = (polygon.min(0) + polygon.max(0)) / 2
     cos, sin = np.cos(radians), np.sin(radians)
     return (polygon - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, radians: float = 0.0) -> np.ndarray:
+    """A polygon `[corners, 2]` for the ellipse about x and y with these radii in px, turned
+    clockwise."""
+    angles = np.arange(ELLIPSE_CORNERS) * (2 * np.pi / ELLIPSE_CORNERS)
+    corners = np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1)
+    return turned(corners, radians) if radians else corners
 
 
 def bridged(rings: Sequence[np.ndarray]) -> np.ndarray:

@@ -420,6 +420,60 @@ def test_geojson_in_another_system_than_it_says_is_told(tmp_path, crs):
             annotations.write(given, "geojson", tmp_path / "out", tmp_path / "images")
 
 
+def test_whole_numbers_may_be_written_with_a_point(tmp_path):
+    """As pandas writes columns with gaps; 40.0 is 40 in JSON."""
+    annotations.write(replace(example(), category_ids=(3, 17)), "coco", tmp_path / "a.json")
+    plain = annotations.read("coco", tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text(), parse_int=float)
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    found = annotations.read("coco", tmp_path / "b.json")
+    assert (found.ids, masks(found)) == (plain.ids, masks(plain))
+    annotations.write(plain, "labelme", tmp_path / "labelme")
+    for file in (tmp_path / "labelme").rglob("*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text(), parse_int=float)))
+    found = annotations.read("labelme", tmp_path / "labelme")
+    assert [(image.height_px, image.width_px) for image in found.images] == [(HEIGHT, WIDTH)] * 2
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat"])
+def test_paths_of_windows_lead_into_folders(tmp_path, name):
+    annotations.write(example("sub/a.png"), name, tmp_path / "out")
+    text = (tmp_path / "out").read_text()
+    windows = text.replace("sub/", r"sub\\" if name == "coco" else "sub\\")
+    assert windows != text
+    (tmp_path / "out").write_text(windows)
+    found = annotations.read(name, tmp_path / "out")
+    assert [image.name for image in found.images] == ["sub/a.png", "sub/ü b.png"]
+
+
+def test_an_ellipse_of_cvat(tmp_path):
+    """Turned clockwise about its middle, beside the equation."""
+    element = '<ellipse label="x" cx="24.5" cy="18.5" rx="14" ry="7" rotation="30"/>'
+    image = f'<image name="a.png" width="{WIDTH}" height="{HEIGHT}">{element}</image>'
+    (tmp_path / "a.xml").write_text(f"<annotations>{image}</annotations>")
+    [one] = annotations.read("cvat", tmp_path / "a.xml").images[0].objects
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5 - np.array([18.5, 24.5])[:, None, None]
+    cos, sin = np.cos(np.radians(30)), np.sin(np.radians(30))
+    within = ((x * cos + y * sin) / 14) ** 2 + ((y * cos - x * sin) / 7) ** 2 <= 1
+    assert (objects.mask(one, HEIGHT, WIDTH) != within).sum() <= 4
+
+
+@pytest.mark.parametrize(("points", "shape"), [("0.5 0.5 2 " * 17, 3), ("0.5 0.4 " * 17, 2)])
+def test_keypoints_of_yolo_are_left_out(tmp_path, images, points, shape):
+    """They lie behind the box, and are no polygon."""
+    (tmp_path / "data.yaml").write_text(f"kpt_shape: [17, {shape}]\nnames: [person]\n")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text(f"0 0.5 0.5 0.2 0.4 {points}\n")
+    for classes in ((), ("person",)):
+        found = annotations.read("yolo", tmp_path, images, classes)
+        [one] = found.images[0].objects
+        assert one.shape is None
+        assert one.score is None
+        box = (0.4 * WIDTH, 0.3 * HEIGHT, 0.6 * WIDTH, 0.7 * HEIGHT)
+        assert one.box == pytest.approx(box)
+        assert found.lost == ("keypoints are left out",)
+
+
 def test_coco_keeps_gaps_in_its_categories(tmp_path):
     given = replace(example(), category_ids=(3, 17))
     annotations.write(given, "coco", tmp_path / "a.json")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import check_size, json_of, number, plain, write_json
+from cnn_jax.data.annotations.files import check_size, json_of, number, plain, whole, write_json
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -36,15 +36,15 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     heads: dict[Any, AnnotatedImage] = {}
     for head in content["images"]:
         id_, name = head.get("id"), head.get("file_name")
-        size = head.get("height"), head.get("width")
+        height, width = (whole(head.get(side)) or 0 for side in ("height", "width"))
         if isinstance(id_, list | dict | None) or not isinstance(name, str) or not name:
             raise InputError(f"{path} has an image without id or file_name: add them.")
-        if any(type(side) is not int or side < 1 for side in size):
+        if min(height, width) < 1:
             raise InputError(f"{path}: image {id_} has no height and width above 0: add them.")
-        check_size(f"{path}: image {id_}", *size)
+        check_size(f"{path}: image {id_}", height, width)
         if id_ in heads:
             raise InputError(f"{path} has two images with the id {id_}: number them anew.")
-        heads[id_] = AnnotatedImage(name, *size, id=id_)
+        heads[id_] = AnnotatedImage(name.replace("\\", "/"), height, width, id=id_)
 
     found: dict[Any, list[Annotation]] = {id_: [] for id_ in heads}
     seen = set()
@@ -86,8 +86,8 @@ def _categories(path, categories, classes):
     """(id -> label, names, ids); names that recur get their id behind."""
     ids, names = [], []
     for one in categories:
-        id_, name = one.get("id"), one.get("name")
-        if type(id_) is not int or not isinstance(name, str) or not name:
+        id_, name = whole(one.get("id")), one.get("name")
+        if id_ is None or not isinstance(name, str) or not name:
             raise InputError(
                 f"{path} has a category without a whole number as id or without name: give both."
             )
@@ -153,6 +153,7 @@ def _shape(segmentation, image):
                 counts = objects.counts_of_runs(counts.encode())
             if not isinstance(counts, list):
                 raise ValueError("counts are a text, or a list of numbers")
+            counts = [count if (known := whole(count)) is None else known for count in counts]
             return objects.runs_of_counts(counts, height, width), None
         except ValueError as error:
             return None, f"has run lengths that can't be used ({error}): correct them."

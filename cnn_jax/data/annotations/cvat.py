@@ -1,4 +1,5 @@
-"""CVAT's XML for images, version 1.1: polygons, boxes and masks; crowds are written as masks."""
+"""CVAT's XML for images, version 1.1: polygons, boxes, ellipses and masks; crowds are written as
+masks."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -34,7 +35,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         if not name or min(height, width) < 1:
             raise InputError(f"{path} has an image without name, height or width: add them.")
         check_size(f"{path}: {name}", height, width)
-        image = AnnotatedImage(name, height, width)
+        image = AnnotatedImage(name.replace("\\", "/"), height, width)
         groups: dict[Any, Annotation] = {}
         for index, raw in enumerate(head):
             about = f"{path}: {name}, {raw.tag} {index}"
@@ -79,9 +80,18 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
             report(f"{about} has a polygon of 0 corners: give three or more, or leave it out.")
             return None
         return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+    if raw.tag == "ellipse":
+        at = [at for name in ("cx", "cy", "rx", "ry") if (at := number(raw.get(name))) is not None]
+        if len(at) < 4:
+            report(f"{about} has no cx, cy, rx and ry: add them.")
+            return None
+        x, y, rx, ry = at
+        turned = math.radians(number(raw.get("rotation")) or 0)
+        shape = (objects.ellipse(x, y, rx, ry, turned),)
+        return Annotation(label, objects.polygons_box(shape), shape, **others)
     if raw.tag == "mask":
         return _of_runs(raw, image, label, about, report, others)
-    report(f"{about} has no area: give a polygon, a box or a mask.")
+    report(f"{about} has no area: give a polygon, a box, an ellipse or a mask.")
     return None
 
 

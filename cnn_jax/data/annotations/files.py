@@ -188,6 +188,13 @@ def number(value: Any) -> float | None:
         return None
 
 
+def whole(value: Any) -> int | None:
+    """A whole number of a JSON, which some programs write as 40.0, or None where it is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
 def beside(path: Path, folder: Path, suffix: str) -> Path:
     """Where a file about an image goes; makes its folder."""
     to = folder / Path(path).with_suffix(suffix)

@@ -5,7 +5,6 @@ Parts of an object share a `group_id`, as LabelMe's own converters have it. Crow
 """
 
 import base64
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cnn_jax.data.annotations.files import (
     files_in,
     json_of,
     number,
+    whole,
     write_json,
 )
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
@@ -27,7 +27,6 @@ from cnn_jax.data.rasters import open_raster
 from cnn_jax.errors import InputError
 
 WHAT = "LabelMe file"
-CIRCLE_CORNERS = 64
 
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
@@ -37,16 +36,16 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         content = json_of(file, WHAT)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             raise InputError(f"{file} is no {WHAT}: it has no list of shapes.")
-        size = content.get("imageHeight"), content.get("imageWidth")
-        if any(type(side) is not int or side < 1 for side in size):
+        height, width = (whole(content.get(f"image{side}")) or 0 for side in ("Height", "Width"))
+        if min(height, width) < 1:
             raise InputError(f"{file} has no imageHeight and imageWidth above 0: add them.")
         name = content.get("imagePath")
         if not isinstance(name, str) or not name:
             raise InputError(f"{file} has no imagePath: add it.")
         folder = "" if path.is_file() else file.parent.relative_to(path).as_posix()
         name = name.replace("\\", "/").rpartition("/")[2]
-        whole = name if folder in ("", ".") else f"{folder}/{name}"
-        image = AnnotatedImage(whole, *size)  # type: ignore[arg-type]
+        within = name if folder in ("", ".") else f"{folder}/{name}"
+        image = AnnotatedImage(within, height, width)
         check_size(str(file), image.height_px, image.width_px)
         groups: dict[Any, Annotation] = {}
         for index, raw in enumerate(content["shapes"]):
@@ -90,7 +89,7 @@ def _joined(one: Annotation, other: Annotation, image: AnnotatedImage) -> Annota
 
 
 def _annotation(raw, image, label, about, report) -> Annotation | None:
-    kind, points = raw.get("shape_type", "polygon"), raw.get("points")
+    kind, points = raw.get("shape_type") or "polygon", raw.get("points")
     flags = raw.get("flags") if isinstance(raw.get("flags"), dict) else {}
     others = {"crowd": bool(flags.get("crowd")), "score": number(raw.get("score"))}
     try:
@@ -102,9 +101,9 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
         return Annotation(label, (left, top, right, bottom), None, **others)
     if kind == "circle" and len(corners) == 2:
-        (x, y), radius = corners[0], float(np.hypot(*(corners[1] - corners[0])))
-        angles = np.arange(CIRCLE_CORNERS) * (2 * math.pi / CIRCLE_CORNERS)
-        corners = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+        radius = float(np.hypot(*(corners[1] - corners[0])))
+        x, y = corners[0].tolist()
+        corners = objects.ellipse(x, y, radius, radius)
         return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
     if kind == "mask" and len(corners) == 2 and isinstance(raw.get("mask"), str):
         try:

@@ -5,7 +5,6 @@ one; of a region without attributes it is "object"); parts of an object share th
 `object`. Sizes of images are in the files alone.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,10 +109,7 @@ def _annotation(shape, attributes, label, about, report) -> Annotation | None:
         ellipse = [at for at in numbers(*names) if at is not None]
         if len(ellipse) == 4:
             x, y, rx, ry = ellipse
-            step = 2 * math.pi / labelme.CIRCLE_CORNERS
-            angles = np.arange(labelme.CIRCLE_CORNERS) * step
-            corners = np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1)
-            corners = objects.turned(corners, number(shape.get("theta")) or 0.0)
+            corners = objects.ellipse(x, y, rx, ry, number(shape.get("theta")) or 0.0)
     if corners is None or not len(corners):
         report(f"{about} is a {kind} without area: give a polygon, a rect, a circle or an ellipse.")
         return None
