@@ -54,8 +54,8 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
             held[values] = True
         if index and values.dtype not in (np.uint8, np.uint16):
             # Wider first: a type of 8 or 16 bits would take 65536 for 0.
-            values = values.astype(np.int64)
-            values = np.where((values < 0) | (values > 65535), 65536, values)
+            wide = values if values.dtype.kind == "f" else values.astype(np.int64)
+            values = np.where((wide >= 0) & (wide <= 65535), wide, 65536).astype(np.int64)
         part = labels[rows]
         for top in range(0, len(part), 256):  # strips that stay in the processor's cache
             some = slice(top, top + 256)
@@ -78,11 +78,12 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
             uncertain += int(counts[doubtful].sum())
         if index and mask.nodata is not None:
             told &= found != mask.nodata
+        told &= found == found  # what is no number holds nothing, as in photographs
         part[where] = given[place]
         unknown.update(dict(zip(found[told].tolist(), counts[told].tolist(), strict=True)))
     if index and held is not None:
         _check_palette(mask, description, held)
-    form = "{}" if index else "#{:06X}"
+    form = "{:.15g}" if index else "#{:06X}"
     return labels, {form.format(value): unknown[value] for value in sorted(unknown)}, uncertain
 
 
@@ -115,7 +116,10 @@ def _numbers(mask, strip):
     """The numbers of an index mask, [height, width]."""
     if strip.shape[-1] >= 3 and (strip[..., :3] == strip[..., :1]).all():
         strip = strip[..., :1]  # a grey mask saved as RGB
-    if strip.shape[-1] > 1 + (mask.alpha == "last") or strip.dtype.kind == "f":
+    # Programs burn classes into floating point too.
+    with np.errstate(invalid="ignore"):
+        fractions = strip.dtype.kind == "f" and np.nan_to_num(strip % 1).any()
+    if strip.shape[-1] > 1 + (mask.alpha == "last") or fractions:
         raise InputError(
             f"{mask.name} holds colours or fractions where the description says index: say"
             " mask_values = 'palette' and the colours of the classes, or replace the mask."

@@ -132,6 +132,7 @@ def test_index_masks(tmp_path, index_description):
         save(np.dstack([values, GREY]), tmp_path / "alpha.png"),
         save(values.astype(np.uint16), tmp_path / "deep.png"),
         save(values.astype(np.int32), tmp_path / "deep.tif"),
+        save(values.astype(np.float32), tmp_path / "float.tif"),
         tmp_path / "indexed.png",
         tmp_path / "four_bits.png",
     ]
@@ -152,6 +153,12 @@ def test_index_masks_of_other_numbers(tmp_path, index_description):
         save(np.array([[-1, 70000, 65536, 0]], np.int32), tmp_path / "far.tif"), index_description
     )
     assert unknown == {"-1": 1, "70000": 1, "65536": 1}
+    far = np.array([[-1, 70000, np.nan, 2.0**100, np.inf, 0]], np.float32)
+    labels, unknown = read_mask(save(far, tmp_path / "float.tif"), index_description)
+    assert labels.tolist() == [[IGNORED] * 5 + [0]]
+    assert unknown == {"-1": 1, "70000": 1, "1.26765060022823e+30": 1, "inf": 1}
+    with pytest.raises(InputError, match="holds colours or fractions"):
+        read_mask(save(far[:, :2] + 0.5, tmp_path / "half.tif"), index_description)
     with pytest.raises(InputError, match="holds colours or fractions"):
         read_mask(save(PHOTOGRAPH, tmp_path / "rgb.png"), index_description)
 
