@@ -22,7 +22,15 @@ from cnn_jax.data.file_names import natural
 from cnn_jax.data.folds import deal
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.pipeline import aligned
-from cnn_jax.data.rasters import DamagedError, greatest_of, open_raster, photograph, upright
+from cnn_jax.data.rasters import (
+    DamagedError,
+    Raster,
+    greatest_of,
+    image_kind,
+    open_raster,
+    photograph,
+    upright,
+)
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.data.stored_images import Examples, Pooled, StoredImages, digest
 from cnn_jax.errors import InputError
@@ -412,10 +420,7 @@ def decoded(
     """An encoded image as [height, width, channels] of `image_px` and `dtype`; `crop_share` None:
     it must have that size."""
     height, width = image_px
-    stored = open_raster(data, small=True)
-    size = stored.height_px, stored.width_px
-    if crop_share is None and sorted(size) != sorted(image_px):  # told before memory is taken
-        raise _other_size(size, image_px)
+    stored = of_kind(data, channels, dtype, image_px, crop_share)  # told before memory is taken
     image = upright(photograph(stored)[0], stored.orientation)
     image = _with_channels(_with_dtype(image, dtype), channels)
     if crop_share is not None:
@@ -423,6 +428,27 @@ def decoded(
     if image.shape[:2] != (height, width):
         raise _other_size(image.shape, image_px)
     return image
+
+
+def of_kind(
+    source: Path | bytes,
+    channels: int,
+    dtype: str,
+    image_px: tuple[int, int],
+    crop_share: float | None,
+) -> Raster:
+    """An encoded image, not decoded yet, that `decoded` takes, as far as its header tells.
+
+    Raises:
+        InputError: it is damaged, or of another kind; the sentence lacks the file's name.
+    """
+    stored = open_raster(source, "", small=True)
+    size = stored.height_px, stored.width_px
+    if crop_share is None and sorted(size) != sorted(image_px):
+        raise _other_size(size, image_px)
+    held, kind = image_kind(stored)
+    _with_channels(_with_dtype(np.zeros((1, 1, held), kind), dtype), channels)
+    return stored
 
 
 def _resized(image, image_px, crop_share, interpolation):

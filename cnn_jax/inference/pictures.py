@@ -512,7 +512,10 @@ def predict_images(
     path = folder / "predictions.csv"
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
-    pictures, said = found(inputs, folder), []
+    pictures, said = found(inputs, folder, whole=True), []
+    for _, file in pictures:  # before hours of prediction would be lost
+        with contextlib.suppress(DamagedError):
+            predictor.check_file(file)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     count = min(5, len(predictor.info.classes))

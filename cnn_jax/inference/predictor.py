@@ -206,6 +206,17 @@ class Predictor:
             return pixels, void if self.config.task == "segmentation" else None
         from cnn_jax.data.images import decoded
 
+        return self._as_trained(path, lambda *kind: decoded(path.read_bytes(), *kind)), None
+
+    def check_file(self, path: Path) -> None:
+        """Raises InputError where a classifier can't take the picture in a file, as its header
+        tells."""
+        from cnn_jax.data.images import of_kind
+
+        self._as_trained(path, lambda *kind: of_kind(path, *kind[:-1]))
+
+    def _as_trained(self, path, of):
+        """What a function makes of the kind of images that a classifier was trained on."""
         data = self.config.data
         if data.permuted:
             raise InputError(
@@ -214,19 +225,12 @@ class Predictor:
             )
         assert self.info.image_px is not None  # of every classifier's data
         try:
-            image = decoded(
-                path.read_bytes(),
-                self.info.channels,
-                self.info.dtype,
-                self.info.image_px,
-                data.crop_share,
-                data.interpolation,
-            )
+            info, kept = self.info, (data.crop_share, data.interpolation)
+            return of(info.channels, info.dtype, info.image_px, *kept)
         except OSError as error:
             raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
         except InputError as error:
             raise type(error)(f"{path} {error}") from error
-        return image, None
 
     def _check(self, image):
         info = self.info

@@ -24,12 +24,13 @@ SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".j2k", ".vrt")
 """Of the files in a folder that are taken for pictures."""
 
 
-def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
+def found(inputs: Sequence[str], outside: Path, *, whole: bool = False) -> list[tuple[str, Path]]:
     """Pictures by name: a file's stem, or its path without suffix within the folder that was given.
 
     Args:
         inputs: files, or folders, which are searched to the bottom, through links too.
         outside: a folder that isn't searched.
+        whole: whether names are paths instead, which differ where stems don't.
 
     Raises:
         InputError: there is no such file or folder, it holds no picture, two get one name, or a
@@ -53,7 +54,8 @@ def found(inputs: Sequence[str], outside: Path) -> list[tuple[str, Path]]:
             named = [(given.stem, given)]
         else:
             raise InputError(f"{given} doesn't exist: give pictures, scenes, or folders of them.")
-        for name, path in named:
+        for stem, path in named:
+            name = path.as_posix() if whole else stem
             check_name(given, name)
             if pictures.get(name, path) != path:
                 raise InputError(

@@ -728,6 +728,24 @@ def classifier():
     )
 
 
+def test_a_classifier_refuses_before_it_predicts(classifier, tmp_path, monkeypatch, capsys):
+    """And pictures of one stem are two of its lines."""
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    for name in ("a.png", "a.bmp"):
+        Image.fromarray(pixels(8, 8)).save(tmp_path / name)
+    arguments = ["run", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert predict.main(arguments) == 0
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == [str(tmp_path / name) for name in ("a.bmp", "a.png")]
+    capsys.readouterr()
+    Image.fromarray(pixels(8, 8)[..., 0] / np.float32(255)).save(tmp_path / "z.tif")
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor.Predictor, "predict", lambda *_, **__: pytest.fail("predicted"))
+        assert predict.main([*arguments, "--overwrite"]) == 2
+    assert f"{tmp_path / 'z.tif'} holds float32 where others hold uint8" in capsys.readouterr().err
+
+
 def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predictor, "load", lambda folder: classifier)
     image = pixels(8, 8)
