@@ -149,6 +149,8 @@ def _counted(polygons, labels, stray, transform, rasterize):
 def _value(path, number, feature, attribute) -> str | int:
     properties = feature.get("properties") if isinstance(feature, dict) else None
     value = (properties or {}).get(attribute) if isinstance(properties or {}, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # columns with gaps are written so
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(
             f"{path}: feature {number} has no property {attribute!r} that is text or a whole"

@@ -100,6 +100,14 @@ def test_numbers_may_be_written_as_texts(tmp_path):
     np.testing.assert_array_equal(mask_of(write(tmp_path, areas)), expected)
 
 
+def test_numbers_may_be_written_with_a_point(tmp_path):
+    """As geopandas writes columns that have gaps."""
+    labels = mask_of(write(tmp_path, [feature(7.0, square(0, 0, 4, 4))]))
+    assert (labels == np.pad(np.ones((4, 4)), ((0, SIZE[0] - 4), (0, SIZE[1] - 4)))).all()
+    with pytest.raises(InputError, match="text or a whole number"):
+        mask_of(write(tmp_path, [feature(7.5, square(0, 0, 4, 4))]))
+
+
 def test_areas_that_miss_their_image_are_refused(tmp_path):
     config = write(tmp_path, [feature("roof", square(40, 3, 50, 9))])
     with pytest.raises(InputError, match=r"none of the 1 areas of .* lies in its image"):

@@ -22,6 +22,7 @@ from cnn_jax.data.annotations.files import (
     json_of,
     number,
     open_upright,
+    whole,
     write_json,
 )
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
@@ -85,7 +86,8 @@ def _objects(file, image, raster, known, report):
         opened = [[r[:-1] if (r[0] == r[-1]).all() else r for r in part] for part in rings]
         shape = tuple(objects.bridged(part) for part in opened)
         said = (properties[key] for key in CLASS if properties.get(key) is not None)
-        class_ = str(next(said, "object"))
+        class_ = next(said, "object")
+        class_ = str(class_ if (number_ := whole(class_)) is None else number_)
         label = known.label(class_, about, report)
         if label is None:
             continue
