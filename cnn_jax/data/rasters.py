@@ -118,7 +118,8 @@ class Raster:
             not there ("").
         alpha_band: number from 1 of the band that is alpha beyond doubt; 0: none. Of four bands
             GDAL calls the last one so where nothing is said.
-        masked: whether a mask inside a TIFF, or beside it (`.msk`), says which pixels hold nothing.
+        masked: whether a mask inside a TIFF, or beside an image (`.msk`), says which pixels hold
+            nothing.
         orientation: 1 to 8, as in EXIF and TIFF; 1: upright.
         nodata: the value of pixels that hold nothing; None: not said.
         palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
@@ -186,7 +187,8 @@ class Raster:
     def _masked(self, rows, columns) -> np.ndarray:
         top, bottom, _ = rows.indices(self.height_px)
         left, right, _ = columns.indices(self.width_px)
-        with _explained(self.name, self.codec), _gdal(self._source, self._reader) as dataset:
+        driver = self._reader if isinstance(self._reader, str) else _SIDECAR_DRIVERS[self.format]
+        with _explained(self.name, self.codec), _gdal(self._source, driver) as dataset:
             return dataset.read_masks(1, window=((top, bottom), (left, right))) == 0
 
     def _transparent(self) -> np.ndarray:
@@ -543,19 +545,20 @@ def _of_pillow(name, format_, source, reader, stream):
 
 def _with_sidecar(raster):
     """The raster with the place and no-data value that a world file or GDAL's `.aux.xml` beside it
-    gives."""
+    gives, and the mask of a `.msk`."""
     path = raster._source
     if not isinstance(path, Path):
         return raster
     ending = path.suffix.lower()
     worlds = (".wld", f"{ending}w", f"{ending[:2]}{ending[-1:]}w")
     beside = [path.stem + case(world) for world in worlds for case in (str.lower, str.upper)]
-    if not any(path.with_name(name).is_file() for name in (f"{path.name}.aux.xml", *beside)):
+    beside += [f"{path.name}.aux.xml", f"{path.name}.msk"]
+    if not any(path.with_name(name).is_file() for name in beside):
         return raster
     with _gdal(path, _SIDECAR_DRIVERS[raster.format]) as dataset:
         # Of a PNG it may be the transparency of a colour, which is none of a photograph's.
         nodata = None if raster.alpha else dataset.nodata
-        return replace(raster, nodata=nodata, **_place(dataset))
+        return replace(raster, nodata=nodata, masked=_masked(dataset), **_place(dataset))
 
 
 def _lossy_webp(stream):
@@ -656,7 +659,7 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             planar=bands > 1 and tags.get(_PLANAR, 1) == 2,
             alpha=alpha,
             alpha_band=interpretations.index("alpha") + 1 if sure else 0,
-            masked={flag.name for flag in dataset.mask_flag_enums[0]} == {"per_dataset"},
+            masked=_masked(dataset),
             orientation=_orientation(tags),
             nodata=dataset.nodata,
             palette=palette,
@@ -665,6 +668,11 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
             _source=source,
             _reader=driver,
         )
+
+
+def _masked(dataset) -> bool:
+    """Whether a dataset of rasterio has a mask of its own, which isn't alpha."""
+    return {flag.name for flag in dataset.mask_flag_enums[0]} == {"per_dataset"}
 
 
 def _place(dataset) -> dict[str, Any]:

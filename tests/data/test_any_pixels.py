@@ -906,6 +906,21 @@ def test_a_tiffs_own_mask_is_read_and_known_by(inside, tmp_path):
     np.testing.assert_array_equal(raster.read(), plain.read())
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_a_mask_beside_other_images_is_read(suffix, tmp_path):
+    path, seen = tmp_path / f"a.{suffix}", np.ones((64, 64), bool)
+    seen[:9], seen[20, 7] = False, False
+    Image.fromarray(scene(0)[0]).save(path)
+    Image.fromarray(scene(0)[0]).save(tmp_path / "other.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        masked(tmp_path / "other.png", seen)
+    (tmp_path / "other.png.msk").rename(tmp_path / f"a.{suffix}.msk")
+    raster = open_raster(path)
+    np.testing.assert_array_equal(raster.hidden()(slice(None), slice(None)), ~seen)
+    assert not open_raster(path, small=True).masked
+
+
 def test_georeference_and_no_data_are_told(tmp_path):
     transform = rasterio.Affine(0.5, 0.0, 500000.0, 0.0, -0.5, 4600000.0)
     with rasterio.open(
