@@ -135,14 +135,16 @@ def compare(
     members = {
         title: [name for name in variants if name in names] for title, names in titled.items()
     }
-    # A group of which one variant was run says nothing that another group doesn't say of it.
+    # What is left of a group, where one of its variants was run, says nothing that another group
+    # doesn't say of it.
     compared = {name for names in members.values() if len(names) > 1 for name in names}
+    left = [t for t, names in members.items() if len(names) == 1 < len(titled[t])]
     return Comparison(
         variants=tuple(variants.values()),
         groups=tuple(
             _group(title, [variants[name] for name in names], figure)
             for title, names in members.items()
-            if len(names) > 1 or not compared.issuperset(names)
+            if names and not (title in left and compared.issuperset(names))
         ),
         leading=leading,
         target=target,
