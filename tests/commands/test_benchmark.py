@@ -557,7 +557,7 @@ def test_sliding_window_counts_what_our_evaluator_counts(torch):
     ours, variables, twin, _ = pair("plain", (24, 40), classes)
     devices = Devices()
     step = devices.predict(
-        make_window_step(ours, cross_entropy, lambda images: (images - 0.5) / 0.25, classes)
+        make_window_step(ours, cross_entropy, lambda images: (images / 255 - 0.5) / 0.25, classes)
     )
     config = EvaluationConfig(window_px=(24, 40), context_px=4, batch_size=devices.count)
     evaluator = SceneEvaluator(scenes, step, devices, config, classes)
