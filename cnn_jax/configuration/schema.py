@@ -775,11 +775,10 @@ FIXED = ("task", "experiment", "configuration", "variant", "initial_digest")
 """Fields that say what a configuration is, and can't be set on a command line."""
 
 
-def nearest(word: str, words: Iterable[str], alike: float = 0.5) -> str:
-    """`did you mean ...` with the closest of `words`, or all of them where none is close: `alike`,
-    from 0 to 1, by `difflib`."""
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`did you mean ...` with the closest of `words`, or all of them where none is close."""
     words = [str(w) for w in words]
-    close = difflib.get_close_matches(str(word), words, n=3, cutoff=alike)
+    close = difflib.get_close_matches(str(word), words, n=3)
     return (
         f"did you mean {' or '.join(close)}"
         if close

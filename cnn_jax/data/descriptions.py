@@ -687,8 +687,7 @@ def _typed(kind, entry, where, key, base=None):
         )
     if get_origin(kind) is Literal:
         if entry not in get_args(kind):
-            known = nearest(str(entry), get_args(kind), alike=0.6)  # "colors" are no "polygons"
-            raise InputError(f"{where}: {key} is {entry!r}: {known}.")
+            raise InputError(f"{where}: {key} is {entry!r}: {nearest(str(entry), get_args(kind))}.")
         return entry
     if kind is float and type(entry) is int:
         return float(entry)
