@@ -7,10 +7,13 @@ from pathlib import Path
 
 from cnn_jax import commands
 from cnn_jax.configuration.schema import nearest
+from cnn_jax.runtime import memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code, 2 if no command has that name; lists them without one."""
+    if argv is None:
+        memory.keep()
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     known = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
     if name in ("-h", "--help"):

@@ -27,6 +27,7 @@ from cnn_jax.configuration.schema import nearest
 from cnn_jax.errors import InputError
 from cnn_jax.records.files import check_ours
 from cnn_jax.run import guarded
+from cnn_jax.runtime import memory
 
 MODULE = "cnn_jax.commands.benchmark"
 FOLDER = Path("results/benchmarks")
@@ -35,6 +36,8 @@ FOLDER = Path("results/benchmarks")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 0, 2 for what the user can mend, 1 where a side
     failed."""
+    if argv is None:
+        memory.keep()
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{__doc__}\nbenchmarks:")

@@ -19,6 +19,7 @@ from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
 from cnn_jax.records.files import check_ours, read_object, write_text
 from cnn_jax.run import guarded
+from cnn_jax.runtime import memory
 
 if TYPE_CHECKING:
     from cnn_jax.inference.predictor import Run
@@ -141,6 +142,8 @@ def compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 1 where the figures differ from the record."""
+    if argv is None:
+        memory.keep()
     with guarded() as outcome:
         options = command_line.options(Options, argv, MODULE, __doc__)
         from cnn_jax.inference.predictor import load

@@ -19,6 +19,7 @@ from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
 from cnn_jax.run import guarded
+from cnn_jax.runtime import memory
 
 MODULE = "cnn_jax.commands.predict"
 
@@ -67,6 +68,8 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code: 1 where a part of the inputs could not be decoded."""
+    if argv is None:
+        memory.keep()
     with guarded() as outcome:
         options = command_line.options(Options, argv, MODULE, __doc__)
         wanted = _checked(options)

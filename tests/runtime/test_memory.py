@@ -1,5 +1,7 @@
 """Commands keep the memory that they have used, in huge pages where the kernel gives them."""
 
+import contextlib
+import importlib
 import os
 import platform
 import subprocess
@@ -103,6 +105,18 @@ def test_a_command_begins_anew(tmp_path, chosen):
     finally:
         process.kill()
         finish(process)
+
+
+@pytest.mark.parametrize("name", ["__main__", "benchmark", "evaluate", "predict"])
+def test_commands_that_compute_begin_anew(name, monkeypatch):
+    """Benchmarks too, which else measure what no command does; not where they are called."""
+    command, begun = importlib.import_module(f"cnn_jax.commands.{name}"), []
+    monkeypatch.setattr(memory, "keep", lambda: begun.append(name))
+    monkeypatch.setattr(sys, "argv", ["cnn-jax"])
+    for argv in (None, []):
+        with contextlib.suppress(SystemExit):
+            command.main(argv)
+    assert begun == [name]
 
 
 def test_other_programs_are_left_alone(tmp_path, command):
