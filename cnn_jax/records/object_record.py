@@ -122,11 +122,19 @@ def _outlines(one, image) -> tuple[tuple[float, ...], ...]:
     found = []
     for line in lines:
         assert isinstance(line, np.ndarray)
-        every = max(1, len(line) // _CORNERS)
-        corners = np.round(line[::every] + np.array([left - 0.5, top - 0.5]), 1)
+        turns = _turns(line[:-1])
+        every = max(1, len(turns) // _CORNERS)
+        corners = np.round(turns[::every] + np.array([left - 0.5, top - 0.5]), 1)
         if len(corners) >= 3:
             found.append(tuple(corners.ravel().tolist()))
     return tuple(found)
+
+
+def _turns(line):
+    """Of a closed line's points `[points, 2]` those that don't lie straight between the two beside
+    them."""
+    before, after = line - np.roll(line, 1, 0), np.roll(line, -1, 0) - line
+    return line[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def write(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.data.objects import AnnotatedImage, of_mask
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import coco
 from cnn_jax.records import object_record
@@ -132,6 +133,18 @@ def test_marks_say_what_was_found(study):
         area = sum(_area(outline) for outline in known[largest].outlines)
         of_mask = coco.objects.mask(truth.objects[largest], *fake_objects.SIZE_PX).sum()
         assert area == pytest.approx(of_mask, rel=0.15)
+
+
+def test_an_outline_has_points_where_it_turns_alone():
+    """An L of 60x10 and 10x60 px: six corners, each cut off between two pixels' middles."""
+    pixels = np.zeros((80, 90), bool)
+    pixels[5:65, 20:30] = pixels[55:65, 20:80] = True
+    image = AnnotatedImage("l.png", 80, 90, (of_mask(pixels, 0),))
+    nothing = coco.matches(image, (), 1)
+    known, _ = object_record.marks(image, (), nothing, True)
+    [outline] = known[0].outlines
+    assert len(outline) == 2 * 12
+    assert _area(outline) == pytest.approx(pixels.sum() - 5 / 8 + 1 / 8)
 
 
 def _area(outline):
