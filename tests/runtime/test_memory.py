@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cnn_jax.benchmarks import measuring
 from cnn_jax.runtime import memory
 from tests.running import TINY, finish, start
 
@@ -58,6 +60,7 @@ def test_memory_is_kept():
 
 GIVEN_BACK = """
 from pathlib import Path
+from cnn_jax.benchmarks import measuring
 from cnn_jax.runtime import memory
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
 bytes([1]) * 2**28
@@ -117,6 +120,30 @@ def test_commands_that_compute_begin_anew(name, monkeypatch):
         with contextlib.suppress(SystemExit):
             command.main(argv)
     assert begun == [name]
+
+
+def test_benchmarks_measure_what_commands_do(tmp_path):
+    """By the setting that the process of a side says it has."""
+    options = "train_step --models tiny --sizes 16x16 --batches 1 --repeats 1 --seconds 0.01"
+    options += " --without-peers --output record.json"
+    subprocess.run(
+        [sys.executable, "-m", "cnn_jax.commands", "benchmark", *options.split()],
+        cwd=tmp_path,
+        env=clean() | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=True,
+    )
+    record = json.loads((tmp_path / "record.json").read_text("utf-8"))
+    assert record["environment"]["glibc_tunables"] == memory.SETTING
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"), [(memory.SETTING, None), ("glibc.malloc.perturb=0",) * 2]
+)
+def test_peers_are_measured_as_they_come(chosen, seen, monkeypatch):
+    monkeypatch.setenv(memory.TUNABLES, chosen)
+    with measuring.as_it_comes():
+        assert os.environ.get(memory.TUNABLES) == seen
+    assert os.environ[memory.TUNABLES] == chosen
 
 
 def test_other_programs_are_left_alone(tmp_path, command):
