@@ -42,6 +42,14 @@ def pytest_configure(config):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What asks for PyTorch's packages is chosen by `-m peers`."""
+    for item in items:
+        if {"torch", "torch_and_smp"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("peers")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
     """What earlier modules left, above all what JAX remembers, is no longer searched for garbage:
