@@ -123,12 +123,21 @@ def _versions(record, packages):
 
 
 def _where(record):
-    load = record["environment"].get("load_of_the_minute_before")
+    known = record["environment"]
     shown = _versions(record, ("jax", "torch", "torchvision", "albumentations", "scikit-learn"))
-    return (
-        f"{_device(record)}; {', '.join(shown)}; {record['repeats']} repetitions; load of the"
-        f" machine before it began: {load}."
-    )
+    parts = [
+        _device(record),
+        ", ".join(shown),
+        f"{record['repeats']} repetitions",
+        f"load of the machine before it began: {known.get('load_of_the_minute_before')}",
+    ]
+    if known.get("commit"):
+        changed = ", with changes" if known.get("dirty") else ""
+        parts.append(f"code of {known['commit'][:9]}{changed}")
+    if "glibc_tunables" in known:
+        setting = known["glibc_tunables"].replace(":", ", ")
+        parts.append(f"GLIBC_TUNABLES {setting or 'not set'}")
+    return "; ".join(parts) + "."
 
 
 def _rows(rows: Sequence[Mapping]) -> str:

@@ -395,6 +395,11 @@ def test_page_is_made_from_records(tmp_path):
         " unet_16\\|x | 2.25, unet_16\\|x |" in text
     )
     assert "| unet_16\\|x | 2.25 (2.00 to 2.50) | 4.00 | 1.78 | 7 parameters |" in text
+    assert "2 CPU cores; JAX 1; 2 repetitions; load of the machine before it began: 0.1." in text
+    known = records["train_step"]["environment"]
+    known |= {"commit": "0123456789ab", "dirty": True, "glibc_tunables": "a=1:b=2"}
+    text = page.page({"train_step": records["train_step"]})
+    assert "; code of 012345678, with changes; GLIBC_TUNABLES a=1, b=2." in text
     assert "| unet_16\\|x |  | 8.00 |  | pytorch failed: no |" in text
 
 
