@@ -7,13 +7,10 @@ from pathlib import Path
 
 from cnn_jax import commands
 from cnn_jax.configuration.schema import nearest
-from cnn_jax.runtime import memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code, 2 if no command has that name; lists them without one."""
-    if argv is None:
-        memory.keep()
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     known = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
     if name in ("-h", "--help"):
@@ -26,7 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown = [command.replace("_", "-") for command in known]
         print(f"error: {name} is no command: {nearest(name, shown)}.", file=sys.stderr)
         return 2
-    return importlib.import_module(f"cnn_jax.commands.{name.replace('-', '_')}").main(rest)
+    found = importlib.import_module(f"cnn_jax.commands.{name.replace('-', '_')}")
+    if argv is None:  # the command then knows that it is a process of its own
+        sys.argv = [sys.argv[0], *rest]
+        return found.main()
+    return found.main(rest)
 
 
 if __name__ == "__main__":

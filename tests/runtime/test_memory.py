@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cnn_jax.benchmarks import measuring
+from cnn_jax.commands import __main__ as program
 from cnn_jax.runtime import memory
 from tests.running import TINY, finish, start
 
@@ -61,6 +62,7 @@ def test_memory_is_kept():
 GIVEN_BACK = """
 from pathlib import Path
 from cnn_jax.benchmarks import measuring
+from cnn_jax.commands import __main__ as program
 from cnn_jax.runtime import memory
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
 bytes([1]) * 2**28
@@ -110,16 +112,17 @@ def test_a_command_begins_anew(tmp_path, chosen):
         finish(process)
 
 
-@pytest.mark.parametrize("name", ["__main__", "benchmark", "evaluate", "predict"])
+@pytest.mark.parametrize("name", ["benchmark", "evaluate", "predict"])
 def test_commands_that_compute_begin_anew(name, monkeypatch):
     """Benchmarks too, which else measure what no command does; not where they are called."""
     command, begun = importlib.import_module(f"cnn_jax.commands.{name}"), []
-    monkeypatch.setattr(memory, "keep", lambda: begun.append(name))
-    monkeypatch.setattr(sys, "argv", ["cnn-jax"])
-    for argv in (None, []):
-        with contextlib.suppress(SystemExit):
-            command.main(argv)
-    assert begun == [name]
+    monkeypatch.setattr(memory, "keep", lambda: begun.append(sys.argv))
+    for called, words in ((command, []), (program, [name])):
+        monkeypatch.setattr(sys, "argv", ["typed", *words, "--help"])
+        for argv in (None, [*words, "--help"]):
+            with contextlib.suppress(SystemExit):
+                called.main(argv)
+    assert begun == [["typed", "--help"]] * 2
 
 
 def test_benchmarks_measure_what_commands_do(tmp_path):
