@@ -121,8 +121,11 @@ def forest(comparison: Comparison) -> Forest:
     high = min(max([values.max(), *ends]), values.max() + reach, figure.most)
     margin = (0.05 if ends else 0.25) * reach
     limits = max(low - margin, figure.least), min(high + margin, figure.most)
-    marks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(*limits)
-    digits = max(0, math.ceil(-math.log10(marks[1] - marks[0]) - 1e-9))
+    for most in (5, 2):  # of long labels fewer, or one would cover the next
+        marks = MaxNLocator(nbins=most, steps=[1, 2, 5, 10]).tick_values(*limits)
+        digits = max(0, math.ceil(-math.log10(marks[1] - marks[0]) - 1e-9))
+        if digits < 3:
+            break
     ticks = [
         Tick(_place(mark, limits), f"{abs(mark) if mark == 0 else mark:.{digits}f}")
         for mark in marks

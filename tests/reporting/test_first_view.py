@@ -1,5 +1,7 @@
 """The first view says what the records say: places on the axis, marks, and the sentence on top."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -61,6 +63,15 @@ def test_one_seed_has_no_interval_and_none_no_dot(tmp_path):
     assert 0 < one.mean < 100
     assert none.mean is None
     assert first_view.forest(compared(tmp_path / "b", {"none": (None,)})).ticks == ()
+
+
+@pytest.mark.parametrize("values", [(0.4359,), (0.91, 0.912), (0.2, 0.7)])
+def test_labels_of_ticks_leave_each_other_room(tmp_path, values):
+    """A digit takes some 4% of the axis where it is narrowest."""
+    drawn = first_view.forest(compared(tmp_path, {f"of {value}": (value,) for value in values}))
+    assert len(drawn.ticks) >= 2
+    for left, right in itertools.pairwise(drawn.ticks):
+        assert right.at - left.at > 4 * len(left.text)
 
 
 def test_numbers_are_ranks_and_cells_stand_above_the_diagonal(three):
