@@ -47,6 +47,7 @@ HEARTBEAT_S = 60
 
 _LATE = 2  # an answer is read so many questions later, so that asking never holds the devices up
 _READ_S = 1.0  # what process 0 leaves the others to read why it ends
+_NUMBER_S = 5.0  # what a connection has to say its number, should it be no process of ours
 _AGAIN = (
     "start all of them again with the same --workdir, in any number, to go on from the last"
     " checkpoint."
@@ -133,7 +134,7 @@ def _connect(address, count, number):
             server.settimeout(left)
             with contextlib.suppress(TimeoutError, ValueError):
                 connection = server.accept()[0]
-                connection.settimeout(_READ_S)  # for its number, should it be no process of ours
+                connection.settimeout(_NUMBER_S)
                 other = int(connection.makefile().readline())
                 connection.settimeout(None)
                 if other in _peers or not 0 < other < count:

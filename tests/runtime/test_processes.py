@@ -155,11 +155,14 @@ def test_a_flag_that_names_no_processes_is_refused(value, tmp_path, command):
     assert not (tmp_path / "run").exists()
 
 
+# Waits for a line once it is ready to join, so that a busy machine makes none of several late.
 JOIN = """
 import sys
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import processes
 processes.JOIN_S = 5
+print("ready", flush=True)
+sys.stdin.readline()
 try:
     processes.join(sys.argv[1])
 except InputError as error:
@@ -176,11 +179,16 @@ def test_a_process_that_is_missing_is_named():
         subprocess.Popen(
             [sys.executable, "-c", JOIN, f"{address},4,{number}"],
             cwd=commands.ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         for number in (0, 2, 2)
     ]
+    assert [process.stdout.readline() for process in started] == ["ready\n"] * 3
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.flush()
     said = [finish(process).out for process in started]
     assert all(line.endswith("False\n") for line in said), said
     assert sum("missing after 5 s: process 1, 3" in line for line in said) == 2, said
@@ -191,6 +199,7 @@ def test_without_the_first_process_it_is_named():
     done = subprocess.run(
         [sys.executable, "-c", JOIN, "localhost:9,2,1"],
         cwd=commands.ROOT,
+        input="\n",
         capture_output=True,
         text=True,
         check=True,
