@@ -121,7 +121,7 @@ def _connect(address, count, number):
     if number:
         _peers[0] = _reached(host.strip("[]"), int(port), until)
         _send(0, str(number))
-        _peers[0].settimeout(JOIN_S)
+        _peers[0].settimeout(JOIN_S + _NUMBER_S)  # process 0 waits for JOIN_S, and then tells
         answer = _lines(0).readline().strip()
         if answer != "joined":
             raise OSError(answer or "process 0 has ended")
