@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cnn_jax.benchmarks import measuring
 from cnn_jax.configuration.schema import setting
+from cnn_jax.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,10 @@ class Options(measuring.Options):
 
 def measure(options: Options) -> Iterator[dict]:
     """A row a distance."""
+    try:  # in the sides' processes a missing set would be a failure of theirs
+        read({"train": 1, "queries": 1, "directory": options.directory})
+    except InputError as error:
+        raise InputError(str(error).replace("--data.directory", "--directory")) from error
     for distance in METRICS:
         settings = {"distance": distance, "train": options.train, "queries": options.queries}
         case = measuring.Case(

@@ -324,6 +324,13 @@ def test_seeds_together_take_the_steps_of_each(run):
     assert abs(metrics["loss"][0] - metrics["loss"][1]) > 1e-3
 
 
+def test_neighbours_without_their_images(run, tmp_path):
+    """No side begins, and the flag is the benchmark's own."""
+    finished, record = run("neighbours", "--without-peers", f"--directory={tmp_path}")
+    assert_refused(finished, "fashion_mnist is not in", "with --directory.")
+    assert record is None
+
+
 def test_neighbours_beside_scikit_learn(run, monkeypatch):
     pytest.importorskip("sklearn")
     random = np.random.default_rng(0)
