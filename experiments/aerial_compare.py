@@ -4,9 +4,9 @@ the differences are worth.
 python -m experiments.aerial_compare [--config NAME] [--variants unet fcn8s] [--seeds 0 1 2]
     [--FIELD VALUE ...] [--workdir DIR]
 
-Finished runs are skipped; interrupted ones resume. It ends in
-comparison.csv, comparison.md and index.html in the study's folder; runs that
-`experiments.aerial_peers` made there are compared too.
+Finished runs are skipped; interrupted ones resume. It ends in comparison.csv, comparison.png,
+comparison.md and index.html in the study's folder; runs that `experiments.aerial_peers` made there
+are compared too.
 """
 
 import dataclasses

@@ -35,9 +35,9 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write comparison.csv, comparison.md and index.html, and print the verdict. Returns the exit
-    code: 2, with one sentence on standard error, if a record can't be used, or records can't be
-    compared."""
+    """Write comparison.csv, comparison.png, comparison.md and index.html, and print the verdict.
+    Returns the exit code: 2, with one sentence on standard error, if a record can't be used, or
+    records can't be compared."""
     with guarded() as outcome:
         options = command_line.options(Options, argv, MODULE, __doc__)
         from cnn_jax.records.run_record import records_in, study_groups

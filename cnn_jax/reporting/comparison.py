@@ -153,15 +153,15 @@ def compare(
 
 
 def write(comparison: Comparison, folder: str | Path) -> list[Path]:
-    """Write comparison.csv, comparison.md and index.html into a folder, made if missing; the same
-    records give the same bytes.
+    """Write comparison.csv, comparison.png, comparison.md and index.html into a folder, made if
+    missing; the same records give the same bytes. Without a score there is no picture.
 
     Returns their paths.
 
     Raises:
         InputError: files of these names are there, and no comparison's.
     """
-    from cnn_jax.reporting import page
+    from cnn_jax.reporting import page, study_figures
     from cnn_jax.reporting.comparison_tables import as_csv, as_markdown
 
     folder, values = Path(folder), as_csv(comparison)
@@ -169,14 +169,19 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "comparison.csv": values,
+        "comparison.png": comparison.seeds,
         "comparison.md": as_markdown(comparison),
         "index.html": page.page(comparison),
     }
-    for name, text in contents.items():
-        partial = folder / f"{name}.partial"  # another command may be writing the same comparison
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(folder / name)
-    return [folder / name for name in contents]
+    written = [folder / name for name, content in contents.items() if content]
+    for path in written:
+        partial = path.with_name(f"{path.name}.partial")  # another command may be writing the same
+        if isinstance(content := contents[path.name], str):
+            partial.write_text(content, encoding="utf-8", newline="\n")
+        else:
+            study_figures.seeds(content, partial, f"{comparison.score} on the test split")
+        partial.replace(path)
+    return written
 
 
 def _check_ours(folder: Path, values: str) -> None:
@@ -186,7 +191,7 @@ def _check_ours(folder: Path, values: str) -> None:
     first = ",".join(values.split(",")[:3]).encode()
     if table.is_file() and table.read_bytes().startswith(first):
         return
-    for name in ("comparison.csv", "comparison.md", "index.html"):
+    for name in ("comparison.csv", "comparison.png", "comparison.md", "index.html"):
         if (folder / name).exists():
             raise InputError(
                 f"{folder / name} is of no comparison: give another --output (of a study, another"

@@ -63,7 +63,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The page in Markdown: the verdict in words, then the tables."""
+    """The page in Markdown: comparison.png, the verdict in words, then the tables."""
     clean = table.escaped
     parts = [f"# {clean(comparison.title)}", clean(comparison.budget) + "."]
     if comparison.differences:
@@ -71,6 +71,8 @@ def as_markdown(comparison: Comparison) -> str:
             "> **Not comparable**, and compared by force:"
             f" {clean('; '.join(comparison.differences))}. †: of the minority."
         )
+    if comparison.seeds:
+        parts.append(f"![{comparison.score} of each seed, mean and 95% interval](comparison.png)")
     for group in comparison.groups:
         parts.append(f"## {clean(group.title or 'Verdict')}")
         parts.append(f"**{clean(group.verdict)}**")

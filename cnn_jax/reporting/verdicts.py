@@ -293,6 +293,12 @@ class Comparison:
         return self.figure.label
 
     @property
+    def seeds(self) -> dict[str, tuple[float, ...]]:
+        """{variant: its leading score with each seed}, without those that have none."""
+        values = {variant.name: variant.scores[self.leading].values for variant in self.variants}
+        return {name: seeds for name, seeds in values.items() if seeds}
+
+    @property
     def classes(self) -> list[str]:
         """The classes of the test split."""
         return list(

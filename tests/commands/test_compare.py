@@ -24,7 +24,7 @@ def test_a_study_is_compared_and_the_verdict_printed(study, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "unet has the best mIoU" in printed
     assert re.search(r"unet is (better than|ahead of) fcn8s by 0\.\d+ mIoU: ", printed)
-    for name in ("comparison.csv", "comparison.md", "index.html"):
+    for name in ("comparison.csv", "comparison.png", "comparison.md", "index.html"):
         assert str(tmp_path / "one" / name) in printed
         assert (tmp_path / "one" / name).stat().st_size > 500
 

@@ -575,7 +575,11 @@ def test_a_variant_alone_in_a_group_is_shown_in_its_other_group_only(tmp_path):
 
 
 def test_markdown_has_the_verdict_on_top_and_escapes_names(tmp_path):
-    page = as_markdown(compare(write_scores(tmp_path, {"a|b<i>": (0.61, 0.64), "año": (0.5, 0.5)})))
+    scores = {"a|b<i>": (0.61, 0.64), "año": (0.5, 0.5)}
+    compared = compare(write_scores(tmp_path, scores))
+    page = as_markdown(compared)
+    assert compared.seeds == scores  # what comparison.png shows
+    assert "(comparison.png)" in page
     assert r"a\|b\<i\>" in page
     assert "<i>" not in page
     assert page.index("ahead of año") < page.index("## Scores")
@@ -584,7 +588,9 @@ def test_markdown_has_the_verdict_on_top_and_escapes_names(tmp_path):
     assert "| a | 2 | 0.6500 ± 0.0707 |" in alone
 
 
-@pytest.mark.parametrize("name", ["comparison.csv", "comparison.md", "index.html"])
+@pytest.mark.parametrize(
+    "name", ["comparison.csv", "comparison.png", "comparison.md", "index.html"]
+)
 def test_files_of_somebodys_are_not_replaced(name, tmp_path):
     compared = compare(write_study(tmp_path / "study", {"unet": 0.3, "se": 0.4}, scenes=2))
     folder = tmp_path / "site"
