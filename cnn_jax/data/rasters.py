@@ -690,8 +690,10 @@ def _place(dataset) -> dict[str, Any]:
 def _tiff_pages(stream):
     """How many pages a TIFF has, overviews and masks left out, and the tags of the first."""
     header = stream.read(8)
-    header += stream.read(8) if header[2:3] == b"+" or header[3:4] == b"+" else b""
-    directory = ImageFileDirectory_v2(header)
+    order = header[:2]
+    if b"+" in header[2:4]:  # Pillow looks for it in one place, wherever the byte order has it
+        header = b"II+\0" + header[4:] + stream.read(8)
+    directory = ImageFileDirectory_v2(header, order)
     pages, first, seen = 0, {}, set()
     while directory.next and directory.next not in seen:
         seen.add(directory.next)

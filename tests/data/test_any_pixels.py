@@ -728,6 +728,18 @@ def test_every_codec_type_layout_and_number_of_bands(codec, tmp_path):
                 np.testing.assert_array_equal(from_bytes.read(), stored.read())
 
 
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_both_byte_orders_of_tiff_and_bigtiff_are_read(order, bigtiff, tmp_path):
+    array = np.random.default_rng(0).integers(0, 65536, (3, 20, 30), np.uint16)
+    about = {"byteorder": order, "bigtiff": bigtiff, "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "a.tif", array[0], **about)
+    np.testing.assert_array_equal(open_raster(tmp_path / "a.tif").read()[..., 0], array[0])
+    tifffile.imwrite(tmp_path / "pages.tif", array, **about)
+    with pytest.raises(InputError, match="holds 3 pages"):
+        open_raster(tmp_path / "pages.tif")
+
+
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "complex64", "complex128"])
 def test_numbers_that_no_network_takes_are_named(dtype, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5), dtype))
