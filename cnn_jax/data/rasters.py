@@ -118,8 +118,8 @@ class Raster:
             not there ("").
         alpha_band: number from 1 of the band that is alpha beyond doubt; 0: none. Of four bands
             GDAL calls the last one so where nothing is said.
-        masked: whether a mask inside a TIFF, or beside an image (`.msk`), says which pixels hold
-            nothing.
+        masked: whether a mask inside a TIFF or a JPEG, or beside an image (`.msk`), says which
+            pixels hold nothing.
         orientation: 1 to 8, as in EXIF and TIFF; 1: upright.
         nodata: the value of pixels that hold nothing; None: not said.
         palette: uint8 `[colors, 3]` that `read`'s indices stand for; None: no indices.
@@ -299,7 +299,7 @@ def open_raster(
         if isinstance(reader, str):
             return _of_gdal(name, format_, source, reader, stream, in_parts)
         raster = _of_pillow(name, format_, source, reader, stream)
-        return raster if small else _with_sidecar(raster)
+        return raster if small else _with_sidecar(raster, stream)
 
 
 def photograph(raster: Raster, bands: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:
@@ -543,9 +543,9 @@ def _of_pillow(name, format_, source, reader, stream):
     )
 
 
-def _with_sidecar(raster):
+def _with_sidecar(raster, stream):
     """The raster with the place and no-data value that a world file or GDAL's `.aux.xml` beside it
-    gives, and the mask of a `.msk`."""
+    gives, and the mask of a `.msk` or of a JPEG itself."""
     path = raster._source
     if not isinstance(path, Path):
         return raster
@@ -553,12 +553,22 @@ def _with_sidecar(raster):
     worlds = (".wld", f"{ending}w", f"{ending[:2]}{ending[-1:]}w")
     beside = [path.stem + case(world) for world in worlds for case in (str.lower, str.upper)]
     beside += [f"{path.name}.aux.xml", f"{path.name}.msk"]
-    if not any(path.with_name(name).is_file() for name in beside):
+    if not any(path.with_name(name).is_file() for name in beside) and not (
+        raster.format == "JPEG" and _holds_mask(stream)
+    ):
         return raster
     with _gdal(path, _SIDECAR_DRIVERS[raster.format]) as dataset:
         # Of a PNG it may be the transparency of a colour, which is none of a photograph's.
         nodata = None if raster.alpha else dataset.nodata
         return replace(raster, nodata=nodata, masked=_masked(dataset), **_place(dataset))
+
+
+def _holds_mask(stream):
+    """Whether what follows a JPEG closes with the place of its end, as the masks of GDAL do."""
+    stream.seek(-4, io.SEEK_END)
+    end = int.from_bytes(stream.read(4), "little")
+    stream.seek(max(end - 2, 0))
+    return stream.read(2) == b"\xff\xd9"
 
 
 def _lossy_webp(stream):

@@ -933,6 +933,24 @@ def test_a_mask_beside_other_images_is_read(suffix, tmp_path):
     assert not open_raster(path, small=True).masked
 
 
+def test_a_mask_that_gdal_puts_into_a_jpeg_is_read(tmp_path):
+    path, seen = tmp_path / "a.tif", np.ones((64, 64), bool)
+    gtiff(np.moveaxis(scene(0)[0], -1, 0))(path, None)
+    seen[:9], seen[20, 7] = False, False
+    for name, hides in (("plain.jpg", False), ("a.jpg", True)):
+        if hides:
+            masked(path, seen)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rasterio.shutil.copy(path, tmp_path / name, driver="JPEG")
+        (tmp_path / f"{name}.aux.xml").unlink()
+        raster = open_raster(tmp_path / name)
+        assert raster.masked == hides
+    assert not list(tmp_path.glob("*.msk"))
+    np.testing.assert_array_equal(raster.hidden()(slice(None), slice(None)), ~seen)
+    np.testing.assert_array_equal(photograph(raster)[0], np.asarray(Image.open(tmp_path / "a.jpg")))
+
+
 def test_georeference_and_no_data_are_told(tmp_path):
     transform = rasterio.Affine(0.5, 0.0, 500000.0, 0.0, -0.5, 4600000.0)
     with rasterio.open(
