@@ -126,6 +126,7 @@ class Raster:
         crs: the coordinate reference system as WKT; "" where none is said.
         transform: the six numbers of the affine map from pixels to coordinates; None likewise.
         gcps: ground control points of rasterio, which place a file without a transform in `crs`.
+        rpcs: rational polynomials of rasterio, by which satellites' scenes are warped; None: none.
         block_px: height and width of the parts that are decoded by themselves, and of which one may
             be damaged; (0, 0): it is decoded whole.
     """
@@ -150,6 +151,7 @@ class Raster:
     crs: str = ""
     transform: tuple[float, ...] | None = None
     gcps: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    rpcs: Any = field(default=None, repr=False, compare=False)
     block_px: tuple[int, int] = (0, 0)
     _source: Path | bytes = field(default=b"", repr=False)
     _reader: Any = field(default=None, repr=False)
@@ -694,7 +696,16 @@ def _place(dataset) -> dict[str, Any]:
         "crs": crs.to_wkt() if crs else "",
         "transform": tuple(dataset.transform)[:6] if georeferenced else None,
         "gcps": tuple(gcps),
+        "rpcs": _rpcs(dataset),
     }
+
+
+def _rpcs(dataset):
+    """The rational polynomials of a dataset of rasterio, which takes them apart only now; None
+    where it has none, or they are no numbers."""
+    with contextlib.suppress(KeyError, ValueError, IndexError):
+        return dataset.rpcs
+    return None
 
 
 def _tiff_pages(stream):

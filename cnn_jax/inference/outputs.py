@@ -80,6 +80,7 @@ class Tiff:
         crs: as WKT; empty: none.
         transform: six numbers; None: none.
         gcps: ground control points of rasterio, in place of a transform.
+        rpcs: rational polynomials of rasterio; None: none.
         nodata: the value of pixels that hold nothing.
         bands: what each is called.
         colors: of its values; empty: none.
@@ -98,6 +99,7 @@ class Tiff:
         crs: str,
         transform: Sequence[float] | None,
         gcps: Sequence[Any] = (),
+        rpcs: Any = None,
         nodata: float | None = None,
         bands: Sequence[str] = ("",),
         colors: Sequence[Sequence[int]] = (),
@@ -120,6 +122,8 @@ class Tiff:
             from rasterio.crs import CRS
 
             options.update(gcps=gcps, crs=CRS.from_wkt(crs) if crs else CRS())
+        if rpcs is not None:
+            options["rpcs"] = rpcs
         if not colors:
             colored = len(bands) == 3 and dtype == "uint8" and nodata is None
             options["photometric"] = "rgb" if colored else "minisblack"

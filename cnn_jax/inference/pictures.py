@@ -252,7 +252,7 @@ class _Job:
     def _sink(self, path: Path, kind: str):
         scene, size = self.scene, (self.scene.height_px, self.scene.width_px)
         place = {"crs": scene.raster.crs, "transform": scene.transform, "gcps": scene.gcps}
-        place["cog"] = self.wanted.cog
+        place |= {"rpcs": scene.rpcs, "cog": self.wanted.cog}
         if kind == "":
             dtype = "uint16" if self.many else "uint8"
             colors = () if self.many else self.palette.tolist()

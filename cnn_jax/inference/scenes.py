@@ -81,6 +81,7 @@ class Scene:
         height_px: of the part.
         width_px: of the part.
         gcps: ground control points of the part, of a scene that has these and no transform.
+        rpcs: rational polynomials of the part; None: the scene has none.
         alpha_last: whether the last band is alpha, 0 where the scene holds nothing.
         damaged: places that could not be decoded, in words.
     """
@@ -95,6 +96,7 @@ class Scene:
     height_px: int
     width_px: int
     gcps: tuple[Any, ...] = ()
+    rpcs: Any = None
     alpha_last: bool = False
     damaged: list[str] = field(default_factory=list)
     _whole: np.ndarray | None = field(default=None, repr=False)
@@ -109,7 +111,7 @@ class Scene:
     def rastered(self) -> bool:
         """Whether its class map is a GeoTIFF: of TIFF, JPEG 2000 and VRT, and of others that a file
         beside them places; else a PNG."""
-        placed = self.georeferenced or bool(self.gcps)
+        placed = self.georeferenced or bool(self.gcps) or self.rpcs is not None
         return placed or self.raster.format in ("TIFF", "JPEG 2000", "VRT")
 
     @property
@@ -139,10 +141,11 @@ class Scene:
 
     def check_polygons(self) -> None:
         """Raises InputError where areas can't be placed on the earth."""
-        if self.gcps:
+        if self.gcps or (self.rpcs is not None and not self.georeferenced):
+            by = "ground control points" if self.gcps else "rational polynomials (RPC)"
             raise InputError(
-                f"{self.path} is placed by ground control points, which polygons can't follow: warp"
-                " it with gdalwarp, or ask for no polygons."
+                f"{self.path} is placed by {by}, which polygons can't follow: warp it with"
+                " gdalwarp, or ask for no polygons."
             )
         if self.transform is not None and self.raster.crs:
             a, b, c, d, e, f = self.transform
@@ -289,8 +292,11 @@ def opened(
     gcps = tuple(copy.copy(point) for point in raster.gcps)
     for point in gcps:
         point.row, point.col = point.row - top, point.col - left
+    rpcs = copy.copy(raster.rpcs)
+    if rpcs is not None:
+        rpcs.line_off, rpcs.samp_off = rpcs.line_off - top, rpcs.samp_off - left
     place = top, left, height, width
-    return Scene(name, path, raster, info, taken, *place, gcps, alpha_last)
+    return Scene(name, path, raster, info, taken, *place, gcps, rpcs, alpha_last)
 
 
 def _coordinates(raster, region, region_crs):

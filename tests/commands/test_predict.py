@@ -20,6 +20,7 @@ from PIL import Image
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 
 import cnn_jax
 from cnn_jax import tasks
@@ -582,6 +583,27 @@ def test_ground_control_points_are_kept(crs, flags, command, tmp_path):
     code, _, err = command(tmp_path / "a.png", scene, "--output", tmp_path / "none", "--polygons")
     assert (code, f"{scene} is placed by ground control points" in err) == (2, True)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("place", [PLACE, None])
+@pytest.mark.parametrize("flags", [(), ("--cog",), ("--region", 10, 20, 80, 90)])
+def test_rational_polynomials_are_kept(place, flags, command, tmp_path):
+    """By which a satellite's scene, and so its class map, is warped onto the ground."""
+    one, row, column = [1.0, *[0.0] * 19], [0.0, 0.0, -1.0, *[0.1] * 17], [0.0, 1.0, *[0.2] * 18]
+    rpcs = RPC(10, 500, 25, 0.1, one, row, 75, 80.5, 55, 0.2, one, column, 65, 70)
+    scene = write(tmp_path / "scene.tif", pixels(), rpcs=rpcs, transform=place)
+    assert command(scene, "--output", tmp_path / "out", "--overlay", *flags)[0] == 0
+    top, left = flags[1:3] if "--region" in flags else (0, 0)
+    for name in ("scene.tif", "scene-overlay.tif"):
+        with quiet_gdal(), rasterio.open(tmp_path / "out" / name) as file:
+            found = file.rpcs
+        assert (found.line_off, found.samp_off) == (75 - top, 65 - left)
+        assert (found.line_scale, found.samp_scale, found.lat_off) == (80.5, 70, 25)
+        assert (found.line_num_coeff, found.samp_num_coeff) == (row, column)
+    code, _, err = command(scene, "--output", tmp_path / "areas", "--polygons")
+    assert (code, "is placed by rational polynomials (RPC)" in err) == ((0, False), (2, True))[
+        place is None
+    ]
 
 
 def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):
