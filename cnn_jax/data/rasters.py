@@ -453,6 +453,10 @@ def _explained(name, codec=""):
                 f"{name} can't be decoded: it is compressed by {codec or 'a codec'}, which this"
                 " build of GDAL lacks; save it with another compression, such as deflate."
             ) from error
+        if re.search(r"cannot handle|Unsupported BMP", told):  # a JPEG of 12 bits, an odd BMP
+            raise InputError(
+                f"{name} is of a kind that isn't read ({error}): save it as PNG or TIFF.".lstrip()
+            ) from error
         raise DamagedError(
             f"{name} can't be decoded ({error.__cause__ or error}): it is damaged or cut short;"
             " copy it again.".lstrip()

@@ -770,6 +770,17 @@ def test_a_codec_that_gdal_lacks_is_named(code, named, tmp_path):
         photograph(open_raster(tmp_path / "a.tif"))
 
 
+def test_a_jpeg_of_12_bits_is_not_called_damaged(tmp_path):
+    Image.fromarray(scene(0)[0]).save(tmp_path / "a.jpg")
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    data[data.index(b"\xff\xc0") + 4] = 12
+    (tmp_path / "a.jpg").write_bytes(data)
+    for small in (False, True):
+        with pytest.raises(InputError, match=r"a.jpg is of a kind.*12-bit.*save it as PNG") as told:
+            open_raster(tmp_path / "a.jpg", small=small)
+        assert "damaged" not in str(told.value)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
 def test_few_bits(bits, photometric, tmp_path):
