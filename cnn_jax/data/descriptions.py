@@ -650,7 +650,7 @@ def _pattern(part):
     if suffix:
         suffixes = IMAGE_SUFFIXES if suffix[1] == "*" else (suffix[0],)
         expression += f"(?i:{'|'.join(map(re.escape, suffixes))})"
-    return re.compile(expression)
+    return re.compile(expression, re.DOTALL)  # a name with an end of line is matched, and refused
 
 
 # ---- TOML

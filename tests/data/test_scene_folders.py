@@ -182,6 +182,15 @@ def test_non_ascii_folders_and_names(tmp_path, dubai):
     assert scenes.splits["train"][0].read()[0].shape == (HEIGHT_PX, WIDTH_PX, 3)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\n", "\tb"])
+def test_names_that_no_line_can_show_are_refused(name, dubai):
+    for kind in ("images", "masks"):
+        (file,) = (dubai / f"Tile 1/{kind}").glob("*1.*")
+        file.rename(file.with_name(name + file.suffix))
+    with pytest.raises(InputError, match=r"a name with control characters.*rename it"):
+        open_folder(config("dubai", dubai))
+
+
 def test_hidden_files_and_other_files_are_passed_by(dubai):
     (dubai / "Tile 1/images/._image_part_001.jpg").write_bytes(b"finder")
     (dubai / "Tile 1/images/Thumbs.db").write_bytes(b"thumbs")
