@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cnn_jax.configuration.schema import nearest
-from cnn_jax.data.file_names import IMAGE_SUFFIXES, can_be_shown
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, can_be_shown, composed
 from cnn_jax.errors import InputError
 
 ANY_OTHER = "any other value"
@@ -375,7 +375,7 @@ def load_description(source: str, recorded: Mapping[str, Any] | None = None) -> 
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise InputError(f"data.source {source} is no file: check the path.")
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = tomllib.loads(composed(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise InputError(
             f"data.source {source} can't be read ({error.strerror}): check the path."
@@ -541,8 +541,10 @@ def check(description: Description, where: str) -> None:
     ]
     for key, mask_value in [*owners, *(("ignored", v) for v in description.ignored)]:
         meant: Sequence[str | int] = [mask_value]
-        if mask_value == ANY_OTHER or description.mask_values == "polygons":
+        if mask_value == ANY_OTHER:
             pass
+        elif description.mask_values == "polygons":
+            meant = [str(mask_value)]  # 7 and "7" mean the same
         elif description.mask_values == "palette":
             _check_color(mask_value, key, refuse)
             meant = [str(mask_value).upper()]

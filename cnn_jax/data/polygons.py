@@ -10,6 +10,7 @@ import numpy as np
 from cnn_jax.configuration import documents
 from cnn_jax.data import reference_systems
 from cnn_jax.data.descriptions import ANY_OTHER, Description
+from cnn_jax.data.file_names import composed
 from cnn_jax.data.rasters import Raster
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
@@ -102,7 +103,7 @@ def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dic
     from rasterio.features import rasterize
 
     claimed = {
-        str(value): label  # QGIS keeps numbers as texts in fields of text
+        composed(str(value)): label  # QGIS keeps numbers as texts in fields of text
         for values, label in [
             *((known.values, i) for i, known in enumerate(description.classes)),
             (description.ignored, IGNORED),
@@ -148,7 +149,8 @@ def _counted(polygons, labels, stray, transform, rasterize):
 
 def _value(path, number, feature, attribute) -> str | int:
     properties = feature.get("properties") if isinstance(feature, dict) else None
-    value = (properties or {}).get(attribute) if isinstance(properties or {}, dict) else None
+    properties = properties if isinstance(properties, dict) else {}
+    value = {composed(name): given for name, given in properties.items()}.get(composed(attribute))
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # columns with gaps are written so
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -156,7 +158,7 @@ def _value(path, number, feature, attribute) -> str | int:
             f"{path}: feature {number} has no property {attribute!r} that is text or a whole"
             " number: name the property that tells classes with attribute in the description."
         )
-    return value
+    return composed(value) if isinstance(value, str) else value
 
 
 def _areas(path, number, feature) -> Iterator[dict[str, Any]]:

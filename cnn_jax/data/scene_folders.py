@@ -396,7 +396,10 @@ def _assign(pairs, description, config, directory):
     if config.folds:
         return _dealt(pairs, config)
     splits = description.splits
-    groups = {"test": config.test_groups, "validation": config.validation_groups}
+    groups = {
+        split: tuple(map(composed, getattr(config, f"{split}_groups")))
+        for split in ("test", "validation")
+    }
     split_of = _described(pairs, splits, {split for split in groups if groups[split]}, directory)
 
     known = {pair.group for pair in pairs}

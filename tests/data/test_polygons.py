@@ -1,6 +1,7 @@
 """Masks that are GeoJSON: areas burnt where they lie, and what is refused."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_numbers_may_be_written_with_a_point(tmp_path):
     assert (labels == np.pad(np.ones((4, 4)), ((0, SIZE[0] - 4), (0, SIZE[1] - 4)))).all()
     with pytest.raises(InputError, match="text or a whole number"):
         mask_of(write(tmp_path, [feature(7.5, square(0, 0, 4, 4))]))
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_words_are_the_same_however_their_letters_are_composed(forms, tmp_path):
+    """As macOS has them in names and what is copied from there."""
+    toml, word = TOML.replace('"roof"', '"árbol"').replace('"kind"', '"clasificación"'), "árbol"
+    toml, word = (unicodedata.normalize(*each) for each in zip(forms, (toml, word), strict=True))
+    name = unicodedata.normalize(forms[1], "clasificación")
+    labels = mask_of(write(tmp_path, [feature(word, square(0, 0, 4, 4), name=name)], toml))
+    assert (labels == np.pad(np.ones((4, 4)), ((0, SIZE[0] - 4), (0, SIZE[1] - 4)))).all()
+
+
+def test_a_number_and_its_text_are_no_two_classes(tmp_path):
+    toml = TOML.replace('["any other value"]', '["7"]')
+    with pytest.raises(InputError, match=r"has '?7'?, which .* has already"):
+        mask_of(write(tmp_path, FEATURES, toml))
 
 
 def test_areas_that_miss_their_image_are_refused(tmp_path):

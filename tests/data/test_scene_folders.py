@@ -4,6 +4,7 @@ of bad input."""
 import dataclasses
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -180,6 +181,20 @@ def test_non_ascii_folders_and_names(tmp_path, dubai):
     scenes = open_folder(config("dubai", folder))
     assert "straße_é" in names(scenes)["train"]
     assert scenes.splits["train"][0].read()[0].shape == (HEIGHT_PX, WIDTH_PX, 3)
+
+
+def test_groups_are_the_same_however_their_letters_are_composed(tmp_path, dubai):
+    (dubai / "Tile 1").rename(dubai / unicodedata.normalize("NFD", "Tile España"))
+    for form in ("NFC", "NFD"):
+        group = unicodedata.normalize(form, "España")
+        scenes = open_folder(config("dubai", dubai, test_groups=(group,)))
+        of_test = [unicodedata.normalize("NFC", one.name) for one in scenes.splits["test"]]
+        assert of_test
+        assert all(name.startswith("Tile España/") for name in of_test)
+        toml = f'base = "dubai"\n[splits]\ntest = ["{group}"]\nvalidation = []\n'
+        (tmp_path / "set.toml").write_text(toml, encoding="utf-8")
+        by_toml = open_folder(config(tmp_path / "set.toml", dubai))
+        assert names(by_toml)["test"] == names(scenes)["test"]
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\n", "\tb"])
