@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from cnn_jax.data.file_names import check
+from cnn_jax.data.file_names import check, composed
 from cnn_jax.errors import InputError
 
 
@@ -54,3 +54,14 @@ def below(folder: Path, suffixes: Collection[str], above: tuple = ()) -> Iterato
             if not path.is_file():
                 raise InputError(f"{path} is no file, or a link to none: remove it.")
             yield path
+
+
+def file_named(folder: Path, name: str) -> Path:
+    """The file of that name in a folder, whichever way either composes its letters."""
+    if name.isascii() or (folder / name).exists():
+        return folder / name
+    for part in Path(name).parts:
+        entries = folder.iterdir() if folder.is_dir() else ()
+        same = (entry for entry in entries if composed(entry.name) == composed(part))
+        folder = next(same, folder / part)
+    return folder

@@ -17,6 +17,8 @@ from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.annotations import FORMATS, palette_masks
 from cnn_jax.data.annotations.files import open_upright
 from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.file_names import composed
+from cnn_jax.data.folders import file_named
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
@@ -232,7 +234,7 @@ def _opened(config, sets, folders, notes):
                     f"the annotations of {split} have the image {image.name!r}, which isn't named"
                     f" by where it lies within {folders[split]}: rename it."
                 )
-            path = folders[split] / image.name
+            path = file_named(folders[split], image.name)
             if not path.is_file():
                 raise InputError(f"{path} is missing, and has annotations: add it.")
             raster = open_upright(path, size_px=(image.height_px, image.width_px))
@@ -244,7 +246,7 @@ def _opened(config, sets, folders, notes):
             kinds.setdefault(image_kind(raster), path)
             opened.append((image, raster, digest(path)))
         splits[split] = opened
-        identity.append([[image.name, file, _identity(image)] for image, _, file in opened])
+        identity.append([[composed(i.name), file, _identity(i)] for i, _, file in opened])
     channels, dtype = _kind(kinds)
     fingerprint = hashlib.blake2b(
         json.dumps([classes, identity]).encode(), digest_size=16

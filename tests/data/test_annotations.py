@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tracemalloc
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 import rasterio
 from PIL import Image
 
+from cnn_jax.configuration.schema import ObjectDataConfig
 from cnn_jax.data import annotations, objects
 from cnn_jax.data.annotations import FORMATS, coco
+from cnn_jax.data.object_scenes import open_objects
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
 from cnn_jax.errors import InputError
 
@@ -754,6 +757,24 @@ def test_linked_folders_are_read(tmp_path, images, name, within):
     found = annotations.read(name, tmp_path / "out", images)
     assert masks(found) == masks(wanted)
     assert [image.name for image in found.images] == [image.name for image in wanted.images]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "yolo_polygons"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_the_same_however_their_letters_are_composed(tmp_path, images, name, form):
+    """As archives from macOS have files, and annotations written elsewhere don't."""
+    annotations.write(example(), name, tmp_path / "out", images)
+    wanted = annotations.read(name, tmp_path / "out", images)
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    for folder, way in ((images, form), (tmp_path / "out", other)):
+        for file in folder.rglob("*ü b.*"):
+            file.rename(file.with_name(unicodedata.normalize(way, file.name)))
+    found = annotations.read(name, tmp_path / "out", images)
+    assert masks(found) == masks(wanted)
+    assert annotations.write(found, "geojson", tmp_path / "again", images) is not None
+    data = {"directory": str(tmp_path), "images": ("images",), "annotations": ("out",)}
+    opened = open_objects(ObjectDataConfig(source=name, held_out=(0, 0), **data))
+    assert len(opened.splits["train"]) == 2
 
 
 @pytest.mark.parametrize(("to", "sentence"), [(".", "lies in"), ("loop.png", "a link to none")])

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import nearest
-from cnn_jax.data.file_names import IMAGE_SUFFIXES, natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
 from cnn_jax.data.folders import below
 from cnn_jax.data.objects import Report
 from cnn_jax.data.rasters import Raster, open_raster
@@ -158,11 +158,11 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def by_stem(images: Iterable[str]) -> dict[str, str]:
-    """Path without suffix -> path. Raises InputError where two images would share a file of
-    annotations."""
+    """Path without suffix, composed -> path. Raises InputError where two images would share a file
+    of annotations."""
     found: dict[str, str] = {}
     for name in images:
-        other = found.setdefault(name[: len(name) - len(Path(name).suffix)], name)
+        other = found.setdefault(composed(name[: len(name) - len(Path(name).suffix)]), name)
         if other != name:
             raise InputError(
                 f"the images {other} and {name} would have one file of annotations: rename one."

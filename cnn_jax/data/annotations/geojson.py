@@ -25,6 +25,8 @@ from cnn_jax.data.annotations.files import (
     whole,
     write_json,
 )
+from cnn_jax.data.file_names import composed
+from cnn_jax.data.folders import file_named
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
@@ -42,6 +44,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     stems, of_scene = by_stem(files), {}
     for file in files_in(path, (".geojson", ".json"), "GeoJSON files"):
         stem = file.stem if path.is_file() else file.relative_to(path).with_suffix("").as_posix()
+        stem = composed(stem)
         if stem not in stems:
             raise InputError(f"{file} has no scene {stem} in {images}: add it.")
         of_scene[stem] = file
@@ -136,7 +139,7 @@ def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
     for image in found.images:
         raster = None
         if images is not None:
-            raster = open_raster(images / image.name, in_parts=True)
+            raster = open_raster(file_named(images, image.name), in_parts=True)
             if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
                 raise InputError(
                     f"{images / image.name} is {raster.width_px} x {raster.height_px} px, and the"

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_sizes, open_upright
+from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import holding_nothing
 from cnn_jax.errors import InputError
@@ -43,6 +44,7 @@ def masks(
         stem = file.stem if path.is_file() else file.relative_to(path).with_suffix("").as_posix()
         name = f"{stem}{file.suffix}"
         if known is not None:
+            stem = composed(stem)
             stem = stem if stem in known else stem.removesuffix("_mask")
             if stem not in known:
                 raise InputError(f"{file} has no image {stem} in {images}: add it.")

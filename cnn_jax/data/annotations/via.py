@@ -22,6 +22,7 @@ from cnn_jax.data.annotations.files import (
     size_of,
     write_json,
 )
+from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -40,12 +41,13 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         isinstance(head, dict) and "filename" in head and "regions" in head for head in heads
     ):
         raise InputError(f"{path} is no {WHAT}: it holds no files with regions.")
-    files, known, found = image_sizes(images, "VIA's files"), Classes(classes), []
+    known, found = Classes(classes), []
+    files = {composed(name): file for name, file in image_sizes(images, "VIA's files").items()}
     for head in heads:
         name = str(head["filename"]).replace("\\", "/")
-        if name not in files:
+        if composed(name) not in files:
             raise InputError(f"{path} has the image {name}, which {images} lacks: add it.")
-        image = AnnotatedImage(name, *size_of(files[name]))
+        image = AnnotatedImage(name, *size_of(files[composed(name)]))
         regions = head["regions"]
         regions = list(regions.values()) if isinstance(regions, dict) else regions
         if not isinstance(regions, list):

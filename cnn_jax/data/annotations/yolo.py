@@ -23,6 +23,7 @@ from cnn_jax.data.annotations.files import (
     size_of,
     text_of,
 )
+from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -41,7 +42,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     files = image_sizes(images, "YOLO's files")
     stems = by_stem(files)
     texts = {
-        file.relative_to(labels).with_suffix("").as_posix(): file
+        composed(file.relative_to(labels).with_suffix("").as_posix()): file
         for file in files_in(labels, (".txt",), "text files of YOLO")
         if file.name not in NAMES
     }
