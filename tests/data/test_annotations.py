@@ -554,6 +554,18 @@ BROKEN = {
         changed(segmentation={"size": [HEIGHT, WIDTH], "counts": "é~"}),
         r"no compressed run lengths",
     ),
+    "runs of no pixel": (
+        changed(segmentation={"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}),
+        r"annotation 1 has a segmentation without a pixel in its bbox",
+    ),
+    "a polygon elsewhere": (
+        changed(bbox=[3, 3, 5, 5], segmentation=[[30, 3, 40, 3, 40, 9]]),
+        r"annotation 1 has a segmentation without a pixel in its bbox",
+    ),
+    "a polygon outside": (
+        changed(bbox=[0, 3, 5, 5], segmentation=[[-9, 3, -1, 3, -1, 9]]),
+        r"annotation 1 has a segmentation without a pixel in its bbox",
+    ),
     "one id twice": (changed(id=2), r"two annotations with the id 2"),
     "one image twice": (
         {**content(), "images": content()["images"][:1] * 2},

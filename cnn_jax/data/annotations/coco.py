@@ -72,8 +72,12 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             continue
         image = heads[raw["image_id"]]
         one = _annotation(raw, image, labels[raw["category_id"]], about, report)
-        if one is not None and (one := objects.checked(one, image, about, report)):
-            found[raw["image_id"]].append(one)
+        if one is None or (one := objects.checked(one, image, about, report)) is None:
+            continue
+        if _apart(one, image):
+            report(f"{about} has a segmentation without a pixel in its bbox: correct one of them.")
+            continue
+        found[raw["image_id"]].append(one)
     del content
     every = (
         AnnotatedImage(h.name, h.height_px, h.width_px, tuple(found[i]), i)
@@ -170,6 +174,19 @@ def _shape(segmentation, image):
             )
         polygons.append(np.array(flat, float).reshape(-1, 2))
     return tuple(polygons), None
+
+
+def _apart(one, image) -> bool:
+    """Whether a mask is empty, or lies outside the box by more than rounding, as it does where one
+    of them alone was scaled."""
+    if one.shape is None:
+        return False
+    size = image.height_px, image.width_px
+    coded = isinstance(one.shape, bytes)
+    around = objects.box_of(one.shape, *size) if coded else objects.polygons_box(one.shape)
+    return min(around[2:]) <= 0 or any(
+        one.box[i] > around[i + 2] + 1 or one.box[i + 2] < around[i] - 1 for i in (0, 1)
+    )
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
