@@ -203,6 +203,20 @@ def test_labelme_of_odd_kinds(tmp_path, changes, found):
         assert one.box == found
 
 
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation"])
+def test_turned_rectangles_of_labelme_are_read(tmp_path, kind):
+    corners = [[10, 2], [18, 10], [12, 16], [4, 8]]
+    shape = {"label": "a", "shape_type": kind, "points": corners, "direction": 0.785}
+    about = {"imagePath": "a.png", "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    (tmp_path / "a.json").write_text(json.dumps({**about, "shapes": [shape]}))
+    [image] = annotations.read("labelme", tmp_path / "a.json").images
+    x, y = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    expected = (abs(x - y - 2) < 6) & (x + y > 12) & (x + y < 28)
+    clear = np.minimum.reduce([abs(abs(x - y - 2) - 6), abs(x + y - 12), abs(x + y - 28)]) > 1
+    found = objects.mask(image.objects[0], HEIGHT, WIDTH)
+    np.testing.assert_array_equal(found[clear], expected[clear])
+
+
 def claiming(side):
     """By format: the name of a file, and its text, which says that an image is so wide and high;
     with a mask of 3 x 2 px where it can hold one."""

@@ -1,4 +1,4 @@
-"""LabelMe's JSON, one file an image: polygons, rectangles, circles and masks.
+"""LabelMe's JSON, one file an image: polygons, rectangles, also turned ones, circles and masks.
 
 Parts of an object share a `group_id`, as LabelMe's own converters have it. Crowds carry the flag
 `crowd`, and predictions a `score`, as newer annotators write it.
@@ -27,6 +27,8 @@ from cnn_jax.data.rasters import open_raster
 from cnn_jax.errors import InputError
 
 WHAT = "LabelMe file"
+TURNED = ("oriented_rectangle", "rotation")
+"""What LabelMe and X-AnyLabeling call a rectangle that is turned: its four corners."""
 
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
@@ -118,7 +120,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
             report(f"{about} has an empty mask: leave it out.")
             return None
         return objects.of_part(part, max(top, 0), max(left, 0), image, label, **others)
-    if kind != "polygon":
+    if kind not in ("polygon", *TURNED):
         report(
             f"{about} is a {kind}, which has no area: give a polygon, a rectangle, a circle or a"
             " mask."
