@@ -326,7 +326,12 @@ class Polygons:
             x, y = to_longitudes(self._crs, x, y, self.path)
         x, y = (np.round(values, 9).tolist() for values in (x, y))
         points = zip(x, y, strict=True)
-        return [[list(itertools.islice(points, len(ring))) for ring in rings] for rings in polygons]
+        # Outlines run counterclockwise, as GeoJSON wants them, unless the scene is a mirror image.
+        way = -1 if a * e > b * d else 1
+        return [
+            [list(itertools.islice(points, len(ring)))[::way] for ring in rings]
+            for rings in polygons
+        ]
 
     def abandon(self) -> None:
         """Deletes what isn't whole."""

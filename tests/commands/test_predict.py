@@ -207,6 +207,24 @@ def test_a_scene_keeps_its_place_and_its_outputs_agree(command, run, tmp_path):
             assert 24 < latitude < 26
 
 
+@pytest.mark.parametrize("turn", [0, 30, 180])
+@pytest.mark.parametrize("scales", [(0.5, -0.5), (0.5, 0.5), (-0.5, -0.5)])
+def test_outlines_run_counterclockwise_and_holes_clockwise(turn, scales, command, tmp_path):
+    """As RFC 7946 has it, from scenes upside down and mirrored too: some programs take for an
+    outline that runs clockwise the rest of the earth."""
+    place = Affine.translation(300_000, 2_780_000) @ Affine.rotation(turn) @ Affine.scale(*scales)
+    scene = write(tmp_path / "scene.tif", pixels(70, 60), transform=place)
+    assert command(scene, "--output", tmp_path / "out", "--polygons")[0] == 0
+    areas = json.loads((tmp_path / "out/scene.geojson").read_text("utf-8"))["features"]
+    assert any(len(area["geometry"]["coordinates"]) > 1 for area in areas)
+    for area in areas:
+        for number, ring in enumerate(area["geometry"]["coordinates"]):
+            x, y = np.array(ring).T
+            x, y = x - x[0], y - y[0]
+            twice = np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])
+            assert (twice > 0) == (number == 0)
+
+
 def test_polygons_without_a_least_size_give_back_every_pixel(command, tmp_path):
     from rasterio import features
 
