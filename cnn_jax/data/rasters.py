@@ -693,7 +693,8 @@ def _masked(dataset) -> bool:
 
 def _place(dataset) -> dict[str, Any]:
     """Where a dataset of rasterio lies, as fields of `Raster`."""
-    georeferenced = not dataset.transform.is_identity
+    # Of pixels without width or height nothing says where they lie.
+    georeferenced = not (dataset.transform.is_identity or dataset.transform.is_degenerate)
     gcps, of_gcps = ((), None) if georeferenced else dataset.gcps
     crs = of_gcps if gcps else dataset.crs
     return {

@@ -981,6 +981,15 @@ def test_georeference_and_no_data_are_told(tmp_path):
     assert image[1, 1, 0] == 0
 
 
+@pytest.mark.parametrize("sides", [(0, 0), (0.5, 0), (0, -0.5)])
+def test_pixels_without_area_place_nothing(sides, tmp_path):
+    place = rasterio.Affine(sides[0], 0, 500_000, 0, sides[1], 4_600_000)
+    gtiff(np.full((3, 32, 48), 9, np.uint8), transform=place)(tmp_path / "a.tif", None)
+    stored = open_raster(tmp_path / "a.tif")
+    assert stored.transform is None
+    assert "32640" in stored.crs
+
+
 @pytest.mark.parametrize(
     "name", ["a.tif", "a.png", "a.JPG", "a.bmp", "a.webp", "a.jp2", "deep.png"]
 )
