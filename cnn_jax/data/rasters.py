@@ -286,8 +286,10 @@ def open_raster(
     name = str(source if name is None and isinstance(source, Path) else name or "")
     known = _SMALL_IMAGES if small else _PHOTOGRAPHS
     with _explained(name), _stream(source) as stream:
-        start = stream.read(16)
+        start = stream.read(1024)
         stream.seek(0)
+        if start.startswith(b"<?xml"):  # as some programs begin a VRT
+            start = start[max(start.find(b"<VRTDataset"), 0) :]
         format_, reader = next(
             (known[magic] for magic in known if start.startswith(magic)), ("", None)
         )

@@ -1071,6 +1071,12 @@ def test_a_vrt_reads_files_below_it_alone(tmp_path):
     path = tmp_path / "a.vrt"
     path.write_text(text)
     np.testing.assert_array_equal(open_raster(path).read().ravel(), np.arange(12))
+    declared = "<?xml version='1.0' encoding='utf-8'?>\n"  # as Python's own XML is written
+    path.write_text(declared + text)
+    np.testing.assert_array_equal(open_raster(path).read().ravel(), np.arange(12))
+    path.write_text(declared + text.replace("a.tif", "../a.tif"))
+    with pytest.raises(InputError, match="may name only files beside or below it"):
+        open_raster(path)
     for wrong in ("/etc/hostname", "../a.tif", "/vsicurl/https://example.org/a.tif"):
         path.write_text(text.replace("a.tif", wrong))
         with pytest.raises(InputError, match="may name only files beside or below it"):
