@@ -47,9 +47,11 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
     index = description.mask_values == "index"
     held = None if mask.palette is None else np.zeros(len(mask.palette), bool)
     masked = mask.hidden() if mask.masked else None
+    void = _unlisted(description, mask.nodata) if index else None
     for rows, strip in mask.strips():
         values = _numbers(mask, strip) if index else _colors(mask, strip)
         table = _label_table(description)
+        nothing = _nothing(values, void) if index else None
         if index and held is not None:
             held[values] = True
         if index and values.dtype not in (np.uint8, np.uint16):
@@ -62,8 +64,8 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
             np.take(table, values[some], out=part[some], mode="clip")
         if masked is not None:
             part[masked(rows, slice(None))] = IGNORED
-        if index and _is_nothing(description, mask.nodata):
-            part[values == mask.nodata] = IGNORED
+        if nothing is not None:
+            part[nothing] = IGNORED
         if index and description.threshold:
             uncertain += int(np.count_nonzero(_near_threshold(description)[values]))
         where = part == _UNKNOWN
@@ -76,9 +78,6 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
         if description.distance:
             given, told, doubtful = _nearest(description, found)
             uncertain += int(counts[doubtful].sum())
-        if index and mask.nodata is not None:
-            told &= found != mask.nodata
-        told &= found == found  # what is no number holds nothing, as in photographs
         part[where] = given[place]
         unknown.update(dict(zip(found[told].tolist(), counts[told].tolist(), strict=True)))
     if index and held is not None:
@@ -102,14 +101,23 @@ def _check_palette(mask, description, held):
         )
 
 
-def _is_nothing(description, nodata):
-    """Whether pixels of that value hold nothing, though a threshold would give them a class: no
-    class lists it."""
-    if nodata is None or not description.threshold:
-        return False
-    return all(
-        nodata not in numbers(value) for known in description.classes for value in known.values
-    )
+def _unlisted(description, nodata):
+    """The value of pixels that hold nothing, though a threshold or "any other value" would give
+    them a class: None where there is none, or a class lists it."""
+    listed = [v for known in description.classes for v in known.values if v != ANY_OTHER]
+    if nodata is None or any(nodata in numbers(value) for value in listed):
+        return None
+    return nodata
+
+
+def _nothing(values, void):
+    """Where values are no numbers or are `void`, None being none: bool; None: nowhere."""
+    empty = np.isnan(values) if values.dtype.kind == "f" else None
+    if void is None:
+        return empty
+    with np.errstate(over="ignore"):
+        same = values == void
+    return same if empty is None else empty | same
 
 
 def _numbers(mask, strip):

@@ -346,6 +346,20 @@ def test_no_data_is_no_class_of_a_threshold_unless_it_is_listed(tmp_path):
         assert shares(open_folder(config)) == shown
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [("uint8", 255), ("int8", -1), ("int32", -(2**31)), ("float32", np.nan), ("float64", -1e308)],
+)
+@pytest.mark.parametrize("listed", ['["any other value"]', '["1-9", "any other value"]'])
+def test_no_data_is_no_other_value(dtype, nodata, listed, tmp_path):
+    mask = np.zeros((1, 64, 64), dtype)
+    mask[:, :16], mask[:, 32:48], mask[:, 48:] = 7, 77, nodata
+    config = write_own(
+        tmp_path, with_values("[0]", listed), mask, mask_writer=gtiff(mask, nodata=nodata)
+    )
+    assert shares(open_folder(config)) == {0: 0.25, 1: 0.5, IGNORED: 0.25}
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 def test_numbers_whose_greys_are_in_another_order_are_refused(suffix, tmp_path):
     def turned(path, mask):
