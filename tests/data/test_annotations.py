@@ -203,6 +203,20 @@ def test_labelme_of_odd_kinds(tmp_path, changes, found):
         assert one.box == found
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in FORMATS if "classes" in FORMATS[name] and "palette" not in name]
+)
+def test_classes_are_the_same_however_their_letters_are_composed(tmp_path, images, name):
+    found = replace(example(crowd=False), classes=("niño", "árbol"))
+    for form in ("NFC", "NFD"):
+        there = tuple(unicodedata.normalize(form, of) for of in found.classes)
+        annotations.write(replace(found, classes=there), name, tmp_path / form, images)
+        for given in ((), there, found.classes):
+            read = annotations.read(name, tmp_path / form, images, given)
+            assert read.classes == found.classes
+            assert sorted(one.label for one in read.images[0].objects) == [0, 1, 1]
+
+
 @pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation"])
 def test_turned_rectangles_of_labelme_are_read(tmp_path, kind):
     corners = [[10, 2], [18, 10], [12, 16], [4, 8]]

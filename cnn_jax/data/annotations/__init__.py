@@ -15,7 +15,7 @@ import numpy as np
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import by_stem, check_size
-from cnn_jax.data.file_names import can_be_shown
+from cnn_jax.data.file_names import can_be_shown, composed
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.errors import InputError
@@ -93,7 +93,7 @@ def read(
         InputError: what can't be used at all: the file isn't there or isn't of this format, or
             lists an image twice.
     """
-    found = of(name).read(path, images, tuple(classes), report)
+    found = of(name).read(path, images, tuple(map(composed, classes)), report)
     names = Counter(image.name for image in found.images)
     for twice, count in names.most_common(1):
         if count > 1:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import check_size, json_of, number, plain, whole, write_json
+from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -98,6 +99,7 @@ def _categories(path, categories, classes):
         if id_ in ids:
             raise InputError(f"{path} has two categories with the id {id_}: number them anew.")
         ids.append(id_)
+        name = composed(name)
         names.append(f"{name} {id_}" if name in names else name)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     ids, names = [ids[i] for i in order], [names[i] for i in order]

@@ -85,11 +85,12 @@ class Classes:
     """
 
     def __init__(self, given: Sequence[str]) -> None:
-        self.given, self._seen = tuple(given), {}
+        self.given, self._seen = tuple(dict.fromkeys(map(composed, given))), {}
 
     def label(self, name: str, about: str, report: Report) -> int | None:
         """A number for a class's name; None where it is empty or isn't among those given, after
         `report` was told."""
+        name = composed(name)
         if not name:
             report(f"{about} has no class: name it.")
             return None

@@ -98,7 +98,7 @@ def _names(file: Path, told: Any) -> tuple[str, ...]:
         names = [names[str(label)] for label in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
         raise InputError(f"{file} has no names of classes: give a list of them.")
-    return _distinct(names, file)
+    return _distinct([composed(name) for name in names], file)
 
 
 def _distinct(names: Sequence[str], where: Any) -> tuple[str, ...]:
