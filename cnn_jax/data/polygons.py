@@ -68,10 +68,10 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
         for number, feature in enumerate(features)
         for geometry in _areas(path, number, feature)
     ]
-    if image.gcps and shapes:
+    if image.unwarped and shapes:
         raise InputError(
-            f"{image.name} is placed by ground control points, which polygons can't follow: warp it"
-            " with gdalwarp."
+            f"{image.name} is placed by {image.unwarped}, which polygons can't follow: warp it with"
+            " gdalwarp."
         )
     if image.transform is not None and image.crs and shapes:
         system = reference_systems.known(reference_systems.named(content, path), path)

@@ -141,11 +141,10 @@ class Scene:
 
     def check_polygons(self) -> None:
         """Raises InputError where areas can't be placed on the earth."""
-        if self.gcps or (self.rpcs is not None and not self.georeferenced):
-            by = "ground control points" if self.gcps else "rational polynomials (RPC)"
+        if self.raster.unwarped:
             raise InputError(
-                f"{self.path} is placed by {by}, which polygons can't follow: warp it with"
-                " gdalwarp, or ask for no polygons."
+                f"{self.path} is placed by {self.raster.unwarped}, which polygons can't follow:"
+                " warp it with gdalwarp, or ask for no polygons."
             )
         if self.transform is not None and self.raster.crs:
             a, b, c, d, e, f = self.transform

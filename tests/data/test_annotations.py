@@ -6,12 +6,15 @@ import json
 import shutil
 import tracemalloc
 import unicodedata
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
 
 from cnn_jax.configuration.schema import ObjectDataConfig
 from cnn_jax.data import annotations, objects
@@ -427,6 +430,27 @@ def test_geojson_lies_where_the_scene_does(tmp_path):
     found = annotations.read("geojson", tmp_path / "a.geojson", tmp_path / "images")
     assert found.classes == ("roof",)
     assert found.images[0].objects[0].box == (2, 3, 9, 8)
+
+
+@pytest.mark.parametrize("by", ["ground control points", "rational polynomials"])
+def test_geojson_of_a_scene_that_is_to_be_warped_is_refused(tmp_path, images, by):
+    corners = [(0, 0), (0, WIDTH), (HEIGHT, 0), (HEIGHT, WIDTH)]
+    points = [GroundControlPoint(row, column, 55 + column, 25 - row) for row, column in corners]
+    one = [1.0, *[0.0] * 19]
+    rpcs = RPC(10, 500, 25, 1, one, one[::-1], 20, 20, 55, 1, one, one[::-1], 20, 20)
+    place = {"gcps": points, "crs": "EPSG:4326"} if by[0] == "g" else {"rpcs": rpcs}
+    annotations.write(example(), "geojson", tmp_path / "out")
+    (images / "a.png").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            *(images / "a.tif", "w", "GTiff", WIDTH, HEIGHT, 1), dtype="uint8", **place
+        ) as to:
+            to.write(np.zeros((1, HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(InputError, match=rf"a\.tif is placed by {by}.*warp it with gdalwarp"):
+        annotations.read("geojson", tmp_path / "out", images)
+    with pytest.raises(InputError, match=rf"a\.tif is placed by {by}.*warp it with gdalwarp"):
+        annotations.write(example("a.tif"), "geojson", tmp_path / "again", images)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32640", 'LOCAL_CS["site",UNIT["metre",1]]'])

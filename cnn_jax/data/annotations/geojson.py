@@ -51,13 +51,23 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     for stem, name in stems.items():
         if stem not in of_scene and path.is_file():
             continue
-        raster = open_upright(files[name], in_parts=True)
+        raster = _placing(open_upright(files[name], in_parts=True))
         image = AnnotatedImage(name, raster.height_px, raster.width_px)
         every = ()
         if stem in of_scene:
             every = tuple(_objects(of_scene[stem], image, raster, known, report))
         found.append((image, every))
     return labelme.relabelled(found, known)
+
+
+def _placing(raster: Raster) -> Raster:
+    """The scene itself. Raises InputError where it is placed by what no polygon can follow."""
+    if raster.unwarped:
+        raise InputError(
+            f"{raster.name} is placed by {raster.unwarped}, which polygons can't follow: warp it"
+            " with gdalwarp."
+        )
+    return raster
 
 
 def _objects(file, image, raster, known, report):
@@ -139,7 +149,7 @@ def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
     for image in found.images:
         raster = None
         if images is not None:
-            raster = open_raster(file_named(images, image.name), in_parts=True)
+            raster = _placing(open_raster(file_named(images, image.name), in_parts=True))
             if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
                 raise InputError(
                     f"{images / image.name} is {raster.width_px} x {raster.height_px} px, and the"
