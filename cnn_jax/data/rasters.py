@@ -704,13 +704,14 @@ def _masked(dataset) -> bool:
 
 def _place(dataset) -> dict[str, Any]:
     """Where a dataset of rasterio lies, as fields of `Raster`."""
+    place = dataset.transform
     # Of pixels without width or height nothing says where they lie.
-    georeferenced = not (dataset.transform.is_identity or dataset.transform.is_degenerate)
+    georeferenced = not (place.is_identity or place.is_degenerate) and np.isfinite(place).all()
     gcps, of_gcps = ((), None) if georeferenced else dataset.gcps
     crs = of_gcps if gcps else dataset.crs
     return {
         "crs": crs.to_wkt() if crs else "",
-        "transform": tuple(dataset.transform)[:6] if georeferenced else None,
+        "transform": tuple(place)[:6] if georeferenced else None,
         "gcps": tuple(gcps),
         "rpcs": _rpcs(dataset),
     }

@@ -995,7 +995,7 @@ def test_georeference_and_no_data_are_told(tmp_path):
     assert image[1, 1, 0] == 0
 
 
-@pytest.mark.parametrize("sides", [(0, 0), (0.5, 0), (0, -0.5)])
+@pytest.mark.parametrize("sides", [(0, 0), (0.5, 0), (0, -0.5), (np.nan, -0.5), (0.5, np.inf)])
 def test_pixels_without_area_place_nothing(sides, tmp_path):
     place = rasterio.Affine(sides[0], 0, 500_000, 0, sides[1], 4_600_000)
     gtiff(np.full((3, 32, 48), 9, np.uint8), transform=place)(tmp_path / "a.tif", None)
