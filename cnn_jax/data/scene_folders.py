@@ -477,7 +477,11 @@ def _listed(pairs, splits, directory):
         for name in getattr(splits, split):
             try:
                 lines = (directory / name).read_text(encoding="utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{directory / name}, the list of {split} scenes, isn't UTF-8: save it so."
+                ) from error
+            except OSError as error:
                 raise InputError(
                     f"{directory / name}, the list of {split} scenes, can't be read: check the"
                     " folder."

@@ -448,6 +448,10 @@ def test_lists_that_do_not_fit(tmp_path):
     assert "val.txt lists 1 scene (M-33-20-D-c-4-2_77) that the folder has not" in refusal(
         "landcover", tmp_path
     )
+    (tmp_path / "val.txt").write_text("M-33-20-D-c-4-2_0\n", encoding="utf-16")
+    assert "val.txt, the list of validation scenes, isn't UTF-8: save it so" in refusal(
+        "landcover", tmp_path
+    )
     (tmp_path / "val.txt").unlink()
     assert "val.txt, the list of validation scenes, can't be read" in refusal("landcover", tmp_path)
 
