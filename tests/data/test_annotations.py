@@ -638,6 +638,16 @@ BROKEN = {
         {**content(), "images": [content()["images"][0] | {"id": id_} for id_ in (1, 2)]},
         r"lists the image a.png 2 times",
     ),
+    "one image by two names": (
+        {
+            **content(),
+            "images": [
+                content()["images"][0] | {"id": id_, "file_name": name}
+                for id_, name in enumerate(("a.png", "./a.png"), 1)
+            ],
+        },
+        r"lists the image a.png 2 times",
+    ),
     "no list": ({**content(), "annotations": 5}, r"its annotations is no list"),
     "another JSON": ({"shapes": []}, r"is no COCO annotation file: it has no annotations"),
     "a list": ([], r"is no COCO annotation file"),

@@ -94,7 +94,7 @@ def read(
             lists an image twice.
     """
     found = of(name).read(path, images, tuple(map(composed, classes)), report)
-    names = Counter(image.name for image in found.images)
+    names = Counter(PurePosixPath(image.name).as_posix() for image in found.images)
     for twice, count in names.most_common(1):
         if count > 1:
             raise InputError(
