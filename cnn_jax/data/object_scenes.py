@@ -247,6 +247,10 @@ def _opened(config, sets, folders, notes):
             opened.append((image, raster, digest(path)))
         splits[split] = opened
         identity.append([[composed(i.name), file, _identity(i)] for i, _, file in opened])
+    files = {split: {file for *_, file in opened} for split, opened in splits.items()}
+    for split in SPLITS[1:]:
+        if both := len(files["train"] & files[split]):
+            notes = [*notes, f"{both:,} images of {split} are images of train too: part them."]
     channels, dtype = _kind(kinds)
     fingerprint = hashlib.blake2b(
         json.dumps([classes, identity]).encode(), digest_size=16

@@ -167,6 +167,15 @@ def test_splits_of_an_own_set(tmp_path):
         open_objects(config)
 
 
+def test_images_that_are_trained_on_and_tested_are_told(tmp_path):
+    config = write_coco(tmp_path)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((32, 64), np.uint8)).save(tmp_path / "images" / "a.jpg")
+    assert open_objects(config).notes == ()
+    same = dataclasses.replace(config, annotations=("all.json", "all.json"))
+    assert open_objects(same).notes == ("1 images of test are images of train too: part them.",)
+
+
 def write_coco(folder, **image):
     """One image and one object, as a COCO file has them."""
     head = {"id": 1, "file_name": "a.jpg", "height": 32, "width": 64} | image
