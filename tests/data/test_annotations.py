@@ -432,6 +432,31 @@ def test_geojson_lies_where_the_scene_does(tmp_path):
     assert found.images[0].objects[0].box == (2, 3, 9, 8)
 
 
+@pytest.mark.parametrize("down", [-0.3, 0.3])
+@pytest.mark.parametrize("way", [1, -1])
+def test_outlines_of_geojson_run_counterclockwise_and_holes_clockwise(tmp_path, down, way):
+    """However they were drawn, and from a scene upside down too."""
+    place = rasterio.Affine(0.3, 0, 325_000, 0, down, 2_786_000)
+    with rasterio.open(
+        *(tmp_path / "a.tif", "w", "GTiff", WIDTH, HEIGHT, 1),
+        **{"dtype": "uint8", "crs": "EPSG:32640", "transform": place},
+    ) as to:
+        to.write(np.zeros((1, HEIGHT, WIDTH), np.uint8))
+    square = np.array([[30.0, 4], [44, 4], [44, 9], [30, 9]])[::way]
+    drawn = Annotation(0, objects.polygons_box((square,)), (square,))
+    image = AnnotatedImage("a.tif", HEIGHT, WIDTH, (objects.of_mask(ring_and_dot(), 0), drawn))
+    annotations.write(AnnotationSet(("cat",), (image,)), "geojson", tmp_path / "out", tmp_path)
+    content = json.loads((tmp_path / "out" / "a.geojson").read_text())
+    ring, square = (one["geometry"]["coordinates"] for one in content["features"])
+    for part in (*ring, square):
+        for number, corners in enumerate(part):
+            x, y = (np.array(corners) - corners[0]).T
+            assert (np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) > 0) == (number == 0)
+    assert masks(annotations.read("geojson", tmp_path / "out", tmp_path)) == masks(
+        AnnotationSet(("cat",), (image,))
+    )
+
+
 @pytest.mark.parametrize("by", ["ground control points", "rational polynomials"])
 def test_geojson_of_a_scene_that_is_to_be_warped_is_refused(tmp_path, images, by):
     corners = [(0, 0), (0, WIDTH), (HEIGHT, 0), (HEIGHT, WIDTH)]

@@ -162,7 +162,7 @@ def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
 
 def _feature(one, image, raster, classes) -> dict[str, Any]:
     parts = [
-        [_placed(ring, raster) for ring in objects.unbridged(polygon)]
+        _wound([_placed(ring, raster) for ring in objects.unbridged(polygon)])
         for polygon in objects.shape_polygons(one, image)
     ]
     single = len(parts) == 1
@@ -175,6 +175,16 @@ def _feature(one, image, raster, classes) -> dict[str, Any]:
         "coordinates": parts[0] if single else parts,
     }
     return {"type": "Feature", "properties": about, "geometry": geometry}
+
+
+def _wound(rings):
+    """Closed rings run as GeoJSON has them: the outline counterclockwise, holes clockwise."""
+    found = []
+    for ring in rings:
+        x, y = (np.array(ring) - ring[0]).T
+        counterclockwise = np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) > 0
+        found.append(ring if counterclockwise == (not found) else ring[::-1])
+    return found
 
 
 def _placed(ring, raster: Raster | None):
