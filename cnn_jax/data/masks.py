@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from cnn_jax.data.descriptions import ANY_OTHER, Description, is_range, numbers
-from cnn_jax.data.rasters import Raster, spread
+from cnn_jax.data.rasters import Raster, greatest_of, holding_nothing, spread
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 
@@ -47,11 +47,11 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
     index = description.mask_values == "index"
     held = None if mask.palette is None else np.zeros(len(mask.palette), bool)
     masked = mask.hidden() if mask.masked else None
-    void = _unlisted(description, mask.nodata) if index else None
+    void = _unlisted(description, mask)
     for rows, strip in mask.strips():
         values = _numbers(mask, strip) if index else _colors(mask, strip)
         table = _label_table(description)
-        nothing = _nothing(values, void) if index else None
+        nothing = _nothing(values, void) if index else holding_nothing(strip, void)
         if index and held is not None:
             held[values] = True
         if index and values.dtype not in (np.uint8, np.uint16):
@@ -101,13 +101,17 @@ def _check_palette(mask, description, held):
         )
 
 
-def _unlisted(description, nodata):
+def _unlisted(description, mask):
     """The value of pixels that hold nothing, though a threshold or "any other value" would give
-    them a class: None where there is none, or a class lists it."""
+    them a class: None where there is none, or a class lists it, or its colour."""
+    nodata, meant = mask.nodata, False
     listed = [v for known in description.classes for v in known.values if v != ANY_OTHER]
-    if nodata is None or any(nodata in numbers(value) for value in listed):
-        return None
-    return nodata
+    if nodata is not None and description.mask_values == "index":
+        meant = any(nodata in numbers(value) for value in listed)
+    elif nodata is not None and 0 <= nodata <= greatest_of(mask.dtype):
+        [[color]] = _colors(mask, np.full((1, 1, mask.bands), nodata, mask.dtype))
+        meant = any(int(value[1:], 16) == color for value in listed)
+    return None if meant else nodata
 
 
 def _nothing(values, void):

@@ -360,6 +360,36 @@ def test_no_data_is_no_other_value(dtype, nodata, listed, tmp_path):
     assert shares(open_folder(config)) == {0: 0.25, 1: 0.5, IGNORED: 0.25}
 
 
+@pytest.mark.parametrize(
+    ("listed", "shown"),
+    [
+        ('["#E2A929"]', {0: 0.5, 1: 0.25, IGNORED: 0.25}),
+        ('["any other value"]', {0: 0.5, 1: 0.25, IGNORED: 0.25}),
+        ('["#E2A929", "#000000"]', {0: 0.5, 1: 0.5}),
+    ],
+)
+@pytest.mark.parametrize("nodata", [0, 255])
+def test_no_data_is_no_colour_unless_it_is_listed(listed, shown, nodata, tmp_path):
+    """As a class map of `cnn-jax predict`, whose no data is black in its palette; as colours too
+    where it is 0."""
+    indices = np.full((1, 64, 64), 3, np.uint8)
+    indices[:, :16], indices[:, 16:32] = 7, nodata
+
+    def numbered(path, _):
+        gtiff(indices, nodata=nodata)(path, None)
+        with rasterio.open(path.with_suffix(".tif"), "r+") as file:
+            file.write_colormap(1, {3: (60, 16, 152), 7: (226, 169, 41), 255: (0, 0, 0)})
+
+    colors = np.zeros((256, 3), np.uint8)
+    colors[3], colors[7] = (60, 16, 152), (226, 169, 41)
+    colored = gtiff(np.moveaxis(colors[indices[0]], -1, 0), nodata=nodata, photometric="rgb")
+    toml = COLORS.replace('["#E2A929"]', listed)
+    for name, writer in (("numbered", numbered), *([("colored", colored)] if not nodata else [])):
+        (tmp_path / name).mkdir()
+        config = write_own(tmp_path / name, toml, indices, mask_writer=writer)
+        assert shares(open_folder(config)) == shown
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 def test_numbers_whose_greys_are_in_another_order_are_refused(suffix, tmp_path):
     def turned(path, mask):
