@@ -640,7 +640,12 @@ def _of_gdal(name, format_, source, driver, stream, in_parts):
         _check_pages(name, len(dataset.subdatasets), "images")
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         stored = sorted(set(dataset.dtypes))
-        dtype = "float32" if stored in (["float64"], ["float16"]) else ", ".join(stored)
+        if len(stored) > 1:
+            raise InputError(
+                f"{name} has bands of different types ({', '.join(stored)}): save it with one for"
+                " all.".lstrip()
+            )
+        dtype = "float32" if stored in (["float64"], ["float16"]) else stored[0]
         if dtype not in _DTYPES:
             raise InputError(
                 f"{name} holds numbers of type {dtype}, which no network takes: save it as float32"

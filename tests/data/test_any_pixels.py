@@ -1113,6 +1113,11 @@ def test_a_vrt_reads_files_below_it_alone(tmp_path):
         "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
     )
     path = tmp_path / "a.vrt"
+    band = text[text.index("<VRTRasterBand") : text.index("</VRTDataset>")]
+    other = band.replace('"Byte" band="1"', '"UInt16" band="2"')
+    path.write_text(text.replace("</VRTDataset>", f"{other}</VRTDataset>"))
+    with pytest.raises(InputError, match=r"bands of different types \(uint16, uint8\): save it"):
+        open_raster(path)
     path.write_text(text)
     np.testing.assert_array_equal(open_raster(path).read().ravel(), np.arange(12))
     declared = "<?xml version='1.0' encoding='utf-8'?>\n"  # as Python's own XML is written
