@@ -26,6 +26,7 @@ from cnn_jax.models.mobilenet_v2 import MobileNetV2
 from cnn_jax.models.unet import UNet
 from cnn_jax.models.weights import keras
 from cnn_jax.models.weights.preprocessing import values_of
+from cnn_jax.training.losses import class_logits
 
 PARTS = ("normalization", "softmax")
 """What may be put inside the program: images then come as files store them, from 0 to the type's
@@ -53,7 +54,12 @@ def network(run: Run, parts: Sequence[str] = ()) -> Callable[[jax.Array], jax.Ar
         outputs = module.apply(variables, images, train=False)
         if run.config.task in OBJECT_TASKS:
             return run.learner.exported(outputs)
-        return jax.nn.softmax(outputs) if "softmax" in parts else outputs
+        if "softmax" not in parts:
+            return outputs
+        # Of two classes a segmenter may give one logit, whose softmax by itself is 1 everywhere.
+        return jax.nn.softmax(
+            class_logits(outputs) if run.config.task == "segmentation" else outputs
+        )
 
     return function
 

@@ -207,6 +207,20 @@ def test_a_refusal_says_where_in_the_network():
         translated(lambda x: Sorts().apply({}, x), (8, 8, 3))
 
 
+def test_of_one_logit_softmax_gives_both_classes():
+    model = MODELS["unet"](num_classes=1, base_width=2, depth=1)
+    images = images_of(1, 8, 8, 3)
+    run = SimpleNamespace(
+        config=SimpleNamespace(task="segmentation"),
+        model=model,
+        variables=model.init(jax.random.key(0), images, train=False),
+    )
+    logits = np.asarray(model.apply(run.variables, images, train=False))
+    both = computed(translated(export.network(run, ("softmax",)), (8, 8, 3)), images)
+    foreground = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(both, np.concatenate([1 - foreground, foreground], -1), atol=1e-5)
+
+
 @pytest.mark.parametrize("made", [export.to_onnx, export.to_stablehlo])
 @pytest.mark.parametrize(
     ("asked", "flag"), [({"size_px": (30, 40)}, "--size-px"), ({"any_size": True}, "--any-size")]
