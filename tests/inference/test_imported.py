@@ -135,6 +135,14 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_weights_that_are_no_numbers_are_refused(cifar, tmp_path, capsys):
+    tensors = load_file(cifar[0])
+    tensors["layer2.1.bn1.running_var"][3] = np.nan
+    save_file(tensors, tmp_path / "diverged.safetensors")
+    assert imported(tmp_path / "diverged.safetensors", "--model", "resnet20", "--output", "R") == 2
+    assert "NaN or infinity in what is batch_stats/stage_2_block_2/" in capsys.readouterr().err
+
+
 def test_an_encoder_without_a_head_is_no_run(tmp_path):
     """As segmentation_models.pytorch has it within a segmenter."""
     path = of_pytorch("resnet18", tmp_path / "whole.safetensors")

@@ -113,9 +113,22 @@ def read(
         found = _of_pytorch(path, digest, model, held, head, conventions)
     if conventions not in ("", found.source):
         raise InputError(f"--conventions {conventions} is of timm's EfficientNets: leave it out.")
+    _check_finite(found)
     if found.source == "ours":
         return found
     return _seeing(found, values or values_of(found.source, family(model)))
+
+
+def _check_finite(found):
+    """Raises InputError for weights of a training that diverged: a rectifier or a pooling may turn
+    NaN into a number, so that answers don't show it."""
+    flat: dict[Any, Any] = traverse_util.flatten_dict(found.variables)
+    for place, value in flat.items():
+        if not np.isfinite(value).all():
+            raise InputError(
+                f"{found.path} has NaN or infinity in what is {'/'.join(place)} here: give weights"
+                " from before the training diverged."
+            )
 
 
 def digest_of(path: Path) -> str:
