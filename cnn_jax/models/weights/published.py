@@ -157,7 +157,7 @@ def _read(path) -> "list[keras.Layer] | dict[str, np.ndarray]":
         found: dict[str, np.ndarray] = {}
         for shard in _shards(path):
             found |= _safetensors(shard) if shard.suffix == ".safetensors" else _tensors(shard)
-        return found
+        return _unprefixed(found)
     if start.startswith(keras.MAGIC):
         return keras.read(path)
     if start.startswith(b"PK"):
@@ -167,11 +167,11 @@ def _read(path) -> "list[keras.Layer] | dict[str, np.ndarray]":
             names = zipfile.ZipFile(path).namelist()
         except zipfile.BadZipFile as error:
             raise InputError(f"{path} is damaged ({error}): download it again.") from error
-        return keras.read(path) if "config.json" in names else _tensors(path)
+        return keras.read(path) if "config.json" in names else _unprefixed(_tensors(path))
     if start.startswith(torch_files.MAGIC):
-        return _tensors(path)
+        return _unprefixed(_tensors(path))
     if start[8:9] == b"{":
-        return _safetensors(path)
+        return _unprefixed(_safetensors(path))
     raise InputError(
         f"{path} is no file of weights that is known (it begins with {start[:8]!r}): give one of"
         " Keras (.h5, .keras), PyTorch (.pth, .th, .bin) or safetensors; see docs/weights.md."
@@ -221,8 +221,16 @@ def _tensors(path):
         if within:
             found = within
             break
-    for prefix in ("module.", "_orig_mod."):
-        if found and all(name.startswith(prefix) for name in found):
+    return found
+
+
+def _unprefixed(found):
+    """Tensors by the names that a network gives them, where a module that holds it has put its own
+    before all: DistributedDataParallel, `torch.compile`, Lightning's."""
+    for prefix in ("module.", "_orig_mod.", "model."):
+        # Averages of weights say beside them how many they are of.
+        named = [name for name in found if name.rpartition(".")[2] not in _PASSED_OVER]
+        if named and all(name.startswith(prefix) for name in named):
             found = _without(found, prefix)
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from cnn_jax.errors import InputError
 from cnn_jax.models import conventions, weights
@@ -85,6 +85,17 @@ def test_each_network_of_pytorch_that_docs_name_has_its_names_and_options():
     assert conventions.options("efficientnet_b5", "timm") == symmetric
     assert conventions.options("efficientnet_b5", "timm_tf") == {}
     assert conventions.options("convnext_tiny", "timm") == {"rounding": "down"}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod.", "model."])
+def test_what_holds_a_network_may_have_named_it(prefix, tmp_path):
+    """As `AveragedModel`, a compiled DistributedDataParallel and Lightning save it."""
+    path = written(fixture(Path(__file__).parent / "fixtures" / "timm-resnet18.json.gz"), tmp_path)
+    tensors = load_file(path)
+    named = {f"{prefix}{name}": value for name, value in tensors.items()}
+    save_file(named | {"n_averaged": np.array(7)}, tmp_path / "named.safetensors")
+    plain, found = (weights.read(p, "resnet18") for p in (path, tmp_path / "named.safetensors"))
+    jax.tree.map(np.testing.assert_array_equal, found.variables, plain.variables)
 
 
 def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path, monkeypatch):
