@@ -135,6 +135,18 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("lost", ["linear.weight", "layer1.0.conv1.weight"])
+def test_a_file_that_lacks_a_tensor_is_of_no_other_architecture(cifar, tmp_path, capsys, lost):
+    tensors = load_file(cifar[0])
+    del tensors[lost]
+    save_file(tensors, tmp_path / "lost.safetensors")
+    assert imported(tmp_path / "lost.safetensors", "--model", "resnet20", "--output", "R") == 2
+    said = capsys.readouterr().err
+    assert lost in said
+    assert "save all of a resnet20's tensors" in said
+    assert "resnet32" not in said
+
+
 def test_weights_that_are_no_numbers_are_refused(cifar, tmp_path, capsys):
     tensors = load_file(cifar[0])
     tensors["layer2.1.bn1.running_var"][3] = np.nan

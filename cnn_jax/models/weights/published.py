@@ -709,8 +709,9 @@ def _nearest(model: str, arrays: Sequence[np.ndarray], able: Callable[[str], boo
         int(array.size) for array in arrays if array.ndim > 1
     )
     best, share = "", 0.5
-    for other in CLASSIFIERS:
-        if other == model or not able(other):
+    # The one that was asked for first: what is damaged or lacks a head is nearest to itself.
+    for other in sorted(CLASSIFIERS, key=lambda name: name != model):
+        if not able(other):
             continue
         shapes = abstract(other, 1000, 3, _given(other, ""))
         theirs = collections.Counter(
@@ -721,4 +722,6 @@ def _nearest(model: str, arrays: Sequence[np.ndarray], able: Callable[[str], boo
             best, share = other, found
     if not best:
         return "no architecture here has most of its shapes"
+    if best == model:
+        return f"no other has more of its shapes: save all of a {model}'s tensors, and only these"
     return f"{share:.0%} of its kernels have the shapes of {best}: give --model {best}"
