@@ -18,6 +18,7 @@ from cnn_jax.models import SEGMENTERS
 from cnn_jax.models.conventions import family
 from cnn_jax.models.weights import Published, class_names, read
 from cnn_jax.records import run_directory
+from cnn_jax.records.files import read_object
 from cnn_jax.tasks.network import abstract_variables
 from cnn_jax.training import weights
 from cnn_jax.training.initial import Initial
@@ -64,8 +65,8 @@ def import_weights(
         command: what to type for the same, for the record.
 
     Raises:
-        InputError: the file doesn't fit the architecture or has no head, or the names don't fit
-            the file.
+        InputError: the file doesn't fit the architecture or has no head, the names don't fit the
+            file, or the folder holds something else.
     """
     published = read(file, model, values=seen.values, conventions=conventions)
     if not published.num_classes:
@@ -81,7 +82,14 @@ def import_weights(
     tasks.check(config)
     learner: Any = tasks.of(config.task).learner(config, info)
     with run_directory.RunDirectory(output, config) as record:
-        if record.summary is None:
+        if record.summary is not None:
+            held = read_object(record.workdir / "data.json")["classes"]  # in no configuration
+            if tuple(held) != tuple(names):
+                raise InputError(
+                    f"{output} holds this network with other names of its classes: give another"
+                    " --output, or the same --classes."
+                )
+        else:
             digest = documents.digest(config)
             environment = run_directory.environment(config, info.fingerprint, command)
             said = {

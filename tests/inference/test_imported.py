@@ -95,6 +95,10 @@ def test_the_same_import_again_is_no_error_and_another_is(cifar, tmp_path, capsy
     assert imported(file, *again) == 0
     assert imported(file, *again, "--values", "tf") == 2
     assert "another configuration" in capsys.readouterr().err
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdefghij"), encoding="utf-8")
+    assert imported(file, *again, "--classes", names) == 2
+    assert "other names of its classes: give another --output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
