@@ -111,7 +111,7 @@ def card(run: Run, files: list[str]) -> str:
         f"cnn_jax {record.environment.get('versions', {}).get('cnn_jax', '')}".strip()
         + f", commit `{record.environment.get('commit') or 'unknown'}`, on {record.device}; JAX"
         f" {record.environment['versions']['jax']}, Flax {record.environment['versions']['flax']}."
-        " The configuration, from which it can be made again with `--config config.json`:",
+        f" {_made(record)}",
         f"```json\n{json.dumps(dict(config), indent=1, ensure_ascii=False)}\n```",
         "## Licence",
         _licence(info),
@@ -137,6 +137,9 @@ def of_same_variant(record: RunRecord) -> list[RunRecord]:
 
 
 def _figures(record, seeds):
+    if not record.leading:
+        yield "None: it was not tested."
+        return
     yield "Of this run:"
     yield table.headline_table([record], link_base="")
     if len(seeds) > 1:
@@ -146,6 +149,13 @@ def _figures(record, seeds):
     if classes:
         yield classes
     yield table.averaging_note(seeds)
+
+
+def _made(record):
+    # What was imported or averaged no configuration makes again: the command did it.
+    if {"weights", "averaged"} & record.environment.keys():
+        return f"It was made by `{record.environment.get('command')}`; the configuration is then:"
+    return "The configuration, from which it can be made again with `--config config.json`:"
 
 
 def _numbers(values):

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import cnn_jax.inference.imported
+from cnn_jax.commands import export
 from cnn_jax.commands import weights as command
 from cnn_jax.errors import InputError
 from cnn_jax.models import conventions
@@ -137,6 +138,14 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys):
         path = tmp_path / name
         assert imported(path, "--model", "resnet20", "--output", tmp_path / "run") == 2
         assert said in capsys.readouterr().err
+
+
+def test_its_model_card_claims_no_figures_and_says_how_it_was_made(cifar, tmp_path):
+    assert export.main([str(cifar[1]), "--output", str(tmp_path / "weights.safetensors")]) == 0
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "None: it was not tested." in card
+    assert f"It was made by `python -m cnn_jax.commands.weights import {cifar[0]}" in card
+    assert "--config config.json" not in card
 
 
 @pytest.mark.parametrize("lost", ["linear.weight", "layer1.0.conv1.weight"])
