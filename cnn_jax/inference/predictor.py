@@ -293,8 +293,9 @@ class Run(Predictor):
     @property
     def _compiled(self) -> Callable:
         learner, devices = self.learner, self.devices  # equal runs of other seeds share the program
+        dtype = getattr(self.config.model, "dtype", "float32")
         return shared(
-            learner, "probabilities", lambda: devices.predict(learner.probabilities), devices
+            learner, "probabilities", lambda: devices.predict(learner.probabilities, dtype), devices
         )
 
     def probabilities(self, images: np.ndarray) -> Any:

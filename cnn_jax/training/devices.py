@@ -36,6 +36,10 @@ def arithmetic() -> contextlib.AbstractContextManager[None]:
     return fast_on_cpu() if jax.default_backend() == "cpu" else contextlib.nullcontext()
 
 
+_RIGHT_IN_BFLOAT16 = {"xla_cpu_experimental_ynn_fusion_type": ""}
+"""What keeps XLA for CPUs from a library that, in jaxlib 0.12.0, makes NaN of bfloat16."""
+
+
 class Devices:
     """All devices on one axis, those of a process beside each other, the batch divided among them
     and the state on each.
@@ -140,10 +144,14 @@ class Devices:
             out_shardings=(self.replicated, self.replicated),
         )
 
-    def predict(self, function: Callable) -> Callable:
+    def predict(self, function: Callable, dtype: str = "float32") -> Callable:
         """`function(variables, batch)` compiled: variables whole, the batch divided; every process
-        can read all results."""
+        can read all results. `dtype` is that in which the network computes."""
         results = self.replicated if len(self._processes) > 1 else self.sharded
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         return jax.jit(
-            function, in_shardings=(self.replicated, self.sharded), out_shardings=results
+            function,
+            in_shardings=(self.replicated, self.sharded),
+            out_shardings=results,
+            compiler_options=_RIGHT_IN_BFLOAT16 if on_cpu and dtype == "bfloat16" else None,
         )

@@ -14,6 +14,7 @@ import pytest
 
 from cnn_jax.errors import InputError
 from cnn_jax.layers.pooling import max_pool
+from cnn_jax.models import MODELS
 from cnn_jax.training.devices import Devices, accelerator_notice, arithmetic
 from tests import running as commands
 
@@ -287,6 +288,18 @@ def test_the_error_names_whichever_field_is_asked_for(here, monkeypatch):
         ),
     ):
         here.check_batch("evaluation.batch_size", 7)
+
+
+def test_in_bfloat16_a_cpu_predicts_what_the_operations_one_by_one_give():
+    model = MODELS["unet"](num_classes=2, base_width=8, depth=2, dtype="bfloat16")
+    images = np.random.default_rng(0).normal(size=(8, 96, 96, 3)).astype(np.float32)
+    variables = model.init(jax.random.key(0), images, train=False)
+
+    def logits(variables, images):
+        return model.apply(variables, images, train=False)
+
+    found = Devices().predict(logits, "bfloat16")(variables, images)
+    np.testing.assert_allclose(found, logits(variables, images), atol=0.1)
 
 
 def test_the_notice_says_so_where_there_is_no_accelerator():
