@@ -5,7 +5,7 @@ python -m cnn_jax.commands.average RUN --output RUN [--decay 0.5]
 
 The result is a run of its own, with figures of every split and `weights.safetensors`, which
 `cnn_jax.load` and the other commands take. BatchNorm's statistics are estimated anew on training
-batches.
+batches, but those of parts that were frozen.
 """
 
 import shlex
@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 | {"step": step}
                 for step in steps
             ]
-        variables = averaging.with_new_statistics(first, variables, dataset, options.batches)
+        variables = averaging.with_new_statistics(
+            first, variables, dataset, options.batches, averaging.frozen_norms(runs)
+        )
         command = shlex.join([*command_line.program(MODULE).split(), *argv])
         summary = averaging.write_run(
             first, variables, dataset, options.output, members=members, command=command

@@ -18,10 +18,12 @@ from cnn_jax.configuration.documents import digest, identity
 from cnn_jax.data.pipeline import training_batches
 from cnn_jax.errors import InputError
 from cnn_jax.inference.predictor import Run, of_checkpoint
+from cnn_jax.layers.normalization import keeping_statistics
 from cnn_jax.records import run_directory
-from cnn_jax.tasks.network import abstract_variables
+from cnn_jax.tasks.network import abstract_variables, head
 from cnn_jax.tasks.task import Dataset
 from cnn_jax.training import weights
+from cnn_jax.training.groups import make_groups
 from cnn_jax.training.step import example_keys
 
 
@@ -95,9 +97,28 @@ def of_checkpoints(run: Run, decay: float = 1.0) -> tuple[Any, list[int]]:
     return averaged(members, [decay ** (len(steps) - 1 - k) for k in range(len(steps))]), steps
 
 
-def with_new_statistics(run: Run, variables: Any, dataset: Dataset, batches: int) -> Any:
+def frozen_norms(runs: Sequence[Run]) -> frozenset[tuple[str, ...]]:
+    """The BatchNorms, by path, that all runs froze: the rest was trained around the statistics that
+    they have."""
+    return frozenset.intersection(
+        *(
+            make_groups(
+                run.config.optimizer, abstract_variables(run.learner), head(run.learner)
+            ).frozen_norms
+            for run in runs
+        )
+    )
+
+
+def with_new_statistics(
+    run: Run,
+    variables: Any,
+    dataset: Dataset,
+    batches: int,
+    frozen: frozenset[tuple[str, ...]] = frozenset(),
+) -> Any:
     """Variables whose BatchNorm statistics are the mean over so many training batches, seen by
-    these weights; as they are where the network has no BatchNorm."""
+    these weights; as they are where the network has no BatchNorm, and of `frozen_norms`."""
     if "batch_stats" not in variables or not batches:
         return variables
     learner, config = run.learner, run.config
@@ -106,19 +127,25 @@ def with_new_statistics(run: Run, variables: Any, dataset: Dataset, batches: int
         dataset.training_source(learner), seed=config.seed, batch_size=config.training.batch_size
     )
 
+    def kept(path):
+        return tuple(step.key for step in path[:-1]) in frozen
+
     @jax.jit
     def seen(variables, examples, key):
         keys = example_keys(config.seed, examples["position"])
         inputs, _ = learner.prepare(keys, examples)
         # From zero, one step of the moving average is a known share of the batch's own.
-        empty = jax.tree.map(lambda leaf: leaf * 0, variables["batch_stats"])
-        _, new = module.apply(
-            variables | {"batch_stats": empty},
-            inputs,
-            train=True,
-            mutable=["batch_stats", "auxiliary"],
-            rngs={"dropout": key},
+        empty = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if kept(path) else leaf * 0, variables["batch_stats"]
         )
+        with keeping_statistics(frozen):
+            _, new = module.apply(
+                variables | {"batch_stats": empty},
+                inputs,
+                train=True,
+                mutable=["batch_stats", "auxiliary"],
+                rngs={"dropout": key},
+            )
         return new["batch_stats"]
 
     total: Any = None
@@ -127,7 +154,13 @@ def with_new_statistics(run: Run, variables: Any, dataset: Dataset, batches: int
         found = jax.device_get(seen(variables, read[number], key))
         total = found if total is None else jax.tree.map(np.add, total, found)
     share = 0.1  # 1 less the momentum of `layers.normalization`
-    statistics = jax.tree.map(lambda leaf: (leaf / (batches * share)).astype(leaf.dtype), total)
+    statistics = jax.tree_util.tree_map_with_path(
+        lambda path, before, leaf: (
+            before if kept(path) else (leaf / (batches * share)).astype(leaf.dtype)
+        ),
+        variables["batch_stats"],
+        total,
+    )
     return variables | {"batch_stats": statistics}
 
 

@@ -1,5 +1,7 @@
 """Averaged weights: what they are, what a run of them is worth, and what is refused."""
 
+import copy
+import dataclasses
 import json
 
 import jax
@@ -85,6 +87,42 @@ def test_statistics_are_those_of_training_batches(run):
     statistics = found["batch_stats"]["encoder_0_convolution_1"]["norm"]
     np.testing.assert_allclose(statistics["mean"], np.mean(means, 0), atol=1e-5)
     np.testing.assert_allclose(statistics["var"], np.mean(spreads, 0), rtol=1e-4)
+
+
+def test_statistics_of_frozen_parts_stay(run):
+    dataset, variables = run.open_data(), jax.device_get(run.variables)
+    frozen = dataclasses.replace(run, config=copy.deepcopy(run.config))
+    frozen.config.optimizer.frozen = ("encoder_0_convolution_1",)
+    assert averaging.frozen_norms([frozen, run]) == frozenset()
+    norms = averaging.frozen_norms([frozen, frozen])
+    assert ("encoder_0_convolution_1", "norm") in norms
+    assert {path[0] for path in norms} == {"encoder_0_convolution_1"}
+    found = averaging.with_new_statistics(run, variables, dataset, 1, norms)["batch_stats"]
+    first, second = (f"encoder_0_convolution_{number}" for number in (1, 2))
+    kept = variables["batch_stats"][first]["norm"]
+    jax.tree.map(np.testing.assert_array_equal, found[first]["norm"], kept)
+    # By hand: what the second convolution gives behind a norm that is as in inference.
+    batch = averaging.training_batches(
+        dataset.training_source(run.learner), seed=0, batch_size=run.config.training.batch_size
+    )[0]
+    inputs, _ = run.learner.prepare(
+        averaging.example_keys(run.config.seed, batch["position"]), batch
+    )
+
+    def convolved(maps, name):
+        return jax.lax.conv_general_dilated(
+            maps,
+            variables["params"][name]["convolution"]["kernel"],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    maps, norm = convolved(inputs, first), variables["params"][first]["norm"]
+    maps = (maps - kept["mean"]) / np.sqrt(kept["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    maps = convolved(np.maximum(maps, 0), second)
+    np.testing.assert_allclose(found[second]["norm"]["mean"], np.mean(maps, (0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(found[second]["norm"]["var"], np.var(maps, (0, 1, 2)), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
