@@ -193,7 +193,7 @@ def write_run(
     config = copy.deepcopy(run.config)
     config.variant = f"{config.variant or config.configuration}-average"
     info = dataclasses.replace(run.info)
-    with run_directory.RunDirectory(folder, config) as record:
+    with run_directory.RunDirectory(folder, config, flag="--output") as record:
         if record.summary is not None:
             raise InputError(f"{folder} holds a finished run: give another --output.")
         environment = run_directory.environment(config, info.fingerprint, command)

@@ -81,7 +81,7 @@ def import_weights(
     config, info = _described(published, names, seen)
     tasks.check(config)
     learner: Any = tasks.of(config.task).learner(config, info)
-    with run_directory.RunDirectory(output, config) as record:
+    with run_directory.RunDirectory(output, config, flag="--output") as record:
         if record.summary is not None:
             held = read_object(record.workdir / "data.json")["classes"]  # in no configuration
             if tuple(held) != tuple(names):

@@ -73,14 +73,22 @@ class RunDirectory:
         config: the configuration to run.
         study: the folder of the study that the run belongs to, if any, whose runs keep photographs
             and truths of their test scenes once.
+        flag: of the command, which names the folder.
 
     Raises:
         InputError: on entering, if another process holds the folder, it can't be written, or it
             holds a run of another configuration or files of others.
     """
 
-    def __init__(self, workdir: str | Path, config: Config, study: Path | None = None) -> None:
+    def __init__(
+        self,
+        workdir: str | Path,
+        config: Config,
+        study: Path | None = None,
+        flag: str = "--workdir",
+    ) -> None:
         self.workdir, self.config, self.study = Path(workdir), config, study
+        self._flag = flag
         self._lock = filelock.FileLock(self.workdir / ".lock", timeout=0)
         self._tensorboard: Any = None
         self._resumes = False
@@ -90,7 +98,7 @@ class RunDirectory:
         if not documents.is_utf8(str(where)):
             raise InputError(
                 f"{str(where)!a} has bytes that are no UTF-8, which no record can hold; give"
-                " another --workdir."
+                f" another {self._flag}."
             )
         locked_before = (self.workdir / ".lock").exists()
         try:
@@ -99,11 +107,11 @@ class RunDirectory:
         except filelock.Timeout as error:
             raise InputError(
                 f"{self.workdir} is in use by another process; wait for it, or give another"
-                " --workdir."
+                f" {self._flag}."
             ) from error
         except OSError as error:
             raise InputError(
-                f"{self.workdir} can't be written ({error.strerror}); give another --workdir."
+                f"{self.workdir} can't be written ({error.strerror}); give another {self._flag}."
             ) from error
         try:
             self._check_owner()
@@ -134,7 +142,7 @@ class RunDirectory:
         if others and not {"config.json", "environment.json"} <= names:
             raise InputError(
                 f"{self.workdir} holds other files ({', '.join(others[:3])}) and no run; give an"
-                " empty or new --workdir."
+                f" empty or new {self._flag}."
             )
         own = json.loads(documents.to_json(self.config))
         if "config.json" not in names:
@@ -150,7 +158,7 @@ class RunDirectory:
             if formats.format_of(environment) > 1 and (begun or "data.json" in names):
                 run_record.read_info(self.workdir, environment)
         except InputError as error:
-            raise InputError(f"{str(error).rstrip('.')}, or give another --workdir.") from error
+            raise InputError(f"{str(error).rstrip('.')}, or give another {self._flag}.") from error
         self._resumes = begun
         different = formats.differences(
             (config, formats.outside_digest(config, environment)),
@@ -159,7 +167,7 @@ class RunDirectory:
         if begun and different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here):"
-                f" {'; '.join(different)}; give another --workdir, or the same values to resume."
+                f" {'; '.join(different)}; give another {self._flag}, or the same values to resume."
             )
 
     @property
@@ -221,13 +229,13 @@ class RunDirectory:
         if formats.format_of(recorded) != formats.FORMAT:
             raise InputError(
                 f"{self.workdir} holds an unfinished run of an older version: finish it there, or"
-                " give another --workdir."
+                f" give another {self._flag}."
             )
         if recorded.get("data_fingerprint") != environment["data_fingerprint"]:
             raise InputError(
                 f"the data differ from those that the run in {self.workdir} was begun with"
                 f" (fingerprint {environment['data_fingerprint']}, recorded"
-                f" {recorded.get('data_fingerprint')}); restore them, or give another --workdir."
+                f" {recorded.get('data_fingerprint')}); restore them, or give another {self._flag}."
             )
         kept = ("command", "data_digest")  # a class may be shown in another colour by now
         differing = {k: v for k, v in environment.items() if k not in kept and recorded.get(k) != v}

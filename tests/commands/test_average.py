@@ -125,6 +125,16 @@ def test_statistics_of_frozen_parts_stay(run):
     np.testing.assert_allclose(found[second]["norm"]["var"], np.var(maps, (0, 1, 2)), rtol=1e-3)
 
 
+def test_a_folder_that_holds_other_files_is_told_by_its_flag(run, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    arguments = [str(run.folder), str(run.folder), "--output", str(tmp_path), "--batches", "0"]
+    assert average.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "empty or new --output" in said
+    assert "--workdir" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -95,7 +95,9 @@ def test_the_same_import_again_is_no_error_and_another_is(cifar, tmp_path, capsy
     again = ["--model", "resnet20", "--output", folder]
     assert imported(file, *again) == 0
     assert imported(file, *again, "--values", "tf") == 2
-    assert "another configuration" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "another configuration" in said
+    assert "give another --output" in said
     names = tmp_path / "names.txt"
     names.write_text("\n".join("abcdefghij"), encoding="utf-8")
     assert imported(file, *again, "--classes", names) == 2
