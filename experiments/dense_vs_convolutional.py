@@ -89,9 +89,9 @@ def pictures(folder, records) -> None:
             continue
         sizes = runs[0].config["evaluation"]["shifts_px"]
         moved[name] = {0: [r.summary["test/accuracy"] for r in runs]}
-        moved[name] |= {
-            size: [r.summary[f"test/shifted_accuracy/{size}"] for r in runs] for size in sizes
-        }
+        for size in sizes:
+            key = f"test/shifted_accuracy/{size}"
+            moved[name][size] = [r.summary[key] for r in runs if key in r.summary]
     if moved:
         study_figures.against_shift(moved, folder / "accuracy_against_shift.png")
 

@@ -6,6 +6,7 @@ NAMES] [--workdir DIR]
 """
 
 import copy
+import math
 import sys
 
 from cnn_jax.configuration.schema import (
@@ -93,7 +94,8 @@ def pictures(folder, records) -> None:
     study_figures.overfitting(
         {name: record.metrics for name, record in named.items()},
         {
-            name: (record.summary["train/accuracy"], record.summary["test/accuracy"])
+            # Without evaluation.train nobody counted the training images.
+            name: (record.summary.get("train/accuracy", math.nan), record.summary["test/accuracy"])
             for name, record in named.items()
         },
         folder / f"curves-seed{records[0].config['seed']}.png",

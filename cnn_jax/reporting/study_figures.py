@@ -124,10 +124,10 @@ def overfitting(
     `runs` holds the rows of each run's metrics.jsonl (`step`, `train/accuracy`,
     `validation/accuracy`, `train/loss`, `validation/loss`, any of them missing), `final` its
     accuracy on training and on test images at the end, both without dropout or
-    augmentation: these stand over each panel with their difference. `baseline` names one of the
-    runs. Curves of training are
-    running means over a tenth of the records, as they were recorded: under augmentation, mixup and
-    dropout where the run has them. The PNG is written to `path`.
+    augmentation: these stand over each panel with their difference; where training images were not
+    counted their accuracy is NaN, and the other stands alone. `baseline` names one of the runs.
+    Curves of training are running means over a tenth of the records, as they were recorded: under
+    augmentation, mixup and dropout where the run has them. The PNG is written to `path`.
 
     Raises `ValueError` if there is no run, or none is called `baseline`.
     """
@@ -164,6 +164,8 @@ def overfitting(
             all_axes["accuracy"][-1].set_title(label(name, 26), pad=16)
             train, test = final[name]
             text = f"train {train:.3f}, test {test:.3f}, gap {train - test:+.3f}"
+            if math.isnan(train):
+                text = f"test {test:.3f}"
             all_axes["accuracy"][-1].annotate(
                 text, (0, 1), (0, 4), "axes fraction", textcoords="offset points", fontsize=7
             )

@@ -4,6 +4,7 @@ records, tables and pictures."""
 
 import re
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -315,6 +316,34 @@ def test_overfitting(sets, tmp_path, command, few_pictures):
     assert drawn(tmp_path / "t") == {"curves-seed0.png"}
     pictures = [(tmp_path / study / "figures" / "curves-seed0.png").read_bytes() for study in "st"]
     assert pictures[0] != pictures[1]
+
+
+def record_of(variant, seed, sections, **summary):
+    config = {"variant": variant, "seed": seed, **sections}
+    return types.SimpleNamespace(config=config, summary=summary, metrics=[])
+
+
+def test_pictures_of_studies_do_without_figures_that_were_not_counted(tmp_path):
+    """Without evaluation.train, or where a later seed was moved by other amounts."""
+    runs = [record_of("none", 0, {}, **{"test/accuracy": 0.5})]
+    overfitting.pictures(tmp_path, runs)
+    seen = {0: (1, 2), 1: (1,)}
+    runs = [
+        record_of(
+            "cnn",
+            seed,
+            {"data": {"permuted": False}, "evaluation": {"shifts_px": sizes}},
+            **{"test/accuracy": 0.5},
+            **{f"test/shifted_accuracy/{size}": 0.4 for size in sizes},
+        )
+        for seed, sizes in seen.items()
+    ]
+    dense_vs_convolutional.pictures(tmp_path, runs)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "accuracy_against_shift.png",
+        "accuracy_by_seed.png",
+        "curves-seed0.png",
+    }
 
 
 def test_every_regularisation_is_in_one_variant_and_in_all():

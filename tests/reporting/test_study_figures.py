@@ -1,5 +1,7 @@
 """Comparisons of runs draw the values, means and intervals that they are given."""
 
+import math
+
 import matplotlib
 import numpy as np
 import pytest
@@ -106,6 +108,14 @@ def test_overfitting_draws_each_run_over_the_baseline_and_says_the_gap(drawn):
         len({axes.get_ylim() for axes in accuracy}) == len({axes.get_ylim() for axes in loss}) == 1
     )
     assert len(loss[2].lines) == 1, "the baseline alone, which records no loss of validation"
+
+
+def test_overfitting_says_the_test_alone_where_training_images_were_not_counted(drawn):
+    runs = {"baseline": rows(0.9, 0.7), "dropout": rows(0.8, 0.75)}
+    final = {"baseline": (0.91, 0.7), "dropout": (math.nan, 0.75)}
+    figure = drawn(study_figures.overfitting, runs, final, baseline="baseline")
+    said = [text for text in texts(figure) if "test 0" in text]
+    assert said == ["train 0.910, test 0.700, gap +0.210", "test 0.750"]
 
 
 def test_overfitting_refuses_an_unknown_baseline_and_no_run():
