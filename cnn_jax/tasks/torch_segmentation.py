@@ -32,7 +32,7 @@ from cnn_jax.tasks.segmentation_learner import SegmentationLearner
 from cnn_jax.tasks.task import Dataset, Fitted, Session
 from cnn_jax.training import loop
 from cnn_jax.training.devices import Devices
-from cnn_jax.training.optimizer import learning_rate, tell_of_warmup
+from cnn_jax.training.optimizer import learning_rate, tell_of_late, tell_of_warmup
 
 
 @dataclass
@@ -210,6 +210,7 @@ class TorchLearner(SegmentationLearner):
             flush=True,
         )
         tell_of_warmup(config.optimizer, training.steps)
+        tell_of_late(config.optimizer, training.steps)
         schedule = jax.jit(learning_rate(config.optimizer, training.steps))
         batches = training_batches(
             dataset.training_source(self), seed=config.seed, batch_size=training.batch_size

@@ -24,6 +24,23 @@ def tell_of_warmup(config: OptimizerConfig, steps: int) -> None:
         )
 
 
+def tell_of_late(config: OptimizerConfig, steps: int) -> None:
+    """Prints what the configuration has set for steps that a run doesn't come to."""
+    late = [str(step) for step in config.drops if step >= steps]
+    if late:
+        print(
+            f"note: the learning rate doesn't fall at {', '.join(late)}, as optimizer.drops says:"
+            f" training.steps={steps} ends before."
+        )
+    every, count = config.unfreeze_every_steps, len(config.frozen)
+    frozen = [name for k, name in enumerate(config.frozen) if (count - k) * every >= steps]
+    if every and frozen:
+        print(
+            f"note: {', '.join(frozen)} of optimizer.frozen never thaws, with"
+            f" optimizer.unfreeze_every_steps={every} and training.steps={steps}."
+        )
+
+
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """step -> learning rate: a linear warm-up to the peak, then cosine, polynomial or constant
     until `steps`, or divided by 10 at each of `config.drops`."""

@@ -14,6 +14,7 @@ from cnn_jax.training.optimizer import (
     decayed,
     learning_rate,
     make_optimizer,
+    tell_of_late,
     tell_of_warmup,
     warmup_steps,
 )
@@ -88,6 +89,30 @@ def test_a_shorter_warm_up_is_told(capsys):
         "note: optimizer.warmup_steps=500 is not less than training.steps=60: the learning rate"
         " rises over 6 steps.\n"
     )
+
+
+def test_what_comes_after_the_last_step_is_told(capsys):
+    drops = {"schedule": "drops", "drops": (30, 59), "warmup_steps": 0}
+    tell_of_late(OptimizerConfig(**drops), 60)
+    assert capsys.readouterr().out == ""
+    tell_of_late(OptimizerConfig(**drops), 59)
+    assert capsys.readouterr().out == (
+        "note: the learning rate doesn't fall at 59, as optimizer.drops says: training.steps=59"
+        " ends before.\n"
+    )
+    # As the schedule has it: the last of 60 steps, number 59, has dropped twice; of 59 none has.
+    rates = [float(learning_rate(OptimizerConfig(**drops), 60)(step)) for step in range(60)]
+    np.testing.assert_allclose(rates[58] / rates[59], 10, rtol=1e-5)
+    thaws = {"frozen": ("stem", "stage_1"), "unfreeze_every_steps": 20}
+    tell_of_late(OptimizerConfig(**thaws), 41)
+    assert capsys.readouterr().out == ""
+    tell_of_late(OptimizerConfig(**thaws), 40)
+    assert capsys.readouterr().out == (
+        "note: stem of optimizer.frozen never thaws, with optimizer.unfreeze_every_steps=20 and"
+        " training.steps=40.\n"
+    )
+    tell_of_late(OptimizerConfig(frozen=("stem",)), 40)
+    assert capsys.readouterr().out == ""
 
 
 def test_one_step_is_a_schedule_too():
