@@ -66,6 +66,11 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     devices.check_batch(
         "training.batch_size / training.accumulate", training.batch_size // training.accumulate
     )
+    if training.patience and not learner.info.sizes["validation"]:
+        raise InputError(
+            "training.patience is not 0, but there is no validation split to choose by: set it to"
+            " 0, or hold some out."
+        )
     state = initial_state(learner, session.initial)
     parameters = parameter_count(state.variables)
     print(

@@ -5,6 +5,7 @@ import pytest
 
 from cnn_jax import tasks
 from cnn_jax.configuration.schema import OptimizerConfig, TrainingConfig
+from cnn_jax.errors import InputError
 from cnn_jax.inference.predictor import load
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import read
@@ -12,7 +13,7 @@ from cnn_jax.reporting import comparison, comparison_tables, table
 from cnn_jax.run import train_and_evaluate
 from cnn_jax.tasks import model_config
 from tests import running
-from tests.tasks.toy_task import Counting, CountingConfig
+from tests.tasks.toy_task import SIZES, Counting, CountingConfig
 
 
 @pytest.fixture
@@ -82,6 +83,19 @@ def test_patience_waits_for_less_error(counting, tmp_path, quick_compilation, le
     config = configured("wide", steps=60, validate_every_steps=10, patience=2)
     config.optimizer.learning_rate = learning_rate
     assert train_and_evaluate(config, tmp_path / "run")["steps"] == steps
+
+
+def test_patience_without_a_validation_split_is_refused(
+    counting, tmp_path, quick_compilation, monkeypatch
+):
+    monkeypatch.setitem(SIZES, "validation", 0)
+    config = configured("narrow", steps=2, patience=2)
+    with pytest.raises(
+        InputError, match=r"training\.patience is not 0, but there is no validation"
+    ):
+        train_and_evaluate(config, tmp_path / "run")
+    config.training.patience = 0
+    assert train_and_evaluate(config, tmp_path / "run")["steps"] == 2
 
 
 def test_the_logged_learning_rate_is_that_of_each_update(counting, tmp_path, quick_compilation):
