@@ -121,7 +121,7 @@ def _named(name, paths, head, field):
             )
         ]
     if not found:
-        known = ["head", "base", *dict.fromkeys(path[0] for path in paths)]
+        known = dict.fromkeys(["head", "base", *(path[0] for path in paths)])
         raise InputError(
             f"{field} names {name!r}, which the network lacks: {nearest(name, known)}."
         )

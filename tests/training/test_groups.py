@@ -168,6 +168,8 @@ def test_names_are_those_of_the_network():
     assert within.frozen_norms == {("stem", "norm")}
     with pytest.raises(InputError, match="'steam', which the network lacks: did you mean st"):
         made(frozen=("steam",))
+    with pytest.raises(InputError, match=r"did you mean head\.$"):
+        made(frozen=("heads",))
     with pytest.raises(InputError, match="leave nothing to learn"):
         made(frozen=("base", "head"))
     with pytest.raises(InputError, match="leave nothing to learn"):
