@@ -106,6 +106,8 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
         state, metrics, start = checkpoints.restore(devices.copy(state))
         validated = bool(metrics) or evaluator is None
         print(f"resuming after step {start}", flush=True)
+    elif record.metrics():
+        print("resuming at the beginning: no checkpoint of the earlier steps is there", flush=True)
     lines = processes.broadcast(
         record.rewind(
             lambda line: (

@@ -1,5 +1,7 @@
 """What a new task costs: the one file of `toy_task` and the two lines of the fixture."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,19 @@ def test_patience_without_a_validation_split_is_refused(
         train_and_evaluate(config, tmp_path / "run")
     config.training.patience = 0
     assert train_and_evaluate(config, tmp_path / "run")["steps"] == 2
+
+
+def test_a_run_that_lost_its_checkpoints_says_that_it_begins_again(
+    counting, tmp_path, quick_compilation, capsys
+):
+    config, folder = configured("narrow", steps=4, validate_every_steps=2), tmp_path / "run"
+    whole = train_and_evaluate(config, folder)
+    assert "resuming" not in capsys.readouterr().out
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "summary.json").unlink()
+    again = train_and_evaluate(config, folder)
+    assert "resuming at the beginning: no checkpoint of the" in capsys.readouterr().out
+    assert running.timeless(again) == running.timeless(whole)
 
 
 def test_the_logged_learning_rate_is_that_of_each_update(counting, tmp_path, quick_compilation):
