@@ -407,7 +407,11 @@ class LossConfig:
         "none", "weigh classes by their pixels in training", choices=("none", "inverse", "median")
     )
     label_smoothing: float = setting(
-        0.0, "share of the target spread evenly over all classes", unit="0 to 1", at_least=0
+        0.0,
+        "share of the target spread evenly over all classes; of cross_entropy, focal and boundary"
+        " alone",
+        unit="0 to 1",
+        at_least=0,
     )
     focal_gamma: float = setting(
         2.0, "focal: how much less a pixel counts that is nearly right", at_least=0, absent=2.0

@@ -27,6 +27,7 @@ from cnn_jax.training.checkpoints import Checkpoints
 from cnn_jax.training.devices import Devices, arithmetic
 from cnn_jax.training.groups import make_groups
 from cnn_jax.training.initial import Initial
+from cnn_jax.training.losses import tell_of_smoothing
 from cnn_jax.training.optimizer import learning_rate, make_optimizer, tell_of_late, tell_of_warmup
 from cnn_jax.training.state import TrainState, beginning, drawing, key_of, parameter_count
 from cnn_jax.training.step import make_train_step
@@ -80,6 +81,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
     )
     tell_of_warmup(config.optimizer, training.steps)
     tell_of_late(config.optimizer, training.steps)
+    tell_of_smoothing(getattr(config, "loss", None))
     on_device = config.data.on_device
     source = dataset.training_source(learner)
     batches = training_batches(

@@ -414,6 +414,20 @@ LOSSES = {
 }
 
 
+SMOOTHED = ("cross_entropy", "focal", "boundary")
+"""The losses whose target `loss.label_smoothing` spreads."""
+
+
+def tell_of_smoothing(config: Any) -> None:
+    """Prints that labels are not smoothed, where a configuration asks for it and none of its losses
+    does it."""
+    if getattr(config, "label_smoothing", 0) and not {config.name, *config.further} & {*SMOOTHED}:
+        print(
+            f"note: loss.label_smoothing={config.label_smoothing} changes nothing in"
+            f" {', '.join((config.name, *config.further))}."
+        )
+
+
 def of(config: LossConfig, class_weights: Any = None) -> Callable:
     """`(logits, labels) -> (sum, count)`: the weighted sum of the losses that a configuration
     names.

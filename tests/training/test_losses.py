@@ -595,6 +595,19 @@ def test_options_of_a_configuration_reach_the_loss(monkeypatch, name, fields, op
     assert set(options) < set(inspect.signature(getattr(losses, name)).parameters)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_smoothing_that_changes_nothing_is_told(scenes, capsys, name):
+    logits, labels = scenes
+    plain, smoothed = (LossConfig(name=name, label_smoothing=share) for share in (0.0, 0.2))
+    same = losses.of(plain)(logits, labels)[0] == losses.of(smoothed)(logits, labels)[0]
+    losses.tell_of_smoothing(smoothed)
+    assert ("changes nothing" in capsys.readouterr().out) == bool(same)
+    losses.tell_of_smoothing(plain)
+    losses.tell_of_smoothing(LossConfig(name=name, label_smoothing=0.2, further=("focal",)))
+    losses.tell_of_smoothing(schema.DetectionLossConfig())
+    assert capsys.readouterr().out == ""
+
+
 def test_cross_entropy_alone_is_itself_to_the_bit(scenes):
     configured = jax.jit(jax.value_and_grad(losses.of(LossConfig(), WEIGHTS), has_aux=True))(
         *scenes
