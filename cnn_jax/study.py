@@ -304,6 +304,11 @@ def _configured(module, studies, name, argv, flags):
     if command_line.asks_for_help(argv):  # of all variants' fields, with the first's defaults
         prog, trees = command_line.program(module), (Flags(), *reversed(bases))
         command_line.parse(argv, *trees, prog=prog, description=_about(studies), fixed=FIXED)
+    if flags.model.name and len({study.variants[name].model.name for name in chosen}) > 1:
+        raise InputError(
+            f"--model.name {flags.model.name} would be the network of {', '.join(chosen)} alike, of"
+            " which each stands for its own: name one of them with --variants."
+        )
     configs, unknown = [], argv
     for base in bases:
         (_, config), words = command_line.parse(argv, Flags(), base, fixed=FIXED)

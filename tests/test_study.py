@@ -168,6 +168,7 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
         (["--training.stepz=3"], ["did you mean --training.steps"]),
         (["--model.name="], ["model.name is ''"]),
         (["--model.name=unet"], ["no architecture for classification"]),
+        (["--model.name=mlp"], ["--model.name mlp would be the network of softmax, mlp alike"]),
         (["--data.std"], ["data.mean and data.std need one value, or one a channel"]),
         (["--sedes=1"], ["--sedes is no flag", "--seeds"]),
         (["--training.steps=x"], ["takes a whole number"]),
