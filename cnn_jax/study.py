@@ -241,7 +241,7 @@ def _check_deal(workdir, folds):
 
 def _check_page(path):
     """Refuses to replace what isn't the page of all folds."""
-    ours = path.is_file() and re.match(rb"# \d+ variants, \d+ folds\n", path.read_bytes())
+    ours = path.is_file() and re.match(rb"# \d+ variants?, \d+ folds\n", path.read_bytes())
     if path.exists() and not ours:
         raise InputError(f"{path} wasn't written by this command: give another --workdir.")
 

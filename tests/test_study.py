@@ -305,6 +305,17 @@ def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
     assert (folder / "folds.md").read_bytes() == b"\xff mine"
 
 
+def test_folds_of_one_variant_are_shown_again(command, tmp_path):
+    words = ("--workdir", tmp_path, "--folds=3", "--seeds=0", "--variants=softmax")
+    assert command(*words).code == 0
+    text = (tmp_path / "folds.md").read_text(encoding="utf-8")
+    assert text.startswith("# 1 variant, 3 folds\n")
+    again = command(*words)
+    assert again.code == 0, again.err
+    assert again.out.count("holds this run, finished") == 3
+    assert (tmp_path / "folds.md").read_text(encoding="utf-8") == text
+
+
 def test_folds_that_the_data_cannot_have_are_refused_before_anything_runs(command, tmp_path):
     for words, said in (
         (("--folds=2",), "at least 3"),
