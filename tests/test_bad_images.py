@@ -159,8 +159,8 @@ def test_classic_methods(variant, arguments, words, sets, tmp_path, command):
     ("arguments", "words"),
     [
         (["selection.ks=()", "model.k=91"], ["model.k is 91", "90 training images"]),
-        (["selection.ks=(1,90)"], ["90"]),
-        (["selection.folds=91"], ["folds is 91", "90 examples"]),
+        (["selection.ks=(1,90)"], ["selection.ks is (1, 90)", "there are 45 training images"]),
+        (["selection.folds=91"], ["selection.folds is 91", "90 examples"]),
     ],
 )
 def test_what_a_method_refuses_once_it_has_the_images_leaves_its_folder_free(

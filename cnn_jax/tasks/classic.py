@@ -52,15 +52,25 @@ class ClassicLearner:
         session.record.rewind(lambda line: False)
         method, figures, start = build_model(config.model), {}, time.perf_counter()
         if selection.ks:
-            count = min(selection.examples, len(images))
+            count, folds = min(selection.examples, len(images)), selection.folds
+            if folds > count:
+                raise InputError(
+                    f"selection.folds is {folds} for {count} examples to train on: lower it."
+                )
+            left = count - -(-count // folds)  # beside the largest fold
+            if max(selection.ks) > left:
+                raise InputError(
+                    f"selection.ks is {selection.ks}, and beside a fold there are {left} training"
+                    " images: give no more."
+                )
             # Folders store their images by class.
             some = np.random.default_rng(config.seed).permutation(len(images))[:count]
             found = cross_validate(
-                images[some], labels[some], selection.ks, folds=selection.folds, seed=config.seed
+                images[some], labels[some], selection.ks, folds=folds, seed=config.seed
             )
             distance, k = found.best
             print(
-                f"chosen by {selection.folds}-fold cross-validation on {count:,} training images:"
+                f"chosen by {folds}-fold cross-validation on {count:,} training images:"
                 f" k={k}, {distance}",
                 flush=True,
             )
