@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -260,9 +261,9 @@ def _seen(studies, flags):
 
 
 def _recorded(studies, records):
-    """The name of the study that the records are of; the first where they don't say."""
-    names = {record.config.get("configuration") for record in records}
-    return next((name for name in studies if names == {name}), next(iter(studies)))
+    """The name of the study that most of the records are of; the first where they don't say."""
+    names = Counter(record.config.get("configuration") for record in records)
+    return max(studies, key=lambda name: names[name])
 
 
 def _plan(groups, records, config, difference):

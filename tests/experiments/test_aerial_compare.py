@@ -12,6 +12,7 @@ from experiments import aerial_unet
 from experiments.aerial_compare import GROUPS, STUDIES, conclude
 from tests import running as commands
 from tests.data import fake_sets
+from tests.reporting.fake_records import write_run
 from tests.running import Finished
 
 
@@ -173,3 +174,15 @@ def test_help_says_what_the_studies_are(capsys):
         "tversky-alpha",
     ):
         assert word in text
+
+
+def test_a_plan_is_of_the_study_that_most_records_are_of(tmp_path, capsys):
+    of = {"unet": "dubai_long", "fcn8s": "dubai_long", "deeplabv3plus": "pretrained_long"}
+    for variant, configuration in of.items():
+        for seed, score in enumerate((0.5, 0.53)):
+            folder = tmp_path / f"{variant}-seed{seed}"
+            config = {"configuration": configuration}
+            write_run(folder, variant, seed, {"test/miou": score}, config=config)
+    words = ["--plan", "--difference=0.1", "--workdir", str(tmp_path)]
+    assert study.main("experiments.aerial_compare", STUDIES, conclude, words) == 0
+    assert "The study is of" not in capsys.readouterr().out  # as of the default, of drawn scenes
