@@ -51,7 +51,7 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
     for rows, strip in mask.strips():
         values = _numbers(mask, strip) if index else _colors(mask, strip)
         table = _label_table(description)
-        nothing = holding_nothing(values[..., None] if index else strip, void)
+        nothing = _nothing(values, void) if index else holding_nothing(strip, void)
         if index and held is not None:
             held[values] = True
         if index and values.dtype not in (np.uint8, np.uint16):
@@ -112,6 +112,16 @@ def _unlisted(description, mask):
         [[color]] = _colors(mask, np.full((1, 1, mask.bands), nodata, mask.dtype))
         meant = any(int(value[1:], 16) == color for value in listed)
     return None if meant else nodata
+
+
+def _nothing(values, void):
+    """Where values are no numbers or are `void`, None being none: bool; None: nowhere."""
+    empty = np.isnan(values) if values.dtype.kind == "f" else None
+    if void is None:
+        return empty
+    with np.errstate(over="ignore"):
+        same = values == void
+    return same if empty is None else empty | same
 
 
 def _numbers(mask, strip):
