@@ -1,6 +1,7 @@
 """A run from configuration to record, to be read from top to bottom; and the command around it."""
 
 import contextlib
+import io
 import itertools
 import shlex
 import signal
@@ -201,6 +202,26 @@ def _refused(sentence):
     processes.fail(sentence)
     print(f"error: {sentence}", file=sys.stderr)
     return 2
+
+
+def check_initial(config: Config) -> None:
+    """Refuses what `train_and_evaluate` would of the weights that a run begins with, and trains
+    nothing.
+
+    Args:
+        config: checked.
+
+    Raises:
+        InputError: they can't be read, or don't fit the network.
+    """
+    from cnn_jax.inference import initial
+    from cnn_jax.tasks import network
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the run itself tells what it takes over
+        config, given = initial.opened(config)
+        if given is not None:
+            task = tasks.of(config.task)
+            network.check_initial(task.learner(config, task.dataset(config).info), given)
 
 
 def train_and_evaluate(

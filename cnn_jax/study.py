@@ -121,6 +121,7 @@ def main(
                 _beginning(part, study.begins, place)
                 for part, place in zip(folds or [configs], places, strict=True)
             ]
+            _check_runs(list(zip(parts, places, strict=True)), study.begins)
             try:
                 for part, place in zip(parts, places, strict=True):
                     if folds:
@@ -158,6 +159,31 @@ def _beginning(configs, begins, workdir):
             )
         begun.append(config)
     return begun
+
+
+def _check_runs(parts, begins):
+    """Refuses, before the first run, what would come to light hours later: another seed of a
+    variant that was run otherwise, and given weights that don't fit a later variant."""
+    from cnn_jax.records import run_directory
+
+    runs = [(config, place / folder_name(config)) for configs, place in parts for config in configs]
+    to_do = [(config, folder) for config, folder in runs if not (folder / "summary.json").is_file()]
+    for config, folder in to_do:
+        for summary in sorted(folder.parent.glob(f"{config.variant}-seed*/summary.json")):
+            held = summary.parent
+            # Seeds differ, and given weights bring options and normalisation along.
+            free = ("seed", "initial", *(("model.", "data.") if config.initial else ()))
+            found = run_directory.differences(held, config)
+            found = [each for each in found if not each.startswith(free)]
+            if found:
+                raise InputError(
+                    f"{held} is {config.variant} of another configuration (there, here):"
+                    f" {'; '.join(found)}; give another --workdir, or the same values."
+                )
+    later = {config.variant: config for config, _ in to_do if config.variant != to_do[0][0].variant}
+    for variant, config in later.items():
+        if not begins.get(variant):
+            run.check_initial(config)
 
 
 def folder_name(config: Config) -> str:

@@ -65,10 +65,10 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def command(capsys, images, quick_compilation, few_pictures):
-    def run(*arguments, pictures=None, directory=True):
+    def run(*arguments, pictures=None, directory=True, studies=STUDIES):
         capsys.readouterr()
         where = [f"--data.directory={images}"] if directory else []
-        code = study.main(MODULE, STUDIES, pictures, [*where, *map(str, arguments)])
+        code = study.main(MODULE, studies, pictures, [*where, *map(str, arguments)])
         return Finished(code, *capsys.readouterr())
 
     return run
@@ -232,6 +232,45 @@ def test_a_command_that_was_refused_late_leaves_the_folder_to_the_next(command, 
     )
     commands.assert_refused(wrong, "pool_after is (9,)")
     assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=0").code == 0
+
+
+def test_other_seeds_of_another_budget_are_refused_before_anything_runs(command, tmp_path):
+    assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=0").code == 0
+    held = sorted(tmp_path.rglob("*"))
+    refused = command("--workdir", tmp_path, "--seeds=1", "--training.steps=6")
+    commands.assert_refused(
+        refused, "mlp-seed0 is mlp of another configuration (there, here): training.steps: 4, 6"
+    )
+    assert "run 1" not in refused.out
+    assert sorted(tmp_path.rglob("*")) == held
+    assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=1").code == 0
+
+
+def test_weights_that_do_not_fit_a_later_variant_are_refused_before_anything_runs(
+    command, tmp_path
+):
+    assert command("--workdir", tmp_path / "given", "--variants=mlp", "--seeds=0").code == 0
+
+    def begun() -> Study:
+        variants = {
+            "scratch": config(model_config("mlp", widths=(4,))),
+            "fits": config(model_config("mlp", widths=(4,))),
+            "wide": config(model_config("mlp", widths=(5,))),
+        }
+        return Study(variants, begins={"scratch": ""})
+
+    def run(*arguments):
+        given = tmp_path / "given" / "mlp-seed0"
+        where = ("--workdir", tmp_path / "s", "--initial", given)
+        return command(*where, *arguments, studies={"begun": begun})
+
+    refused = run()
+    commands.assert_refused(refused, "mlp-seed0 doesn't fit the network", "[5] in the network")
+    assert "run 1" not in refused.out
+    assert not (tmp_path / "s").exists()
+    finished = run("--variants", "scratch", "fits")
+    assert finished.code == 0, finished.err
+    assert finished.out.count("begins with the whole network") == 1
 
 
 def test_help_names_variants_seeds_and_fields(command):

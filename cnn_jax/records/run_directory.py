@@ -160,10 +160,7 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{str(error).rstrip('.')}, or give another {self._flag}.") from error
         self._resumes = begun
-        different = formats.differences(
-            (config, formats.outside_digest(config, environment)),
-            (own, formats.outside_digest(own, _digested(self.config))),
-        )
+        different = _differences(config, environment, self.config)
         if begun and different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here):"
@@ -366,6 +363,24 @@ def environment(config: Config, fingerprint: str, command: str) -> dict[str, Any
         "data_fingerprint": fingerprint,
         "command": command,
     } | surroundings()
+
+
+def differences(folder: Path, config: Config) -> list[str]:
+    """`field: value there, value here` for each field in which a run differs from a configuration,
+    of those that can change a result.
+
+    Raises:
+        InputError: the folder's configuration can't be read.
+    """
+    return _differences(*run_record.read_origin(folder), config)
+
+
+def _differences(held, environment, config):
+    own = json.loads(documents.to_json(config))
+    return formats.differences(
+        (held, formats.outside_digest(held, environment)),
+        (own, formats.outside_digest(own, _digested(config))),
+    )
 
 
 def _digested(config):

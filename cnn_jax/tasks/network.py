@@ -221,6 +221,17 @@ def initial_state(learner: Network, initial: Initial | None = None) -> TrainStat
     return TrainState(drawn.step, variables, drawn.optimizer_state, average)
 
 
+def check_initial(learner: Network, initial: Initial) -> None:
+    """Refuses weights to begin with that don't fit a learner's network, which is not computed.
+
+    Raises:
+        InputError: they don't; the sentence says where.
+    """
+    config = learner.config
+    drawn = jax.eval_shape(drawing(learner.module(), learner.example_px), key_of(config.seed))
+    initial.check(drawn, head(learner), config.initial_part, learner.info.classes)
+
+
 def _drawing(learner: Any) -> Callable[[jax.Array], dict[str, Any]]:
     """The program that draws a network's variables from a key."""
     return shared(learner, "variables", lambda: drawing(learner.module(), learner.example_px))

@@ -47,16 +47,26 @@ class Initial:
             InputError: the given weights don't fit the network; the sentence says where.
         """
         ours: dict[Path, Any] = traverse_util.flatten_dict(drawn)
-        given: dict[Path, Any] = traverse_util.flatten_dict(self.variables)
-        others = bool(self.classes and classes) and tuple(self.classes) != tuple(classes)
-        taken, what = self._taken(ours, given, head, part, others)
+        taken, what = self._taken(ours, head, part, classes)
         laid = {
             path: jnp.asarray(taken[path], leaf.dtype) if path in taken else leaf
             for path, leaf in ours.items()
         }
         return traverse_util.unflatten_dict(laid), what
 
-    def _taken(self, ours, given, head, part, others) -> tuple[dict[Path, Any], str]:
+    def check(
+        self, drawn: Any, head: Collection[Path], part: str, classes: Sequence[str] = ()
+    ) -> None:
+        """Refuses what `laid_over` would, without laying anything; of `drawn` the shapes count.
+
+        Raises:
+            InputError: the given weights don't fit the network; the sentence says where.
+        """
+        self._taken(traverse_util.flatten_dict(drawn), head, part, classes)
+
+    def _taken(self, ours, head, part, classes) -> tuple[dict[Path, Any], str]:
+        given: dict[Path, Any] = traverse_util.flatten_dict(self.variables)
+        others = bool(self.classes and classes) and tuple(self.classes) != tuple(classes)
         have, has = encoder_at(ours), encoder_at(given)
         if part != "encoder" and have == has:
             body = {path for path in ours if path not in head}
