@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cnn_jax.records.metrics import leading
 
         runs = [load(folder) for folder in options.runs]
+        with averaging.directory(runs[0], options.output):
+            pass  # refused now, and not after everything is averaged
         averaging.check_alike(runs)
         first = runs[0]
         dataset = first.open_data(options.directory)

@@ -783,11 +783,9 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """`did you mean ...` with the closest of `words`, or all of them where none is close."""
     words = [str(w) for w in words]
     close = difflib.get_close_matches(str(word), words, n=3)
-    return (
-        f"did you mean {' or '.join(close)}"
-        if close
-        else f"it must be one of {', '.join(sorted(words))}"
-    )
+    if close:
+        return f"did you mean {' or '.join(close)}"
+    return f"it must be {'one of ' if len(words) > 1 else ''}{', '.join(sorted(words))}"
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:

@@ -5,9 +5,10 @@ Wortsman et al. (2022) average runs that were fine-tuned from the same weights; 
 different initial weights don't average to anything.
 """
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,25 @@ def with_new_statistics(
     return variables | {"batch_stats": statistics}
 
 
+@contextlib.contextmanager
+def directory(run: Run, folder: str | Path) -> Iterator[run_directory.RunDirectory]:
+    """The folder of an averaged run, held.
+
+    Args:
+        run: the first of those averaged, whose configuration the record has.
+        folder: new or empty.
+
+    Raises:
+        InputError: the folder can't be used.
+    """
+    config = copy.deepcopy(run.config)
+    config.variant = f"{config.variant or config.configuration}-average"
+    with run_directory.RunDirectory(folder, config, flag="--output") as record:
+        if record.summary is not None:
+            raise InputError(f"{folder} holds a finished run: give another --output.")
+        yield record
+
+
 def write_run(
     run: Run,
     variables: Any,
@@ -190,12 +210,9 @@ def write_run(
     Raises:
         InputError: the folder can't be used.
     """
-    config = copy.deepcopy(run.config)
-    config.variant = f"{config.variant or config.configuration}-average"
     info = dataclasses.replace(run.info)
-    with run_directory.RunDirectory(folder, config, flag="--output") as record:
-        if record.summary is not None:
-            raise InputError(f"{folder} holds a finished run: give another --output.")
+    with directory(run, folder) as record:
+        config = record.config
         environment = run_directory.environment(config, info.fingerprint, command)
         record.begin(environment | {"averaged": list(members)}, info)
         kept = ("parameters", "steps", "evaluated_step", "multiply_adds")

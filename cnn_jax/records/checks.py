@@ -60,8 +60,11 @@ def _broken(key, value) -> str | None:
     figure, part = FIGURES.get(name.partition("/")[0]), name.partition("/")[2]
     if figure is None and "/" not in name:
         of = FIGURES.get(name.removesuffix("_interval"))
+        if of is None:
+            return None
         pair = isinstance(value, list) and len(value) == 2 and all(map(_finite, value))
-        return None if of is None or pair else "two numbers"
+        fits = pair and of.least <= value[0] <= value[1] <= of.most
+        return None if fits else f"two numbers, the lesser first, each {_range(of)}"
     if figure is None:
         return None
     if part and not figure.of_classes and not re.fullmatch(r"[0-9]{1,6}", part):

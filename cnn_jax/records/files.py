@@ -54,14 +54,15 @@ def metrics_lines(path: Path) -> list[dict[str, Any]]:
         *whole, _ = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(
-            f"{path} can't be read ({error.strerror}); make it readable, or give another --workdir."
+            f"{path} can't be read ({error.strerror}); make it readable, or begin anew in another"
+            " folder."
         ) from error
     lines = []
     for number, line in enumerate(whole, 1):
         values = _values(line)
         if values is None:
             raise InputError(
-                f"{path} is damaged in line {number}; restore it, or give another --workdir."
+                f"{path} is damaged in line {number}; restore it, or begin anew in another folder."
             )
         lines.append(values)
     return lines

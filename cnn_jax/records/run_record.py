@@ -265,6 +265,8 @@ def read_records(results: str | Path) -> list[RunRecord]:
         raise InputError(
             f"{results} is no folder: give the folder that holds the records with --results."
         )
+    if (results / "config.json").exists():
+        raise InputError(f"{results} is a run itself: give the folder of all with --results.")
     folders = []
     for experiment in sorted(results.iterdir()):
         # Unfinished and private runs lie in runs/, with checkpoints of thousands of files.

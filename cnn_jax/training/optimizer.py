@@ -18,9 +18,10 @@ def tell_of_warmup(config: OptimizerConfig, steps: int) -> None:
     """Prints how long the warm-up is where it isn't what the configuration says."""
     taken = warmup_steps(config, steps)
     if taken != config.warmup_steps:
+        rise = f"rises over {taken} steps" if taken else "is whole from the first step on"
         print(
             f"note: optimizer.warmup_steps={config.warmup_steps} is not less than"
-            f" training.steps={steps}: the learning rate rises over {taken} steps."
+            f" training.steps={steps}: the learning rate {rise}."
         )
 
 

@@ -125,7 +125,8 @@ def test_statistics_of_frozen_parts_stay(run):
     np.testing.assert_allclose(found[second]["norm"]["var"], np.var(maps, (0, 1, 2)), rtol=1e-3)
 
 
-def test_a_folder_that_holds_other_files_is_told_by_its_flag(run, tmp_path, capsys):
+def test_a_folder_that_holds_other_files_is_told_by_its_flag(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(averaging, "averaged", None)  # refused before anything is averaged
     (tmp_path / "notes.txt").write_text("mine")
     arguments = [str(run.folder), str(run.folder), "--output", str(tmp_path), "--batches", "0"]
     assert average.main(arguments) == 2

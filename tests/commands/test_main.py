@@ -7,7 +7,8 @@ import tomllib
 import pytest
 
 from cnn_jax.commands import __main__ as cnn_jax
-from cnn_jax.commands import compare, evaluate, inspect_data, summarize
+from cnn_jax.commands import compare, evaluate, inspect_data, summarize, table
+from tests.reporting.fake_records import write_run
 from tests.running import ROOT, finish, start
 
 NAMES = ("average", "benchmark", "compare", "evaluate", "export", "inspect-data", "inspect-run")
@@ -76,6 +77,14 @@ def test_the_home_folder_may_be_called_by_its_sign(tmp_path, monkeypatch, capsys
     assert str(tmp_path / "run") in capsys.readouterr().err
     assert compare.main(["~/runs", "~/more"]) == 2
     assert f"{tmp_path / 'runs'} is no folder" in capsys.readouterr().err
+
+
+def test_a_run_is_no_folder_of_results(tmp_path, capsys):
+    run = tmp_path / "results" / "a"
+    write_run(run, "unet", 0, {"test/miou": 0.5})
+    assert table.main(["--results", str(run)]) == 2
+    assert f"{run} is a run itself: give the folder of all" in capsys.readouterr().err
+    assert not (run / "README.md").exists()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_the_same_import_again_is_no_error_and_another_is(cifar, tmp_path, capsy
     ("words", "said"),
     [
         (["--model", "resnet32"], "tensors are missing (layer1.3."),
-        (["--model", "resnet32"], "have the shapes of resnet20: give --model resnet20"),
+        (["--model", "resnet32"], "have the shapes of resnet20: ask for resnet20"),
         (["--model", "resnet20", "--classes", "NAMES"], "has 2 names, and the network 10"),
         (["--model", "resnet"], "no architecture: did you mean"),
         (["--model", "lenet5"], "can't be read into lenet5"),

@@ -285,9 +285,10 @@ def test_a_new_figure_needs_one_line(record, monkeypatch):
         edit(record, "summary", **{"test/mean_rank": wrong})
         with pytest.raises(InputError, match="mean_rank, which must be a number, 1 or more"):
             read(record)
-    edit(record, "summary", **{"test/mean_rank": 3.2, "test/mean_rank_interval": [1]})
-    with pytest.raises(InputError, match="mean_rank_interval, which must be two numbers"):
-        read(record)
+    for wrong in ([1], [3.5, 2.9], [0.5, 2.9]):
+        edit(record, "summary", **{"test/mean_rank": 3.2, "test/mean_rank_interval": wrong})
+        with pytest.raises(InputError, match="mean_rank_interval, which must be two numbers"):
+            read(record)
 
 
 def test_figures_of_later_versions_are_passed_over(record):

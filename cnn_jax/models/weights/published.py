@@ -724,4 +724,4 @@ def _nearest(model: str, arrays: Sequence[np.ndarray], able: Callable[[str], boo
         return "no architecture here has most of its shapes"
     if best == model:
         return f"no other has more of its shapes: save all of a {model}'s tensors, and only these"
-    return f"{share:.0%} of its kernels have the shapes of {best}: give --model {best}"
+    return f"{share:.0%} of its kernels have the shapes of {best}: ask for {best}"
