@@ -293,9 +293,9 @@ class Run(Predictor):
     @property
     def _compiled(self) -> Callable:
         learner, devices = self.learner, self.devices  # equal runs of other seeds share the program
-        dtype = getattr(self.config.model, "dtype", "float32")
+        model = self.config.model
         return shared(
-            learner, "probabilities", lambda: devices.predict(learner.probabilities, dtype), devices
+            learner, "probabilities", lambda: devices.predict(learner.probabilities, model), devices
         )
 
     def probabilities(self, images: np.ndarray) -> Any:

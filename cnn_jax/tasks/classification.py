@@ -100,7 +100,7 @@ class ClassificationLearner:
 
         def make() -> Callable:
             step = make_image_step(self.module(), self.normalize, len(self.names))
-            return devices.predict(step, getattr(self.config.model, "dtype", "float32"))
+            return devices.predict(step, self.config.model)
 
         return shared(self, "images", make, devices)
 

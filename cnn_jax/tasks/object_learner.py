@@ -106,8 +106,8 @@ class ObjectLearner:
     ) -> Callable[[np.ndarray], Sequence[Sequence[Seen]]]:
         """Images `[batch, height, width, channels]` -> of each, what lies in it. Smaller batches
         than `batch_size` are padded, so that one program serves all."""
-        dtype = getattr(self.config.model, "dtype", "float32")
-        compiled = shared(self, "detect", lambda: devices.predict(self.detect, dtype), devices)
+        model = self.config.model
+        compiled = shared(self, "detect", lambda: devices.predict(self.detect, model), devices)
         size = self.batch_size(devices)
 
         def look(images):

@@ -85,7 +85,7 @@ class SegmentationLearner:
 
         def make() -> Callable:
             step = make_window_step(self.module(), self.loss, self.normalize, len(self.names))
-            return devices.predict(step, getattr(self.config.model, "dtype", "float32"))
+            return devices.predict(step, self.config.model)
 
         return shared(self, "windows", make, devices)
 

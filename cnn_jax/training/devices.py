@@ -144,14 +144,15 @@ class Devices:
             out_shardings=(self.replicated, self.replicated),
         )
 
-    def predict(self, function: Callable, dtype: str = "float32") -> Callable:
+    def predict(self, function: Callable, network: Any = None) -> Callable:
         """`function(variables, batch)` compiled: variables whole, the batch divided; every process
-        can read all results. `dtype` is that in which the network computes."""
+        can read all results. `network` is the model of its configuration, for its `dtype`."""
         results = self.replicated if len(self._processes) > 1 else self.sharded
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        bfloat16 = getattr(network, "dtype", "float32") == "bfloat16"
         return jax.jit(
             function,
             in_shardings=(self.replicated, self.sharded),
             out_shardings=results,
-            compiler_options=_RIGHT_IN_BFLOAT16 if on_cpu and dtype == "bfloat16" else None,
+            compiler_options=_RIGHT_IN_BFLOAT16 if on_cpu and bfloat16 else None,
         )

@@ -298,7 +298,7 @@ def test_in_bfloat16_a_cpu_predicts_what_the_operations_one_by_one_give():
     def logits(variables, images):
         return model.apply(variables, images, train=False)
 
-    found = Devices().predict(logits, "bfloat16")(variables, images)
+    found = Devices().predict(logits, model)(variables, images)
     np.testing.assert_allclose(found, logits(variables, images), atol=0.1)
 
 
