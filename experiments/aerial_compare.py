@@ -48,6 +48,13 @@ GROUPS = {
         "deeplabv3plus_mobilenet_v2",
         "deeplabv3plus_mobilenet_v2_pretrained",
     ),
+    "Heads on a pretrained backbone": (
+        "unet_mobilenet_v2_pretrained",
+        "linknet_mobilenet_v2_pretrained",
+        "fpn_mobilenet_v2_pretrained",
+        "upernet_mobilenet_v2_pretrained",
+        "deeplabv3plus_mobilenet_v2_pretrained",
+    ),
     "Beside segmentation_models.pytorch": (
         "unet_mobilenet_v2",
         "smp_unet",
@@ -225,6 +232,28 @@ def pretrained_long() -> Study:
     return pretrained(**LONG)
 
 
+def pretrained_heads() -> Study:
+    """Five heads on a whole MobileNetV2 that begins with the weights of --initial, and one of them
+    from scratch, in the steps and seeds of `dubai_long`.
+
+    2.7 to 3.3 million parameters, but for LinkNet (4.3), whose decoder has the encoder's widths.
+    """
+    mobile = {"encoder": "mobilenet_v2"}
+    scratch = "deeplabv3plus_mobilenet_v2"
+    heads = {
+        "linknet_mobilenet_v2": model_config("linknet", **mobile),
+        "fpn_mobilenet_v2": model_config("fpn", pyramid_width=64, width=64, **mobile),
+        "upernet_mobilenet_v2": model_config("upernet", width=48, **mobile),
+    }
+    models = _narrow() | heads
+    begun = {
+        name: models[name.removesuffix("_pretrained")]
+        for name in GROUPS["Heads on a pretrained backbone"]
+    }
+    study = _photographs({**begun, scratch: _narrow()[scratch]}, **LONG)
+    return dataclasses.replace(study, begins={scratch: ""})
+
+
 LONG = {"steps": 2000, "validate_every_steps": 500, "seeds": (0, 1, 2, 3, 4)}
 
 
@@ -285,6 +314,7 @@ STUDIES = {
     "heads": heads,
     "pretrained": pretrained,
     "pretrained_long": pretrained_long,
+    "pretrained_heads": pretrained_heads,
     "dubai_whole": dubai_whole,
 }
 

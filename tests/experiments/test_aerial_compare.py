@@ -62,11 +62,20 @@ def test_the_whole_ablation_has_the_u_nets_parameters():
 
 
 def test_the_groups_name_variants_of_the_study_and_peers():
-    known = {
-        name for study in ("dubai", "heads", "pretrained") for name in STUDIES[study]().variants
-    }
+    studies = ("dubai", "heads", "pretrained", "pretrained_heads")
+    known = {name for study in studies for name in STUDIES[study]().variants}
     known |= {"smp_unet", "smp_deeplabv3plus"}
     assert {name for names in GROUPS.values() for name in names} == known
+
+
+def test_studies_of_pretrained_encoders_share_their_runs():
+    """A run of one is a run of the other: same name, same configuration, same beginning."""
+    one, other = STUDIES["pretrained_long"](), STUDIES["pretrained_heads"]()
+    shared = set(one.variants) & set(other.variants)
+    assert len(shared) == 3
+    for name in shared:
+        assert one.variants[name] == other.variants[name]
+        assert one.begins.get(name) == other.begins.get(name)
 
 
 def tiny() -> study.Study:
