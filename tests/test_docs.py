@@ -124,7 +124,7 @@ def parse(words: list[str]) -> None:
 
     with (
         mock.patch.object(run, "train_and_evaluate", stops),
-        mock.patch.object(study, "_run", stops),
+        mock.patch.object(study, "_check_runs", stops),
         mock.patch.object(study, "_plan", stops),
         mock.patch.object(run, "new_workdir", str),  # makes no folder
         mock.patch.object(run.processes, "join"),
