@@ -62,7 +62,7 @@ def coco_figures(
 
     found = COCOeval_faster(
         COCO(dataset(truths, [one.objects for one in truths], classes, kind)),
-        COCO(dataset(truths, predictions, classes, kind)),
+        COCO(dataset(truths, predictions, classes, kind, found=True)),
         KINDS[kind],
     )
     found.params.maxDets = sorted({min(1, most), min(10, most), most})
@@ -100,8 +100,13 @@ def dataset(
     every: Sequence[Sequence[Annotation]],
     classes: int,
     kind: str,
+    found: bool = False,
 ) -> dict[str, Any]:
-    """COCO's JSON of objects, as evaluators take it; images and classes are numbered from 1."""
+    """COCO's JSON of objects, as evaluators take it; images and classes are numbered from 1.
+
+    Sizes are those by which COCO calls objects small: of a true object its mask's, where it has
+    one; of what is `found` that of what is compared, which of a box is the box's.
+    """
     annotations = []
     for number, (image, of_image) in enumerate(zip(images, every, strict=True), 1):
         size = image.height_px, image.width_px
@@ -115,7 +120,7 @@ def dataset(
                 "area": one.box_area,
                 "iscrowd": int(one.crowd),
             }
-            if one.shape is not None or kind == "mask":
+            if kind == "mask" or (one.shape is not None and not found):
                 rle = objects.rle(one, *size)
                 raw["area"] = objects.area(rle["counts"], *size)
                 if kind == "mask":

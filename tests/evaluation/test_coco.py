@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 
+from cnn_jax.data import objects
 from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.evaluation import coco
 from tests.evaluation import crowded
@@ -24,14 +25,23 @@ def reference(truths, predictions, kind):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    results = []
+    for number, (image, of) in enumerate(zip(truths, predictions, strict=True), 1):
+        for one in of:
+            left, top, right, bottom = one.box
+            rle = objects.rle(one, image.height_px, image.width_px)
+            where = {
+                "box": {"bbox": [left, top, right - left, bottom - top]},
+                "mask": {"segmentation": {**rle, "counts": rle["counts"].decode()}},
+            }[kind]
+            results.append(
+                {"image_id": number, "category_id": one.label + 1, "score": one.score, **where}
+            )
     with contextlib.redirect_stdout(io.StringIO()):
-        every = []
-        for of in ([one.objects for one in truths], predictions):
-            made = COCO()
-            made.dataset = coco.dataset(truths, of, CLASSES, kind)
-            made.createIndex()
-            every.append(made)
-        found = COCOeval(*every, coco.KINDS[kind])
+        made = COCO()
+        made.dataset = coco.dataset(truths, [one.objects for one in truths], CLASSES, kind)
+        made.createIndex()
+        found = COCOeval(made, made.loadRes(results), coco.KINDS[kind])
         found.evaluate()
         found.accumulate()
         found.summarize()
