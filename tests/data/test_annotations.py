@@ -22,6 +22,7 @@ from cnn_jax.data.annotations import FORMATS, coco
 from cnn_jax.data.object_scenes import open_objects
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
 from cnn_jax.errors import InputError
+from cnn_jax.evaluation.coco import coco_figures
 
 HEIGHT, WIDTH = 37, 53
 
@@ -955,6 +956,19 @@ def test_what_counts_nowhere_may_be_nodata(tmp_path):
     assert (one.crowd, other.crowd) == (False, True)
     [one] = annotations.read("index_masks", tmp_path / "a.tif").images[0].objects
     assert one.id == 1
+
+
+def test_what_counts_nowhere_does_so_for_every_class(tmp_path):
+    """Of two dogs found, the likelier lies where nothing counts: AP is that of the other alone."""
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[2:12, 3:13], values[20:30, 20:30] = 2, 255
+    Image.fromarray(values).save(tmp_path / "a.png")
+    read = annotations.read("palette_masks", tmp_path / "a.png", classes=["cat", "dog"])
+    found = (Annotation(1, (20, 20, 30, 30), score=0.9), Annotation(1, (3, 2, 13, 12), score=0.8))
+    for kind in ("box", "mask"):
+        assert coco_figures(read.images, [found], 2, kind).twelve["ap"] == pytest.approx(1)
+    annotations.write(read, "palette_masks", tmp_path / "out")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), values)
 
 
 def test_an_object_takes_less_than_four_kilobytes(tmp_path):

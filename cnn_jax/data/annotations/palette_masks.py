@@ -40,7 +40,17 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         height, width = values.shape
         found.append(AnnotatedImage(name, height, width, tuple(every)))
     names = tuple(classes) or tuple(f"class {value}" for value in range(1, max(most, 1) + 1))
-    return AnnotationSet(names, tuple(found))
+
+    def of_each(one):
+        # A crowd takes in what is found of its class alone, and this is to take in every class.
+        labels = range(len(names)) if one.crowd else (one.label,)
+        return [objects.replace(one, label=label) for label in labels]
+
+    every = (
+        objects.replace(image, objects=tuple(o for one in image.objects for o in of_each(one)))
+        for image in found
+    )
+    return AnnotationSet(names, tuple(every))
 
 
 def colors(count: int) -> list[tuple[int, int, int]]:
