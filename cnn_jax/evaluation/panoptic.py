@@ -70,13 +70,14 @@ def object_counts(
     truth: AnnotatedImage, predictions: Sequence[Annotation], classes: int
 ) -> np.ndarray:
     """How many objects of each class there are and were found, int64 `[classes, 2]`; crowds, which
-    nobody counted, are left out, and predictions whose middle lies in a crowd's box too."""
+    nobody counted, are left out, and predictions whose middle lies in a crowd and in no object."""
     found = np.zeros((classes, 2), np.int64)
-    crowds = [one.box for one in truth.objects if one.crowd]
+    numbers = objects.number_map(truth)
     for one in truth.objects:
         found[one.label, 0] += not one.crowd
     for one in predictions:
-        x, y = (one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2
-        inside = any(a <= x <= c and b <= y <= d for a, b, c, d in crowds)
-        found[one.label, 1] += not inside
+        left, top, right, bottom = one.box
+        x = min(max(int((left + right) / 2), 0), truth.width_px - 1)
+        y = min(max(int((top + bottom) / 2), 0), truth.height_px - 1)
+        found[one.label, 1] += numbers[y, x] != objects.NOWHERE
     return found

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cnn_jax.data import objects
 from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.evaluation import panoptic
 
@@ -27,8 +28,24 @@ def test_a_case_worked_by_hand():
     np.testing.assert_allclose(quality["pq"], [0.8 / 1.5, 0, np.nan])
     np.testing.assert_allclose(quality["sq"], [0.8, np.nan, np.nan])
     np.testing.assert_allclose(quality["rq"], [1 / 1.5, 0, np.nan])
-    objects = panoptic.object_counts(truth, found, 3)
-    assert objects.tolist() == [[2, 2], [1, 2], [0, 0]]
+    of_classes = panoptic.object_counts(truth, found, 3)
+    assert of_classes.tolist() == [[2, 2], [1, 2], [0, 0]]
+
+
+def test_an_object_within_the_box_of_a_crowd_is_counted():
+    """The first has a rim that counts nowhere, as in Pascal VOC's masks, whose box is around both;
+    the second lies before a crowd of which the box alone is known."""
+    rim = np.zeros((20, 30), bool)
+    rim[2:12, 2:12] = True
+    rim[3:11, 3:11] = False
+    every = (
+        *(Annotation(0, (3, 3, 11, 11)), objects.of_mask(rim, 0, crowd=True)),
+        *(Annotation(0, (18, 5, 22, 15)), Annotation(0, (15, 2, 28, 18), crowd=True)),
+    )
+    found = [Annotation(0, one.box, score=0.9) for one in every if not one.crowd]
+    found.append(Annotation(0, (23, 8, 27, 12), score=0.9))  # one of the crowd
+    counts = panoptic.object_counts(AnnotatedImage("a", 20, 30, every), found, 1)
+    assert counts.tolist() == [[2, 2]]
 
 
 def test_what_is_found_exactly_has_quality_one():
