@@ -359,6 +359,9 @@ def test_what_voc_calls_difficult(tmp_path, images, said, crowd):
         ([{"region_attributes": {"class": "a", "object": {"x": True}}}], ""),
         ([{"region_attributes": {"type": {"b": False, "a": True}}}], ""),
         ([{"region_attributes": {"type": {"b": True, "a": True}}}], "has no class: name it"),
+        ([{"region_attributes": {"especie": {"b": False, "a": True}}}], ""),
+        ([{"region_attributes": {"especie": {"b": True, "a": True}}}], "has no class: name it"),
+        ([{"region_attributes": {"especie": None}}], "has no class: name it"),
         ([{"region_attributes": {"kind": "a", "colour": "red"}}], "has no class: name it"),
     ],
 )

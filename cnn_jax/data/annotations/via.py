@@ -72,16 +72,16 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
 
 
 def _class(attributes) -> str:
-    for name in ATTRIBUTES:
-        if name in attributes:
-            value = attributes[name]
-            # A checkbox holds what is ticked, and may hold what isn't.
-            if isinstance(value, dict):
-                ticked = [name for name, said in value.items() if said]
-                return ticked[0] if len(ticked) == 1 else "" if ticked else "object"
-            return "" if value is None else str(value)
-    others = [str(value) for name, value in attributes.items() if name not in OWN]
-    return others[0] if len(others) == 1 else "" if others else "object"
+    named = [attributes[name] for name in ATTRIBUTES if name in attributes][:1]
+    values = named or [value for name, value in attributes.items() if name not in OWN]
+    if len(values) != 1:
+        return "" if values else "object"
+    value = values[0]
+    # A checkbox holds what is ticked, and may hold what isn't.
+    if isinstance(value, dict):
+        ticked = [name for name, said in value.items() if said]
+        return ticked[0] if len(ticked) == 1 else "" if ticked else "object"
+    return "" if value is None else str(value)
 
 
 def _annotation(shape, attributes, label, about, report) -> Annotation | None:
