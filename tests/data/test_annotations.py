@@ -193,6 +193,11 @@ def png(*shape):
         ({"points": [[-3, 1], [0, 4]]}, (0, 1, 1, 5)),
         ({"points": [["nan", 1], [0, 4]]}, "a mask that is no PNG, or lies at no numbers"),
         ({"group_id": [1]}, (3, 1, 7, 5)),
+        # Four corners with a height each hold as many numbers as six without.
+        (
+            {"shape_type": "polygon", "points": [[3, 1, 9], [7, 1, 9], [7, 5, 9], [3, 5, 9]]},
+            "shape 0 has points that are no pairs of numbers",
+        ),
     ],
 )
 def test_labelme_of_odd_kinds(tmp_path, changes, found):

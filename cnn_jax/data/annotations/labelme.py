@@ -95,7 +95,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
     flags = raw.get("flags") if isinstance(raw.get("flags"), dict) else {}
     others = {"crowd": bool(flags.get("crowd")), "score": number(raw.get("score"))}
     try:
-        corners = np.array(points, float).reshape(-1, 2)
+        corners = np.array(points, float).reshape(len(points), 2)
     except (TypeError, ValueError):
         report(f"{about} has points that are no pairs of numbers: correct them.")
         return None
