@@ -109,6 +109,7 @@ def open_objects(config: ObjectDataConfig, report: Report | None = None) -> Obje
     notes = (
         [f"{len(left_out):,} objects are left out; the first: {left_out[0]}"] if left_out else []
     )
+    notes += dict.fromkeys(sentence for of in found.values() for sentence in of.lost)
     return _opened(config, found, folders, notes)
 
 

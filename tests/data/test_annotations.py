@@ -741,6 +741,7 @@ def ring(*corners):
         (ring([1, 1], [9, 1], [9, 9], [1, 1]), {"class": 7.0}, ""),
         (ring([1], [9], [9], [1]), {}, "no rings of four or more pairs"),
         (ring(*[[[1, 1], [9, 1]]] * 4), {}, "no rings of four or more pairs"),
+        (None, {}, r"feature 0 has no geometry: give a Polygon"),
     ],
 )
 def test_geojson_of_odd_kinds(tmp_path, images, geometry, properties, told):
@@ -753,6 +754,28 @@ def test_geojson_of_odd_kinds(tmp_path, images, geometry, properties, told):
     assert found.classes == (() if told else ("7",) if of_number else ("object",))
     assert all(told in sentence for sentence in said)
     assert len(said) == bool(told)
+
+
+def test_what_has_no_class_in_geojson_is_told(tmp_path, images):
+    """As where the property that tells classes has a name of its own."""
+    around = ring([1, 1], [9, 1], [9, 9], [1, 1])
+    features = [
+        {"type": "Feature", "properties": properties, "geometry": around}
+        for properties in ({"clase": "coche"}, {"class": "coche"}, {"clase": "árbol"})
+    ]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    found = annotations.read("geojson", path, images)
+    assert found.classes == ("coche", "object")
+    told = (
+        "2 features have no property class, label, category, name or type, and are called object;"
+        f" the first: {path}: feature 0"
+    )
+    assert found.lost == (told,)
+    config = ObjectDataConfig(
+        source="geojson", directory=str(tmp_path), annotations=("a.geojson",), held_out=(0, 0)
+    )
+    assert open_objects(config).notes == (told,)
 
 
 @pytest.mark.parametrize(

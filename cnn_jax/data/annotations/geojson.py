@@ -33,6 +33,9 @@ from cnn_jax.errors import InputError
 
 WHAT = "GeoJSON file"
 CLASS = ("class", "label", "category", "name", "type")
+OBJECT = "object"
+"""What has no class is called."""
+
 DECIMALS = 10
 """Of degrees: a hundredth of a millimetre."""
 
@@ -40,7 +43,8 @@ DECIMALS = 10
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
     """As `annotations.read`: a file is of the scene of the same name. Scenes without a file have no
     objects, where a folder is read."""
-    files, known, found = image_sizes(images, "GeoJSON files"), Classes(classes), []
+    files, known = image_sizes(images, "GeoJSON files"), Classes(classes)
+    found, nameless = [], []
     stems, of_scene = by_stem(files), {}
     for file in files_in(path, (".geojson", ".json"), "GeoJSON files"):
         stem = file.stem if path.is_file() else file.relative_to(path).with_suffix("").as_posix()
@@ -55,9 +59,15 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         image = AnnotatedImage(name, raster.height_px, raster.width_px)
         every = ()
         if stem in of_scene:
-            every = tuple(_objects(of_scene[stem], image, raster, known, report))
+            every = tuple(_objects(of_scene[stem], image, raster, known, report, nameless.append))
         found.append((image, every))
-    return labelme.relabelled(found, known)
+    lost = ()
+    if nameless:
+        lost = (
+            f"{len(nameless):,} features have no property {', '.join(CLASS[:-1])} or {CLASS[-1]},"
+            f" and are called {OBJECT}; the first: {nameless[0]}",
+        )
+    return labelme.relabelled(found, known, lost)
 
 
 def _placing(raster: Raster) -> Raster:
@@ -70,7 +80,7 @@ def _placing(raster: Raster) -> Raster:
     return raster
 
 
-def _objects(file, image, raster, known, report):
+def _objects(file, image, raster, known, report, nameless):
     content = json_of(file, WHAT)
     if not isinstance(content, dict) or not isinstance(content.get("features"), list):
         raise InputError(f"{file} is no {WHAT}: it has no list of features.")
@@ -83,7 +93,8 @@ def _objects(file, image, raster, known, report):
         geometry = geometry if isinstance(geometry, dict) else {}
         kind = geometry.get("type")
         if kind not in ("Polygon", "MultiPolygon"):
-            report(f"{about} is a {kind}, which has no area: give a Polygon or a MultiPolygon.")
+            what = f"is a {kind}, which has no area" if kind else "has no geometry"
+            report(f"{about} {what}: give a Polygon or a MultiPolygon, or leave it out.")
             continue
         parts: Any = geometry.get("coordinates")
         try:
@@ -99,7 +110,10 @@ def _objects(file, image, raster, known, report):
         opened = [[r[:-1] if (r[0] == r[-1]).all() else r for r in part] for part in rings]
         shape = tuple(objects.bridged(part) for part in opened)
         said = (properties[key] for key in CLASS if properties.get(key) is not None)
-        class_ = next(said, "object")
+        class_ = next(said, None)
+        if class_ is None:
+            nameless(about)
+            class_ = OBJECT
         class_ = str(class_ if (number_ := whole(class_)) is None else number_)
         label = known.label(class_, about, report)
         if label is None:
