@@ -167,6 +167,16 @@ def test_voc_counts_pixels_from_one(tmp_path, images):
     assert [one.crowd for one in found.images[0].objects] == [False, False, False, True]
 
 
+@pytest.mark.parametrize("folder", ["set", "set/Annotations"])
+def test_folders_of_voc_are_those_of_the_images(tmp_path, folder):
+    """Its files name no folder themselves, as labelImg writes them."""
+    annotations.write(example("zona/a.png"), "voc", tmp_path / "set")
+    path = tmp_path / "set" / "Annotations" / "zona" / "a.xml"
+    path.write_text(path.read_text().replace("zona/a.png", "a.png"))
+    found = annotations.read("voc", tmp_path / folder)
+    assert {image.name for image in found.images} == {"zona/a.png", "sub/ü b.png"}
+
+
 def test_a_voc_object_without_a_name_is_told_of(tmp_path, images):
     annotations.write(example(), "voc", tmp_path / "out")
     path = tmp_path / "out" / "Annotations" / "a.xml"

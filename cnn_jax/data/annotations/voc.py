@@ -17,6 +17,7 @@ WHAT = "Pascal VOC file"
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
     """As `annotations.read`: of one file, or a folder of them."""
     known, found = Classes(classes), []
+    path = path / "Annotations" if (path / "Annotations").is_dir() else path
     for file in files_in(path, (".xml",), "Pascal VOC's XML files"):
         root = xml_of(file, "annotation", WHAT)
         size = [number(root.findtext(f"size/{side}", "")) for side in ("height", "width")]
@@ -27,7 +28,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         check_size(str(file), height, width)
         if not path.is_file() and "/" not in name:
             within = file.parent.relative_to(path).as_posix()
-            name = name if within in (".", "Annotations") else f"{within}/{name}"
+            name = name if within == "." else f"{within}/{name}"
         image = AnnotatedImage(name, height, width)
         every = []
         for index, raw in enumerate(root.findall("object")):
