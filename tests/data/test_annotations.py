@@ -636,6 +636,8 @@ BROKEN = {
     "a box of text": (changed(bbox=["a", 3, 5, 5]), r"no bbox of four numbers"),
     "an unknown category": (changed(category_id=7), r"category 7, which is unknown"),
     "an unknown image": (changed(image_id=7), r"image 7, which the file doesn't list"),
+    "a category by a text": (changed(category_id="1"), r"category '1', which is unknown"),
+    "an image by a text": (changed(image_id="1"), r"image '1', which the file doesn't list"),
     "an empty polygon": (changed(segmentation=[[]]), r"a polygon of 0 numbers"),
     "a polygon of two corners": (changed(segmentation=[[1, 2, 3, 4]]), r"a polygon of 4 numbers"),
     "runs of another size": (

@@ -61,13 +61,13 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             seen.add(raw["id"])
         if raw.get("image_id") not in heads:
             report(
-                f"{about} is of image {raw.get('image_id')}, which the file doesn't list: add the"
+                f"{about} is of image {raw.get('image_id')!r}, which the file doesn't list: add the"
                 " image, or remove the annotation."
             )
             continue
         if raw.get("category_id") not in labels:
             report(
-                f"{about} has the category {raw.get('category_id')}, which is unknown: add it to"
+                f"{about} has the category {raw.get('category_id')!r}, which is unknown: add it to"
                 " categories, or correct it."
             )
             continue

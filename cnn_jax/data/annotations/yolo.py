@@ -118,7 +118,10 @@ def _annotation(words, image, names, about, report) -> Annotation | None:
     label, rest = int(numbers[0]), numbers[1:]
     if label >= (len(names) or MOST_CLASSES):
         known = len(names) or f"no names, and so at most {MOST_CLASSES:,}"
-        report(f"{about} has the category {label}, which is unknown: there are {known}.")
+        report(
+            f"{about} has the category {label}, which is unknown: there are {known}, the first"
+            " being 0."
+        )
         return None
     size = np.array([image.width_px, image.height_px])
     if len(rest) in (4, 5):
