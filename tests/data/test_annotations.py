@@ -225,6 +225,19 @@ def test_labelme_of_odd_kinds(tmp_path, changes, found):
 @pytest.mark.parametrize(
     "name", [name for name in FORMATS if "classes" in FORMATS[name] and "palette" not in name]
 )
+def test_classes_without_objects_come_back_or_are_told(tmp_path, images, name):
+    given = replace(example(crowd=False), classes=("cat", "dog", "zebra"))
+    lost = annotations.write(given, name, tmp_path / "out", images)
+    told = "1 classes without objects: give all anew with --classes"
+    read = annotations.read(name.removesuffix("_polygons"), tmp_path / "out", images)
+    assert (told in lost) == ("zebra" not in read.classes)
+    read = annotations.read(name.removesuffix("_polygons"), tmp_path / "out", images, given.classes)
+    assert read.classes == given.classes
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FORMATS if "classes" in FORMATS[name] and "palette" not in name]
+)
 def test_classes_are_the_same_however_their_letters_are_composed(tmp_path, images, name):
     found = replace(example(crowd=False), classes=("niño", "árbol"))
     for form in ("NFC", "NFD"):
@@ -407,7 +420,11 @@ def test_masks_of_numbers_and_of_classes(tmp_path, images):
     apart = AnnotationSet(("a", "b"), (AnnotatedImage("a.png", HEIGHT, WIDTH, (
         Annotation(0, (1, 1, 5, 5)), Annotation(1, (5, 1, 9, 5)))),))  # fmt: skip
     lost = annotations.write(apart, "palette_masks", tmp_path / "classes")
-    assert lost == ["2 objects: boxes become masks", "objects of one class that touch become one"]
+    assert lost == [
+        "2 objects: boxes become masks",
+        "objects of one class that touch become one",
+        "names of classes: give them anew with --classes",
+    ]
     found = annotations.read("palette_masks", tmp_path / "classes", images, ["a", "b"])
     assert masks(found) == masks(apart)
 

@@ -21,14 +21,16 @@ from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.errors import InputError
 
 _POLYGONS = {"masks", "boxes", "overlaps", "parts", "crowds", "scores", "decimals", "classes"}
+_LISTED = {"listed"}
+"""Classes are named even where no object is of them."""
 
 FORMATS: dict[str, frozenset[str]] = {
-    "coco": frozenset(_POLYGONS | {"ids"}),
+    "coco": frozenset(_POLYGONS | _LISTED | {"ids"}),
     "labelme": frozenset(_POLYGONS),
     "via": frozenset(_POLYGONS),
-    "cvat": frozenset(_POLYGONS),
-    "yolo": frozenset({"boxes", "overlaps", "scores", "decimals", "classes"}),
-    "yolo_polygons": frozenset(_POLYGONS - {"crowds"}),
+    "cvat": frozenset(_POLYGONS | _LISTED),
+    "yolo": frozenset({"boxes", "overlaps", "scores", "decimals", "classes"} | _LISTED),
+    "yolo_polygons": frozenset((_POLYGONS | _LISTED) - {"crowds"}),
     "voc": frozenset({"boxes", "overlaps", "crowds", "classes"}),
     "geojson": frozenset(_POLYGONS),
     "index_masks": frozenset({"masks", "parts"}),
@@ -200,6 +202,11 @@ def losses(found: AnnotationSet, form: Format) -> list[str]:
         sentences.append(f"{hidden:,} pixels of several objects: the smallest object keeps them")
     if form.name == "palette_masks" and every:
         sentences.append("objects of one class that touch become one")
+    unused = len(set(range(len(found.classes))) - {one.label for _, one in every})
+    if form.name == "palette_masks":
+        sentences.append("names of classes: give them anew with --classes")
+    elif unused and "classes" in form.holds and "listed" not in form.holds:
+        sentences.append(f"{unused:,} classes without objects: give all anew with --classes")
     plain = tuple(range(1, len(found.classes) + 1))
     if "ids" not in form.holds and found.ids != plain:
         sentences.append("numbers of categories: classes are known by their names")
