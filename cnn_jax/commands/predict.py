@@ -80,6 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         loaded = [predictor.load(folder) for folder in (run, *options.runs)]
         made = loaded[0] if len(loaded) == 1 else predictor.ensemble(loaded)
         folder = Path(options.output)
+        for name in ("format", "least_score"):
+            of_objects = made.config.task in predictor.OBJECT_TASKS
+            if not of_objects and getattr(options, name) != getattr(Options(), name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} is for runs that find objects, and this is one of"
+                    f" {made.config.task}: leave it out."
+                )
         with StopRequest(ends_process=argv is None) as stop:
             if made.config.task == "segmentation":
                 said = pictures.predict_pictures(
@@ -95,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             elif made.config.task in predictor.OBJECT_TASKS:
                 if len(loaded) > 1 or options.augment:
                     raise InputError("--runs and --augment average pixels, not objects: omit them.")
+                asked = pictures.Wanted(**wanted)
+                pictures.check_no_segmenter(asked, "of objects", "overlay", "bands")
                 from cnn_jax.inference.object_prediction import predict_objects
 
                 said = predict_objects(
@@ -104,11 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                     form=options.format,
                     overlay=options.overlay,
                     least_score=options.least_score,
+                    bands=options.bands,
                     overwrite=options.overwrite or options.resume,
                     check=stop.raise_if_set,
                 )
             else:
-                pictures.check_classifier(pictures.Wanted(**wanted))
+                asked = pictures.Wanted(**wanted)
+                pictures.check_no_segmenter(asked, "a classifier", "augment", "blend")
                 said = pictures.predict_images(
                     made,
                     inputs,

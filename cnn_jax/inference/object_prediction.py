@@ -111,6 +111,7 @@ def predict_objects(
     form: str = "coco",
     overlay: bool = False,
     least_score: float = 0.3,
+    bands: tuple[int, ...] = (),
     overwrite: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
@@ -124,6 +125,8 @@ def predict_objects(
         form: of the annotations, a key of `annotations.FORMATS`.
         overlay: whether each picture is written with its objects over it.
         least_score: objects below are left out.
+        bands: of each picture, numbers from 1; empty: all, grey ones repeated where the run takes
+            three.
         overwrite: whether outputs that exist are replaced.
         check: called between batches of windows.
 
@@ -146,7 +149,7 @@ def predict_objects(
     scenes = []
     for name, path in pictures:
         try:
-            scenes.append(opened(name, path, run.info))
+            scenes.append(opened(name, path, run.info, bands, repeat_grey=True))
         except DamagedError as error:
             said.append(str(error))
     empty = [AnnotatedImage(_whole(one), one.height_px, one.width_px) for one in scenes]

@@ -14,7 +14,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -536,11 +536,12 @@ def predict_images(
     return said
 
 
-def check_classifier(wanted: Wanted) -> None:
-    """Raises InputError where something is asked for that a classifier doesn't give."""
-    for name, value in vars(replace(wanted, augment=False, blend="gaussian")).items():
-        if value != getattr(Wanted(), name):
+def check_no_segmenter(wanted: Wanted, kind: str, *taken: str) -> None:
+    """Raises InputError where something is asked for that a run of such a kind, "a classifier",
+    doesn't give; `taken` is what it does give."""
+    for name, value in vars(wanted).items():
+        if name not in taken and value != getattr(Wanted(), name):
             raise InputError(
-                f"--{name.replace('_', '-')} is for segmenters, and the run is a classifier: leave"
-                " it out."
+                f"--{name.replace('_', '-')} is for segmenters, and the run is {kind}: leave it"
+                " out."
             )

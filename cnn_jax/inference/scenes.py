@@ -245,6 +245,7 @@ def opened(
     bands: tuple[int, ...] = (),
     region: tuple[float, ...] = (),
     region_crs: str = "",
+    repeat_grey: bool = False,
 ) -> Scene:
     """A picture, or a part of it.
 
@@ -256,6 +257,8 @@ def opened(
         region: row, column, height and width in px; with `region_crs` left, bottom, right and top
             in coordinates. Empty: all.
         region_crs: a coordinate reference system, such as "EPSG:4326".
+        repeat_grey: whether a run of three channels takes grey pictures, each channel being their
+            own one.
 
     Raises:
         InputError: the file can't be used, lacks a band, isn't georeferenced where coordinates are
@@ -267,6 +270,8 @@ def opened(
         not bands and raster.alpha == "last" and (indexed or raster.bands == info.channels + 1)
     )
     taken = tuple(range(1, info.channels + 1)) if alpha_last and not indexed else bands
+    if repeat_grey and not bands and not indexed and (raster.bands, info.channels) == (1, 3):
+        taken = (1, 1, 1)
     if min(taken, default=1) < 1:
         raise InputError("--bands are counted from 1: give numbers from 1 on.")
     stored = 3 if indexed else raster.bands

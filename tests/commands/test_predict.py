@@ -648,6 +648,8 @@ def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):
         ("five.tif", (), "has 5 bands, and the run takes 3"),
         ("five.tif", ("--bands", 1, 2, 6), "bands"),
         ("five.tif", ("--bands", 1, 2), "has 2 bands"),
+        ("scene.tif", ("--format", "labelme"), "--format is for runs that find objects"),
+        ("scene.tif", ("--least-score", 0.5), "--least-score is for runs that find objects"),
         ("deep.tif", (), "holds uint16, and the run takes uint8"),
         ("plain.tif", ("--region", 0, 0, 1, 1, "--region-crs", UTM), "isn't georeferenced"),
         ("scene.tif", ("--region", 900, 0, 10, 10), "no pixel in --region"),

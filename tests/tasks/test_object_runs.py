@@ -124,6 +124,36 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     assert printed.err == ""
 
 
+def test_grey_pictures_are_predicted_as_they_are_learnt_from(finished, tmp_path, capsys):
+    """Their one channel thrice, beside coloured ones; and --bands makes a grey one of another."""
+    _, folder, _ = finished
+    image, _ = synthetic.draw_objects((9, 9), 100, 210)
+    grey = image[..., :1]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(grey[..., 0]).save(pictures / "grey.png")
+    Image.fromarray(image).save(pictures / "coloured.png")
+    run = cnn_jax.load(folder)
+    arguments = [str(folder), str(pictures), "--output", str(tmp_path / "out")]
+    assert predict([*arguments, "--least-score", "0"]) == 0
+    found = annotations.read("coco", tmp_path / "out" / "predictions.json")
+    of_name = {Path(one.name).stem: [o.box for o in one.objects] for one in found.images}
+    wanted = run.predict(np.repeat(grey, 3, axis=-1))
+    assert of_name["grey"] == [one.box for one in wanted.objects]
+    assert [one.box for one in run.predict(pictures / "grey.png").objects] == of_name["grey"]
+    (pictures / "grey.png").unlink()
+    assert predict([*arguments, "--least-score", "0", "--overwrite", "--bands", *"111"]) == 0
+    [found] = annotations.read("coco", tmp_path / "out" / "predictions.json").images
+    assert [one.box for one in found.objects] == of_name["grey"]
+    capsys.readouterr()
+    for flags in (("--region", *"0055"), ("--polygons",), ("--uncertainty",), ("--cog",)):
+        assert predict([*arguments, "--overwrite", *flags]) == 2
+        told = capsys.readouterr().err
+        assert told == (
+            f"error: {flags[0]} is for segmenters, and the run is of objects: leave it out.\n"
+        )
+
+
 def test_its_record_holds_each_image(finished, tmp_path):
     config, folder, summary = finished
     record = read_record(folder)
