@@ -130,6 +130,7 @@ def report(inspection: ObjectInspection) -> str:
             lines.append(f"no {split} image has {', '.join(absent)}")
         elif absent:
             lines.append(f"no {split} image has {len(absent)} of the classes")
+    lines += [f"note: {sentence}" for sentence in found.notes]
     for title, sentences in (
         ("objects that can't be used", inspection.faulty),
         ("duplicates", inspection.duplicates),

@@ -81,5 +81,7 @@ def test_inspect_data_counts_objects_and_finds_faults(tmp_path, capsys):
     assert "annotation 11 has a box outside its image" in said
     assert "annotation 12 has a polygon of 4 numbers" in said
     assert "a.png: cat 5 and 9 have nearly the same box" in said
+    for split in ("validation", "test"):
+        assert f"images of {split} are images of train too: part them." in said
     with Image.open(sheet) as drawn:
         assert drawn.size[0] > 300
