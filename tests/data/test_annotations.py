@@ -726,6 +726,13 @@ def test_what_coco_files_get_wrong_is_told(tmp_path, name):
         annotations.read("coco", path)
 
 
+@pytest.mark.parametrize("name", ["coco", "labelme"])
+def test_a_class_that_is_not_among_those_asked_for_is_told_by_its_name(tmp_path, name):
+    annotations.write(example(crowd=False), name, tmp_path / "out")
+    with pytest.raises(InputError, match=r"has the category 'cat', which is unknown: it must be d"):
+        annotations.read(name, tmp_path / "out", classes=["dog"])
+
+
 def test_objects_that_cannot_be_used_are_left_out_where_asked(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(changed(bbox=[60, 3, 5, 5])))

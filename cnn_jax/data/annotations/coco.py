@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import check_size, json_of, number, plain, whole, write_json
+from cnn_jax.data.annotations.files import (
+    Classes,
+    check_size,
+    json_of,
+    number,
+    plain,
+    whole,
+    write_json,
+)
 from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
@@ -33,7 +41,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         ):
             raise InputError(f"{path} is no {WHAT}: its {name} is no list of objects.")
 
-    labels, names, ids = _categories(path, content["categories"], classes)
+    of_file, labels, names, ids = _categories(path, content["categories"], classes)
     heads: dict[Any, AnnotatedImage] = {}
     for head in content["images"]:
         id_, name = head.get("id"), head.get("file_name")
@@ -66,6 +74,9 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             )
             continue
         if raw.get("category_id") not in labels:
+            if raw.get("category_id") in of_file:
+                Classes(classes).label(of_file[raw["category_id"]], about, report)
+                continue
             report(
                 f"{about} has the category {raw.get('category_id')!r}, which is unknown: add it to"
                 " categories, or correct it."
@@ -88,7 +99,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
 
 
 def _categories(path, categories, classes):
-    """(id -> label, names, ids); names that recur get their id behind."""
+    """(id -> the file's name, id -> label, names, ids); names that recur get their id behind."""
     ids, names = [], []
     for one in categories:
         id_, name = whole(one.get("id")), one.get("name")
@@ -105,13 +116,14 @@ def _categories(path, categories, classes):
     ids, names = [ids[i] for i in order], [names[i] for i in order]
     if not names:
         raise InputError(f"{path} has no categories: add them.")
+    of_file = dict(zip(ids, names, strict=True))
     if not classes:
-        return {id_: label for label, id_ in enumerate(ids)}, tuple(names), tuple(ids)
+        return of_file, {id_: label for label, id_ in enumerate(ids)}, tuple(names), tuple(ids)
     labels = {i: classes.index(n) for i, n in zip(ids, names, strict=True) if n in classes}
     own = dict(zip(names, ids, strict=True))
     if all(name in own for name in classes):
-        return labels, tuple(classes), tuple(own[name] for name in classes)
-    return labels, tuple(classes), ()
+        return of_file, labels, tuple(classes), tuple(own[name] for name in classes)
+    return of_file, labels, tuple(classes), ()
 
 
 def _annotation(raw, image, label, about, report) -> Annotation | None:
