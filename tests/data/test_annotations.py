@@ -726,6 +726,13 @@ def test_what_coco_files_get_wrong_is_told(tmp_path, name):
         annotations.read("coco", path)
 
 
+@pytest.mark.parametrize("name", ["coco", "via", "cvat"])
+def test_a_folder_in_place_of_its_one_file_is_told(tmp_path, name):
+    config = ObjectDataConfig(source=name, directory=str(tmp_path))
+    with pytest.raises(InputError, match=rf"is a folder, and {name} is one file: .*annotations"):
+        open_objects(config)
+
+
 @pytest.mark.parametrize("name", ["coco", "labelme"])
 def test_a_class_that_is_not_among_those_asked_for_is_told_by_its_name(tmp_path, name):
     annotations.write(example(crowd=False), name, tmp_path / "out")

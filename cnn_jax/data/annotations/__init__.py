@@ -95,6 +95,11 @@ def read(
         InputError: what can't be used at all: the file isn't there or isn't of this format, or
             lists an image twice.
     """
+    if name in _ONE_FILE and path.is_dir():
+        raise InputError(
+            f"{path} is a folder, and {name} is one file: name that (of a training:"
+            " --data.annotations)."
+        )
     found = of(name).read(path, images, tuple(map(composed, classes)), report)
     names = Counter(PurePosixPath(image.name).as_posix() for image in found.images)
     for twice, count in names.most_common(1):
