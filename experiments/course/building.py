@@ -11,11 +11,13 @@ import base64
 import contextlib
 import io
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import quote
 
 from cnn_jax.errors import InputError
 from experiments.course.showing import LANGUAGES
@@ -269,6 +271,9 @@ def pages(folder: Path) -> list[Path]:
             page = folder / language / f"{lesson.names[language]}.html"
             page.parent.mkdir(parents=True, exist_ok=True)
             body = re.sub(r'(href="[^":]*?)\.ipynb"', r'\1.html"', body)
+            # What lies in the checkout is seen from the page, wherever that is.
+            checkout = os.path.relpath(ROOT.resolve(), page.parent.resolve())
+            body = body.replace('href="../../../', f'href="{quote(Path(checkout).as_posix())}/')
             page.write_text(body, encoding="utf-8")
             made.append(page)
     return made

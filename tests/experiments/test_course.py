@@ -4,6 +4,7 @@ is committed; what doesn't fit a source is refused."""
 import json
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -91,6 +92,16 @@ def test_a_lesson_has_its_parts(lesson, language):
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     for link in re.findall(r"\]\((?!https://)([^)\s]+)\)", prose):
         assert (lesson.path(language).parent / link.partition("#")[0]).resolve().exists(), link
+
+
+@pytest.mark.parametrize("folder", ["a b/pages", "pages"])
+def test_links_of_pages_lead_into_the_checkout(tmp_path, monkeypatch, folder):
+    pytest.importorskip("nbconvert")
+    monkeypatch.setattr(building, "lessons", lambda: [COURSE[11]])
+    for page in building.pages(tmp_path / folder):
+        links = re.findall(r'href="([^":#]+\.md)"', page.read_text("utf-8"))
+        found = {(page.parent / unquote(link)).resolve() for link in links}
+        assert found == {ROOT / "docs" / "course.md", ROOT / "docs" / "own_data.md"}
 
 
 @pytest.mark.parametrize(
