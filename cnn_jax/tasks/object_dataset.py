@@ -65,7 +65,17 @@ class ObjectDataset:
                 " cnn-jax inspect-data."
             )
         self._evaluators: dict[Any, ObjectEvaluator] = {}
-        for sentence in self.found.notes:
+        notes = list(self.found.notes)
+        if isinstance(config, InstanceConfig) and data.source != "synthetic":
+            scenes = [scene for split in SPLITS for scene in self.found.splits[split]]
+            every = [one for scene in scenes for one in scene.objects().objects]
+            boxes = sum(one.shape is None and not one.crowd for one in every)
+            if boxes:
+                notes.append(
+                    f"{boxes:,} objects have a box and no mask: they are learnt and measured as if"
+                    " they filled their boxes."
+                )
+        for sentence in notes:
             print(f"note: {sentence}", flush=True)
 
     def training_source(self, learner: ObjectLearner) -> ObjectSource:

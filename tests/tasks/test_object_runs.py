@@ -376,6 +376,26 @@ def test_a_set_without_objects_is_refused(tmp_path):
         tasks.of("detection").dataset(config)
 
 
+def test_instances_of_boxes_alone_are_told(tmp_path, capsys):
+    write_shapes(tmp_path, count=3)
+    content = json.loads((tmp_path / "all.json").read_text())
+    for one in content["annotations"][1:]:
+        one["segmentation"] = []
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    for task, told in (("instances", True), ("detection", False)):
+        config: Any = {"detection": detect, "instances": instances}[task].smoke()
+        config.data = dataclasses.replace(
+            config.data,
+            source="coco",
+            directory=str(tmp_path),
+            annotations=("all.json",),
+            held_out=(0.34, 0.34),
+        )
+        tasks.of(task).dataset(config)
+        said = f"note: {len(content['annotations']) - 1} objects have a box and no mask: they are"
+        assert (said in capsys.readouterr().out) == told
+
+
 def test_annotations_are_held_to_their_images(tmp_path):
     given = write_shapes(tmp_path, count=2)
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "images" / "1.png")
