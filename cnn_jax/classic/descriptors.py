@@ -262,7 +262,7 @@ def _hog_blocks(shape):
     if cell < 2:
         raise InputError(
             f"images are {shape[0]} x {shape[1]}; hog needs at least {2 * HOG_CELLS} pixels either"
-            " way."
+            " way: give larger images, or model.features without hog."
         )
     return cell, (shape[0] // cell - 1) * (shape[1] // cell - 1)
 

@@ -198,7 +198,7 @@ def test_parts_come_back_in_order(monkeypatch):
         (np.zeros((0, 9, 9), np.uint8), ("hog",), "at least one image"),
         (np.zeros((2, 9, 9), np.uint8), ("texture",), "topological"),
         (np.zeros((2, 9, 9), np.uint8), (), "topological"),
-        (np.zeros((2, 7, 9), np.uint8), ("hog",), "at least 8"),
+        (np.zeros((2, 7, 9), np.uint8), ("hog",), "at least 8 pixels either way: give larger"),
     ],
 )
 def test_what_can_not_be_described_is_refused(images, kinds, word):
