@@ -59,11 +59,13 @@ def _section(argv):
     if command_line.asks_for_help(argv) and not name:
         return options.model
     from cnn_jax.models import MODELS
+    from cnn_jax.models.detectors import DETECTORS
 
+    known = (*MODELS, *DETECTORS)
     if not name:
-        raise InputError(f"--model.name is missing: {nearest(name, MODELS)}.")
-    if name not in MODELS:
-        raise InputError(f"--model.name {name} is no architecture: {nearest(name, MODELS)}.")
+        raise InputError(f"--model.name is missing: {nearest(name, known)}.")
+    if name not in known:
+        raise InputError(f"--model.name {name} is no architecture: {nearest(name, known)}.")
     return tasks.model_config(name)
 
 

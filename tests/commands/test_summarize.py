@@ -2,11 +2,15 @@
 
 import re
 
+import jax
+import numpy as np
 import pytest
 
+from cnn_jax import tasks
 from cnn_jax.analysis import layer_table
 from cnn_jax.commands.summarize import main
 from cnn_jax.models import SEGMENTERS
+from cnn_jax.models.detectors import DETECTORS
 from tests.models.shapes import count, shallow, shapes
 from tests.models.test_all import SMALL, has, small
 from tests.running import given
@@ -25,6 +29,18 @@ def test_the_courses_models_add_up_on_paper(name, total, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{name}, 10 classes, input 28x28x1"
     assert f"parameters: {total}" in lines
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detectors_add_up_to_their_parameters(name, capsys):
+    options = ["--model.name", name, "--model.encoder", "resnet18", "--model.encoder_width", "0.5"]
+    assert main([*options, "--input", "64x96x3", "--classes", "3"]) == 0
+    model = tasks.model_config(name, encoder="resnet18", encoder_width=0.5)
+    module = tasks.build_model(model, num_classes=3)
+    image = np.zeros((1, 64, 96, 3), np.float32)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
+    wanted = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert f"parameters: {wanted:,}" in capsys.readouterr().out.splitlines()
 
 
 def test_the_input_is_the_papers_unless_given_and_options_are_the_architectures(capsys):
