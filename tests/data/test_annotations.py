@@ -907,6 +907,26 @@ def test_nothing_is_overwritten(tmp_path):
         assert path.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_empty_folder_is_taken_for_a_folder_alone(tmp_path, images, name):
+    (tmp_path / "out").mkdir()
+    there = {path.name for path in tmp_path.iterdir()}
+    if name in ("coco", "via", "cvat"):
+        with pytest.raises(InputError, match="out exists: give another"):
+            annotations.write(example(), name, tmp_path / "out", images)
+        assert not any((tmp_path / "out").iterdir())
+    else:
+        annotations.write(example(), name, tmp_path / "out", images)
+    assert {path.name for path in tmp_path.iterdir()} == there
+
+
+def test_geojson_of_images_that_lack_leaves_nothing(tmp_path, images):
+    (images / "sub" / "ü b.png").unlink()
+    with pytest.raises(InputError, match=r"b\.png is missing, and has annotations: add it"):
+        annotations.write(example(), "geojson", tmp_path / "out", images)
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_that_lack(tmp_path, images):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "z.txt").write_text("0 0.5 0.5 0.1 0.1\n")

@@ -145,7 +145,8 @@ def write(
     Args:
         found: to be written.
         name: of the format.
-        path: of the file or folder, which mustn't exist, or be an empty folder.
+        path: of the file or folder, which mustn't exist, or be an empty folder where one is
+            written.
         images: the folder of the images; GeoJSON takes places from it.
         overwrite: whether files of the same names are replaced.
 
@@ -156,7 +157,8 @@ def write(
         InputError: the path is taken or can't be written; or as `check`.
     """
     form = check(name, found.classes, found.images, "--write")
-    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+    room = form.name not in _ONE_FILE and path.is_dir() and not any(path.iterdir())
+    if path.exists() and not overwrite and not room:
         raise InputError(f"{path} exists: give another --output, or remove it.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -159,6 +159,12 @@ def _moved(x, y, from_, to, file):
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
     """As `annotations.write`: a folder with one file a scene, where `images` says that it lies; in
     pixels without `images`."""
+    files = [] if images is None else [file_named(images, image.name) for image in found.images]
+    for file in files:
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing, and has annotations: add it, or correct --images."
+            )
     path.mkdir(exist_ok=True)
     for image in found.images:
         raster = None
