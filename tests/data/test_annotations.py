@@ -145,6 +145,19 @@ def test_yolo_polygons_bridge_parts_and_lose_crowds(tmp_path, images):
     assert masks(found) == masks(plain)
 
 
+def test_parts_that_overlap_are_whole_in_yolo(tmp_path, images):
+    """What lies in both parts is the object's, as COCO has it, and no hole."""
+    wanted = np.zeros((HEIGHT, WIDTH), bool)
+    wanted[4:14, 5:20] = True
+    wanted[10:24, 12:33] = True
+    parts = [[5, 4], [20, 4], [20, 14], [5, 14]], [[12, 10], [33, 10], [33, 24], [12, 24]]
+    one = Annotation(0, (5, 4, 33, 24), tuple(np.array(part, float) for part in parts))
+    given = AnnotationSet(("cat",), (AnnotatedImage("a.png", HEIGHT, WIDTH, (one,)),))
+    annotations.write(given, "yolo_polygons", tmp_path / "out")
+    [found] = annotations.read("yolo", tmp_path / "out", images).images[0].objects
+    np.testing.assert_array_equal(objects.mask(found, HEIGHT, WIDTH), wanted)
+
+
 def test_yolo_boxes(tmp_path, images):
     lost = annotations.write(example(), "yolo", tmp_path / "out")
     assert lost == [
