@@ -20,8 +20,8 @@ class ObjectSource:
 
     An element is that of `RegionSource`, whose `mask` is int32: 0, the row of `boxes` and `labels`
     from 1, or `objects.NOWHERE`; and beside it `boxes` float32 [rows, 4] (left, top, right, bottom
-    in px of the region), `labels` int32 [rows], `NO_OBJECT` where no object fills a row, and
-    `crowds` bool [rows]. The number of rows is that of the fullest region.
+    in px of the region) and `labels` int32 [rows], `NO_OBJECT` where no object fills a row. The
+    number of rows is that of the fullest region. Crowds fill none: the mask knows their pixels.
 
     Args:
         scenes: decoded, their masks being `objects.number_map`s.
@@ -43,7 +43,7 @@ class ObjectSource:
         every = [scene.objects().objects for scene in annotated]
         self._boxes = [np.array([one.box for one in of], np.float32).reshape(-1, 4) for of in every]
         self._labels = [np.array([one.label for one in of], np.int32) for of in every]
-        self._crowds = [np.array([one.crowd for one in of], bool) for of in every]
+        self._alone = [np.array([not one.crowd for one in of], bool) for of in every]
         self.rows = max(max(len(self._within(key)) for key in range(len(self.regions))), 1)
 
     def __len__(self):
@@ -53,12 +53,14 @@ class ObjectSource:
         return {name: values[0] for name, values in self.batch([record_key]).items()}
 
     def _within(self, key: int) -> np.ndarray:
-        """The numbers of the objects of which a part lies in a region."""
-        boxes = self._boxes[self.regions.scene[key]]
+        """The numbers of the objects, but for crowds, of which a part lies in a region."""
+        scene = self.regions.scene[key]
+        boxes = self._boxes[scene]
         top, left = self.regions.corner_px[key]
         height, width = self.regions.extent_px[key]
         across = (boxes[:, 0] < left + width) & (boxes[:, 2] > left)
-        return np.flatnonzero(across & (boxes[:, 1] < top + height) & (boxes[:, 3] > top))
+        down = (boxes[:, 1] < top + height) & (boxes[:, 3] > top)
+        return np.flatnonzero(across & down & self._alone[scene])
 
     def batch(
         self, record_keys: Sequence[int], positions: np.ndarray | None = None
@@ -68,13 +70,11 @@ class ObjectSource:
         count = len(record_keys)
         boxes = np.zeros((count, self.rows, 4), np.float32)
         labels = np.full((count, self.rows), NO_OBJECT, np.int32)
-        crowds = np.zeros((count, self.rows), bool)
         for place, key in enumerate(record_keys):
             scene, within = self.regions.scene[key], self._within(key)
             corner = self.regions.corner_px[key]
             boxes[place, : len(within)] = self._boxes[scene][within] - np.tile(corner[::-1], 2)
             labels[place, : len(within)] = self._labels[scene][within]
-            crowds[place, : len(within)] = self._crowds[scene][within]
             # From numbers in the scene to rows of the table. What the room beyond the pixels that
             # were read holds is anything, and stays so.
             rows = np.zeros(len(self._boxes[scene]) + 2, np.int32)
@@ -83,4 +83,4 @@ class ObjectSource:
             mask = found["mask"][place]
             np.clip(mask, -1, len(rows) - 2, out=mask)
             mask[:] = rows[mask]
-        return {**found, "boxes": boxes, "labels": labels, "crowds": crowds}
+        return {**found, "boxes": boxes, "labels": labels}

@@ -59,9 +59,7 @@ class ObjectLearner:
             keys, regions, config, data.crop_px, self.info.greatest
         )
         boxes = augmentation.moved_boxes(keys, regions["boxes"], regions, config, data.crop_px)
-        labels = detection.cut_to_crop(
-            boxes, regions["labels"], regions["crowds"], data.crop_px, data.least_visible
-        )
+        labels = detection.cut_to_crop(boxes, regions["labels"], data.crop_px, data.least_visible)
         images = augmentation.normalize(images, self.info.mean, self.info.std)
         return images, {**labels, "numbers": numbers}
 

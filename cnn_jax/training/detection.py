@@ -30,7 +30,6 @@ CENTRE_CELLS = 1.5
 def cut_to_crop(
     boxes: jax.Array,
     labels: jax.Array,
-    crowds: jax.Array,
     crop_px: tuple[int, int],
     least_visible: float,
 ) -> dict[str, jax.Array]:
@@ -39,19 +38,17 @@ def cut_to_crop(
     Args:
         boxes: float32 `[batch, rows, 4]` in px of the crop, reaching beyond it.
         labels: int32 `[batch, rows]`, negative where a row is empty.
-        crowds: bool `[batch, rows]`.
         crop_px: height and width.
         least_visible: the share of a box's area within the crop from which it counts.
 
     Returns:
         `boxes`, cut; `labels`; `counted`; and `ignored`: objects of which too little is seen.
-        Crowds are neither; the map of numbers knows their pixels.
     """
     limits = jnp.array([crop_px[1], crop_px[0]] * 2, jnp.float32)
     cut = jnp.clip(boxes, 0, limits)
     sides, whole = (jnp.maximum(b[..., 2:] - b[..., :2], 0) for b in (cut, boxes))
     area, share = jnp.prod(sides, -1), jnp.prod(sides, -1) / jnp.maximum(jnp.prod(whole, -1), 1e-6)
-    present = (labels >= 0) & (area > 0) & ~crowds
+    present = (labels >= 0) & (area > 0)
     counted = present & (share >= least_visible)
     return {"boxes": cut, "labels": labels, "counted": counted, "ignored": present & ~counted}
 
