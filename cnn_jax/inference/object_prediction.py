@@ -181,9 +181,8 @@ def predict_objects(
         made = ObjectPrediction(image, run.info.classes, tuple(run.learner.colors))
         counts[whole] = made.counts(least_score)
         if overlay and scene.height_px * scene.width_px <= OVERLAY_PX:
-            _write_overlay(
-                made, scene.read(0, scene.height_px), folder / f"{scene.name}_objects.png"
-            )
+            picture = made.overlay(scene.read(0, scene.height_px), least_score)
+            _write_overlay(picture, folder / f"{scene.name}_objects.png")
         scene.close()
         print(f"{whole}: {', '.join(f'{n} {c}' for c, n in counts[whole].items())}", flush=True)
     held = run.info.description or {}
@@ -210,9 +209,9 @@ def _rows(scene, first, last):
     return pixels
 
 
-def _write_overlay(made, picture, path):
+def _write_overlay(picture, path):
     stream = io.BytesIO()
-    Image.fromarray(made.overlay(picture)).save(stream, "PNG")
+    Image.fromarray(picture).save(stream, "PNG")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial(path).write_bytes(stream.getvalue())

@@ -115,3 +115,21 @@ def test_what_a_format_cannot_take_is_told_before_anything_is_predicted(
     with pytest.raises(InputError, match=sentence):
         object_prediction.predict_objects(run, [str(folder)], tmp_path / "out", form=form)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_overlay_shows_what_the_files_hold(tmp_path, monkeypatch):
+    """Of an object that `least_score` lets through, below what is shown by default."""
+    found = (Annotation(0, (10, 10, 30, 30), score=0.2),)
+    monkeypatch.setattr(object_prediction, "predict", lambda *_: found)
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    run = SimpleNamespace(
+        info=SimpleNamespace(channels=3, dtype="uint8", classes=("car",), description=None),
+        learner=SimpleNamespace(colors=((226, 169, 41),)),
+    )
+    for least_score in (0.1, 0.5):
+        out = tmp_path / str(least_score)
+        object_prediction.predict_objects(
+            run, [str(tmp_path / "a.png")], out, overlay=True, least_score=least_score
+        )
+        shown = np.asarray(Image.open(out / "a_objects.png"))
+        assert shown.any() == (least_score == 0.1)
