@@ -148,6 +148,11 @@ def _checked(options):
             f"--region takes four numbers, not {len(options.region)}: ROW COLUMN HEIGHT WIDTH in"
             " px, or with --region-crs LEFT BOTTOM RIGHT TOP."
         )
+    if options.region and not options.region_crs and any(at % 1 for at in options.region):
+        raise InputError(
+            f"--region is in px and takes whole numbers, not {' '.join(map(str, options.region))}:"
+            " round them, or say with --region-crs which system's coordinates they are."
+        )
     if options.region_crs and not options.region:
         raise InputError("--region-crs is of --region's coordinates: give them too.")
     if options.resume and options.overwrite:

@@ -322,6 +322,13 @@ def _coordinates(raster, region, region_crs):
             f"--region-crs {region_crs} is no coordinate reference system: give one such as"
             " EPSG:4326."
         ) from error
+    left, bottom, right, top = region
+    # Longitudes may run across the date line, from 179 to -179.
+    if bottom > top or (left > right and not given.is_geographic):
+        raise InputError(
+            f"--region {' '.join(map(str, region))} has its edges in another order: give LEFT"
+            " BOTTOM RIGHT TOP."
+        )
     with converting(
         f"--region doesn't lead from {region_crs} into {title(raster.crs)}, which {raster.name} is"
         " in: give --region in pixels, without --region-crs."

@@ -656,6 +656,18 @@ def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):
         ("scene.tif", ("--region", 9, 0), "four numbers"),
         ("scene.tif", ("--region", 0, 0, 1, 1, "--region-crs", "EPSG:0"), "no coordinate ref"),
         ("scene.tif", ("--region-crs", UTM), "give them too"),
+        ("scene.tif", ("--region", 55, 24.9, 55.1, 25), "say with --region-crs"),
+        (
+            "scene.tif",
+            ("--region", 300_000, 2_780_000, 300_005, 2_779_995, "--region-crs", UTM),
+            "another order",
+        ),
+        (
+            "scene.tif",
+            ("--region", 300_005, 2_779_995, 300_000, 2_780_000, "--region-crs", UTM),
+            "another order",
+        ),
+        ("scene.tif", ("--region", 55, 25.2, 56, 25.1, "--region-crs", "EPSG:4326"), "order"),
         ("scene.tif", ("--least-px", 4), "give --polygons"),
         ("scene.tif", ("--resume", "--overwrite"), "give one of them"),
         ("empty", (), "holds no picture"),
