@@ -23,6 +23,16 @@ from cnn_jax.runtime import memory
 
 MODULE = "cnn_jax.commands.predict"
 
+_OBJECTS = ("detection", "instances")
+_DENSE = "probabilities uncertainty polygons least_px blend region region_crs cog"
+_FOR = (
+    ("segmenters", ("segmentation",), _DENSE.split()),
+    ("segmenters and classifiers", ("segmentation", "classification"), ("runs", "augment")),
+    ("segmenters and networks of objects", ("segmentation", *_OBJECTS), ("overlay", "bands")),
+    ("networks of objects", _OBJECTS, ("format", "least_score")),
+)
+"""Whose options they are, of which tasks, and their names; those of all tasks are not here."""
+
 
 @dataclass
 class Options:
@@ -79,14 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run, *inputs = options.paths
         loaded = [predictor.load(folder) for folder in (run, *options.runs)]
         made = loaded[0] if len(loaded) == 1 else predictor.ensemble(loaded)
+        _check_task(options, made.config.task)
         folder = Path(options.output)
-        for name in ("format", "least_score"):
-            of_objects = made.config.task in predictor.OBJECT_TASKS
-            if not of_objects and getattr(options, name) != getattr(Options(), name):
-                raise InputError(
-                    f"--{name.replace('_', '-')} is for runs that find objects, and this is one of"
-                    f" {made.config.task}: leave it out."
-                )
         with StopRequest(ends_process=argv is None) as stop:
             if made.config.task == "segmentation":
                 said = pictures.predict_pictures(
@@ -100,10 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     check=stop.raise_if_set,
                 )
             elif made.config.task in predictor.OBJECT_TASKS:
-                if len(loaded) > 1 or options.augment:
-                    raise InputError("--runs and --augment average pixels, not objects: omit them.")
-                asked = pictures.Wanted(**wanted)
-                pictures.check_no_segmenter(asked, "of objects", "overlay", "bands")
                 from cnn_jax.inference.object_prediction import predict_objects
 
                 said = predict_objects(
@@ -114,18 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                     overlay=options.overlay,
                     least_score=options.least_score,
                     bands=options.bands,
-                    overwrite=options.overwrite or options.resume,
+                    overwrite=options.overwrite,
                     check=stop.raise_if_set,
                 )
             else:
-                asked = pictures.Wanted(**wanted)
-                pictures.check_no_segmenter(asked, "a classifier", "augment", "blend")
                 said = pictures.predict_images(
                     made,
                     inputs,
                     folder,
                     augment=options.augment,
-                    overwrite=options.overwrite or options.resume,
+                    overwrite=options.overwrite,
                     check=stop.raise_if_set,
                 )
         for sentence in said:
@@ -133,6 +131,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"predictions: {folder}")
         outcome.exit_code = int(bool(said))
     return outcome.exit_code
+
+
+def _check_task(options, task):
+    """Raises InputError where something is asked for that a run of the task doesn't give."""
+    for whose, tasks, names in _FOR:
+        for name in names:
+            if task not in tasks and getattr(options, name) != getattr(Options(), name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} is for {whose}, and the run is of {task}: leave it"
+                    " out."
+                )
 
 
 def _checked(options):

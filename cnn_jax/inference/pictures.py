@@ -534,14 +534,3 @@ def predict_images(
         folder.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue())
     return said
-
-
-def check_no_segmenter(wanted: Wanted, kind: str, *taken: str) -> None:
-    """Raises InputError where something is asked for that a run of such a kind, "a classifier",
-    doesn't give; `taken` is what it does give."""
-    for name, value in vars(wanted).items():
-        if name not in taken and value != getattr(Wanted(), name):
-            raise InputError(
-                f"--{name.replace('_', '-')} is for segmenters, and the run is {kind}: leave it"
-                " out."
-            )

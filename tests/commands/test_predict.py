@@ -648,8 +648,6 @@ def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):
         ("five.tif", (), "has 5 bands, and the run takes 3"),
         ("five.tif", ("--bands", 1, 2, 6), "bands"),
         ("five.tif", ("--bands", 1, 2), "has 2 bands"),
-        ("scene.tif", ("--format", "labelme"), "--format is for runs that find objects"),
-        ("scene.tif", ("--least-score", 0.5), "--least-score is for runs that find objects"),
         ("deep.tif", (), "holds uint16, and the run takes uint8"),
         ("plain.tif", ("--region", 0, 0, 1, 1, "--region-crs", UTM), "isn't georeferenced"),
         ("scene.tif", ("--region", 900, 0, 10, 10), "no pixel in --region"),
@@ -668,6 +666,8 @@ def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):
             "another order",
         ),
         ("scene.tif", ("--region", 55, 25.2, 56, 25.1, "--region-crs", "EPSG:4326"), "order"),
+        ("scene.tif", ("--format", "yolo"), "--format is for networks of objects"),
+        ("scene.tif", ("--least-score", 0.5), "--least-score is for networks of objects"),
         ("scene.tif", ("--least-px", 4), "give --polygons"),
         ("scene.tif", ("--resume", "--overwrite"), "give one of them"),
         ("empty", (), "holds no picture"),
@@ -821,6 +821,11 @@ def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeyp
     assert rows[0]["class_1"] == classifier.info.classes[int(np.argmax(logits))]
     assert predict.main(arguments) == 2
     assert "exists" in capsys.readouterr().err
+    assert predict.main([*arguments, "--resume"]) == 2  # they may be another run's
+    assert "exists" in capsys.readouterr().err
     assert predict.main([*arguments, "--overwrite", "--polygons"]) == 2
     assert "--polygons is for segmenters" in capsys.readouterr().err
+    for flag in (("--blend", "none"), ("--overlay",), ("--format", "yolo")):
+        assert predict.main([*arguments, "--overwrite", *flag]) == 2
+        assert f"{flag[0]} is for" in capsys.readouterr().err
     assert predict.main([*arguments, "--overwrite", "--augment"]) == 1

@@ -103,6 +103,9 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     assert (out / "a_objects.png").is_file()
     assert predict(arguments) == 2
     assert "exists: give --overwrite" in capsys.readouterr().err
+    for flags in (["--region", "0", "0", "9", "9"], ["--polygons"], ["--blend", "none"]):
+        assert predict([*arguments, "--overwrite", *flags]) == 2
+        assert f"{flags[0]} is for segmenters" in capsys.readouterr().err
     assert json.loads((out / "counts.json").read_text()).keys() == {"a.png"}
     for name in ("counts.json", "a_objects.png"):  # somebody's own, of the same name
         other = tmp_path / f"of {name}"
@@ -149,8 +152,9 @@ def test_grey_pictures_are_predicted_as_they_are_learnt_from(finished, tmp_path,
     for flags in (("--region", *"0055"), ("--polygons",), ("--uncertainty",), ("--cog",)):
         assert predict([*arguments, "--overwrite", *flags]) == 2
         told = capsys.readouterr().err
+        kind = run.config.task
         assert told == (
-            f"error: {flags[0]} is for segmenters, and the run is of objects: leave it out.\n"
+            f"error: {flags[0]} is for segmenters, and the run is of {kind}: leave it out.\n"
         )
 
 
