@@ -456,6 +456,10 @@ def _explained(name, codec=""):
         yield
     except (InputError, MemoryError):
         raise
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        # Of a VRT it may be a file that it names.
+        of = f"{error.filename}: " if str(error.filename) != name else ""
+        raise DamagedError(f"{name} can't be read ({of}{error.strerror}): check it.") from error
     # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
     except Exception as error:
         told = _told(error)

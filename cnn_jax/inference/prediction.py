@@ -57,7 +57,15 @@ class Prediction:
         return [(self.names[i], float(self.probabilities[i])) for i in order]
 
     def colored(self) -> np.ndarray:
-        """The classes in their colours, uint8 `[height, width, 3]`; black where nothing is."""
+        """The classes in their colours, uint8 `[height, width, 3]`; black where nothing is.
+
+        Raises:
+            ValueError: the answer is a classifier's.
+        """
+        if self.probabilities.ndim == 1:
+            raise ValueError(
+                "colours are of a segmenter's answer; this one is of an image: look at top"
+            )
         shown = np.array(self.colors, np.uint8)[self.classes]
         return shown if self.void is None else np.where(self.void[..., None], np.uint8(0), shown)
 

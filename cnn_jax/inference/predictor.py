@@ -70,7 +70,7 @@ class Predictor:
             InputError: a file that can't be read, another number of channels, or another type.
         """
         if isinstance(images, str | Path):
-            pixels, void = self._read(Path(images))
+            pixels, void = self._read(Path(images).expanduser())
             answer = self.predict(pixels, augment=augment, blend=blend)
             return answer if void is None else replace(answer, void=void)
         if isinstance(images, Sequence):
@@ -240,6 +240,8 @@ class Predictor:
                 f"the image is {image.dtype} {list(image.shape)}, and the run in {self.folder}"
                 f" takes {info.dtype} [height, width, {info.channels}]: convert it."
             )
+        if not image.size:
+            raise InputError(f"the image is {list(image.shape)}, which is no pixel: give another.")
         of_any_size = ("segmentation", *OBJECT_TASKS)
         if self.config.task not in of_any_size and image.shape[:2] != tuple(info.image_px or ()):
             raise InputError(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn_jax.errors import InputError
 from cnn_jax.evaluation.windows import needed_px
 
 BLENDS = ("gaussian", "linear", "uniform", "none")
@@ -51,7 +52,12 @@ def axis(length_px: int, window_px: int, overlap_px: int, blend: str = "gaussian
         blend: "gaussian" (a deviation of an eighth of the window), "linear" (from the middle to
             the rim), "uniform", or "none": each pixel is that of the window whose middle is
             nearest.
+
+    Raises:
+        InputError: there is no such blend.
     """
+    if blend not in BLENDS:
+        raise InputError(f"blend is {blend!r}; it must be one of {', '.join(BLENDS)}.")
     if length_px <= window_px:
         window_px = needed_px(length_px, window_px)
         return Axis(length_px, window_px, (0,), np.ones((1, window_px), np.float32))

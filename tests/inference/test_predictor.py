@@ -137,6 +137,30 @@ def test_other_channels_and_types_are_refused(run, array, words):
     assert words in str(refused.value)
 
 
+def test_an_image_without_pixels_and_a_blend_that_is_none_are_refused(run, image):
+    for empty in (image[:0], image[:, :0]):
+        with pytest.raises(InputError, match="which is no pixel"):
+            run.predict(empty)
+    with pytest.raises(InputError, match="blend is 'gauss'; it must be one of gaussian, linear"):
+        run.predict(image, blend="gauss")
+
+
+def test_a_path_that_leads_nowhere_is_not_called_a_damaged_file(run, image, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"nothing\.png can't be read \(No such file"):
+        run.predict(tmp_path / "nothing.png")
+    with pytest.raises(InputError, match=r"can't be read \(Is a directory\)"):
+        run.predict(tmp_path)
+    (tmp_path / "a.vrt").write_text(
+        '<VRTDataset><SourceFilename relativeToVRT="1">gone.tif</SourceFilename></VRTDataset>'
+    )
+    with pytest.raises(InputError, match=r"a\.vrt can't be read \(.*gone\.tif: No such file"):
+        run.predict(tmp_path / "a.vrt")
+    Image.fromarray(image).save(tmp_path / "image.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = run.predict("~/image.png").probabilities
+    np.testing.assert_array_equal(found, run.predict(image).probabilities)
+
+
 # ---- weights
 
 
@@ -256,6 +280,8 @@ def test_a_classifiers_best_classes():
     assert [name for name, _ in prediction.top(2)] == ["b", "c"]
     assert prediction.classes == 1
     assert prediction._repr_png_() is None
+    with pytest.raises(ValueError, match="this one is of an image"):
+        prediction.colored()
 
 
 def test_a_segmenters_answer_has_no_best_classes():
