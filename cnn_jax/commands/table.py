@@ -12,6 +12,7 @@ from cnn_jax.benchmarks import page as benchmarks
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
+from cnn_jax.records.files import write_text
 from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
     averaging_note,
@@ -55,12 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         speeds = benchmarks.read(measured)
         for written in (page, *([measured / "README.md"] if speeds else ())):
             _check_ours(written)
-        page.write_text(results_page(records), encoding="utf-8", newline="\n")
+        write_text(page, results_page(records))
         print(f"{page}: {len(records)} records")
         if speeds:
-            (measured / "README.md").write_text(
-                benchmarks.page(speeds), encoding="utf-8", newline="\n"
-            )
+            write_text(measured / "README.md", benchmarks.page(speeds))
             print(f"{measured / 'README.md'}: {len(speeds)} records")
         best = best_of_each(records)
         for readme in map(Path, options.readme):

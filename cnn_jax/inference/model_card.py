@@ -10,6 +10,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.inference.predictor import Run
 from cnn_jax.models.weights import keras
 from cnn_jax.records import run_record
+from cnn_jax.records.files import write_text
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.reporting import table
 
@@ -75,12 +76,7 @@ def write(run: Run, file: Path, use: str, inputs: str) -> Path:
         earlier = re.findall(r"^- `(.+?)`: .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
         lines = re.findall(r"^- `.+?`: .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
         files = dict(zip(earlier, lines, strict=True)) | files
-    try:
-        path.write_text(card(run, list(files.values())), encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be written ({error.strerror}): free the disk or make it writable."
-        ) from error
+    write_text(path, card(run, list(files.values())))
     return path
 
 

@@ -173,4 +173,6 @@ def pictures_beside_others(folder: Path) -> Iterator[Path]:
             check_picture(folder / picture.name, picture)
         folder.mkdir(parents=True, exist_ok=True)
         for picture in pictures:
-            shutil.copyfile(picture, folder / picture.name)
+            partial = folder / f"{picture.name}.partial"
+            shutil.copyfile(picture, partial)
+            partial.replace(folder / picture.name)

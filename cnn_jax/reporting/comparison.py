@@ -29,6 +29,7 @@ from cnn_jax.evaluation.statistics import (
     swaps,
 )
 from cnn_jax.records import formats, object_record
+from cnn_jax.records.files import pictures_can_be_written, write_text
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord, variants
 from cnn_jax.reporting import table
@@ -159,7 +160,7 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
     Returns their paths.
 
     Raises:
-        InputError: files of these names are there, and no comparison's.
+        InputError: files of these names are there, and no comparison's, or the disk is full.
     """
     from cnn_jax.reporting import page, study_figures
     from cnn_jax.reporting.comparison_tables import as_csv, as_markdown
@@ -175,12 +176,13 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
     }
     written = [folder / name for name, content in contents.items() if content]
     for path in written:
-        partial = path.with_name(f"{path.name}.partial")  # another command may be writing the same
         if isinstance(content := contents[path.name], str):
-            partial.write_text(content, encoding="utf-8", newline="\n")
-        else:
+            write_text(path, content)
+            continue
+        partial = path.with_name(f"{path.name}.partial")
+        with pictures_can_be_written(folder):
             study_figures.seeds(content, partial, f"{comparison.score} on the test split")
-        partial.replace(path)
+            partial.replace(path)
     return written
 
 

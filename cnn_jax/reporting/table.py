@@ -17,6 +17,7 @@ from urllib.parse import quote
 from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
+from cnn_jax.records.files import write_text
 from cnn_jax.records.metrics import FIGURES, Figure
 from cnn_jax.records.run_record import RunRecord, rank, variants
 
@@ -283,7 +284,8 @@ def update_block(readme_path: str | Path, marker: str, text: str) -> bool:
     rest stays, byte for byte.
 
     Returns whether the file has such a block; without one it is left alone. Raises `InputError` if
-    the file can't be read, or if it has only one of the two comments or has them more than once.
+    the file can't be read or written, or if it has only one of the two comments or has them more
+    than once.
     """
     path = Path(readme_path)
     try:
@@ -304,7 +306,7 @@ def update_block(readme_path: str | Path, marker: str, text: str) -> bool:
     newline = "\r\n" if "\r\n" in page else "\n"
     before, after = page.index(start) + len(start), page.index(end)
     block = f"\n\n{text.strip()}\n\n".replace("\n", newline)
-    path.write_bytes((page[:before] + block + page[after:]).encode())
+    write_text(path.resolve(), page[:before] + block + page[after:])
     return True
 
 

@@ -8,7 +8,14 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from cnn_jax.commands import compare
+from cnn_jax.errors import InputError
+from cnn_jax.records.files import SOFTWARE, pictures_beside_others
+from cnn_jax.reporting.table import update_block
+from tests.reporting.fake_records import write_run
 from tests.running import TINY, assert_refused, assert_same_run, finish, saved_steps, start
 
 
@@ -84,3 +91,72 @@ def test_disk_that_others_fill(free_kib, disk, reference, tmp_path):
     (folder / "filling").unlink()
     assert finish(start(*TINY, "--workdir", workdir), 600).code == 0
     assert_same_run(workdir, reference[0])
+
+
+@pytest.fixture
+def narrow():
+    """Function that lets every file that is written grow to so many bytes only, while it is
+    entered: what a disk that fills up does, for all users."""
+    resource = pytest.importorskip("resource", reason="of POSIX alone")
+
+    @contextlib.contextmanager
+    def narrow(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return narrow
+
+
+def test_a_page_whose_block_cannot_be_written_stays_whole(narrow, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("<!-- results -->\n<!-- /results -->\n" + "mine\n" * 100)
+    before = page.read_bytes()
+    with narrow(200), pytest.raises(InputError, match=r"README\.md can't be written"):
+        update_block(page, "results", "new")
+    assert page.read_bytes() == before
+    assert update_block(page, "results", "new")
+    assert page.read_bytes() == before.replace(b"-->\n<", b"-->\n\nnew\n\n<", 1)
+
+
+def test_a_comparison_that_cannot_be_written_is_named_and_stays_whole(narrow, tmp_path, capsys):
+    runs = [write_run(tmp_path / name, name, 0, {"test/miou": 0.5}).folder for name in "ab"]
+    arguments = [*map(str, runs), "--output", str(tmp_path / "out")]
+    assert compare.main(arguments) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    capsys.readouterr()
+    for size, name in ((20, "comparison.csv"), (len(before["comparison.csv"]), str(tmp_path))):
+        with narrow(size):
+            code = compare.main(arguments)
+        assert code == 2
+        said = capsys.readouterr().err
+        assert "can't be written" in said
+        assert name in said
+        for file, content in before.items():
+            assert (tmp_path / "out" / file).read_bytes() == content
+
+
+def test_pictures_that_cannot_be_written_leave_those_of_before(narrow, tmp_path):
+    """And no empty ones, which the next command would take for somebody's."""
+    out = tmp_path / "out"
+
+    def draw(color, size=None):
+        with contextlib.ExitStack() as limits, pictures_beside_others(out) as drawn:
+            ours = PngInfo()
+            ours.add_text("Software", SOFTWARE)
+            Image.new("RGB", (9, 9), color).save(drawn / "a.png", pnginfo=ours)
+            if size:
+                limits.enter_context(narrow(size))
+
+    def held():
+        return [path.read_bytes() for path in out.glob("*.png")]
+
+    for _ in range(2):
+        before = held()
+        with pytest.raises(InputError, match="pictures can't be written"):
+            draw("blue", size=20)
+        assert held() == before
+        draw("red")
