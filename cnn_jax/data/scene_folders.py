@@ -183,9 +183,16 @@ def warnings_of(scenes: SceneSet, class_counts: Mapping[str, Any]) -> list[str]:
     said = list(scenes.notes)
     for split in ("validation", "test"):
         if not scenes.splits[split]:
+            share = (scenes.description or {}).get("splits", {}).get(f"{split}_share")
+            mend = (
+                f"splits.{split}_share takes whole groups, and training would have none left; give"
+                " the description smaller groups"
+                if share
+                else f"give the description splits.{split}_share"
+            )
             said.append(
-                f"there are no {split} scenes, so {split} has no figures: give the description"
-                f" splits.{split}_share, or name groups in data.{split}_groups."
+                f"there are no {split} scenes, so {split} has no figures: {mend}, or name groups in"
+                f" data.{split}_groups."
             )
     names = [known.name for known in scenes.classes]
     absent = [name for name, n in zip(names, class_counts["train"], strict=True) if not n]

@@ -653,6 +653,15 @@ def test_a_split_that_is_missing_is_told(tmp_path):
     ]
 
 
+def test_a_share_of_one_group_is_told_to_be_none(tmp_path):
+    one = TWO_CLASSES.replace("mask_values", 'group = "all"\nmask_values').partition("[splits]")[0]
+    config = write_own(tmp_path, f"{one}[splits]\nvalidation_share = 0.3\n", SOFT[:1] * 3)
+    config.unknown_colors = "ignore"
+    validation, test = warnings_of(open_folder(config), {"train": [1, 1]})
+    assert "splits.validation_share takes whole groups" in validation
+    assert "give the description splits.test_share" in test
+
+
 def test_the_fingerprint_is_of_content(tmp_path):
     """Not of how names are composed, of suffixes in capitals, display colours or the TOML's
     place."""
