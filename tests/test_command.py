@@ -143,6 +143,7 @@ def test_help_lists_every_configuration_and_field():
     for name, make in CONFIGURATIONS.items():
         assert re.search(rf"^  {name} +\S", finished.out, re.MULTILINE), name
         assert make.__doc__.strip().splitlines()[0] in finished.out
+    assert "classes by --data.source FILE.toml." in finished.out  # a second line of a docstring
     for path, option, _ in leaves(CONFIGURATIONS["default"]()):
         if path not in FIXED:
             flag = f"--{path.replace('_', '-')}"

@@ -5,7 +5,8 @@ from pathlib import Path
 from types import ModuleType
 
 
-def first_line(package: ModuleType, name: str) -> str:
-    """Of the docstring of a package's module, without importing it."""
+def summary(package: ModuleType, name: str) -> str:
+    """The first paragraph of the docstring of a package's module, without importing it."""
     source = Path(str(package.__file__)).with_name(f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    paragraph = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
+    return " ".join(paragraph.split())

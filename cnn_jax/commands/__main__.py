@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print("usage: cnn-jax COMMAND [--help | OPTIONS]\n\ncommands:")
         for command in known:
-            line = commands.first_line(commands, command)
+            line = commands.summary(commands, command)
             print(f"  {command.replace('_', '-'):<14}{line}")
         return 0
     if name.replace("-", "_") not in known:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cnn_jax import benchmarks
 from cnn_jax.benchmarks import BENCHMARKS, accelerator, measuring
-from cnn_jax.commands import first_line
+from cnn_jax.commands import summary
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.errors import InputError
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{__doc__}\nbenchmarks:")
         for name in BENCHMARKS:
-            print(f"  {name:<16} {first_line(benchmarks, name)}")
+            print(f"  {name:<16} {summary(benchmarks, name)}")
         return 0
     failed = False
     with guarded() as outcome:

@@ -74,15 +74,15 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 
 def listed(functions: Mapping[str, Any]) -> str:
-    """Names with the first lines of their docstrings, for a description."""
+    """Names with what their docstrings begin with, for a description."""
     width = max(map(len, functions), default=0) + 2
     lines = [f"  {name:<{width}}{summary(make)}" for name, make in functions.items()]
     return "\n".join(lines)
 
 
 def summary(documented: Any) -> str:
-    """The first line of a docstring."""
-    return (inspect.getdoc(documented) or "").partition("\n")[0]
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
 
 
 def parse(
