@@ -208,6 +208,7 @@ def grad_cam(seen: Inspection) -> str:
     import jax
 
     from cnn_jax.analysis import attribution
+    from cnn_jax.data.resizing import displayable
     from cnn_jax.reporting import segmenter_pictures
 
     share = seen.pixels / np.prod(seen.run.config.data.crop_px)
@@ -228,7 +229,7 @@ def grad_cam(seen: Inspection) -> str:
 
     predictions = [np.asarray(predict(seen.run.variables, image[None]))[0] for image in images]
     pictured = (
-        [crop["image"] for crop in crops],
+        [displayable(crop["image"]) for crop in crops],
         predictions,
         heats,
         seen.classes,

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from cnn_jax.commands import inspect_run
@@ -38,11 +39,15 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def opened():
-    """A run of random weights, never trained."""
-    config = tiny()
+    """A run of random weights of synthetic scenes, and these."""
+    return untrained(tiny())
+
+
+def untrained(config):
+    """A run of random weights, never trained, and its data."""
     dataset = SegmentationDataset(config)
     learner = Segmentation().learner(config, dataset.info)
-    image = np.zeros((1, 16, 24, 3), np.float32)
+    image = np.zeros((1, 16, 24, dataset.info.channels), np.float32)
     shapes = jax.eval_shape(lambda: learner.module().init(jax.random.key(0), image, train=False))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
@@ -75,6 +80,33 @@ def test_all_pictures_that_apply_are_drawn(look, tmp_path):
     assert "overlays.png: 2 of 3 scenes, from the worst to the best" in out
     assert "feature_maps.png: 4 levels" in out
     assert "at bridge_convolution_2" in out
+
+
+def test_all_are_drawn_of_four_channels_of_floating_point_too(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for kind, pixels in (
+            ("images", rng.random((4, 32, 48), np.float32)),
+            ("masks", rng.integers(0, 2, (1, 32, 48), np.uint8)),
+        ):
+            path = tmp_path / "data" / part / kind / "a.tif"
+            path.parent.mkdir(parents=True)
+            shape = {"count": len(pixels), "height": 32, "width": 48, "dtype": pixels.dtype}
+            place = {"crs": "EPSG:32640", "transform": rasterio.Affine(1, 0, 5, 0, -1, 5)}
+            with rasterio.open(path, "w", "GTiff", **shape, **place) as file:
+                file.write(pixels)
+    (tmp_path / "own.toml").write_text(
+        'base = "folders"\nmask_values = "index"\n'
+        'classes = [{name = "soil", values = [0]}, {name = "crop", values = [1]}]\n'
+    )
+    config = tiny()
+    config.data.source, config.data.directory = str(tmp_path / "own.toml"), str(tmp_path / "data")
+    config.augmentation.saturation_probability = 0.0
+    run, dataset = untrained(config)
+    monkeypatch.setattr(predictor, "load", lambda folder: run)
+    monkeypatch.setattr(Run, "open_data", lambda run, directory, split: dataset)
+    assert inspect_run.main(["run", "--output", str(tmp_path / "seen")]) == 0, capsys.readouterr()
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == ALL
 
 
 def test_the_worst_scenes_come_first(look, opened, tmp_path, monkeypatch):
