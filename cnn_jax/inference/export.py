@@ -186,11 +186,10 @@ def _of_another_size(run, size, any_size):
     except Exception as error:
         if not any_size and tuple(size) == image_px(run):
             raise
-        first = str(error).strip().partition("\n")[0][:200]
         raise InputError(
             f"this {run.config.model.name} is of images of {' x '.join(map(str, image_px(run)))} px"
-            f" and can't be exported for others ({first}): leave out"
-            f" {'--any-size' if any_size else '--size-px'}."
+            f" and can't be exported for others ({onnx.reason(error)}): leave"
+            f" out {'--any-size' if any_size else '--size-px'}."
         ) from error
 
 

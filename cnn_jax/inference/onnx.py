@@ -95,6 +95,12 @@ def library() -> ModuleType:
     return onnx
 
 
+def reason(error: Exception) -> str:
+    """What Flax or JAX says of a layer made for another size, without the address of a page."""
+    first = str(error).strip().partition("\n")[0]
+    return first.partition(" (http")[0][:200].rstrip(".")
+
+
 def translated(
     function: Callable[[jax.Array], Any],
     image: Sequence[int],
@@ -126,10 +132,9 @@ def translated(
     except Exception as error:  # Flax's and JAX's own, of layers made for one size
         if not stride:
             raise
-        first = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"this network takes images of one size ({first[:200]}): leave out --any-size, and give"
-            " no --size-px but that of the run."
+            f"this network takes images of one size ({reason(error)}): leave out --any-size, and"
+            " give no --size-px but that of the run."
         ) from error
     graph = _Graph(onnx, stride)
     images = _Value(INPUT, (0, 1, 2, 3), tuple(shape))
