@@ -459,7 +459,9 @@ def _explained(name, codec=""):
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         # Of a VRT it may be a file that it names.
         of = f"{error.filename}: " if str(error.filename) != name else ""
-        raise DamagedError(f"{name} can't be read ({of}{error.strerror}): check it.") from error
+        raise DamagedError(
+            f"{name} can't be decoded ({of}{error.strerror}): check the path.".lstrip()
+        ) from error
     # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error and more
     except Exception as error:
         told = _told(error)

@@ -146,14 +146,14 @@ def test_an_image_without_pixels_and_a_blend_that_is_none_are_refused(run, image
 
 
 def test_a_path_that_leads_nowhere_is_not_called_a_damaged_file(run, image, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"nothing\.png can't be read \(No such file"):
+    with pytest.raises(InputError, match=r"nothing\.png can't be decoded \(No such file"):
         run.predict(tmp_path / "nothing.png")
-    with pytest.raises(InputError, match=r"can't be read \(Is a directory\)"):
+    with pytest.raises(InputError, match=r"can't be decoded \(Is a directory\): check"):
         run.predict(tmp_path)
     (tmp_path / "a.vrt").write_text(
         '<VRTDataset><SourceFilename relativeToVRT="1">gone.tif</SourceFilename></VRTDataset>'
     )
-    with pytest.raises(InputError, match=r"a\.vrt can't be read \(.*gone\.tif: No such file"):
+    with pytest.raises(InputError, match=r"a\.vrt can't be decoded \(.*gone\.tif: No such file"):
         run.predict(tmp_path / "a.vrt")
     Image.fromarray(image).save(tmp_path / "image.png")
     monkeypatch.setenv("HOME", str(tmp_path))
