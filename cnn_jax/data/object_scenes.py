@@ -22,7 +22,7 @@ from cnn_jax.data.folders import file_named
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
-from cnn_jax.data.scenes import SPLITS, Scene
+from cnn_jax.data.scenes import SPLITS, Scene, in_train_too
 from cnn_jax.errors import InputError
 
 SOURCES = ("synthetic", "penn_fudan", *(name for name in FORMATS if name != "yolo_polygons"))
@@ -248,10 +248,7 @@ def _opened(config, sets, folders, notes):
             opened.append((image, raster, digest(path)))
         splits[split] = opened
         identity.append([[composed(i.name), file, _identity(i)] for i, _, file in opened])
-    files = {split: {file for *_, file in opened} for split, opened in splits.items()}
-    for split in SPLITS[1:]:
-        if both := len(files["train"] & files[split]):
-            notes = [*notes, f"{both:,} images of {split} are images of train too: part them."]
+    files = {split: [file for *_, file in opened] for split, opened in splits.items()}
     channels, dtype = _kind(kinds)
     fingerprint = hashlib.blake2b(
         json.dumps([classes, identity]).encode(), digest_size=16
@@ -272,7 +269,9 @@ def _opened(config, sets, folders, notes):
         for split, opened in splits.items()
     }
     colors = tuple(palette_masks.colors(len(classes) + 1)[1:])
-    return ObjectSet(classes, ids, colors, scenes, fingerprint, channels, dtype, tuple(notes))
+    return ObjectSet(
+        classes, ids, colors, scenes, fingerprint, channels, dtype, (*notes, *in_train_too(files))
+    )
 
 
 def _same(image):

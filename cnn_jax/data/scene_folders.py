@@ -41,7 +41,7 @@ from cnn_jax.data.rasters import (
     photograph,
 )
 from cnn_jax.data.reference_systems import moved
-from cnn_jax.data.scenes import IGNORED, SPLITS, Scene, SceneClass, SceneSet
+from cnn_jax.data.scenes import IGNORED, SPLITS, Scene, SceneClass, SceneSet, in_train_too
 from cnn_jax.errors import InputError
 
 READ_THREADS = 8
@@ -113,6 +113,7 @@ def open_folder(
         facts = dict(zip(used, threads.map(examine, used), strict=True))
     _check_sizes(facts)
     channels, dtype, of_files = _check_kinds(facts, description)
+    images = {split: [facts[pair][2] for pair in splits[split]] for split in SPLITS}
     uncertain: dict[str, int] = {}
 
     def scene(pair):
@@ -133,7 +134,7 @@ def open_folder(
         dtype=dtype,
         greatest=description.greatest or greatest_of(dtype),
         description=description.to_dict(),
-        notes=(*of_files, *notes),
+        notes=(*of_files, *notes, *in_train_too(images)),
         uncertain=uncertain,
     )
 

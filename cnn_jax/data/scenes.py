@@ -1,6 +1,6 @@
 """What a set of aerial scenes is, whether drawn by the generator or read from a folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,17 @@ def nothing_of(dtype: Any) -> int:
 
 
 SPLITS = ("train", "validation", "test")
+
+
+def in_train_too(files: Mapping[str, Collection[Any]]) -> list[str]:
+    """A sentence for each other split that has images of training, by the digests of their files
+    in each split."""
+    shared = {split: len({*files["train"]} & {*files[split]}) for split in SPLITS[1:]}
+    return [
+        f"{count:,} images of {split} are images of train too: part them."
+        for split, count in shared.items()
+        if count
+    ]
 
 
 @dataclass(frozen=True)

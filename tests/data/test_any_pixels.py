@@ -633,6 +633,18 @@ def test_pairs_that_lie_deeper_are_told(tmp_path):
     assert note in report(inspect(config, tmp_path / "sheet.png"))
 
 
+def test_images_of_training_among_the_test_are_told(tmp_path):
+    config = write_own(tmp_path, TWO_CLASSES, [255 * scene(n)[1] for n in range(5)])
+    splits = open_folder(config).splits
+    test, train = splits["test"][0].name, [one.name for one in splits["train"]]
+    assert open_folder(config).notes == ()
+    copied = tmp_path / "data/images" / f"{Path(train[0]).stem}.png"
+    shutil.copy(copied, tmp_path / "data/images" / f"{Path(test).stem}.png")
+    told = "1 images of test are images of train too: part them."
+    assert open_folder(config).notes == (told,)
+    assert told in report(inspect(config, tmp_path / "sheet.png"))
+
+
 def test_images_without_a_mask_are_left_out_by_choice(tmp_path):
     config = write_own(tmp_path, TWO_CLASSES, [255 * scene(n)[1] for n in range(5)])
     png(tmp_path / "data/images/new", scene(9)[0])
