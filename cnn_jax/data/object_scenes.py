@@ -1,6 +1,5 @@
 """Images with their objects, by split: drawn, or from a folder of photographs and annotations."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -357,12 +356,3 @@ class _Images(Sequence):
 
     def __getitem__(self, index):
         return self._scenes[index][0], None
-
-
-def coco_set(found: ObjectSet, split: str) -> AnnotationSet:
-    """The objects of a split as a set of annotations."""
-    images = tuple(
-        dataclasses.replace(scene.objects(), id=number)
-        for number, scene in enumerate(found.splits[split], 1)
-    )
-    return AnnotationSet(found.classes, images, found.category_ids)
