@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations import labelme
-from cnn_jax.data.annotations.files import Classes, check_size, number, plain, xml_of
+from cnn_jax.data.annotations.files import Classes, check_size, joined, number, plain, xml_of
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.data.rasters import LARGEST_IMAGE_PX
 from cnn_jax.errors import InputError
@@ -47,9 +46,9 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
                 continue
             group = raw.get("group_id")
             key = (label, group) if group not in (None, "", "0") else (index,)
-            groups[key] = labelme._joined(groups[key], one, image) if key in groups else one
+            groups[key] = joined(groups[key], one, image) if key in groups else one
         found.append((image, tuple(groups.values())))
-    return labelme.relabelled(found, known)
+    return known.set_of(found)
 
 
 def _annotation(raw, image, label, about, report) -> Annotation | None:

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnn_jax.configuration import documents
 from cnn_jax.configuration.schema import nearest
+from cnn_jax.data import objects
 from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
 from cnn_jax.data.folders import below
-from cnn_jax.data.objects import Report
+from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.data.rasters import Raster, open_raster
 from cnn_jax.errors import InputError
 
@@ -42,7 +45,7 @@ def json_of(path: Path, what: str) -> Any:
     """What a JSON file holds; `what` it was meant to be, for errors. Raises InputError."""
     try:
         return documents.parse(content(path))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is no {what}: it is not valid JSON ({error}).") from error
 
 
@@ -101,14 +104,27 @@ class Classes:
             return None
         return self._seen.setdefault(name, len(self._seen))
 
-    def names(self) -> tuple[str, ...]:
-        """Their names, in the order of labels."""
-        return self.given or tuple(sorted(self._seen, key=natural))
+    def set_of(
+        self,
+        found: Iterable[tuple[AnnotatedImage, Sequence[Annotation]]],
+        lost: tuple[str, ...] = (),
+    ) -> AnnotationSet:
+        """Images with their objects, whose labels `label` gave, in the order of their names."""
+        names = self.given or tuple(sorted(self._seen, key=natural))
+        labels = [names.index(name) for name in self._seen]
+        images = []
+        for image, every in found:
+            ours = tuple(objects.replace(one, label=labels[one.label]) for one in every)
+            images.append(objects.replace(image, objects=ours))
+        return AnnotationSet(names, tuple(images), lost=lost)
 
-    def sorted_label(self, label: int) -> int:
-        """The label, in the order of `names`, of what `label` returned."""
-        name = list(self._seen)[label]
-        return self.names().index(name)
+
+def joined(one: Annotation, other: Annotation, image: AnnotatedImage) -> Annotation:
+    """Two parts of an object as one."""
+    shape = (*objects.shape_polygons(one, image), *objects.shape_polygons(other, image))
+    box = objects.polygons_box([np.reshape(part.box, (2, 2)) for part in (one, other)])
+    score = one.score if one.score is not None else other.score
+    return objects.replace(one, box=box, shape=shape, score=score)
 
 
 def image_sizes(images: Path | None, what: str) -> dict[str, Path]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import objects, reference_systems
-from cnn_jax.data.annotations import labelme
 from cnn_jax.data.annotations.files import (
     Classes,
     beside,
@@ -67,7 +66,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             f"{len(nameless):,} features have no property {', '.join(CLASS[:-1])} or {CLASS[-1]},"
             f" and are called {OBJECT}; the first: {nameless[0]}",
         )
-    return labelme.relabelled(found, known, lost)
+    return known.set_of(found, lost)
 
 
 def _placing(raster: Raster) -> Raster:

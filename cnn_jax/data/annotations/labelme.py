@@ -17,6 +17,7 @@ from cnn_jax.data.annotations.files import (
     beside,
     check_size,
     files_in,
+    joined,
     json_of,
     number,
     whole,
@@ -33,7 +34,7 @@ TURNED = ("oriented_rectangle", "rotation")
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
     """As `annotations.read`: of one file, or a folder of them."""
-    known, found, lost = Classes(classes), [], []
+    known, found = Classes(classes), []
     for file in files_in(path, (".json",), "LabelMe's JSON files"):
         content = json_of(file, WHAT)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
@@ -63,31 +64,9 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
                 continue
             group = raw.get("group_id")
             key = (label, str(group)) if group is not None else (index,)
-            groups[key] = _joined(groups[key], one, image) if key in groups else one
+            groups[key] = joined(groups[key], one, image) if key in groups else one
         found.append((image, tuple(groups.values())))
-    return relabelled(found, known, lost)
-
-
-def relabelled(found: Any, known: Classes, lost: Sequence[str] = ()) -> AnnotationSet:
-    """Images with their objects, whose labels `known` gave, in the order of the classes' names."""
-    images = []
-    for image, every in found:
-        ours = tuple(
-            Annotation(known.sorted_label(o.label), o.box, o.shape, o.crowd, o.score, o.id)
-            for o in every
-        )
-        images.append(AnnotatedImage(image.name, image.height_px, image.width_px, ours, image.id))
-    return AnnotationSet(known.names(), tuple(images), lost=tuple(lost))
-
-
-def _joined(one: Annotation, other: Annotation, image: AnnotatedImage) -> Annotation:
-    """Two parts of an object as one."""
-    boxes = np.array([one.box, other.box])
-    left, top = boxes[:, :2].min(0).tolist()
-    right, bottom = boxes[:, 2:].max(0).tolist()
-    shape = (*objects.shape_polygons(one, image), *objects.shape_polygons(other, image))
-    score = one.score if one.score is not None else other.score
-    return Annotation(one.label, (left, top, right, bottom), shape, one.crowd, score, one.id)
+    return known.set_of(found)
 
 
 def _annotation(raw, image, label, about, report) -> Annotation | None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations import labelme
 from cnn_jax.data.annotations.files import (
     Classes,
     image_sizes,
+    joined,
     json_of,
     number,
     plain,
@@ -66,9 +66,9 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
                 continue
             group = about_it.get("object")
             key = (label, str(group)) if group else (index,)
-            groups[key] = labelme._joined(groups[key], one, image) if key in groups else one
+            groups[key] = joined(groups[key], one, image) if key in groups else one
         found.append((image, tuple(groups.values())))
-    return labelme.relabelled(found, known)
+    return known.set_of(found)
 
 
 def _class(attributes) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations import labelme
 from cnn_jax.data.annotations.files import Classes, beside, check_size, files_in, number, xml_of
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
@@ -48,7 +47,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             if one is not None:
                 every.append(one)
         found.append((image, tuple(every)))
-    return labelme.relabelled(found, known)
+    return known.set_of(found)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
