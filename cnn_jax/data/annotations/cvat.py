@@ -167,18 +167,16 @@ def _element(head, one, image, part, others) -> ElementTree.Element:
         sides = zip(("xtl", "ytl", "xbr", "ybr"), one.box, strict=True)
         box = {name: str(plain(at)) for name, at in sides}
         return ElementTree.SubElement(head, "box", {**others, **box})
-    size = image.height_px, image.width_px
-    runs = objects.shape_runs(one.shape, one.box, *size)
-    left, top, right, bottom = objects.clipped_px(objects.box_of(runs, *size), *size)
-    pixels = objects.mask(one, *size)[top:bottom, left:right].ravel()
+    part, top, left = objects.part_of(one, image.height_px, image.width_px)
+    pixels = part.ravel()
     edges = np.flatnonzero(np.diff(pixels)) + 1
-    counts = np.diff(np.array([0, *edges.tolist(), pixels.size])).tolist()
+    counts = np.diff([0, *edges.tolist(), pixels.size]).tolist()
     counts = [0, *counts] if pixels.size and pixels[0] else counts
     about = {
         "rle": ", ".join(map(str, counts)),
         "left": str(left),
         "top": str(top),
-        "width": str(right - left),
-        "height": str(bottom - top),
+        "width": str(part.shape[1]),
+        "height": str(part.shape[0]),
     }
     return ElementTree.SubElement(head, "mask", {**others, **about})
