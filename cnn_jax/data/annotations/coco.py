@@ -100,30 +100,27 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
 
 def _categories(path, categories, classes):
     """(id -> the file's name, id -> label, names, ids); names that recur get their id behind."""
-    ids, names = [], []
+    of_file: dict[int, str] = {}
     for one in categories:
         id_, name = whole(one.get("id")), one.get("name")
         if id_ is None or not isinstance(name, str) or not name:
             raise InputError(
                 f"{path} has a category without a whole number as id or without name: give both."
             )
-        if id_ in ids:
+        if id_ in of_file:
             raise InputError(f"{path} has two categories with the id {id_}: number them anew.")
-        ids.append(id_)
         name = composed(name)
-        names.append(f"{name} {id_}" if name in names else name)
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    ids, names = [ids[i] for i in order], [names[i] for i in order]
-    if not names:
+        of_file[id_] = f"{name} {id_}" if name in of_file.values() else name
+    if not of_file:
         raise InputError(f"{path} has no categories: add them.")
-    of_file = dict(zip(ids, names, strict=True))
+    of_file = dict(sorted(of_file.items()))
     if not classes:
-        return of_file, {id_: label for label, id_ in enumerate(ids)}, tuple(names), tuple(ids)
-    labels = {i: classes.index(n) for i, n in zip(ids, names, strict=True) if n in classes}
-    own = dict(zip(names, ids, strict=True))
-    if all(name in own for name in classes):
-        return of_file, labels, tuple(classes), tuple(own[name] for name in classes)
-    return of_file, labels, tuple(classes), ()
+        labels = {id_: label for label, id_ in enumerate(of_file)}
+        return of_file, labels, tuple(of_file.values()), tuple(of_file)
+    labels = {id_: classes.index(name) for id_, name in of_file.items() if name in classes}
+    own = {name: id_ for id_, name in of_file.items()}
+    ids = tuple(own[name] for name in classes) if own.keys() >= set(classes) else ()
+    return of_file, labels, tuple(classes), ids
 
 
 def _annotation(raw, image, label, about, report) -> Annotation | None:
@@ -142,10 +139,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         return None
     box = raw.get("bbox")
     if box is None and shape is not None:
-        size = image.height_px, image.width_px
-        if isinstance(shape, bytes):
-            return Annotation(label, objects.box_of(shape, *size), shape, **others)
-        return Annotation(label, objects.polygons_box(shape), shape, **others)
+        return Annotation(label, _around(shape, image), shape, **others)
     numbers = [number(at) for at in box] if isinstance(box, list) and len(box) == 4 else [None]
     if None in numbers:
         report(f"{about} has no bbox of four numbers: x, y, width and height.")
@@ -190,14 +184,19 @@ def _shape(segmentation, image):
     return tuple(polygons), None
 
 
+def _around(shape, image) -> objects.Box:
+    """The box around a mask."""
+    if isinstance(shape, bytes):
+        return objects.box_of(shape, image.height_px, image.width_px)
+    return objects.polygons_box(shape)
+
+
 def _apart(one, image) -> bool:
     """Whether a mask is empty, or lies outside the box by more than rounding, as it does where one
     of them alone was scaled."""
     if one.shape is None:
         return False
-    size = image.height_px, image.width_px
-    coded = isinstance(one.shape, bytes)
-    around = objects.box_of(one.shape, *size) if coded else objects.polygons_box(one.shape)
+    around = _around(one.shape, image)
     return min(around[2:]) <= 0 or any(
         one.box[i] > around[i + 2] + 1 or one.box[i + 2] < around[i] - 1 for i in (0, 1)
     )
