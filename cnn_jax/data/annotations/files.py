@@ -127,7 +127,7 @@ def joined(one: Annotation, other: Annotation, image: AnnotatedImage) -> Annotat
     return objects.replace(one, box=box, shape=shape, score=score)
 
 
-def image_sizes(images: Path | None, what: str) -> dict[str, Path]:
+def image_files(images: Path | None, what: str) -> dict[str, Path]:
     """The images of a folder and its subfolders: POSIX path from the folder -> file.
 
     Raises:

@@ -17,7 +17,7 @@ from cnn_jax.data.annotations.files import (
     beside,
     by_stem,
     files_in,
-    image_sizes,
+    image_files,
     json_of,
     number,
     open_upright,
@@ -42,7 +42,7 @@ DECIMALS = 10
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
     """As `annotations.read`: a file is of the scene of the same name. Scenes without a file have no
     objects, where a folder is read."""
-    files, known = image_sizes(images, "GeoJSON files"), Classes(classes)
+    files, known = image_files(images, "GeoJSON files"), Classes(classes)
     found, nameless = [], []
     stems, of_scene = by_stem(files), {}
     for file in files_in(path, (".geojson", ".json"), "GeoJSON files"):

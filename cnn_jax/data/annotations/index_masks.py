@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_sizes, open_upright
+from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_files, open_upright
 from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import holding_nothing
@@ -39,7 +39,7 @@ def masks(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (name of the image, values int64 [height, width], 0 or more) of each mask. What it
     calls nodata is 0, unless it is the value `void`."""
-    known = by_stem(image_sizes(images, "masks")) if images is not None else None
+    known = by_stem(image_files(images, "masks")) if images is not None else None
     for file in files_in(path, SUFFIXES, "masks, PNG or TIFF"):
         stem = file.stem if path.is_file() else file.relative_to(path).with_suffix("").as_posix()
         name = f"{stem}{file.suffix}"

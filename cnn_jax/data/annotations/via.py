@@ -14,7 +14,7 @@ import numpy as np
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import (
     Classes,
-    image_sizes,
+    image_files,
     joined,
     json_of,
     number,
@@ -42,7 +42,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     ):
         raise InputError(f"{path} is no {WHAT}: it holds no files with regions.")
     known, found = Classes(classes), []
-    files = {composed(name): file for name, file in image_sizes(images, "VIA's files").items()}
+    files = {composed(name): file for name, file in image_files(images, "VIA's files").items()}
     for head in heads:
         name = str(head["filename"]).replace("\\", "/")
         if composed(name) not in files:

@@ -18,7 +18,7 @@ from cnn_jax.data.annotations.files import (
     beside,
     by_stem,
     files_in,
-    image_sizes,
+    image_files,
     number,
     size_of,
     text_of,
@@ -39,7 +39,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     names = _distinct(classes, "the list of classes") if classes else _names(file, told)
     points = isinstance(told, dict) and "kpt_shape" in told
     labels = path / "labels" if (path / "labels").is_dir() else path
-    files = image_sizes(images, "YOLO's files")
+    files = image_files(images, "YOLO's files")
     stems = by_stem(files)
     texts = {
         composed(file.relative_to(labels).with_suffix("").as_posix()): file
@@ -127,32 +127,28 @@ def _annotation(words, image, names, about, report) -> Annotation | None:
     if len(rest) in (4, 5):
         x, y, width, height = np.array(rest[:4], float) * np.tile(size, 2)
         box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        # Without what shares of a size add in the sixteenth digit.
+        left, top, right, bottom = (round(float(at), 6) for at in box)
         score = rest[4] if len(rest) == 5 else None
-        return Annotation(label, tuple(map(_rounded, box)), None, score=score)  # type: ignore[arg-type]
+        return Annotation(label, (left, top, right, bottom), None, score=score)
     if len(rest) < 6:
         report(f"{about} has {len(words)} numbers: a box takes 5, a polygon 7 or more.")
         return None
     score = rest[-1] if len(rest) % 2 else None
     corners = np.array(rest[: len(rest) // 2 * 2], float).reshape(-1, 2) * size
-    corners = np.round(corners, 6)
-    shape = (corners,)
+    shape = (np.round(corners, 6),)
     return Annotation(label, objects.polygons_box(shape), shape, score=score)
-
-
-def _rounded(at) -> float:
-    """Without what shares of a size add in the sixteenth digit."""
-    return round(float(at), 6)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
     """As `annotations.write`: boxes."""
-    _write(found, path, lambda one, image: _box_line(one, image))
+    _write(found, path, _box_line)
 
 
 def write_polygons(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
     """As `annotations.write`: polygons, with bridges between the parts of an object; of what only
     a box is known, the box."""
-    _write(found, path, lambda one, image: _polygon_line(one, image))
+    _write(found, path, _polygon_line)
 
 
 def _write(found, path, line):
@@ -162,8 +158,7 @@ def _write(found, path, line):
     )
     (path / "data.yaml").write_text(names, encoding="utf-8")
     for image in found.images:
-        lines = [line(one, image) for one in image.objects]
-        text = "".join(f"{one}\n" for one in lines)
+        text = "".join(f"{line(one, image)}\n" for one in image.objects)
         beside(Path(image.name), path / "labels", ".txt").write_text(text, encoding="utf-8")
 
 
