@@ -388,14 +388,7 @@ def _dealt(stored, config):
     else:
         groups = range(len(pooled))
         sizes = dict.fromkeys(groups, 1)
-    if len(sizes) < config.folds:
-        raise InputError(
-            f"data.folds is {config.folds}, and {config.source} has {len(sizes)} groups: ask for no"
-            " more folds than there are groups."
-        )
-    parts = deal(sizes, config.folds, config.split_seed)
-    test, validation = parts[config.fold], parts[(config.fold + 1) % config.folds]
-    held = {"test": test, "validation": validation, "train": sizes.keys() - test - validation}
+    held = deal(sizes, config)
     return {
         split: (pooled, np.flatnonzero([group in held[split] for group in groups]))
         for split in SPLITS

@@ -444,15 +444,7 @@ def _assign(pairs, description, config, directory):
 def _dealt(pairs, config):
     """All groups, shuffled, dealt into parts with as equal numbers of scenes as they allow."""
     sizes = Counter(pair.group for pair in pairs)
-    if len(sizes) < config.folds:
-        raise InputError(
-            f"data.folds is {config.folds}, and {config.source} has {len(sizes)} groups: ask for no"
-            " more folds than there are groups."
-        )
-    groups = {group: sizes[group] for group in sorted(sizes, key=natural)}
-    parts = deal(groups, config.folds, config.split_seed)
-    held = {"test": parts[config.fold], "validation": parts[(config.fold + 1) % config.folds]}
-    held["train"] = groups.keys() - held["test"] - held["validation"]
+    held = deal({group: sizes[group] for group in sorted(sizes, key=natural)}, config)
     return {split: [pair for pair in pairs if pair.group in held[split]] for split in SPLITS}
 
 
