@@ -288,47 +288,33 @@ def _find_pairs(description, directory, unlabelled):
                     f"{directory}: {' and '.join(sorted(same))} are the same {kind} to the"
                     " description: keep one."
                 )
-    lonely_images = [
-        by_key["image"][key][0] for key in by_key["image"].keys() - by_key["mask"].keys()
-    ]
-    lonely_masks = [
-        by_key["mask"][key][0] for key in by_key["mask"].keys() - by_key["image"].keys()
-    ]
-    left_out = []
-    if lonely_images and unlabelled == "ignore":
-        left_out = [
-            f"{_counted(lonely_images, 'image')} without a mask at {description.mask} left out."
-        ]
-        lonely_images = []
-    if lonely_images or lonely_masks:
-        problems = []
-        if lonely_images:
-            problems.append(
-                f"{_counted(lonely_images, 'image')} without a mask at {description.mask}"
-            )
-        if lonely_masks:
-            problems.append(
-                f"{_counted(lonely_masks, 'mask')} without an image at {description.image}"
-            )
+    images, masks = by_key["image"], by_key["mask"]
+    left_out, problems, way_out = [], [], ""
+    if lonely := [images[key][0] for key in images.keys() - masks.keys()]:
+        said = f"{_counted(lonely, 'image')} without a mask at {description.mask}"
+        if unlabelled == "ignore":
+            left_out = [f"{said} left out."]
+        else:
+            problems = [said]
+            way_out = ", or leave such images out with --data.unlabelled=ignore"
+    if lonely := [masks[key][0] for key in masks.keys() - images.keys()]:
+        problems.append(f"{_counted(lonely, 'mask')} without an image at {description.image}")
+    if problems:
         raise InputError(
-            f"{directory} has {' and '.join(problems)}: complete the pairs or remove these files"
-            + (
-                ", or leave such images out with --data.unlabelled=ignore."
-                if lonely_images
-                else "."
-            )
+            f"{directory} has {' and '.join(problems)}: complete the pairs or remove these"
+            f" files{way_out}."
         )
 
     pairs = []
-    for key, (image,) in by_key["image"].items():
-        if key not in by_key["mask"]:
+    for key, (image,) in images.items():
+        if key not in masks:
             continue
         values = dict(zip(names, key, strict=True))
         group = value(description.group, values) if description.group else "/".join(key)
         telling = zip(image.split("/"), description.image.split("/"), strict=True)
         name = "/".join(part for part, template in telling if fields(template))
         name = name[: -len(Path(name).suffix)]
-        pairs.append(_Pair(image, by_key["mask"][key][0], tuple(values.items()), group, name))
+        pairs.append(_Pair(image, masks[key][0], tuple(values.items()), group, name))
     matched = found["image"].keys() | found["mask"].keys()
     return sorted(pairs, key=_order), [*left_out, *_unmatched(directory, matched)]
 
