@@ -120,7 +120,11 @@ def find(config: ImageDataConfig) -> StoredImages:
         image_px=sizes.pop() if len(sizes) == 1 else None,
         digest=digest([classes, names, file_digests([file.path for _, file in every])]),
         dtype=dtype,
-        groups=groups and {split: _grouped(groups, files) for split, files in found.items()},
+        groups=groups
+        and {
+            split: _searched("group", groups, {file.path: file.name for file in files})
+            for split, files in found.items()
+        },
     )
 
 
@@ -182,9 +186,8 @@ def _compiled(field, text):
     if not text:
         return None
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # of what may mean something else in a later Python
+        # Of what may mean something else in a later Python.
+        with warnings.catch_warnings(action="ignore"):
             pattern = re.compile(composed(text))
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
@@ -252,17 +255,9 @@ def _split_named(folder):
 def _labelled(root, pattern) -> Iterator[_File]:
     """The images below a split's folder."""
     if pattern:
-        found = list(_images(root))
-        for (path, name), label in zip(
-            found,
-            _searched("label_pattern", pattern, [composed(path.name) for path, _ in found]),
-            strict=True,
-        ):
-            if not label:
-                raise InputError(
-                    f"{path} has no label in its name by data.label_pattern {pattern.pattern!r}:"
-                    " correct the pattern, or rename or remove the file."
-                )
+        found = dict(_images(root))
+        labels = _searched("label", pattern, {path: composed(path.name) for path in found})
+        for (path, name), label in zip(found.items(), labels, strict=True):
             yield _File(path, name, label)
         return
     for folder in visible(root):
@@ -278,20 +273,8 @@ def _labelled(root, pattern) -> Iterator[_File]:
                 )
 
 
-def _grouped(pattern, files) -> list[str]:
-    """What each of the files belongs to."""
-    groups = _searched("group_pattern", pattern, [file.name for file in files])
-    for file, group in zip(files, groups, strict=True):
-        if not group:
-            raise InputError(
-                f"{file.path} has no group in its path by data.group_pattern {pattern.pattern!r}:"
-                " correct the pattern, or rename or remove the file."
-            )
-    return groups
-
-
-def _searched(field, pattern, names):
-    """What the first group finds in each name, None where nothing is found.
+def _searched(what, pattern, names) -> list[str]:
+    """The "label" or "group" of each file, file -> name: what the first group of the pattern finds.
 
     By another process, which can be ended: there are expressions that take longer than anybody
     lives.
@@ -299,7 +282,7 @@ def _searched(field, pattern, names):
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-c", _SEARCH],
-            input=json.dumps([pattern.pattern, names]),
+            input=json.dumps([pattern.pattern, list(names.values())]),
             capture_output=True,
             encoding="utf-8",
             check=True,
@@ -307,10 +290,18 @@ def _searched(field, pattern, names):
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(
-            f"data.{field} {pattern.pattern!r} took more than {SEARCH_S} s over {len(names)}"
+            f"data.{what}_pattern {pattern.pattern!r} took more than {SEARCH_S} s over {len(names)}"
             " names: write a simpler one."
         ) from error
-    return json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    for path, one in zip(names, found, strict=True):
+        if not one:
+            where = "name" if what == "label" else "path"
+            raise InputError(
+                f"{path} has no {what} in its {where} by data.{what}_pattern {pattern.pattern!r}:"
+                " correct the pattern, or rename or remove the file."
+            )
+    return found
 
 
 def _images(folder) -> Iterator[tuple[Path, str]]:
