@@ -88,7 +88,7 @@ def inspect(config: DataConfig, output: Path) -> Inspection:
     """
     found: dict[Path, Mapping[str, int]] = {}
     scenes = open_scenes(config, found.__setitem__)
-    on_sheet = {id(scene) for _, scene in _for_sheet(scenes)}
+    on_sheet = {id(scene) for _, scene in _for_sheet(scenes.splits)}
 
     def look(scene) -> str | tuple[np.ndarray, Moments, Any]:
         try:
@@ -120,7 +120,9 @@ def inspect(config: DataConfig, output: Path) -> Inspection:
                 channels[split] += image_counts
                 thumbnails[id(scene)] = thumbnail
 
-    sheet = [(split, scene) for split, scene in _for_sheet(scenes) if thumbnails.get(id(scene))]
+    sheet = [
+        (split, scene) for split, scene in _for_sheet(scenes.splits) if thumbnails.get(id(scene))
+    ]
     if sheet:
         output.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(
@@ -282,14 +284,7 @@ def _inspect_objects(data: ObjectDataConfig, argv: Sequence[str]) -> None:
     found = inspection.found
     print(f"{config.source} {config.directory}".rstrip())
     print(object_inspection.report(inspection))
-    filled = [split for split in SPLITS if found.splits[split]]
-    room = SHEET_SCENES // len(filled)
-    chosen = [
-        (split, of[i * len(of) // min(room, len(of))])
-        for split in filled
-        for of in (found.splits[split],)
-        for i in range(min(room, len(of)))
-    ]
+    chosen = _for_sheet(found.splits)
     output.parent.mkdir(parents=True, exist_ok=True)
     object_contact_sheet(
         [one.scene.read()[0] for _, one in chosen],
@@ -327,13 +322,13 @@ def _sets():
     return "\n".join(["data sets:", "  synthetic", *lines, "", *others])
 
 
-def _for_sheet(scenes):
+def _for_sheet(splits):
     """Scenes to draw, as (split, scene): as many of each split as there is room for, evenly
     spaced."""
-    filled = [split for split in SPLITS if scenes.splits[split]]
+    filled = [split for split in SPLITS if splits[split]]
     chosen = []
     for split in filled:
-        of_split = scenes.splits[split]
+        of_split = splits[split]
         room = min(SHEET_SCENES // len(filled), len(of_split))
         chosen += [(split, of_split[i * len(of_split) // room]) for i in range(room)]
     return chosen
