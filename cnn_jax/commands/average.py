@@ -63,18 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = first.open_data(options.directory)
         if len(runs) > 1:
             variables = averaging.averaged([run.variables for run in runs])
-            members = [
-                {"run": run.folder.name, "digest": run.digest, "seed": run.config.seed}
-                | {"step": run.summary["evaluated_step"]}
-                for run in runs
-            ]
+            taken = [(run, run.summary["evaluated_step"]) for run in runs]
         else:
             variables, steps = averaging.of_checkpoints(first, options.decay)
-            members = [
-                {"run": first.folder.name, "digest": first.digest, "seed": first.config.seed}
-                | {"step": step}
-                for step in steps
-            ]
+            taken = [(first, step) for step in steps]
+        members = [
+            {"run": run.folder.name, "digest": run.digest, "seed": run.config.seed, "step": step}
+            for run, step in taken
+        ]
         variables = averaging.with_new_statistics(
             first, variables, dataset, options.batches, averaging.frozen_norms(runs)
         )

@@ -323,5 +323,4 @@ def _are_texts(value):
 
 
 def _short(value):
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text[:60]) if isinstance(value, str) else text[:60]
+    return repr(value[:60]) if isinstance(value, str) else repr(value)[:60]
