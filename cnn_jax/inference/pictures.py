@@ -34,6 +34,7 @@ from cnn_jax.inference.outputs import (
     renamed,
     writing,
 )
+from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.predictor import Predictor
 from cnn_jax.inference.scenes import Scene, found, opened
 from cnn_jax.records.files import read_object, write_object, write_text
@@ -373,7 +374,8 @@ class _Job:
 
     def _values(self, probabilities, pixels, void) -> dict[str, np.ndarray]:
         """What the files hold of some rows."""
-        classes = probabilities.argmax(-1).astype(np.uint16 if self.many else np.uint8)
+        answer = Prediction(probabilities, self.names)
+        classes = answer.classes
         classes[void] = self.nodata
         values = {"classes": classes}
         if self.wanted.probabilities == "uint8":
@@ -382,10 +384,8 @@ class _Job:
         elif self.wanted.probabilities == "float16":
             values["probabilities"] = _half(probabilities, void)
         if self.wanted.uncertainty:
-            tiny = np.finfo(np.float32).tiny
-            entropy = -np.sum(probabilities * np.log(np.maximum(probabilities, tiny)), axis=-1)
-            values["confidence"] = _half(probabilities.max(-1), void)
-            values["entropy"] = _half(entropy, void)
+            values["confidence"] = _half(answer.confidence, void)
+            values["entropy"] = _half(answer.entropy, void)
         if self.wanted.overlay:
             shown = self._displayable(pixels)
             mixed = (shown + self.palette[np.minimum(classes, 255)].astype(np.float32)) / 2
