@@ -9,7 +9,6 @@ of `keras.applications` that makes the network. A model card, README.md, is writ
 beside the file.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,16 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             held = f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} values"
             takes = "the weights, for the network of `config.json`."
         elif options.format == "keras":
-            write(path, export.to_keras(run))
+            weights.write_whole(path, export.to_keras(run))
             held = takes = export.described_for_keras(run)
         else:
             made = {"onnx": export.to_onnx, "stablehlo": export.to_stablehlo}[options.format](
                 run, size_px=options.size_px, any_size=options.any_size, parts=options.with_
             )
             content = made if isinstance(made, bytes) else made.SerializeToString()
-            write(path, content)
-            takes = export.described(run, options.size_px, options.any_size, options.with_)
-            held = takes
+            weights.write_whole(path, content)
+            held = takes = export.described(run, options.size_px, options.any_size, options.with_)
         card = model_card.write(run, path, model_card.use(run, options.format), takes)
         print(f"{path}: {held.rstrip('.')}, {path.stat().st_size / 1e6:.1f} MB\n{card}: model card")
     return outcome.exit_code
@@ -112,26 +110,6 @@ def _check(options: Options) -> None:
         raise InputError("--size-px takes two numbers, height and width.")
     if options.size_px and options.any_size:
         raise InputError("--size-px is one size, and --any-size all: leave out one of them.")
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        InputError: it can't be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be written ({error.strerror}): free the disk or make it writable."
-        ) from error
 
 
 if __name__ == "__main__":

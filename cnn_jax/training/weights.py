@@ -49,11 +49,21 @@ def write(
             array = array.astype(np.float16)
         arrays[name] = array
     about = {"digest": digest, "step": str(step), "checksum": checksum(arrays)}
+    write_whole(path, save(arrays, about))
+    return arrays
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        InputError: it can't be written.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(save(arrays, about))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -61,7 +71,6 @@ def write(
         raise InputError(
             f"{path} can't be written ({error.strerror}): free the disk or make it writable."
         ) from error
-    return arrays
 
 
 def read(path: Path, like: Any, digest: str) -> Any:
