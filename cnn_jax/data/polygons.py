@@ -68,11 +68,8 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
         for number, feature in enumerate(features)
         for geometry in _areas(path, number, feature)
     ]
-    if image.unwarped and shapes:
-        raise InputError(
-            f"{image.name} is placed by {image.unwarped}, which polygons can't follow: warp it with"
-            " gdalwarp."
-        )
+    if shapes:
+        image.check_polygons()
     if image.transform is not None and image.crs and shapes:
         system = reference_systems.known(reference_systems.named(content, path), path)
         shapes = _moved(path, shapes, system, image.crs)

@@ -156,14 +156,14 @@ class Raster:
     _source: Path | bytes = field(default=b"", repr=False)
     _reader: Any = field(default=None, repr=False)
 
-    @property
-    def unwarped(self) -> str:
-        """What places the file, in words, where areas on the earth can't follow it; "" where they
-        can, or nothing does."""
-        if self.transform is not None:
-            return ""
-        rpcs = "rational polynomials (RPC)" if self.rpcs is not None else ""
-        return "ground control points" if self.gcps else rpcs
+    def check_polygons(self) -> None:
+        """Raises InputError where the file is placed by what areas on the earth can't follow."""
+        if self.transform is None and (self.gcps or self.rpcs is not None):
+            by = "ground control points" if self.gcps else "rational polynomials (RPC)"
+            raise InputError(
+                f"{self.name} is placed by {by}, which polygons can't follow: warp it with"
+                " gdalwarp."
+            )
 
     def read(self, window: tuple[slice, slice] | None = None) -> np.ndarray:
         """The stored pixels `[height, width, bands]`; of a window (rows, columns) its own.

@@ -103,16 +103,11 @@ class Scene:
     _kept: deque = field(default_factory=deque, repr=False)
 
     @property
-    def georeferenced(self) -> bool:
-        """Whether it says where its pixels lie."""
-        return self.raster.transform is not None
-
-    @property
     def rastered(self) -> bool:
         """Whether its class map is a GeoTIFF: of TIFF, JPEG 2000 and VRT, and of others that a file
         beside them places; else a PNG."""
-        placed = self.georeferenced or bool(self.gcps) or self.rpcs is not None
-        return placed or self.raster.format in ("TIFF", "JPEG 2000", "VRT")
+        placed = self.raster.transform is not None or self.gcps or self.rpcs is not None
+        return bool(placed) or self.raster.format in ("TIFF", "JPEG 2000", "VRT")
 
     @property
     def transform(self) -> tuple[float, ...] | None:
@@ -141,11 +136,7 @@ class Scene:
 
     def check_polygons(self) -> None:
         """Raises InputError where areas can't be placed on the earth."""
-        if self.raster.unwarped:
-            raise InputError(
-                f"{self.path} is placed by {self.raster.unwarped}, which polygons can't follow:"
-                " warp it with gdalwarp, or ask for no polygons."
-            )
+        self.raster.check_polygons()
         if self.transform is not None and self.raster.crs:
             a, b, c, d, e, f = self.transform
             column, row = self.width_px / 2, self.height_px / 2

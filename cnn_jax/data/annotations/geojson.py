@@ -54,7 +54,8 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     for stem, name in stems.items():
         if stem not in of_scene and path.is_file():
             continue
-        raster = _placing(open_upright(files[name], in_parts=True))
+        raster = open_upright(files[name], in_parts=True)
+        raster.check_polygons()
         image = AnnotatedImage(name, raster.height_px, raster.width_px)
         every = ()
         if stem in of_scene:
@@ -67,16 +68,6 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             f" and are called {OBJECT}; the first: {nameless[0]}",
         )
     return known.set_of(found, lost)
-
-
-def _placing(raster: Raster) -> Raster:
-    """The scene itself. Raises InputError where it is placed by what no polygon can follow."""
-    if raster.unwarped:
-        raise InputError(
-            f"{raster.name} is placed by {raster.unwarped}, which polygons can't follow: warp it"
-            " with gdalwarp."
-        )
-    return raster
 
 
 def _objects(file, image, raster, known, report, nameless):
@@ -168,7 +159,8 @@ def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
     for image in found.images:
         raster = None
         if images is not None:
-            raster = _placing(open_raster(file_named(images, image.name), in_parts=True))
+            raster = open_raster(file_named(images, image.name), in_parts=True)
+            raster.check_polygons()
             if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
                 raise InputError(
                     f"{images / image.name} is {raster.width_px} x {raster.height_px} px, and the"
