@@ -10,7 +10,8 @@ from cnn_jax.data.rasters import Raster, greatest_of, holding_nothing, spread
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 
-_UNKNOWN = 254
+UNKNOWN = 254
+"""The label, while a mask is read, of what no class lists."""
 
 
 def check_lossless(mask: Raster, description: Description) -> None:
@@ -68,7 +69,7 @@ def read_mask(mask: Raster, description: Description) -> tuple[np.ndarray, dict[
             part[nothing] = IGNORED
         if index and description.threshold:
             uncertain += int(np.count_nonzero(_near_threshold(description)[values]))
-        where = part == _UNKNOWN
+        where = part == UNKNOWN
         if not where.any():
             continue
         stored = _numbers(mask, strip)[where] if index else values[where]
@@ -91,7 +92,7 @@ def _check_palette(mask, description, held):
     another order: programs that save few colours number them as they like, and what a viewer shows
     is another class then."""
     classes = np.flatnonzero(held)
-    classes = classes[_label_table(description)[classes] < _UNKNOWN]
+    classes = classes[_label_table(description)[classes] < UNKNOWN]
     shown = mask.palette[classes].astype(int)
     if (shown == shown[:, :1]).all() and (np.diff(shown[:, 0]) < 0).any():
         raise InputError(
@@ -168,20 +169,20 @@ def _label_table(description):
     """Mask value -> label, uint8: [2**24] by colour 0xRRGGBB, or [2**16 + 1] by number, the last
     for what lies beyond."""
     palette = description.mask_values == "palette"
-    table = np.full(2**24 if palette else 2**16 + 1, _UNKNOWN, np.uint8)
+    table = np.full(2**24 if palette else 2**16 + 1, UNKNOWN, np.uint8)
     if description.threshold:
         upper = description.upper_class
         table[: description.threshold], table[description.threshold : -1] = 1 - upper, upper
-    for label, value in _owners(description):
+    for label, value in owners(description):
         if value != ANY_OTHER:
             table[int(value[1:], 16) if palette else numbers(value)] = label
-    for label, value in _owners(description):
+    for label, value in owners(description):
         if value == ANY_OTHER:
-            table[table == _UNKNOWN] = label
+            table[table == UNKNOWN] = label
     return table
 
 
-def _owners(description):
+def owners(description):
     """(Label, value) of every value that the description lists."""
     labelled = [*enumerate(known.values for known in description.classes)]
     return [(label, v) for label, of in [*labelled, (IGNORED, description.ignored)] for v in of]
@@ -210,9 +211,9 @@ def _nearest(description, codes):
     """The labels of unknown colours, uint32 [n] 0xRRGGBB: labels uint8, whether each is too far
     from every listed colour, and whether it is nearer to the border between two labels than to
     that colour, bool."""
-    owners = [(label, value) for label, value in _owners(description) if value != ANY_OTHER]
-    labels = np.array([label for label, _ in owners], np.uint8)
-    listed = [int(value[1:], 16) for _, value in owners]
+    colored = [(label, value) for label, value in owners(description) if value != ANY_OTHER]
+    labels = np.array([label for label, _ in colored], np.uint8)
+    listed = [int(value[1:], 16) for _, value in colored]
 
     def channels(of):
         return (np.asarray(of)[:, None] >> np.array([16, 8, 0])).astype(np.float64) % 256

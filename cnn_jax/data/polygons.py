@@ -11,12 +11,12 @@ from cnn_jax.configuration import documents
 from cnn_jax.data import reference_systems
 from cnn_jax.data.descriptions import ANY_OTHER, Description
 from cnn_jax.data.file_names import composed
+from cnn_jax.data.masks import UNKNOWN, owners
 from cnn_jax.data.rasters import Raster
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 
 AREAS = ("Polygon", "MultiPolygon")
-_UNKNOWN = 254
 
 
 @dataclass(frozen=True)
@@ -99,48 +99,41 @@ def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dic
     from rasterio import Affine
     from rasterio.features import rasterize
 
-    claimed = {
-        composed(str(value)): label  # QGIS keeps numbers as texts in fields of text
-        for values, label in [
-            *((known.values, i) for i, known in enumerate(description.classes)),
-            (description.ignored, IGNORED),
-        ]
-        for value in values
-    }
-    other = claimed.get(ANY_OTHER)
-    rest = IGNORED if other is None else other
+    # QGIS keeps numbers as texts in fields of text.
+    claimed = {composed(str(value)): label for label, value in owners(description)}
     size = polygons.height_px, polygons.width_px
-    labels = np.full(size, rest, np.uint8)
+    labels = np.full(size, claimed.get(ANY_OTHER, IGNORED), np.uint8)
     if not polygons.shapes:
         return labels, {}
-    known, stray = [], []
-    for geometry, value in polygons.shapes:
-        label = claimed.get(str(value), _UNKNOWN if other is None else other)
-        known.append((geometry, label))
-        if label == _UNKNOWN:
-            stray.append(value)
+    other = claimed.get(ANY_OTHER, UNKNOWN)
+    known = [(geometry, claimed.get(str(value), other)) for geometry, value in polygons.shapes]
+    stray = {str(value) for _, value in polygons.shapes} - claimed.keys()
     transform = Affine(*polygons.transform) if polygons.transform else Affine.identity()
     try:
         rasterize(known, out=labels, transform=transform)
-        unknown = _counted(polygons, labels, stray, transform, rasterize) if stray else {}
+        unknown = (
+            _counted(polygons, labels, stray, transform, rasterize)
+            if stray and other == UNKNOWN
+            else {}
+        )
     except ValueError as error:
         raise InputError(
             f"{polygons.name} holds an area that can't be burnt ({error}): mend or leave it out."
         ) from error
-    labels[labels == _UNKNOWN] = IGNORED
+    labels[labels == UNKNOWN] = IGNORED
     return labels, unknown
 
 
 def _counted(polygons, labels, stray, transform, rasterize):
     """Pixels by value of what no class lists."""
-    values = sorted(set(map(str, stray)))
+    values = sorted(stray)
     number = {value: i for i, value in enumerate(values)}
     places = np.full(labels.shape, len(values), np.int32)
     shapes = [
         (geometry, number.get(str(value), len(values))) for geometry, value in polygons.shapes
     ]
     rasterize(shapes, out=places, transform=transform)
-    counts = np.bincount(places[labels == _UNKNOWN], minlength=len(values))
+    counts = np.bincount(places[labels == UNKNOWN], minlength=len(values))
     return {value: int(counts[i]) for value, i in number.items() if counts[i]}
 
 
