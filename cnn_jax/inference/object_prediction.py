@@ -1,7 +1,6 @@
 """Objects in pictures and scenes of any size, by a finished run: as arrays' worth, and as files."""
 
 import functools
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from cnn_jax.data.resizing import displayable
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import object_windows
 from cnn_jax.evaluation.windows import window_for
-from cnn_jax.inference.outputs import partial, writing
+from cnn_jax.inference.outputs import writing
 from cnn_jax.inference.scenes import found, opened
+from cnn_jax.records.files import write_text
+from cnn_jax.records.scene_record import save
 
 OUTPUTS = {"coco": "predictions.json", "via": "predictions.json", "cvat": "predictions.xml"}
 """Formats that are one file, and its name; others are a folder of the format's name."""
@@ -169,7 +170,7 @@ def predict_objects(
             said.append(str(error))
             scene.close()
             continue
-        said += [f"{sentence}" for sentence in scene.damaged]
+        said += scene.damaged
         whole = _whole(scene)
         image = AnnotatedImage(
             whole,
@@ -182,18 +183,16 @@ def predict_objects(
         counts[whole] = made.counts(least_score)
         if overlay and scene.height_px * scene.width_px <= OVERLAY_PX:
             picture = made.overlay(scene.read(0, scene.height_px), least_score)
-            _write_overlay(picture, folder / f"{scene.name}_objects.png")
+            path = folder / f"{scene.name}_objects.png"
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save(path, Image.fromarray(picture))
         scene.close()
         print(f"{whole}: {', '.join(f'{n} {c}' for c, n in counts[whole].items())}", flush=True)
-    held = run.info.description or {}
-    ids = tuple(held.get("category_ids", ()))
+    ids = tuple((run.info.description or {}).get("category_ids", ()))
     answer = AnnotationSet(run.info.classes, tuple(every), ids)
     lost = annotations.write(answer, form, output, single, overwrite=overwrite)
-    path = folder / "counts.json"
-    text = json.dumps(counts, ensure_ascii=False, indent=1)
-    with writing(path):
-        partial(path).write_text(f"{text}\n", encoding="utf-8")
-        partial(path).replace(path)
+    write_text(folder / "counts.json", json.dumps(counts, ensure_ascii=False, indent=1) + "\n")
     for sentence in lost:
         print(f"lost: {sentence}", flush=True)
     return said
@@ -207,12 +206,3 @@ def _rows(scene, first, last):
     pixels = scene.read(first, last)
     scene.taken(last - 1, last)  # the scene needn't keep them
     return pixels
-
-
-def _write_overlay(picture, path):
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial(path).write_bytes(stream.getvalue())
-        partial(path).replace(path)
