@@ -62,14 +62,14 @@ def _broken(key, value) -> str | None:
         of = FIGURES.get(name.removesuffix("_interval"))
         if of is None:
             return None
-        pair = isinstance(value, list) and len(value) == 2 and all(map(_finite, value))
+        pair = isinstance(value, list) and len(value) == 2 and all(map(is_finite, value))
         fits = pair and of.least <= value[0] <= value[1] <= of.most
         return None if fits else f"two numbers, the lesser first, each {_range(of)}"
     if figure is None:
         return None
     if part and not figure.of_classes and not re.fullmatch(r"[0-9]{1,6}", part):
         return "named by a number of pixels"
-    return None if _finite(value) and figure.least <= value <= figure.most else _range(figure)
+    return None if is_finite(value) and figure.least <= value <= figure.most else _range(figure)
 
 
 def _range(figure: Figure) -> str:
@@ -278,6 +278,16 @@ def is_confusion(value: Any, classes: int | None = None) -> bool:
     )
 
 
+def are_classes(names: Any, colors: Any) -> bool:
+    """Whether these are classes' names, no two the same, and as many colours as `#RRGGBB`."""
+    return (
+        _are_texts(names)
+        and _are_texts(colors)
+        and len(names) == len(colors) == len({*names})
+        and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)
+    )
+
+
 def _is_calibration(value):
     if not isinstance(value, Mapping) or not value.keys() >= {"count", "confidence", "correct"}:
         return False
@@ -294,12 +304,13 @@ def _is_size(value):
     )
 
 
-def _finite(value):
+def is_finite(value: Any) -> bool:
+    """Whether this is a number, as JSON has it, and no boolean."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def _number(value):
-    return _finite(value) and value >= 0
+    return is_finite(value) and value >= 0
 
 
 def _whole(value):

@@ -7,7 +7,6 @@ pictures draw them. The photographs of these lie in `scenes/`, as those of segme
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ from cnn_jax.evaluation import statistics
 from cnn_jax.evaluation.coco import IOUS, KINDS, Counted, Matches
 from cnn_jax.evaluation.drawn_ap import ap_of_draws
 from cnn_jax.records import scene_record
-from cnn_jax.records.checks import MEND
+from cnn_jax.records.checks import MEND, are_classes, is_finite
 from cnn_jax.records.files import read_object
 
 NAME = "objects.json"
@@ -232,10 +231,8 @@ def _record(content: Mapping[str, Any]) -> ObjectRecord:
     """Raises KeyError, TypeError or ValueError for what no run writes."""
     classes, colors, images = content["classes"], content["colors"], content["images"]
     _require(
-        all(isinstance(one, list) for one in (classes, colors, images))
-        and all(isinstance(name, str) for name in classes)
-        and len(classes) == len(colors) == len({*classes})
-        and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)
+        are_classes(classes, colors)
+        and isinstance(images, list)
         and all(isinstance(image["name"], str) for image in images)
         and all(_whole(image[side], 1) for image in images for side in ("height_px", "width_px"))
     )
@@ -267,7 +264,7 @@ def _counted(held: Mapping[str, Any], classes: int) -> Counted:
         and all(_whole(value, 0, classes) for value in labels)
         and all(_whole(value, 0, _BITS) for value in (*right, *ignored))
         and all(_whole(value, 0) for value in wanted)
-        and all(_number(value) for value in scores)
+        and all(is_finite(value) for value in scores)
     )
     whole = [np.array(values, np.int64) for values in (labels, right, ignored, wanted)]
     return Counted(whole[0], np.array(scores, np.float64), *whole[1:])
@@ -279,10 +276,10 @@ def _mark(held: Mapping[str, Any], classes: int) -> Mark:
     _require(
         kind in MARKS
         and _whole(label, 0, classes)
-        and (score is None or _number(score))
+        and (score is None or is_finite(score))
         and len(box) == 4
-        and all(map(_number, box))
-        and all(_number(value) for outline in outlines for value in outline)
+        and all(map(is_finite, box))
+        and all(is_finite(value) for outline in outlines for value in outline)
     )
     return Mark(kind, label, score, tuple(box), tuple(map(tuple, outlines)))
 
@@ -294,7 +291,3 @@ def _require(holds: bool) -> None:
 
 def _whole(value, least: int, end: int = 2**31) -> bool:
     return type(value) is int and least <= value < end
-
-
-def _number(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

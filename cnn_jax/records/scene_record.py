@@ -20,7 +20,7 @@ from PIL import Image
 from cnn_jax.data.resizing import displayable, reduced
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
-from cnn_jax.records.checks import MEND, is_confusion
+from cnn_jax.records.checks import MEND, are_classes, is_confusion
 from cnn_jax.records.files import read_object
 
 SHOWN = 12
@@ -199,10 +199,7 @@ def read(folder: Path) -> SceneRecord | None:
     colors: Any = content.get("colors")
     scenes: Any = content.get("scenes")
     if not (
-        _are_texts(classes)
-        and _are_texts(colors)
-        and len(classes) == len(colors) == len({*classes})
-        and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)
+        are_classes(classes, colors)
         and isinstance(scenes, list)
         and all(isinstance(scene, dict) and isinstance(scene.get("name"), str) for scene in scenes)
         and all(is_confusion(scene.get("confusion"), len(classes)) for scene in scenes)
@@ -232,7 +229,3 @@ def _boundaries(scenes: list[dict[str, Any]], classes: int) -> np.ndarray | None
         for of_scene in counts
     )
     return np.array(counts, np.int64).reshape(len(counts), classes, 2) if whole else None
-
-
-def _are_texts(value):
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
