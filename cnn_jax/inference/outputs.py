@@ -277,8 +277,8 @@ class Polygons:
         self.path, self._names, self._nodata, self._least_px = path, names, nodata, least_px
         self._crs, self._transform, self._areas = crs, transform, areas
 
-    def finish(self, classes: np.ndarray) -> int:
-        """Writes the file, without renaming it. Returns the number of areas."""
+    def finish(self, classes: np.ndarray) -> None:
+        """Writes the file, without renaming it."""
         from rasterio import features
 
         valid = classes != self._nodata
@@ -286,20 +286,18 @@ class Polygons:
         while size < 2 * self._least_px:  # at once, small among small areas would stay as they are
             classes = features.sieve(classes, min(size, self._least_px), mask=valid)
             size *= 2
-        count = 0
-        written = partial(self.path)
+        between, written = "\n", partial(self.path)
         with writing(self.path), quiet_gdal(), written.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
             shapes = features.shapes(classes, mask=valid)
             while batch := list(itertools.islice(shapes, BATCH)):
                 for feature in self._features(batch):
-                    file.write(",\n" if count else "\n")
+                    file.write(between)
                     json.dump(feature, file, ensure_ascii=False)
-                    count += 1
+                    between = ",\n"
             file.write("\n]}\n")
             file.flush()
             os.fsync(file.fileno())
-        return count
 
     def _features(self, shapes):
         """Of areas in pixels, those that are large enough, as GeoJSON."""

@@ -126,7 +126,7 @@ def predict_pictures(
     said = []
     with limited_cache(), contextlib.closing(progress):
         for scene in scenes:
-            whole = folder / _class_map(scene)
+            whole = folder / _outputs(scene, wanted)["classes"]
             if not (resume and whole.exists() and areas.has(scene.name)):
                 if scene.projected and scene.areas is None:
                     print(
@@ -150,22 +150,19 @@ def predict_pictures(
     return said
 
 
-def _class_map(scene: Scene) -> str:
-    return f"{scene.name}.{'tif' if scene.rastered else 'png'}"
-
-
-def _outputs(scene: Scene, wanted: Wanted) -> list[str]:
-    """Names of the files that are written of a scene; the class map is the last."""
-    names = []
+def _outputs(scene: Scene, wanted: Wanted) -> dict[str, str]:
+    """Kind -> name of each file that is written of a scene; the class map is the last."""
+    name, picture = scene.name, "tif" if scene.rastered else "png"
+    names = {}
     if wanted.probabilities != "none":
-        names.append(f"{scene.name}-probabilities.tif")
+        names["probabilities"] = f"{name}-probabilities.tif"
     if wanted.uncertainty:
-        names += [f"{scene.name}-confidence.tif", f"{scene.name}-entropy.tif"]
+        names |= {kind: f"{name}-{kind}.tif" for kind in ("confidence", "entropy")}
     if wanted.overlay:
-        names.append(f"{scene.name}-overlay.{'tif' if scene.rastered else 'png'}")
+        names["overlay"] = f"{name}-overlay.{picture}"
     if wanted.polygons:
-        names.append(f"{scene.name}.geojson")
-    return [*names, _class_map(scene)]
+        names["polygons"] = f"{name}.geojson"
+    return names | {"classes": f"{name}.{picture}"}
 
 
 def _refuse(path):
@@ -178,7 +175,7 @@ def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
     owners: dict[Path, Path] = {}
     inputs = {scene.path.resolve() for scene in scenes}
     for scene in scenes:
-        for name in _outputs(scene, wanted):
+        for name in _outputs(scene, wanted).values():
             path = folder / name
             if path.resolve() in inputs:
                 raise InputError(f"{path} is an input and would be replaced: give another --output")
@@ -229,9 +226,8 @@ class _Job:
         self.palette = palette
         self.sinks: dict[str, Any] = {}
         self.polygons = None
-        for name in _outputs(scene, wanted):
-            kind = name.removeprefix(scene.name).partition(".")[0].lstrip("-")
-            if name.endswith(".geojson"):
+        for kind, name in _outputs(scene, wanted).items():
+            if kind == "polygons":
                 self.polygons = Polygons(
                     folder / name,
                     self.names,
@@ -242,19 +238,19 @@ class _Job:
                     scene.areas,
                 )
             else:
-                self.sinks[kind or "classes"] = self._sink(folder / name, kind)
+                self.sinks[kind] = self._sink(folder / name, kind)
 
     @property
     def files(self) -> list[Any]:
         """In the order in which they are renamed."""
-        others = [sink for kind, sink in self.sinks.items() if kind != "classes"]
-        return [*others, *([self.polygons] if self.polygons else []), self.sinks["classes"]]
+        *others, classes = self.sinks.values()
+        return [*others, *([self.polygons] if self.polygons else []), classes]
 
     def _sink(self, path: Path, kind: str):
         scene, size = self.scene, (self.scene.height_px, self.scene.width_px)
         place = {"crs": scene.raster.crs, "transform": scene.transform, "gcps": scene.gcps}
         place |= {"rpcs": scene.rpcs, "cog": self.wanted.cog}
-        if kind == "":
+        if kind == "classes":
             dtype = "uint16" if self.many else "uint8"
             colors = () if self.many else self.palette.tolist()
             if not scene.rastered:

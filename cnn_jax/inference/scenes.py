@@ -163,7 +163,7 @@ class Scene:
 
     def taken(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows that were read before, and where they hold nothing: pixels `[rows, width, channels]`
-        and bool `[rows, width]`. Rows above `first` are forgotten."""
+        and bool `[rows, width]`. Rows above `last` are forgotten."""
         pixels = np.empty((last - first, self.width_px, self.info.channels), self.info.dtype)
         void = np.zeros(pixels.shape[:2], bool)
         for begin, part, empty in self._kept:
