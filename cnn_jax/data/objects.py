@@ -326,11 +326,12 @@ def number_map(image: AnnotatedImage) -> np.ndarray:
     order = sorted(range(len(areas)), key=lambda i: (not image.objects[i].crowd, -areas[i], i))
     for index in order:
         one = image.objects[index]
-        left, top, right, bottom = clipped_px(one.box, *size)
+        value = NOWHERE if one.crowd else index + 1
         if one.shape is None:
-            found[top:bottom, left:right] = NOWHERE if one.crowd else index + 1
-            continue
-        found[mask(one, *size)] = NOWHERE if one.crowd else index + 1
+            left, top, right, bottom = clipped_px(one.box, *size)
+            found[top:bottom, left:right] = value
+        else:
+            found[mask(one, *size)] = value
     return found
 
 

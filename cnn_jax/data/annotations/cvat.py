@@ -35,7 +35,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             raise InputError(f"{path} has an image without name, height or width: add them.")
         check_size(f"{path}: {name}", height, width)
         image = AnnotatedImage(name.replace("\\", "/"), height, width)
-        groups: dict[Any, Annotation] = {}
+        parts = []
         for index, raw in enumerate(head):
             about = f"{path}: {name}, {raw.tag} {index}"
             if raw.tag == "tag":  # it is of the whole image
@@ -45,9 +45,8 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             if one is None or (one := objects.checked(one, image, about, report)) is None:
                 continue
             group = raw.get("group_id")
-            key = (label, group) if group not in (None, "", "0") else (index,)
-            groups[key] = joined(groups[key], one, image) if key in groups else one
-        found.append((image, tuple(groups.values())))
+            parts.append((None if group in ("", "0") else group, one))
+        found.append((image, joined(parts, image)))
     return known.set_of(found)
 
 

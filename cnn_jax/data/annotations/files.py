@@ -119,12 +119,20 @@ class Classes:
         return AnnotationSet(names, tuple(images), lost=lost)
 
 
-def joined(one: Annotation, other: Annotation, image: AnnotatedImage) -> Annotation:
-    """Two parts of an object as one."""
-    shape = (*objects.shape_polygons(one, image), *objects.shape_polygons(other, image))
-    box = objects.polygons_box([np.reshape(part.box, (2, 2)) for part in (one, other)])
-    score = one.score if one.score is not None else other.score
-    return objects.replace(one, box=box, shape=shape, score=score)
+def joined(
+    parts: Iterable[tuple[Any, Annotation]], image: AnnotatedImage
+) -> tuple[Annotation, ...]:
+    """Objects of (group, part): parts of one group and class are one; of the group None, each."""
+    found: dict[Any, Annotation] = {}
+    for place, (group, one) in enumerate(parts):
+        key = place if group is None else (one.label, str(group))
+        if (first := found.get(key)) is not None:
+            shape = (*objects.shape_polygons(first, image), *objects.shape_polygons(one, image))
+            box = objects.polygons_box([np.reshape(part.box, (2, 2)) for part in (first, one)])
+            score = first.score if first.score is not None else one.score
+            one = objects.replace(first, box=box, shape=shape, score=score)
+        found[key] = one
+    return tuple(found.values())
 
 
 def image_files(images: Path | None, what: str) -> dict[str, Path]:

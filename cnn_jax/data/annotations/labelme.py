@@ -7,7 +7,6 @@ Parts of an object share a `group_id`, as LabelMe's own converters have it. Crow
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,12 +44,12 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         name = content.get("imagePath")
         if not isinstance(name, str) or not name:
             raise InputError(f"{file} has no imagePath: add it.")
-        folder = "" if path.is_file() else file.parent.relative_to(path).as_posix()
         name = name.replace("\\", "/").rpartition("/")[2]
-        within = name if folder in ("", ".") else f"{folder}/{name}"
-        image = AnnotatedImage(within, height, width)
-        check_size(str(file), image.height_px, image.width_px)
-        groups: dict[Any, Annotation] = {}
+        if not path.is_file():
+            name = (file.parent.relative_to(path) / name).as_posix()
+        image = AnnotatedImage(name, height, width)
+        check_size(str(file), height, width)
+        parts = []
         for index, raw in enumerate(content["shapes"]):
             about = f"{file}: shape {index}"
             if not isinstance(raw, dict) or not isinstance(raw.get("label"), str):
@@ -62,10 +61,8 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             one = _annotation(raw, image, label, about, report)
             if one is None or (one := objects.checked(one, image, about, report)) is None:
                 continue
-            group = raw.get("group_id")
-            key = (label, str(group)) if group is not None else (index,)
-            groups[key] = joined(groups[key], one, image) if key in groups else one
-        found.append((image, tuple(groups.values())))
+            parts.append((raw.get("group_id"), one))
+        found.append((image, joined(parts, image)))
     return known.set_of(found)
 
 

@@ -52,7 +52,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         regions = list(regions.values()) if isinstance(regions, dict) else regions
         if not isinstance(regions, list):
             raise InputError(f"{path}: {name} has no list of regions: correct it.")
-        groups: dict[Any, Annotation] = {}
+        parts = []
         for index, raw in enumerate(regions):
             about = f"{path}: {name}, region {index}"
             shape = raw.get("shape_attributes") if isinstance(raw, dict) else None
@@ -64,10 +64,8 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             one = None if label is None else _annotation(shape, about_it, label, about, report)
             if one is None or (one := objects.checked(one, image, about, report)) is None:
                 continue
-            group = about_it.get("object")
-            key = (label, str(group)) if group else (index,)
-            groups[key] = joined(groups[key], one, image) if key in groups else one
-        found.append((image, tuple(groups.values())))
+            parts.append((about_it.get("object") or None, one))
+        found.append((image, joined(parts, image)))
     return known.set_of(found)
 
 

@@ -26,8 +26,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             raise InputError(f"{file} has no filename, or no size with height and width: add them.")
         check_size(str(file), height, width)
         if not path.is_file() and "/" not in name:
-            within = file.parent.relative_to(path).as_posix()
-            name = name if within == "." else f"{within}/{name}"
+            name = (file.parent.relative_to(path) / name).as_posix()
         image = AnnotatedImage(name, height, width)
         every = []
         for index, raw in enumerate(root.findall("object")):
