@@ -22,9 +22,6 @@ from cnn_jax.inference.scenes import found, opened
 from cnn_jax.records.files import write_text
 from cnn_jax.records.scene_record import save
 
-OUTPUTS = {"coco": "predictions.json", "via": "predictions.json", "cvat": "predictions.xml"}
-"""Formats that are one file, and its name; others are a folder of the format's name."""
-
 OVERLAY_PX = 2**26
 """Scenes of more pixels get no overlay."""
 
@@ -96,11 +93,11 @@ def predict(
     return tuple(one for one in every if (one.score or 0) >= settings.least_score)
 
 
-def of_array(run: Any, image: np.ndarray, name: str = "") -> ObjectPrediction:
+def of_array(run: Any, image: np.ndarray) -> ObjectPrediction:
     """The objects of an image `[height, width, channels]` of the type that the run's files have."""
     height, width = image.shape[:2]
     every = predict(run, lambda first, last: image[first:last], height, width)
-    annotated = AnnotatedImage(name, height, width, every)
+    annotated = AnnotatedImage("", height, width, every)
     return ObjectPrediction(annotated, run.info.classes, tuple(run.learner.colors))
 
 
@@ -138,7 +135,8 @@ def predict_objects(
         InputError: an output exists, an input can't be used, or the format can't take them: told
             before anything is predicted.
     """
-    output = folder / OUTPUTS.get(form, form)
+    one_file = annotations.ONE_FILE.get(form)
+    output = folder / (f"predictions{one_file}" if one_file else form)
     pictures, said = found(inputs, folder), []
     single = Path(inputs[0]) if len(inputs) == 1 and Path(inputs[0]).is_dir() else None
     if form == "geojson" and single is None:

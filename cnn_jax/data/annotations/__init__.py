@@ -38,9 +38,8 @@ FORMATS: dict[str, frozenset[str]] = {
 }
 """Format -> what it can hold."""
 
-_ONE_FILE = ("coco", "via", "cvat")
-"""Formats of one file; others have a file an image, of its name."""
-
+ONE_FILE = {"coco": ".json", "via": ".json", "cvat": ".xml"}
+"""Formats of one file, and how it ends; others have a file an image, of its name."""
 
 DENSE = ("index_masks", "palette_masks")
 """Formats with a value for each pixel."""
@@ -95,7 +94,7 @@ def read(
         InputError: what can't be used at all: the file isn't there or isn't of this format, or
             lists an image twice.
     """
-    if name in _ONE_FILE and path.is_dir():
+    if name in ONE_FILE and path.is_dir():
         raise InputError(
             f"{path} is a folder, and {name} is one file: name that (of a training:"
             " --data.annotations)."
@@ -120,7 +119,7 @@ def check(
             folder or be another's too, an image is too large for masks, or classes are too many.
     """
     form = of(name, field)
-    if form.name not in _ONE_FILE:
+    if form.name not in ONE_FILE:
         by_stem(map(_within, (image.name for image in images)))
     if form.name in DENSE:
         for image in images:
@@ -157,7 +156,7 @@ def write(
         InputError: the path is taken or can't be written; or as `check`.
     """
     form = check(name, found.classes, found.images, "--write")
-    room = form.name not in _ONE_FILE and path.is_dir() and not any(path.iterdir())
+    room = form.name not in ONE_FILE and path.is_dir() and not any(path.iterdir())
     if path.exists() and not overwrite and not room:
         raise InputError(f"{path} exists: give another --output, or remove it.")
     try:
