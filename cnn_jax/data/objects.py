@@ -235,6 +235,11 @@ def of_mask(pixels: np.ndarray, label: int, **others: Any) -> Annotation:
     return Annotation(label, box_of(shape, *pixels.shape), shape, **others)
 
 
+def of_polygon(corners: np.ndarray, label: int, **others: Any) -> Annotation:
+    """The object within a polygon `[corners, 2]`."""
+    return Annotation(label, polygons_box((corners,)), (corners,), **others)
+
+
 def of_part(
     part: np.ndarray, row: int, column: int, image: AnnotatedImage, label: int, **others: Any
 ) -> Annotation:
@@ -377,6 +382,10 @@ def checked(
         about: whose sentence it is, such as "instances.json: annotation 7".
         report: told what is wrong.
     """
+    polygons = one.shape if isinstance(one.shape, tuple) else ()
+    if few := [len(polygon) for polygon in polygons if len(polygon) < 3]:
+        report(f"{about} has a polygon of {few[0]} corners: give three or more, or leave it out.")
+        return None
     left, top, right, bottom = one.box
     if not all(np.isfinite(one.box)):
         report(f"{about} has a box that is not finite, {_px(one.box)}: give numbers.")
@@ -404,16 +413,9 @@ def checked(
         if not one.shape:
             report(f"{about} has an empty list of polygons: give one, or leave the object out.")
             return None
-        for polygon in one.shape:
-            if len(polygon) < 3:
-                report(
-                    f"{about} has a polygon of {len(polygon)} corners: give three or more, or leave"
-                    " it out."
-                )
-                return None
-            if not np.isfinite(polygon).all():
-                report(f"{about} has a polygon with a corner that is not finite: give numbers.")
-                return None
+        if not all(np.isfinite(polygon).all() for polygon in one.shape):
+            report(f"{about} has a polygon with a corner that is not finite: give numbers.")
+            return None
         if not any(map(_encloses, one.shape)):
             report(f"{about} has polygons without area: draw them anew, or leave the object out.")
             return None

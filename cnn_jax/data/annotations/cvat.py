@@ -64,8 +64,8 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         if degrees := number(raw.get("rotation")):
             left, top, right, bottom = at
             box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float)
-            shape = (objects.turned(box, math.radians(degrees)),)
-            return Annotation(label, objects.polygons_box(shape), shape, **others)
+            corners = objects.turned(box, math.radians(degrees))
+            return objects.of_polygon(corners, label, **others)
         return Annotation(label, tuple(at), None, **others)  # type: ignore[arg-type]
     if raw.tag == "polygon":
         try:
@@ -74,10 +74,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
         except ValueError:
             report(f"{about} has points that are no pairs of numbers: correct them.")
             return None
-        if not len(corners):
-            report(f"{about} has a polygon of 0 corners: give three or more, or leave it out.")
-            return None
-        return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+        return objects.of_polygon(corners, label, **others)
     if raw.tag == "ellipse":
         at = [at for name in ("cx", "cy", "rx", "ry") if (at := number(raw.get(name))) is not None]
         if len(at) < 4:
@@ -85,8 +82,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
             return None
         x, y, rx, ry = at
         turned = math.radians(number(raw.get("rotation")) or 0)
-        shape = (objects.ellipse(x, y, rx, ry, turned),)
-        return Annotation(label, objects.polygons_box(shape), shape, **others)
+        return objects.of_polygon(objects.ellipse(x, y, rx, ry, turned), label, **others)
     if raw.tag == "mask":
         return _of_runs(raw, image, label, about, report, others)
     report(f"{about} has no area: give a polygon, a box, an ellipse or a mask.")

@@ -81,8 +81,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
     if kind == "circle" and len(corners) == 2:
         radius = float(np.hypot(*(corners[1] - corners[0])))
         x, y = corners[0].tolist()
-        corners = objects.ellipse(x, y, radius, radius)
-        return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+        return objects.of_polygon(objects.ellipse(x, y, radius, radius), label, **others)
     if kind == "mask" and len(corners) == 2 and isinstance(raw.get("mask"), str):
         try:
             part = open_raster(base64.b64decode(raw["mask"])).read()[..., 0].astype(bool)
@@ -102,10 +101,7 @@ def _annotation(raw, image, label, about, report) -> Annotation | None:
             " mask."
         )
         return None
-    if not len(corners):
-        report(f"{about} has a polygon of 0 corners: give three or more, or leave it out.")
-        return None
-    return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+    return objects.of_polygon(corners, label, **others)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:

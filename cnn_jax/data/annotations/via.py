@@ -113,7 +113,7 @@ def _annotation(shape, attributes, label, about, report) -> Annotation | None:
     if corners is None or not len(corners):
         report(f"{about} is a {kind} without area: give a polygon, a rect, a circle or an ellipse.")
         return None
-    return Annotation(label, objects.polygons_box((corners,)), (corners,), **others)
+    return objects.of_polygon(corners, label, **others)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:

@@ -136,8 +136,7 @@ def _annotation(words, image, names, about, report) -> Annotation | None:
         return None
     score = rest[-1] if len(rest) % 2 else None
     corners = np.array(rest[: len(rest) // 2 * 2], float).reshape(-1, 2) * size
-    shape = (np.round(corners, 6),)
-    return Annotation(label, objects.polygons_box(shape), shape, score=score)
+    return objects.of_polygon(np.round(corners, 6), label, score=score)
 
 
 def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
