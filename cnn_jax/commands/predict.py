@@ -18,18 +18,18 @@ from pathlib import Path
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
+from cnn_jax.records.metrics import OBJECT_TASKS
 from cnn_jax.run import guarded
 from cnn_jax.runtime import memory
 
 MODULE = "cnn_jax.commands.predict"
 
-_OBJECTS = ("detection", "instances")
 _DENSE = "probabilities uncertainty polygons least_px blend region region_crs cog"
 _FOR = (
     ("segmenters", ("segmentation",), _DENSE.split()),
     ("segmenters and classifiers", ("segmentation", "classification"), ("runs", "augment")),
-    ("segmenters and networks of objects", ("segmentation", *_OBJECTS), ("overlay", "bands")),
-    ("networks of objects", _OBJECTS, ("format", "least_score")),
+    ("segmenters and networks of objects", ("segmentation", *OBJECT_TASKS), ("overlay", "bands")),
+    ("networks of objects", OBJECT_TASKS, ("format", "least_score")),
 )
 """Whose options they are, of which tasks, and their names; those of all tasks are not here."""
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     overwrite=options.overwrite,
                     check=stop.raise_if_set,
                 )
-            elif made.config.task in predictor.OBJECT_TASKS:
+            elif made.config.task in OBJECT_TASKS:
                 from cnn_jax.inference.object_prediction import predict_objects
 
                 said = predict_objects(

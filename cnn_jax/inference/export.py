@@ -18,7 +18,7 @@ from flax import traverse_util
 
 from cnn_jax.errors import InputError
 from cnn_jax.inference import onnx
-from cnn_jax.inference.predictor import OBJECT_TASKS, Run
+from cnn_jax.inference.predictor import Run
 from cnn_jax.models.asymmetric_unet import AsymmetricUNet
 from cnn_jax.models.conventions import family, options
 from cnn_jax.models.mobilenet import MobileNet
@@ -26,6 +26,7 @@ from cnn_jax.models.mobilenet_v2 import MobileNetV2
 from cnn_jax.models.unet import UNet
 from cnn_jax.models.weights import keras
 from cnn_jax.models.weights.preprocessing import values_of
+from cnn_jax.records.metrics import OBJECT_TASKS
 from cnn_jax.training.losses import class_logits
 
 PARTS = ("normalization", "softmax")

@@ -42,7 +42,9 @@ _ALL = ("segmentation", *_IMAGES)
 _PRESENT = "mean over the classes that occur in truth or prediction, each class counting the same"
 
 
-_OBJECTS = ("detection", "instances")
+OBJECT_TASKS = ("detection", "instances")
+"""Those that find objects."""
+
 _OF_CLASSES = "mean over the classes that occur in truth, each class counting the same"
 _IOUS = f"{_OF_CLASSES}, and over the IoUs 0.5, 0.55, ..., 0.95"
 
@@ -122,7 +124,7 @@ FIGURES: dict[str, Figure] = {
             averaging="share of images whose class is among the five most probable",
         ),
         *_coco("mask", ("instances",)),
-        *_coco("box", _OBJECTS),
+        *_coco("box", OBJECT_TASKS),
         Figure(
             "pq",
             "panoptic quality",
@@ -145,7 +147,7 @@ FIGURES: dict[str, Figure] = {
             "count error",
             most=math.inf,
             higher_is_better=False,
-            tasks=_OBJECTS,
+            tasks=OBJECT_TASKS,
             averaging="mean over images of how far the number of objects is off, all classes",
         ),
         Figure(
@@ -153,11 +155,11 @@ FIGURES: dict[str, Figure] = {
             "count error",
             most=math.inf,
             higher_is_better=False,
-            tasks=_OBJECTS,
+            tasks=OBJECT_TASKS,
             compared=False,
             of_classes=True,
         ),
-        _count("objects", "objects", _OBJECTS),
+        _count("objects", "objects", OBJECT_TASKS),
         Figure("iou", "IoU", compared=False, of_classes=True),
         Figure("class_accuracy", "recall", tasks=_ALL, compared=False, of_classes=True),
         Figure("f1", "F1", tasks=_IMAGES, compared=False, of_classes=True),
@@ -167,7 +169,7 @@ FIGURES: dict[str, Figure] = {
         Figure("loss", "loss", most=math.inf, higher_is_better=False, tasks=_ALL, compared=False),
         _count("scenes", "scenes"),
         _count("pixels", "pixels"),
-        _count("images", "images", (*_IMAGES, *_OBJECTS)),
+        _count("images", "images", (*_IMAGES, *OBJECT_TASKS)),
         _count("images_per_second", "images/s", _IMAGES),
     )
 }
