@@ -410,9 +410,6 @@ def checked(
         )
         return None
     if isinstance(one.shape, tuple):
-        if not one.shape:
-            report(f"{about} has an empty list of polygons: give one, or leave the object out.")
-            return None
         if not all(np.isfinite(polygon).all() for polygon in one.shape):
             report(f"{about} has a polygon with a corner that is not finite: give numbers.")
             return None
