@@ -382,42 +382,40 @@ def checked(
         about: whose sentence it is, such as "instances.json: annotation 7".
         report: told what is wrong.
     """
-    polygons = one.shape if isinstance(one.shape, tuple) else ()
-    if few := [len(polygon) for polygon in polygons if len(polygon) < 3]:
-        report(f"{about} has a polygon of {few[0]} corners: give three or more, or leave it out.")
+    if complaint := _complaint(one, image.height_px, image.width_px):
+        report(f"{about} {complaint}")
         return None
     left, top, right, bottom = one.box
-    if not all(np.isfinite(one.box)):
-        report(f"{about} has a box that is not finite, {_px(one.box)}: give numbers.")
-        return None
-    if right <= left or bottom <= top:
-        report(
-            f"{about} has a box without area, from ({left:g}, {top:g}) to ({right:g}, {bottom:g}):"
-            " give width and height above 0."
-        )
-        return None
-    width, height = image.width_px, image.height_px
-    if right <= 0 or bottom <= 0 or left >= width or top >= height:
-        report(
-            f"{about} has a box outside its image of {width} x {height} px, {_px(one.box)}:"
-            " correct it."
-        )
-        return None
-    if left < -1 or top < -1 or right > width + 1 or bottom > height + 1:
-        report(
-            f"{about} has a box that reaches beyond its image of {width} x {height} px,"
-            f" {_px(one.box)}: correct it."
-        )
-        return None
-    if isinstance(one.shape, tuple):
-        if not all(np.isfinite(polygon).all() for polygon in one.shape):
-            report(f"{about} has a polygon with a corner that is not finite: give numbers.")
-            return None
-        if not any(map(_encloses, one.shape)):
-            report(f"{about} has polygons without area: draw them anew, or leave the object out.")
-            return None
-    box = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+    width, height = float(image.width_px), float(image.height_px)
+    box = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
     return one if box == one.box else replace(one, box=box)
+
+
+def _complaint(one: Annotation, height: int, width: int) -> str:
+    """What is wrong with an object in an image of that size; "" where nothing is."""
+    polygons = one.shape if isinstance(one.shape, tuple) else ()
+    if few := [len(polygon) for polygon in polygons if len(polygon) < 3]:
+        return f"has a polygon of {few[0]} corners: give three or more, or leave it out."
+    left, top, right, bottom = one.box
+    px = f"({', '.join(f'{at:g}' for at in one.box)})"
+    if not all(np.isfinite(one.box)):
+        return f"has a box that is not finite, {px}: give numbers."
+    if right <= left or bottom <= top:
+        return (
+            f"has a box without area, from ({left:g}, {top:g}) to ({right:g}, {bottom:g}): give"
+            " width and height above 0."
+        )
+    if right <= 0 or bottom <= 0 or left >= width or top >= height:
+        return f"has a box outside its image of {width} x {height} px, {px}: correct it."
+    if left < -1 or top < -1 or right > width + 1 or bottom > height + 1:
+        return (
+            f"has a box that reaches beyond its image of {width} x {height} px, {px}: correct it."
+        )
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        return "has a polygon with a corner that is not finite: give numbers."
+    if isinstance(one.shape, tuple) and not any(map(_encloses, polygons)):
+        return "has polygons without area: draw them anew, or leave the object out."
+    return ""
 
 
 def _encloses(polygon: np.ndarray) -> bool:
@@ -425,10 +423,6 @@ def _encloses(polygon: np.ndarray) -> bool:
     along = polygon[1:] - polygon[0]
     longest = along[np.abs(along).sum(1).argmax()]
     return bool((along[:, 0] * longest[1] != along[:, 1] * longest[0]).any())
-
-
-def _px(box: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{at:g}" for at in box) + ")"
 
 
 def polygons_box(shape: Sequence[np.ndarray]) -> Box:
