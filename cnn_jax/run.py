@@ -221,7 +221,8 @@ def check_initial(config: Config) -> None:
         config, given = initial.opened(config)
         if given is not None:
             task = tasks.of(config.task)
-            network.check_initial(task.learner(config, task.dataset(config).info), given)
+            learner: Any = task.learner(config, task.dataset(config).info)
+            network.check_initial(learner, given)
 
 
 def train_and_evaluate(

@@ -6,8 +6,8 @@ python -m cnn_jax.commands.predict RUN PICTURE_OR_FOLDER... --output DIR [--runs
 
 A segmenter writes of each a class map, with the place, projection and colours that a GeoTIFF keeps,
 and areas.csv; a classifier writes predictions.csv; a run of detection or instances writes
-annotations in the --format that is asked for, and counts.json. What is interrupted goes on with
---resume.
+annotations in the --format that is asked for, and counts.json. A segmenter that was interrupted
+goes on with --resume.
 """
 
 import sys
@@ -24,7 +24,7 @@ from cnn_jax.runtime import memory
 
 MODULE = "cnn_jax.commands.predict"
 
-_DENSE = "probabilities uncertainty polygons least_px blend region region_crs cog"
+_DENSE = "probabilities uncertainty polygons least_px blend region region_crs cog resume"
 _FOR = (
     ("segmenters", ("segmentation",), _DENSE.split()),
     ("segmenters and classifiers", ("segmentation", "classification"), ("runs", "augment")),

@@ -98,7 +98,7 @@ def open_objects(config: ObjectDataConfig, report: Report | None = None) -> Obje
     left_out: list[str] = []
     if report is None:
         report = left_out.append if config.faulty == "ignore" else _refuse
-    directory = Path(config.directory)
+    directory = Path(config.directory).expanduser()
     if not directory.is_dir():
         raise InputError(f"data.directory {directory} is no folder: give that of the images.")
     if config.source == "penn_fudan":

@@ -822,7 +822,7 @@ def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeyp
     assert predict.main(arguments) == 2
     assert "exists" in capsys.readouterr().err
     assert predict.main([*arguments, "--resume"]) == 2  # they may be another run's
-    assert "exists" in capsys.readouterr().err
+    assert "--resume is for segmenters" in capsys.readouterr().err
     assert predict.main([*arguments, "--overwrite", "--polygons"]) == 2
     assert "--polygons is for segmenters" in capsys.readouterr().err
     for flag in (("--blend", "none"), ("--overlay",), ("--format", "yolo")):

@@ -189,6 +189,23 @@ def test_images_that_are_trained_on_and_tested_are_told(tmp_path):
     assert open_objects(same).notes == ("1 images of test are images of train too: part them.",)
 
 
+def test_the_home_folder_may_be_called_by_its_sign(tmp_path, monkeypatch):
+    config = write_coco(tmp_path)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((32, 64), np.uint8)).save(tmp_path / "images" / "a.jpg")
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    at_home = dataclasses.replace(config, directory=f"~/{tmp_path.name}")
+    assert open_objects(at_home).fingerprint == open_objects(config).fingerprint
+
+
+def test_images_of_jpeg_2000_may_end_either_way(tmp_path):
+    for name in ("a.jp2", "b.j2k"):
+        Image.fromarray(np.zeros((32, 64), np.uint8)).save(tmp_path / name)
+        (tmp_path / name).with_suffix(".txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    found = annotations.read("yolo", tmp_path, tmp_path)
+    assert [image.name for image in found.images] == ["a.jp2", "b.j2k"]
+
+
 def write_coco(folder, **image):
     """One image and one object, as a COCO file has them."""
     head = {"id": 1, "file_name": "a.jpg", "height": 32, "width": 64} | image

@@ -103,8 +103,8 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     assert (out / "a_objects.png").is_file()
     assert predict(arguments) == 2
     assert "exists: give --overwrite" in capsys.readouterr().err
-    for flags in (["--region", "0", "0", "9", "9"], ["--polygons"], ["--blend", "none"]):
-        assert predict([*arguments, "--overwrite", *flags]) == 2
+    for flags in (["--region", "0", "0", "9", "9"], ["--polygons"], ["--resume"]):
+        assert predict([*arguments, *flags]) == 2
         assert f"{flags[0]} is for segmenters" in capsys.readouterr().err
     assert json.loads((out / "counts.json").read_text()).keys() == {"a.png"}
     for name in ("counts.json", "a_objects.png"):  # somebody's own, of the same name

@@ -145,7 +145,7 @@ def image_files(images: Path | None, what: str) -> dict[str, Path]:
         raise InputError(f"--images is missing: {what} don't say how large their images are.")
     if not images.is_dir():
         raise InputError(f"{images} is no folder: give that of the images with --images.")
-    found = sorted(below(images, (*IMAGE_SUFFIXES, ".jp2")))
+    found = sorted(below(images, (*IMAGE_SUFFIXES, ".jp2", ".j2k")))
     return {p.relative_to(images).as_posix(): p for p in found}
 
 
