@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -182,7 +183,7 @@ def _label_table(description):
     return table
 
 
-def owners(description):
+def owners(description: Description) -> list[tuple[int, Any]]:
     """(Label, value) of every value that the description lists."""
     labelled = [*enumerate(known.values for known in description.classes)]
     return [(label, v) for label, of in [*labelled, (IGNORED, description.ignored)] for v in of]
