@@ -168,8 +168,9 @@ def _check_runs(parts, begins):
 
     runs = [(config, place / folder_name(config)) for configs, place in parts for config in configs]
     to_do = [(config, folder) for config, folder in runs if not (folder / "summary.json").is_file()]
-    for config, folder in to_do:
-        for summary in sorted(folder.parent.glob(f"{config.variant}-seed*/summary.json")):
+    variants = {(folder.parent, config.variant): config for config, folder in to_do}
+    for (place, variant), config in variants.items():
+        for summary in sorted(place.glob(f"{variant}-seed*/summary.json")):
             held = summary.parent
             # Seeds differ, and given weights bring options and normalisation along.
             free = ("seed", "initial", *(("model.", "data.") if config.initial else ()))
@@ -177,7 +178,7 @@ def _check_runs(parts, begins):
             found = [each for each in found if not each.startswith(free)]
             if found:
                 raise InputError(
-                    f"{held} is {config.variant} of another configuration (there, here):"
+                    f"{held} is {variant} of another configuration (there, here):"
                     f" {'; '.join(found)}; give another --workdir, or the same values."
                 )
     later = {config.variant: config for config, _ in to_do if config.variant != to_do[0][0].variant}
