@@ -172,12 +172,15 @@ def _box_line(one, image) -> str:
 def _polygon_line(one, image) -> str:
     if one.shape is None:
         return _box_line(one, image)
-    size = image.height_px, image.width_px
-    runs = objects.shape_runs(one.shape, one.box, *size)
-    polygon = objects.bridged(objects.shape_polygons(one, image))
-    if objects.shape_runs((polygon,), one.box, *size) != runs:
+    parts = objects.shape_polygons(one, image)
+    polygon = objects.bridged(parts)
+    if isinstance(one.shape, tuple) and len(parts) > 1:
         # Where parts overlap, a polygon of both has a hole; one around their pixels has none.
-        polygon = objects.bridged(objects.shape_polygons(objects.replace(one, shape=runs), image))
+        size = image.height_px, image.width_px
+        runs = objects.shape_runs(one.shape, one.box, *size)
+        if objects.shape_runs((polygon,), one.box, *size) != runs:
+            around = objects.replace(one, shape=runs)
+            polygon = objects.bridged(objects.shape_polygons(around, image))
     return _line(one, (polygon / (image.width_px, image.height_px)).ravel().tolist())
 
 
