@@ -45,6 +45,8 @@ LARGE_PX = 2**24
 
 ABOUT, AREAS = "prediction.json", "areas.csv"
 """Of a folder of predictions: how they were made, and what each class covers."""
+_DAMAGED = "damaged"
+"""In `ABOUT`: name of a scene -> its places that could not be decoded, for `--resume` to tell."""
 
 _COLUMNS = ("picture", "class", "pixels", "share", "square_metres")
 
@@ -120,20 +122,24 @@ def predict_pictures(
             scene.check_polygons()
     about = {"runs": list(runs), **json.loads(json.dumps(asdict(wanted)))}
     _check_outputs(folder, scenes, wanted, about, resume, overwrite)
-    write_object(folder / ABOUT, about)
+    damaged = _damaged(folder) if resume else {}
+    write_object(folder / ABOUT, {**about, _DAMAGED: damaged})
     areas = _Areas(folder / AREAS, keep=resume)
     progress = _Progress(scenes)
     said = []
     with limited_cache(), contextlib.closing(progress):
         for scene in scenes:
             whole = folder / _outputs(scene, wanted)["classes"]
-            if not (resume and whole.exists() and areas.has(scene.name)):
+            if resume and whole.exists() and areas.has(scene.name):
+                said += damaged.get(scene.name, [])
+            else:
                 if scene.projected and scene.areas is None:
                     print(
                         f"{scene.path}: no square metres, for its projection"
                         f" ({title(scene.raster.crs)}) doesn't keep areas; warp it to UTM for them",
                         flush=True,
                     )
+                damaged.pop(scene.name, None)
                 job = _Job(predictor, scene, folder, wanted, about, check, progress)
                 if not resume:
                     shutil.rmtree(job.chunks, ignore_errors=True)
@@ -142,10 +148,13 @@ def predict_pictures(
                 except DamagedError as error:
                     said.append(str(error))
                 else:
+                    if scene.damaged:  # kept before the class map, which says that it is done
+                        damaged[scene.name] = scene.damaged
+                        write_object(folder / ABOUT, {**about, _DAMAGED: damaged})
                     renamed(job.files)
                     shutil.rmtree(job.chunks, ignore_errors=True)
+                said += scene.damaged
             progress.done(scene)
-            said += scene.damaged
             scene.close()
     return said
 
@@ -163,6 +172,12 @@ def _outputs(scene: Scene, wanted: Wanted) -> dict[str, str]:
     if wanted.polygons:
         names["polygons"] = f"{name}.geojson"
     return names | {"classes": f"{name}.{picture}"}
+
+
+def _damaged(folder):
+    """What an earlier command kept of scenes that can't be decoded everywhere."""
+    about = folder / ABOUT
+    return dict(read_object(about).get(_DAMAGED, {})) if about.exists() else {}
 
 
 def _refuse(path):
@@ -194,6 +209,7 @@ def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
         )
     if resume and (folder / ABOUT).exists():
         earlier = read_object(folder / ABOUT)
+        earlier.pop(_DAMAGED, None)
         different = sorted(
             key for key in earlier.keys() | about.keys() if earlier.get(key) != about.get(key)
         )

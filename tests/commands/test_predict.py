@@ -532,6 +532,12 @@ def test_a_damaged_tile_is_named_and_the_rest_written(command, run, tmp_path):
     image[void] = 0
     np.testing.assert_array_equal(classes[~void], run.predict(image).classes[~void])
     assert "cut.png" not in listed(tmp_path / "out")
+    again = command(scene, "--output", tmp_path / "out", "--resume")
+    assert again[0] == 1, "its class map is passed over, and what it lacks is told again"
+    assert f"{scene}: rows 64 to 127, columns 64 to 127 can't be decoded" in again[2]
+    write(scene, pixels())
+    assert command(scene, "--output", tmp_path / "out", "--overwrite")[0] == 0
+    assert command(scene, "--output", tmp_path / "out", "--resume")[0] == 0
 
 
 # ---- what is refused
