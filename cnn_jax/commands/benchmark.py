@@ -13,7 +13,6 @@ cnn_jax.commands.table` makes that folder's page.
 import importlib
 import importlib.util
 import inspect
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from cnn_jax.commands import summary
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.errors import InputError
-from cnn_jax.records.files import check_ours
+from cnn_jax.records.files import check_ours, write_object
 from cnn_jax.run import guarded
 from cnn_jax.runtime import memory
 
@@ -92,8 +91,7 @@ def _benchmark(name, *argv):
     for row in module.measure(options):
         record["rows"].append(row)
         print(measuring.line(row), flush=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_object(output, record)
     print(f"written: {output}")
     return [row["case"] for row in record["rows"] if row["failed"]]
 

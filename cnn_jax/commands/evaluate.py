@@ -7,7 +7,6 @@ of, and counts every example of the split once more. With --blend or --augment i
 the answers of `cnn-jax predict` are worth, and how far from the figures of the record.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
-from cnn_jax.records.files import check_ours, read_object, write_text
+from cnn_jax.records.files import check_ours, read_object, write_object
 from cnn_jax.run import guarded
 from cnn_jax.runtime import memory
 
@@ -177,9 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(sentence_of(name, found))
         if options.output:
             record = {"run": run.digest, "split": options.split, "figures": figures, **answered}
-            text = json.dumps(record, indent=2) + "\n"
-            Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-            write_text(Path(options.output), text)
+            write_object(Path(options.output), record)
         outcome.exit_code = int(not agrees)
     return outcome.exit_code
 

@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(options)
         from cnn_jax.inference import export, model_card, onnx
         from cnn_jax.inference.predictor import load
-        from cnn_jax.training import weights
+        from cnn_jax.records import weights
+        from cnn_jax.records.files import write_whole
 
         if options.format == "onnx":
             onnx.library()
@@ -80,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             held = f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} values"
             takes = "the weights, for the network of `config.json`."
         elif options.format == "keras":
-            weights.write_whole(path, export.to_keras(run))
+            write_whole(path, export.to_keras(run))
             held = takes = export.described_for_keras(run)
         else:
             made = {"onnx": export.to_onnx, "stablehlo": export.to_stablehlo}[options.format](
                 run, size_px=options.size_px, any_size=options.any_size, parts=options.with_
             )
             content = made if isinstance(made, bytes) else made.SerializeToString()
-            weights.write_whole(path, content)
+            write_whole(path, content)
             held = takes = export.described(run, options.size_px, options.any_size, options.with_)
         card = model_card.write(run, path, model_card.use(run, options.format), takes)
         print(f"{path}: {held.rstrip('.')}, {path.stat().st_size / 1e6:.1f} MB\n{card}: model card")

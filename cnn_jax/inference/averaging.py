@@ -20,10 +20,9 @@ from cnn_jax.data.pipeline import training_batches
 from cnn_jax.errors import InputError
 from cnn_jax.inference.predictor import Run, of_checkpoint
 from cnn_jax.layers.normalization import keeping_statistics
-from cnn_jax.records import run_directory
+from cnn_jax.records import run_directory, weights
 from cnn_jax.tasks.network import abstract_variables, head
 from cnn_jax.tasks.task import Dataset
-from cnn_jax.training import weights
 from cnn_jax.training.groups import make_groups
 from cnn_jax.training.step import example_keys
 

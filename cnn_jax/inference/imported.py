@@ -17,10 +17,9 @@ from cnn_jax.errors import InputError
 from cnn_jax.models import SEGMENTERS
 from cnn_jax.models.conventions import family
 from cnn_jax.models.weights import Published, class_names, read
-from cnn_jax.records import run_directory
+from cnn_jax.records import run_directory, weights
 from cnn_jax.records.files import read_object
 from cnn_jax.tasks.network import abstract_variables
-from cnn_jax.training import weights
 from cnn_jax.training.initial import Initial
 from cnn_jax.training.state import parameter_count
 

@@ -12,8 +12,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.models import conventions
 from cnn_jax.models.classifiers import CLASSIFIERS
 from cnn_jax.models.weights import published, pytorch
-from cnn_jax.records import formats
-from cnn_jax.training import weights
+from cnn_jax.records import formats, weights
 from cnn_jax.training.initial import Initial
 
 

@@ -542,6 +542,5 @@ def predict_images(
             continue
         row = [word for name, share in best for word in (name, f"{share:.6f}")]
         writer.writerow([str(file), *row])
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue())
     return said

@@ -17,12 +17,11 @@ from cnn_jax.inference import object_prediction
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.scenes import opened
 from cnn_jax.inference.windows import Axis, axis, blended
-from cnn_jax.records import run_record
+from cnn_jax.records import run_record, weights
 from cnn_jax.records.metrics import OBJECT_TASKS
 from cnn_jax.tasks.network import abstract_variables
 from cnn_jax.tasks.programs import shared
 from cnn_jax.tasks.task import Dataset
-from cnn_jax.training import weights
 from cnn_jax.training.devices import Devices
 
 

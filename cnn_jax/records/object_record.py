@@ -25,7 +25,7 @@ from cnn_jax.evaluation.coco import IOUS, KINDS, Counted, Matches
 from cnn_jax.evaluation.drawn_ap import ap_of_draws
 from cnn_jax.records import scene_record
 from cnn_jax.records.checks import MEND, are_classes, is_finite
-from cnn_jax.records.files import read_object
+from cnn_jax.records.files import read_object, write_text
 
 NAME = "objects.json"
 MARKS = ("found", "false alarm", "missed", "counts nowhere", "true")
@@ -174,9 +174,7 @@ def write(
         if not (path := beside / f"{index:03d}-image.jpg").is_file():
             picture = scene_record.thumbnail(displayable(image))
             scene_record.save(path, Image.fromarray(picture), quality=80)
-    partial = folder / f"{NAME}.partial"
-    partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / NAME)
+    write_text(folder / NAME, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def read(folder: Path, summary: Mapping[str, Any]) -> ObjectRecord | None:

@@ -21,7 +21,7 @@ from cnn_jax.data.resizing import displayable, reduced
 from cnn_jax.data.scenes import IGNORED
 from cnn_jax.errors import InputError
 from cnn_jax.records.checks import MEND, are_classes, is_confusion
-from cnn_jax.records.files import read_object
+from cnn_jax.records.files import read_object, write_text
 
 SHOWN = 12
 """So many scenes at most are kept as pictures."""
@@ -165,9 +165,7 @@ def write(
             save(path, _paletted(truth, palette), optimize=True)
         if not (path := beside / f"{index:03d}-image.jpg").is_file():
             save(path, Image.fromarray(image), quality=80)
-    partial = folder / "scenes.json.partial"
-    partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / "scenes.json")
+    write_text(folder / "scenes.json", json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def _paletted(mask, palette):

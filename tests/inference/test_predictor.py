@@ -215,7 +215,7 @@ def test_weights_of_16_bits_are_held_to_figures_of_their_own(reference, bare, ca
 
 
 def test_damaged_and_foreign_weights_are_refused(run, bare):
-    from cnn_jax.training import weights
+    from cnn_jax.records import weights
 
     path = bare / weights.NAME
     with pytest.raises(InputError, match=r"neither the checkpoint .* nor weights\.safetensors"):

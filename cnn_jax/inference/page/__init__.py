@@ -25,9 +25,8 @@ from cnn_jax.errors import InputError
 from cnn_jax.evaluation.windows import MULTIPLE_PX
 from cnn_jax.inference import export
 from cnn_jax.inference.predictor import Run
-from cnn_jax.records import formats, run_directory
+from cnn_jax.records import formats, run_directory, weights
 from cnn_jax.records.metrics import OBJECT_TASKS, leading
-from cnn_jax.training import weights
 
 _FOLDER = Path(__file__).parent
 

@@ -5,7 +5,6 @@ digest of the run's configuration, the step, and a checksum over all arrays.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from cnn_jax.errors import InputError
+from cnn_jax.records.files import write_whole
 
 NAME = "weights.safetensors"
 """Of the file in a run's folder."""
@@ -51,26 +51,6 @@ def write(
     about = {"digest": digest, "step": str(step), "checksum": checksum(arrays)}
     write_whole(path, save(arrays, about))
     return arrays
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        InputError: it can't be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be written ({error.strerror}): free the disk or make it writable."
-        ) from error
 
 
 def read(path: Path, like: Any, digest: str) -> Any:
