@@ -375,12 +375,15 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
         runs: loaded, or their folders.
 
     Raises:
-        InputError: there is none, or two differ in task, classes, channels, type or image size.
+        InputError: it is no list, there is none, or two differ in task, classes, channels, type or
+            image size.
 
     Example:
         both = cnn_jax.ensemble(["results/runs/seed0", "results/runs/seed1"])
         prediction = both.predict(image)
     """
+    if isinstance(runs, str | Path):
+        raise InputError(f"an ensemble is of several runs, and {runs} is one: give a list.")
     members = tuple(run if isinstance(run, Run) else load(run) for run in runs)
     if not members:
         raise InputError("an ensemble of no runs can't predict: give some.")

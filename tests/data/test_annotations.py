@@ -1046,6 +1046,19 @@ def test_masks_of_lossy_compression_are_refused(tmp_path, name):
         annotations.read(name, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["index_masks", "palette_masks"])
+def test_masks_of_another_size_than_their_image_are_refused(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "images/año.jpg")
+    Image.new("L", (64, 48)).save(tmp_path / "masks/año_mask.png")
+    [image] = annotations.read(name, tmp_path / "masks", tmp_path / "images").images
+    assert (image.name, image.height_px, image.width_px) == ("año.jpg", 48, 64)
+    Image.new("L", (32, 24)).save(tmp_path / "masks/año_mask.png")
+    with pytest.raises(InputError, match=r"año_mask\.png is 32 x 24 px, and año\.jpg 64 x 48"):
+        annotations.read(name, tmp_path / "masks", tmp_path / "images")
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_great_numbers_of_objects_and_of_classes(tmp_path):
     numbered(tmp_path / "a.tif", np.array([7, 7, 3_000_000_000], np.uint32))

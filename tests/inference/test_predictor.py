@@ -273,6 +273,9 @@ def test_runs_that_differ_are_not_averaged(run):
             cnn_jax.ensemble([run, other(run, **changes)])
     with pytest.raises(InputError, match="no runs"):
         cnn_jax.ensemble([])
+    for folder in (run.folder, str(run.folder)):
+        with pytest.raises(InputError, match=r"is one: give a list\."):
+            cnn_jax.ensemble(folder)
 
 
 def test_a_classifiers_best_classes():
