@@ -202,7 +202,7 @@ class KMeans:
 
     Attributes:
         features: what is clustered, standardised.
-        clusters: how many.
+        clusters: how many; as many as there are images, where these are fewer.
         iterations: of Lloyd's algorithm at most.
     """
 
