@@ -99,6 +99,7 @@ def _config(directory):
         data=data,
         augmentation=AugmentationConfig(scale_range=SCALES),
         training=TrainingConfig(batch_size=BATCH),
+        seed=SEED,
     )
 
 
@@ -107,14 +108,10 @@ def _source(config, decoded):
     their first use."""
     from cnn_jax.data import augmentation
     from cnn_jax.data import scene_folders as aerial
-    from cnn_jax.data.pipeline import DecodedScenes, RegionSource
+    from cnn_jax.data.pipeline import DecodedScenes
 
     scenes = DecodedScenes(aerial.open_scenes(config.data).splits["train"], 1e12 if decoded else 0)
-    wanted = augmentation.region_px(config.data.crop_px, config.augmentation)
-    largest = scenes.largest_px
-    region_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
-    windows = augmentation.Windows(SEED, config.data.crop_px, config.augmentation)
-    return RegionSource(scenes, config.data.crop_px, region_px, windows)
+    return augmentation.training_regions(scenes, config)
 
 
 def _ours(config, settings):

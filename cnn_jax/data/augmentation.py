@@ -14,12 +14,14 @@ import math
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.configuration.schema import AugmentationConfig
+from cnn_jax.data.pipeline import DecodedScenes, RegionSource
 from cnn_jax.data.rasters import greatest_of
 from cnn_jax.data.scenes import nothing_of
 from cnn_jax.errors import InputError
@@ -106,6 +108,23 @@ def _window_px(crop_px, config):
     smallest_scale = min(1.0, config.scale_range[0]) if config.scale_probability else 1.0
     height, width = (max(crop_px), max(crop_px)) if config.quarter_turn_probability else crop_px
     return height / smallest_scale, width / smallest_scale
+
+
+def training_regions(scenes: DecodedScenes, config: Any) -> RegionSource:
+    """The regions that a run's training crops are cut from, no larger than the largest scene.
+
+    Args:
+        scenes: of the train split.
+        config: of the run.
+    """
+    crop_px, augmentation = config.data.crop_px, config.augmentation
+    wanted, largest = region_px(crop_px, augmentation), scenes.largest_px
+    try:
+        windows = Windows(config.seed, crop_px, augmentation)
+    except RuntimeError:  # without a CPU device regions are read whole
+        windows = None
+    size_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
+    return RegionSource(scenes, crop_px, size_px, windows)
 
 
 def example_keys(seed: int | jax.Array, positions: jax.Array) -> jax.Array:

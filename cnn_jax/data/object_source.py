@@ -1,15 +1,11 @@
 """Training regions with their objects: `pipeline.RegionSource`, and a table beside the pixels."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnn_jax.data.object_scenes import ObjectScene
-from cnn_jax.data.pipeline import DecodedScenes, RegionSource
-
-if TYPE_CHECKING:
-    from cnn_jax.data.augmentation import Windows
+from cnn_jax.data.pipeline import RegionSource
 
 NO_OBJECT = -1
 """The label of rows of a table that no object fills."""
@@ -24,22 +20,12 @@ class ObjectSource:
     number of rows is that of the fullest region. Crowds fill none: the mask knows their pixels.
 
     Args:
-        scenes: decoded, their masks being `objects.number_map`s.
+        regions: of scenes whose masks are `objects.number_map`s.
         annotated: the same scenes' objects.
-        crop_px: height and width of the crops.
-        region_px: height and width of the regions.
-        windows: as `RegionSource` takes it.
     """
 
-    def __init__(
-        self,
-        scenes: DecodedScenes,
-        annotated: Sequence[ObjectScene],
-        crop_px: tuple[int, int],
-        region_px: tuple[int, int],
-        windows: "Windows | None" = None,
-    ) -> None:
-        self.regions = RegionSource(scenes, crop_px, region_px, windows)
+    def __init__(self, regions: RegionSource, annotated: Sequence[ObjectScene]) -> None:
+        self.regions = regions
         every = [scene.objects().objects for scene in annotated]
         self._boxes = [np.array([one.box for one in of], np.float32).reshape(-1, 4) for of in every]
         self._labels = [np.array([one.label for one in of], np.int32) for of in every]

@@ -80,16 +80,8 @@ class ObjectDataset:
 
     def training_source(self, learner: ObjectLearner) -> ObjectSource:
         """Random access to the training regions, no larger than the largest image."""
-        config, scenes = learner.config, self.scenes["train"]
-        crop_px = config.data.crop_px
-        wanted = augmentation.region_px(crop_px, config.augmentation)
-        largest = scenes.largest_px
-        region_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
-        try:
-            windows = augmentation.Windows(config.seed, crop_px, config.augmentation)
-        except RuntimeError:  # without a CPU device regions are read whole
-            windows = None
-        return ObjectSource(scenes, self.found.splits["train"], crop_px, region_px, windows)
+        regions = augmentation.training_regions(self.scenes["train"], learner.config)
+        return ObjectSource(regions, self.found.splits["train"])
 
     def resident(self, learner: ObjectLearner) -> dict[str, np.ndarray]:
         """Nothing: the host reads images with objects."""

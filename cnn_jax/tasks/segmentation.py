@@ -87,16 +87,7 @@ class SegmentationDataset:
 
     def training_source(self, learner: SegmentationLearner) -> RegionSource:
         """Random access to the training regions, no larger than the largest scene."""
-        config, scenes = learner.config, self.scenes["train"]
-        crop_px = config.data.crop_px
-        wanted = augmentation.region_px(crop_px, config.augmentation)
-        largest = scenes.largest_px
-        region_px = min(wanted[0], largest[0]), min(wanted[1], largest[1])
-        try:
-            windows = augmentation.Windows(config.seed, crop_px, config.augmentation)
-        except RuntimeError:  # without a CPU device regions are read whole
-            windows = None
-        return RegionSource(scenes, crop_px, region_px, windows)
+        return augmentation.training_regions(self.scenes["train"], learner.config)
 
     def resident(self, learner: SegmentationLearner) -> dict[str, np.ndarray]:
         """What lies on each device, so that an example need only say its number."""

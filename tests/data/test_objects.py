@@ -14,7 +14,7 @@ from cnn_jax.data import annotations, augmentation, objects, synthetic
 from cnn_jax.data.object_scenes import open_objects
 from cnn_jax.data.object_source import ObjectSource
 from cnn_jax.data.objects import AnnotatedImage, Annotation
-from cnn_jax.data.pipeline import DecodedScenes, training_batches
+from cnn_jax.data.pipeline import DecodedScenes, RegionSource, training_batches
 from cnn_jax.errors import InputError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -63,7 +63,8 @@ def source(config=CONFIG, augment=None, seed=0):
     region = augmentation.region_px(config.crop_px, augment)
     region = tuple(map(min, region, scenes.largest_px))
     windows = augmentation.Windows(seed, config.crop_px, augment)
-    return ObjectSource(scenes, found.splits["train"], config.crop_px, region, windows)
+    regions = RegionSource(scenes, config.crop_px, region, windows)
+    return ObjectSource(regions, found.splits["train"])
 
 
 def augmented(augment, crop_px):
