@@ -148,7 +148,7 @@ def check_architecture(name):
         if name not in ONE_SIZE:
             assert_same(function, 2, px, px, 3, stride=32, sizes=[(64, 96), (96, 128)])
             return
-        with pytest.raises(InputError, match="fixed size"):
+        with pytest.raises(InputError, match="takes images of one size"):
             translated(function, (px, px, 3), stride=32)
 
 
