@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from cnn_jax.data import image_folders
 from cnn_jax.data.rasters import DamagedError
 from cnn_jax.data.reference_systems import title
 from cnn_jax.errors import InputError
@@ -524,7 +525,8 @@ def predict_images(
     path = folder / "predictions.csv"
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
-    pictures, said = found(inputs, folder, whole=True), []
+    # As training reads them.
+    pictures, said = found(inputs, folder, whole=True, suffixes=image_folders.SUFFIXES), []
     for _, file in pictures:  # before hours of prediction would be lost
         with contextlib.suppress(DamagedError):
             predictor.check_file(file)

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +21,23 @@ from cnn_jax.errors import InputError
 from cnn_jax.inference.outputs import to_longitudes
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".j2k", ".vrt")
-"""Of the files in a folder that are taken for pictures."""
+"""Of the files in a folder that are taken for pictures, but for those of classifiers."""
 
 
-def found(inputs: Sequence[str], outside: Path, *, whole: bool = False) -> list[tuple[str, Path]]:
+def found(
+    inputs: Sequence[str],
+    outside: Path,
+    *,
+    whole: bool = False,
+    suffixes: Collection[str] = SUFFIXES,
+) -> list[tuple[str, Path]]:
     """Pictures by name: a file's stem, or its path without suffix within the folder that was given.
 
     Args:
         inputs: files, or folders, which are searched to the bottom, through links too.
         outside: a folder that isn't searched.
         whole: whether names are paths instead, which differ where stems don't.
+        suffixes: of the files in a folder that are taken for pictures.
 
     Raises:
         InputError: there is no such file or folder, it holds no picture, two get one name, or a
@@ -41,13 +48,14 @@ def found(inputs: Sequence[str], outside: Path, *, whole: bool = False) -> list[
         if given.is_dir():
             files = [
                 path
-                for path in below(given, SUFFIXES)
+                for path in below(given, suffixes)
                 if outside.resolve() not in path.resolve().parents
             ]
             files.sort(key=lambda path: natural(path.as_posix()))
             if not files:
                 raise InputError(
-                    f"{given} holds no picture ({', '.join(SUFFIXES)}): give another folder."
+                    f"{given} holds no picture ({', '.join(sorted(suffixes))}): give another"
+                    " folder."
                 )
             named = [(f.relative_to(given).with_suffix("").as_posix(), f) for f in files]
         elif given.is_file():

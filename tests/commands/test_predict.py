@@ -835,3 +835,16 @@ def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeyp
         assert predict.main([*arguments, "--overwrite", *flag]) == 2
         assert f"{flag[0]} is for" in capsys.readouterr().err
     assert predict.main([*arguments, "--overwrite", "--augment"]) == 1
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".PGM", ".ppm"])
+def test_a_folder_of_a_classifiers_pictures_holds_all_that_training_reads(
+    suffix, classifier, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    Image.fromarray(pixels(8, 8)).save(tmp_path / "a.png")
+    Image.fromarray(pixels(8, 8)[..., 0]).save(tmp_path / f"b{suffix}")
+    assert predict.main(["run", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out/predictions.csv").open() as file:
+        found = [row["picture"] for row in csv.DictReader(file)]
+    assert found == [str(tmp_path / "a.png"), str(tmp_path / f"b{suffix}")]
