@@ -250,6 +250,11 @@ class ImageDataConfig:
         result=False,
     )
 
+    @property
+    def seen_share(self) -> float:
+        """Of the shorter side, what the model sees: `crop_share` crops only what is resized."""
+        return self.crop_share if any(self.image_px) else 1.0
+
 
 @dataclass
 class ObjectDataConfig:

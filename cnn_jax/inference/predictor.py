@@ -224,7 +224,7 @@ class Predictor:
             )
         assert self.info.image_px is not None  # of every classifier's data
         try:
-            info, kept = self.info, (data.crop_share, data.interpolation)
+            info, kept = self.info, (data.seen_share, data.interpolation)
             return of(info.channels, info.dtype, info.image_px, *kept)
         except OSError as error:
             raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error

@@ -837,6 +837,21 @@ def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeyp
     assert predict.main([*arguments, "--overwrite", "--augment"]) == 1
 
 
+def test_a_file_is_cropped_only_where_training_cropped(classifier, tmp_path):
+    """Without `data.image_px` images are trained on whole, whatever `data.crop_share` is."""
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    whole = classifier.predict(image).probabilities
+    classifier.config.data.crop_share = 0.5
+    np.testing.assert_array_equal(classifier.predict(tmp_path / "a.png").probabilities, whole)
+    classifier.config.data.image_px = (8, 8)
+    middle = np.asarray(Image.fromarray(image).resize((8, 8), 2, box=(2, 2, 6, 6)))
+    np.testing.assert_array_equal(
+        classifier.predict(tmp_path / "a.png").probabilities,
+        classifier.predict(middle).probabilities,
+    )
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".PGM", ".ppm"])
 def test_a_folder_of_a_classifiers_pictures_holds_all_that_training_reads(
     suffix, classifier, tmp_path, monkeypatch

@@ -90,7 +90,7 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
         if config.task == "classification" and info.image_px
         else None,
         "window_px": list(size_px),
-        "crop_share": getattr(config.data, "crop_share", 1.0),
+        "crop_share": getattr(config.data, "seen_share", 1.0),
         "longest_px": LONGEST_PX,
         "figures": f"{figure.label} {worth:.4f}" if figure and worth is not None else "",
         "runtime": None if inside else {"url": ADDRESS, "files": FILES},
