@@ -530,6 +530,7 @@ def predict_images(
     for _, file in pictures:  # before hours of prediction would be lost
         with contextlib.suppress(DamagedError):
             predictor.check_file(file)
+    folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     count = min(5, len(predictor.info.classes))

@@ -863,3 +863,16 @@ def test_a_folder_of_a_classifiers_pictures_holds_all_that_training_reads(
     with (tmp_path / "out/predictions.csv").open() as file:
         found = [row["picture"] for row in csv.DictReader(file)]
     assert found == [str(tmp_path / "a.png"), str(tmp_path / f"b{suffix}")]
+
+
+def test_a_classifier_tells_of_an_output_that_cant_be_made_before_it_predicts(
+    classifier, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    monkeypatch.setattr(predictor.Predictor, "predict", lambda *_, **__: pytest.fail("predicted"))
+    Image.fromarray(pixels(8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "notes").write_text("mine")
+    for folder in (tmp_path / "notes", tmp_path / "notes/out"):
+        assert predict.main(["run", str(tmp_path / "a.png"), "--output", str(folder)]) == 2
+        assert f"error: {folder} can't be used" in capsys.readouterr().err
+    assert (tmp_path / "notes").read_text() == "mine"
