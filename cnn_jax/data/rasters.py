@@ -284,7 +284,7 @@ def open_raster(
     Args:
         source: its path, or its bytes.
         name: for errors; its path, if not given.
-        small: whether GIF and PNM are read too, as sets of labelled images hold them.
+        small: whether GIF and PNM are read too, and no VRT, as sets of labelled images hold them.
         in_parts: whether it will be read window by window, and may be of any size where GDAL reads
             it.
 
@@ -302,7 +302,8 @@ def open_raster(
         format_, reader = next(
             (known[magic] for magic in known if start.startswith(magic)), ("", None)
         )
-        if format_ == "VRT" and isinstance(source, Path) and source.suffix.lower() == ".vrt":
+        in_file = isinstance(source, Path) and source.suffix.lower() == ".vrt"
+        if format_ == "VRT" and in_file and not small:
             _vrt_sources(source)
         elif reader is None or format_ == "VRT":
             formats = "JPEG, PNG, TIFF, BMP or WebP image"

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from PIL import Image
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
@@ -876,3 +877,15 @@ def test_a_classifier_tells_of_an_output_that_cant_be_made_before_it_predicts(
         assert predict.main(["run", str(tmp_path / "a.png"), "--output", str(folder)]) == 2
         assert f"error: {folder} can't be used" in capsys.readouterr().err
     assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_a_vrt_is_refused_before_a_classifier_predicts(classifier, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    monkeypatch.setattr(predictor.Predictor, "predict", lambda *_, **__: pytest.fail("predicted"))
+    Image.fromarray(pixels(8, 8)).save(tmp_path / "a.png")
+    write(tmp_path / "b.tif", pixels(8, 8))
+    rasterio.shutil.copy(tmp_path / "b.tif", tmp_path / "b.vrt", driver="VRT")
+    arguments = ["run", str(tmp_path / "a.png"), str(tmp_path / "b.vrt")]
+    assert predict.main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    assert f"error: {tmp_path / 'b.vrt'} is no JPEG" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
