@@ -330,9 +330,9 @@ def _first_kernel(model, given) -> tuple[str, ...] | None:
     return next((name for name, leaf in shapes.items() if leaf.shape != other[name].shape), None)
 
 
-def _without_head(shapes, model, channels, given, px=0):
+def _without_head(shapes, model, channels, given):
     """What doesn't depend on the number of classes."""
-    other = abstract(model, 7, channels, given, px)
+    other = abstract(model, 7, channels, given)
     return {path: leaf for path, leaf in shapes.items() if leaf.shape == other[path].shape}
 
 
@@ -574,9 +574,14 @@ def _of_keras(path, digest, model, layers, head):
         )
     given = _given(model, "keras")
     found = _aligned(wanted, layers)
-    headless = len(found) == len(wanted) - sum(one.head for one in wanted) and not head
-    if headless:
-        wanted = [one for one in wanted if not one.head]
+    headless, lacking = False, set()
+    if not head:
+        body = [one for one in wanted if not one.head]
+        # Without its top a VGG has no dense layers either.
+        for kept in (body, [one for one in body if one.kind != keras.DENSE]):
+            if len(found) == len(kept):
+                lacking = {path for one in wanted if one not in kept for path in one.paths}
+                wanted, headless = kept, True
     if len(found) != len(wanted):
         raise InputError(
             f"{path} doesn't fit {model}: it has {len(found)} layers with weights, and Keras's"
@@ -618,9 +623,9 @@ def _of_keras(path, digest, model, layers, head):
         elif rest:
             biases[one.paths[-1]] = np.asarray(rest[0], np.float32)
     _fold(biases, variables, [])
-    if headless:
-        shapes = _without_head(shapes, model, channels, given, px)
-    missing = ["/".join(place) for place in shapes if place not in variables]
+    missing = [
+        "/".join(place) for place in shapes if place not in variables and place[1:-1] not in lacking
+    ]
     _refuse(path, model, missing, [], wrong, lambda: _nearest_keras(model, layers))
     return Published(
         path=path,

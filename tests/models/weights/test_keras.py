@@ -181,6 +181,30 @@ def test_each_of_keras_formats_holds_the_same_network(tmp_path, monkeypatch):
         weights.read(tmp_path / "published.h5", "mobilenet_v2")
 
 
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+)
+def test_a_vgg_that_keras_published_without_its_top_is_an_encoder(tmp_path, monkeypatch):
+    """Its dense layers are part of the top."""
+    from tests.models import keras_weights
+
+    monkeypatch.setattr(published, "CLASSIFIERS", ("vgg16",))  # of which the nearest is sought
+    theirs = keras_weights.untrained("VGG16", px=32, classes=3, include_top=False)
+    rng = np.random.default_rng(0)
+    for weight in theirs.weights:
+        weight.assign(rng.standard_normal(weight.shape, np.float32))
+    path = saved(theirs, tmp_path / "published.h5")
+    found = weights.read(path, "vgg16", head=False)
+    assert found.num_classes == 0
+    assert len(found.variables["params"]) == 13
+    last = found.variables["params"]["block_5_convolution_3"]["convolution"]
+    kernel, bias = theirs.get_layer("block5_conv3").get_weights()
+    np.testing.assert_array_equal(last["kernel"], kernel)
+    np.testing.assert_array_equal(last["bias"], bias)
+    with pytest.raises(InputError, match="13 layers with weights, and Keras's network 16"):
+        weights.read(path, "vgg16")
+
+
 def test_a_file_that_points_to_another_is_refused(tmp_path):
     import h5py
 
