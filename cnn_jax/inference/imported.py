@@ -67,11 +67,11 @@ def import_weights(
         InputError: the file doesn't fit the architecture or has no head, the names don't fit the
             file, or the folder holds something else.
     """
-    published = read(file, model, values=seen.values, conventions=conventions)
+    published = read(file, model, head=False, values=seen.values, conventions=conventions)
     if not published.num_classes:
         raise InputError(
-            f"{file} holds an encoder without a head, which answers nothing: begin an experiment"
-            f" with it, --initial {file} --initial_part encoder."
+            f"{file} holds a network without a head, which answers nothing: begin an experiment"
+            f" with it, --initial {file} (of a segmenter with --initial_part encoder)."
         )
     if classes:
         names = class_names.read(Path(classes), published.num_classes)

@@ -183,6 +183,18 @@ def test_an_encoder_without_a_head_is_no_run(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_that_was_saved_without_its_head_is_told_what_it_is_for(cifar, tmp_path, capsys):
+    """As Keras publishes its `..._no_top.h5`."""
+    tensors = {k: v for k, v in load_file(cifar[0]).items() if not k.startswith("linear.")}
+    path = tmp_path / "no_top.safetensors"
+    save_file(tensors, path)
+    assert imported(path, "--model", "resnet20", "--output", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert f"{path} holds a network without a head" in said
+    assert f"--initial {path}" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_conventions_are_refused_for_what_is_not_of_them(cifar, tmp_path, capsys):
     words = ["--model", "resnet20", "--output", tmp_path / "run", "--conventions", "timm_tf"]
     sentence = "--conventions timm_tf is of timm's EfficientNets: leave it out"

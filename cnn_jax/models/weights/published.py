@@ -470,14 +470,14 @@ def _carry_pytorch(path, model, naming, tensors, given, head):
         name = None if name is None else f"{name}.{leaf}"
         return (name, tensors.get(name)) if name in tensors else (name, None)
 
+    of_head = {}
     if ("head",) in _modules(abstract(model, 2, 3, given)):
-        head_weight = tensor(("head",), "weight")[1]
-    else:
-        head_weight = None
+        of_head = {leaf: tensor(("head",), leaf)[1] for leaf in ("weight", "bias")}
+    head_weight = of_head.get("weight")
     num_classes = 0 if head_weight is None else int(head_weight.shape[0])
     channels = _channels(naming, model, given, tensors)
     shapes = abstract(model, max(num_classes, 1), channels, given)
-    if not head and not num_classes:
+    if not head and all(value is None for value in of_head.values()):
         shapes = _without_head(shapes, model, channels, given)
         maps = _of_maps(model, channels, given)
         beyond = {place[1:-1] for place in shapes if maps and place not in maps}
