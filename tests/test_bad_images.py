@@ -82,7 +82,10 @@ def classic_methods(argv):
             ["data.directory=nowhere"],
             ["fashion_mnist is not in nowhere", "tfds build fashion_mnist"],
         ),
-        (["data.mean=(0.1,0.2,0.3)"], ["data.mean has 3 values", "1 channels"]),
+        (
+            ["data.mean=(0.1,0.2,0.3)"],  # as weights of coloured images bring along
+            ["data.mean has 3 values", "1 channels", "--data.channels 3"],
+        ),
         (["data.std=(0.0,)"], ["data.std", "above 0"]),
         (["data.image_px=(32,0)"], ["data.image_px is (32, 0)", "(0,0)"]),
         (["data.image_px=(-32,32)"], ["data.image_px", "at least 0"]),

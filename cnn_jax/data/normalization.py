@@ -83,9 +83,12 @@ def normalization(
     mean, std = config.mean, config.std
     for name, values in (("mean", mean), ("std", std)):
         if values != "auto" and len(values) not in (1, channels):
+            # Weights that a network begins with bring values for red, green and blue.
+            grey = channels == 1 and len(values) == 3 and hasattr(config, "channels")
+            mend = " (for a network of coloured images --data.channels 3)" if grey else ""
             raise InputError(
                 f"data.{name} has {len(values)} values, but the images of {config.source} have"
-                f" {channels} channels; give one, or one a channel."
+                f" {channels} channels; give one, or one a channel{mend}."
             )
     if "auto" in (mean, std):
         found = sum(_of_each(train), Moments.none(channels))
