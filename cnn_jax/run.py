@@ -231,7 +231,7 @@ def train_and_evaluate(
     """Trains, evaluates and records; goes on where an earlier run in `workdir` stopped.
 
     Args:
-        config: checked.
+        config: of any task.
         workdir: the folder of the record.
         command: what to type to run or resume this, for the record; empty if this is called from
             other code, whose process a second Ctrl-C then leaves alive.
@@ -256,6 +256,7 @@ def train_and_evaluate(
     from cnn_jax.tasks.task import Session
     from cnn_jax.training.devices import Devices, accelerator_notice
 
+    tasks.check(config)  # callers may have changed it since they read it
     given = None
     if getattr(config, "initial", ""):
         from cnn_jax.inference import initial

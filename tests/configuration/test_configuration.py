@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import pytest
 
+import cnn_jax
 from cnn_jax import tasks
 from cnn_jax.configuration import command_line, documents, schema
 from cnn_jax.configuration.documents import differences, digest
@@ -708,3 +709,22 @@ def test_completion_prints_a_script_that_knows_flags_and_choices(capsys):
     script = printed(capsys, "--tyro-print-completion", "bash")
     assert "--training.batch-size" in script
     assert "lovasz_softmax" in script
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "words"),
+    [
+        ("training", "steps", -1, "training.steps is -1; it must be at least 1"),
+        ("model", "name", "unet", "model.name is 'unet', which is not for classification"),
+        ("data", "std", (0.0,), "data.std"),
+    ],
+)
+def test_a_configuration_that_was_changed_in_python_is_checked(
+    section, field, value, words, tmp_path
+):
+    config = ClassificationConfig(model=model_config("softmax_regression"))
+    config.data.source = "no set"
+    setattr(getattr(config, section), field, value)
+    with pytest.raises(InputError, match=re.escape(words)):
+        cnn_jax.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
