@@ -17,9 +17,8 @@ from cnn_jax.data.resizing import displayable
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import object_windows
 from cnn_jax.evaluation.windows import window_for
-from cnn_jax.inference.outputs import writing
 from cnn_jax.inference.scenes import found, opened
-from cnn_jax.records.files import write_text
+from cnn_jax.records.files import pictures_can_be_written, write_text
 from cnn_jax.records.scene_record import save
 
 OVERLAY_PX = 2**26
@@ -156,7 +155,7 @@ def predict_objects(
     if form == "geojson":
         for scene in scenes:
             scene.check_polygons()
-    with writing(folder):
+    with pictures_can_be_written(folder):
         folder.mkdir(parents=True, exist_ok=True)
     every, counts = [], {}
     for scene in scenes:
@@ -182,7 +181,7 @@ def predict_objects(
         if overlay and scene.height_px * scene.width_px <= OVERLAY_PX:
             picture = made.overlay(scene.read(0, scene.height_px), least_score)
             path = folder / f"{scene.name}_objects.png"
-            with writing(path):
+            with pictures_can_be_written(folder):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save(path, Image.fromarray(picture))
         scene.close()
