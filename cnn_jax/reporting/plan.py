@@ -234,7 +234,8 @@ def _scores(comparison: Comparison, members: Sequence[Variant]) -> np.ndarray:
     found = [{s: v for s, v in of.items() if v is not None} for of in found]
     found = [of for of in found if of]
     shared = [seed for seed in found[0] if all(seed in of for of in found)] if found else []
-    return np.array([[of[seed] for seed in shared] for of in found]).reshape(len(found), -1)
+    values = [of[seed] for of in found for seed in shared]
+    return np.array(values).reshape(len(found), len(shared))
 
 
 def _of_images(comparison: Comparison, members: Sequence[Variant]) -> np.ndarray:

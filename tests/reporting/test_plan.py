@@ -96,3 +96,15 @@ def test_the_words_are_of_each_group(tmp_path):
     assert "from 200 to 400 validation mIoU changed by +0.010 ± 0.000" in two
     assert "flat within 0.05" in two
     assert "seeds: not known" in said[said.index("one: 1 variants") :]
+
+
+def test_without_scores_of_the_test_split_the_steps_are_still_told(tmp_path):
+    lines = [{"step": s, "validation/miou": 0.1, "elapsed_s": s} for s in (500, 1000, 1500)]
+    records = [
+        write_run(tmp_path / "s" / f"{name}{seed}", name, seed, {}, lines=lines)
+        for name in "ab"
+        for seed in (0, 1)
+    ]
+    said = plan.text(compare(records), 0.02, 1500)
+    assert "seeds: not known" in said
+    assert "flat within 0.02" in said
