@@ -175,7 +175,7 @@ def generate(config: DataConfig) -> SceneSet:
 
     A scene is drawn when it is read, each time anew and each time the same. Its seed is its split
     and its number in it, so splits share nothing, and more scenes leave the first ones as they
-    were. Sizes under 32 and counts under 0 are an `InputError`.
+    were. Sizes under 32, counts under 0 and groups, which there are none of, are an `InputError`.
     """
     height_px, width_px = config.scene_px
     _check_size(height_px, width_px)
@@ -184,6 +184,12 @@ def generate(config: DataConfig) -> SceneSet:
             f"data.scene_counts is {config.scene_counts}: give three counts of 0 or more, as in"
             " 24,4,8."
         )
+    for name in ("test_groups", "validation_groups"):
+        if groups := getattr(config, name):
+            raise InputError(
+                f"data.{name} names group {groups[0]!r}, and synthetic scenes have no groups: leave"
+                " it empty, or name your own scenes in data.source."
+            )
     splits = {
         split: tuple(
             Scene(
@@ -204,7 +210,12 @@ def generate(config: DataConfig) -> SceneSet:
         list(config.scene_counts),
     ]
     identity.append([(known.name, known.color) for known in CLASSES])
-    return SceneSet(CLASSES, splits, hashlib.sha256(json.dumps(identity).encode()).hexdigest())
+    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    notes = (
+        f"scenes are drawn, and {config.directory} in data.directory is not read: for what lies"
+        " there, name its description in data.source.",
+    )
+    return SceneSet(CLASSES, splits, fingerprint, notes=notes if config.directory else ())
 
 
 def _check_size(height_px, width_px):

@@ -57,6 +57,19 @@ def test_too_small_a_scene_is_refused():
         generate(DataConfig(scene_px=(64, 16)))
 
 
+@pytest.mark.parametrize("name", ["test_groups", "validation_groups"])
+def test_groups_are_refused(name):
+    with pytest.raises(InputError, match=f"^data.{name} names group '8', .* leave it empty"):
+        generate(DataConfig(**{name: ("8", "9")}))
+
+
+def test_a_folder_that_is_not_read_is_told():
+    assert not generate(DataConfig()).notes
+    (note,) = generate(DataConfig(directory="photographs")).notes
+    assert "photographs in data.directory is not read" in note
+    assert "data.source" in note
+
+
 @pytest.mark.parametrize("counts", [(1, -1, 1), (1, 1)])
 def test_impossible_counts_are_refused(counts):
     with pytest.raises(InputError, match="scene_counts"):
