@@ -105,6 +105,7 @@ def main(
         else:
             variants, configs = _configured(module, studies, name, argv, flags)
             if flags.plan:
+                seen = [record for record in seen if _asked_for(record.config, flags)]
                 print(_plan(studies[name]().groups, seen, configs[0], flags.difference))
                 return 0
             folds = [_dealt(configs, flags.folds, fold) for fold in range(flags.folds)]
@@ -287,6 +288,13 @@ def _seen(studies, flags):
     return records_in([folder], unfinished=True)
 
 
+def _asked_for(config, flags):
+    """Whether --variants and --seeds, where they are given, name a recorded run."""
+    return (not flags.variants or config.get("variant") in flags.variants) and (
+        not flags.seeds or config.get("seed") in flags.seeds
+    )
+
+
 def _recorded(studies, records):
     """The name of the study that most of the records are of; the first where they don't say."""
     names = Counter(record.config.get("configuration") for record in records)
@@ -324,6 +332,8 @@ def _configured(module, studies, name, argv, flags):
                 f" {nearest(variant, study.variants)}."
             )
     schema.check_fields(flags, "--")
+    if flags.difference != Flags.difference and not flags.plan:
+        raise InputError("--difference is of --plan: give that too.")
     chosen = list(dict.fromkeys(flags.variants or study.variants))
     bases = []
     for variant in chosen:

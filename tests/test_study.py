@@ -172,6 +172,7 @@ def test_a_runs_own_configuration_repeats_it(command, tmp_path):
         (["--data.std"], ["data.mean and data.std need one value, or one a channel"]),
         (["--sedes=1"], ["--sedes is no flag", "--seeds"]),
         (["--training.steps=x"], ["takes a whole number"]),
+        (["--difference", "0.05"], ["--difference is of --plan"]),
     ],
 )
 def test_mistakes_end_in_one_sentence_before_anything_runs(
@@ -314,6 +315,21 @@ def test_a_plan_runs_nothing(command, tmp_path):
     missing = command("--plan", "--workdir", tmp_path / "nowhere")
     assert missing.code == 2
     assert "has no records to plan from" in missing.err
+
+
+def test_a_plan_is_of_the_variants_and_seeds_asked_for(command, tmp_path):
+    for variant in ("softmax", "mlp", "peer"):  # which another command made in the same folder
+        for seed, score in enumerate((0.5, 0.52, 0.53)):
+            config = {"task": "classification", "configuration": "default"}
+            folder = tmp_path / "s" / f"{variant}-seed{seed}"
+            write_run(folder, variant, seed, {"test/accuracy": score}, config=config)
+    plan = ["--plan", "--workdir", tmp_path / "s"]
+    assert "All variants: 3 variants, 3 pairs" in command(*plan).out
+    asked = command(*plan, "--variants", "softmax", "mlp", "--seeds", 0, 2).out
+    assert "Seen so far: 2 variants" in asked
+    assert "2 seeds a variant" in asked
+    assert "All variants: 2 variants, 1 pair" in asked
+    commands.assert_refused(command(*plan, "--seeds", 3), "there is no record to compare")
 
 
 def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
