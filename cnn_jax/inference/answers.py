@@ -99,14 +99,15 @@ def _steps_of(predictor, image, rows, columns, said):
 
 
 def compared(answers: np.ndarray, others: np.ndarray) -> dict[str, Any]:
-    """mIoU over all scenes of both, their difference, and its interval at 95%, the scenes drawn
-    with replacement (None for one scene).
+    """mIoU over all scenes of both, their difference, and its interval at 95%, the scenes with a
+    labelled pixel drawn with replacement (None for one); `scenes` is their number.
 
     Args:
         answers: of `confusions`.
         others: of the same scenes.
     """
     both = np.stack([answers, others], 1)
+    both = both[both.any((1, 2, 3))]
 
     def gain(summed):
         return metrics.miou(summed[0]) - metrics.miou(summed[1])
@@ -117,5 +118,5 @@ def compared(answers: np.ndarray, others: np.ndarray) -> dict[str, Any]:
         "other_miou": metrics.miou(others.sum(0)),
         "difference": gain(both.sum(0)),
         "interval": None if np.isnan(low) else [low, high],
-        "scenes": len(answers),
+        "scenes": len(both),
     }

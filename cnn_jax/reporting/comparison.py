@@ -492,7 +492,7 @@ def _across_images(
         values = _mious(matrices).mean(1)
         return values[0] - values[1]
 
-    return _test(ours[seen], theirs[seen]), bootstrap_interval(confusions, difference)
+    return _test(ours[seen], theirs[seen]), bootstrap_interval(confusions[seen], difference)
 
 
 def _across_objects(

@@ -162,7 +162,8 @@ class SegmentationEvaluator:
             "boundary_miou": metrics.mean_present(boundary),
             **{f"boundary_iou/{name}": float(value) for name, value in by_class},
         }
-        low, high = statistics.bootstrap_interval(evaluation.confusion, metrics.miou)
+        labelled = evaluation.confusion[np.isfinite(by_scene)]  # the others say nothing of chance
+        low, high = statistics.bootstrap_interval(labelled, metrics.miou)
         further = {
             "miou_interval": None if math.isnan(low) else [low, high],
             "scenes": len(evaluation.confusion),

@@ -16,6 +16,7 @@ from cnn_jax.data.scenes import IGNORED, Scene
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.boundaries import boundary_counts
 from cnn_jax.evaluation.evaluate import SceneEvaluator, make_window_step, window_results
+from cnn_jax.tasks.segmentation import SegmentationEvaluator
 from cnn_jax.training.losses import cross_entropy
 
 CLASSES = 4
@@ -207,6 +208,22 @@ def test_scenes_without_a_label_have_no_loss(window_step):
     result = evaluator(scenes, window_step).evaluate(VARIABLES)
     assert result.total.sum() == 0
     assert result.loss is None
+
+
+@pytest.mark.parametrize("empty", [0, 3])
+def test_scenes_without_a_label_make_no_interval(window_step, empty):
+    """One labelled scene has none, and empty scenes beside it change nothing."""
+    scenes, held = make_scenes([(8, 10)] * (1 + empty), ignored=False)
+    for _, mask in held[1:]:
+        mask[:] = IGNORED
+    learner = types.SimpleNamespace(
+        names=list("abcd")[:CLASSES],
+        config=types.SimpleNamespace(evaluation=EvaluationConfig(window_px=(8, 10), context_px=2)),
+        window_step=lambda devices: window_step,
+    )
+    report = SegmentationEvaluator(learner, scenes, "test", HostDevices).report(VARIABLES)
+    assert report.figures["test/scenes"] == 1 + empty
+    assert report.figures["test/miou_interval"] is None
 
 
 def test_a_check_may_stop_the_evaluation_between_batches(window_step):

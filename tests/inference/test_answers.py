@@ -45,6 +45,14 @@ def test_the_difference_is_that_of_the_sums():
     assert answers.compared(better[:1], worse[:1])["interval"] is None
 
 
+def test_scenes_without_a_label_are_none_to_draw_from():
+    worse = np.array([[[3, 1], [1, 3]], *np.zeros((2, 2, 2), int)])
+    better = np.array([[[4, 0], [1, 3]], *np.zeros((2, 2, 2), int)])
+    found = answers.compared(better, worse)
+    assert (found["scenes"], found["interval"]) == (1, None)
+    assert found["difference"] == answers.compared(better[:1], worse[:1])["difference"]
+
+
 def test_the_command_says_what_blending_brings(reference, quick_compilation, tmp_path, capsys):
     output = tmp_path / "neu" / "answers.json"
     arguments = [str(reference[0]), "--blend", "uniform", "--augment", "--output", str(output)]

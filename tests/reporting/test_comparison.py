@@ -184,6 +184,20 @@ def test_pairs_are_tested_across_images_after_averaging_over_seeds(with_scenes):
     assert "7 test images" in pair.sentence
 
 
+def test_images_without_a_label_are_none_to_draw_from(tmp_path):
+    """One labelled image has no interval, however many empty ones lie beside it."""
+    records = []
+    for name, hits in (("a", 6), ("b", 5)):
+        folder = tmp_path / "study" / f"{name}-seed0"
+        matrices = np.array([[[hits, 8 - hits], [1, 7]], *np.zeros((3, 2, 2), int)])
+        write_run(folder, name, 0, {"test/miou": metrics.miou(matrices.sum(0))})
+        write_scenes(folder, matrices, classes=("x", "y"), colors=("#000000", "#111111"))
+        records.append(read(folder))
+    pair = pair_of(compare(records), "a", "b")
+    assert pair.images is None
+    assert np.isnan(pair.bootstrap).all()
+
+
 def test_bootstrap_draws_the_same_scenes_for_both_variants(with_scenes):
     records, confusions = with_scenes
     pair = pair_of(compare(records), "a", "b")
