@@ -82,6 +82,8 @@ def _power(difference: float, error: float, freedom: int, level: float) -> float
     bound = float(scipy.special.stdtrit(freedom, 1 - level / 2))
     shift = abs(difference) / error
     missed = float(scipy.special.nctdtr(freedom, shift, bound))
+    if math.isnan(missed):  # SciPy's series for what is far less than a double holds
+        missed = 0.0
     # Beyond 5 the other tail is below 1e-6, and SciPy's series for it fails now and then.
     wrong_side = float(scipy.special.nctdtr(freedom, shift, -bound)) if shift < 5 else 0.0
     return 1 - missed + wrong_side

@@ -20,6 +20,28 @@ def test_the_power_is_that_of_the_noncentral_t(difference, rows, columns, level)
     assert power.of_blocks(difference, 0.05, rows, columns, level) == pytest.approx(expected, 1e-6)
 
 
+@pytest.mark.parametrize("times", [40, 50, 1e11, 1e15])
+def test_a_difference_far_beyond_chance_is_found(times):
+    """By so many standard errors, with 10 and with 40 degrees of freedom: SciPy's other function
+    says 1 as well, up to its own limits."""
+    for rows, columns in ((11, 2), (11, 5)):
+        error = 0.01 * math.sqrt(2 / columns)
+        found = power.of_blocks(times * error, 0.01, rows, columns, 0.05)
+        assert found == pytest.approx(1, abs=1e-12)
+        if times < 1e3:
+            freedom = (rows - 1) * (columns - 1)
+            expected = stats.nct.sf(stats.t.isf(0.025, freedom), freedom, times)
+            assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_less_chance_needs_no_more_seeds():
+    needed = [
+        power.columns_needed(0.02, d, 10, 0.05 / 45, 0.8) for d in np.geomspace(1, 1e-17, 200)
+    ]
+    assert needed == sorted(needed, reverse=True)
+    assert needed[-1] == 2
+
+
 def test_simulated_studies_find_the_difference_as_often():
     rng = np.random.default_rng(0)
     variants, seeds, deviation, difference = 4, 6, 0.03, 0.06
