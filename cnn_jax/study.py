@@ -118,6 +118,8 @@ def main(
                 _check_page(folder / FOLDS)
                 _check_deal(folder, folds)
             places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
+            if study.groups:
+                _check_groups(places)
             parts = [
                 _beginning(part, study.begins, place)
                 for part, place in zip(folds or [configs], places, strict=True)
@@ -266,6 +268,14 @@ def _check_deal(workdir, folds):
                 raise InputError(
                     f"{path.parent} is of groups that were dealt otherwise: give another --workdir."
                 )
+
+
+def _check_groups(places):
+    """Refuses to replace what isn't the groups of a study."""
+    from cnn_jax.records import files, run_record
+
+    for place in places:
+        files.check_ours(place / run_record.STUDY, "groups", flag="--workdir")
 
 
 def _check_page(path):

@@ -2,6 +2,7 @@
 and what it refuses."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -289,6 +290,20 @@ def test_help_names_variants_seeds_and_fields(command):
         "Two models, two seeds.",
     ):
         assert word in finished.out, word
+
+
+def test_a_file_of_somebodys_is_not_replaced_by_the_groups(command, tmp_path):
+    grouped = {"default": lambda: dataclasses.replace(default(), groups={"g": ("softmax", "mlp")})}
+    notes = tmp_path / "study.json"
+    notes.write_text("notes", encoding="utf-8")
+    refused = command("--workdir", tmp_path, studies=grouped)
+    commands.assert_refused(refused, f"{notes} wasn't written by this command", "--workdir")
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["notes"]
+    notes.unlink()
+    for _ in range(2):  # its own is
+        arguments = ["--workdir", tmp_path, "--training.steps=2", "--variants=softmax"]
+        assert command(*arguments, "--seeds=0", studies=grouped).code == 0
+    assert '"groups"' in notes.read_text(encoding="utf-8")
 
 
 def test_studies_are_made_anew(command, tmp_path):

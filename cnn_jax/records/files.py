@@ -85,9 +85,9 @@ def line_of(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def check_ours(path: Path, *names: str) -> None:
+def check_ours(path: Path, *names: str, flag: str = "--output") -> None:
     """Raises InputError where a file is to be replaced that isn't the JSON of an object with these
-    names."""
+    names; `flag` is the command's that says where it lies."""
     if not path.exists():
         return
     try:
@@ -95,7 +95,7 @@ def check_ours(path: Path, *names: str) -> None:
     except InputError:
         held = {}
     if not held.keys() >= set(names):
-        raise InputError(f"{path} wasn't written by this command: give another --output.")
+        raise InputError(f"{path} wasn't written by this command: give another {flag}.")
 
 
 SOFTWARE = "cnn_jax"
