@@ -53,13 +53,16 @@ PACKAGES = (
 )
 OPTIONAL_PACKAGES = (
     "cnn_jax",
+    "rasterio",
+    "faster-coco-eval",
     "tensorflow-datasets",
     "array-record",
     "scikit-learn",
     "scikit-image",
     "joblib",
 )
-"""This one, which may be read from a checkout, and extras; those installed are recorded."""
+"""This one, which may be read from a checkout, what a machine for speed alone does without, and
+extras; those installed are recorded."""
 
 
 class RunDirectory:

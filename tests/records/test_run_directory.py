@@ -1,11 +1,13 @@
 """The folder of a run, from lock to summary."""
 
 import dataclasses
+import importlib.metadata
 import json
 import shutil
 import subprocess
 
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -292,6 +294,9 @@ def test_the_environment_names_the_version():
     versions = environment(smoke(), "0ne", "")["versions"]
     assert versions["cnn_jax"]
     assert versions["jax"]
+    # What decodes TIFF, and what counts AP.
+    assert versions["rasterio"] == rasterio.__version__
+    assert versions["faster-coco-eval"] == importlib.metadata.version("faster-coco-eval")
 
 
 def git(folder, *words):
