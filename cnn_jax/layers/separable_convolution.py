@@ -15,6 +15,11 @@ from cnn_jax.layers.convolution import (
 from cnn_jax.layers.normalization import normalization
 from cnn_jax.layers.operations import convolve
 
+_initial = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+"""Of depthwise kernels, as PyTorch's MobileNetV2 begins, and nearly as Keras's: the more channels,
+the smaller. With He's, which are ten to thirty times as large, optimisers such as Adam, whose steps
+don't follow the size of a kernel, hardly turn them."""
+
 
 class SeparableConvolution(nn.Module):
     """Depthwise, then pointwise (1x1) convolution of `[batch, height, width, channels]`, without
@@ -56,7 +61,7 @@ class SeparableConvolution(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shape = (self.kernel_px, self.kernel_px, 1, x.shape[-1])
-        kernel = self.param("depthwise_kernel", nn.initializers.he_normal(), shape)
+        kernel = self.param("depthwise_kernel", _initial, shape)
         x = convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),

@@ -102,6 +102,17 @@ def test_bfloat16_is_rounded_once():
     assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16, jnp.bfloat16]
 
 
+@pytest.mark.parametrize("channels", [16, 144, 960])
+def test_depthwise_kernels_begin_as_those_of_torchvision_and_keras(channels):
+    """torchvision's MobileNetV2: normal, with a variance of 2 / (9 channels); Keras's
+    DepthwiseConv2D: uniform within the root of 6 / (9 channels + 9)."""
+    layer = SeparableConvolution(8)
+    variables = layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, channels)), train=False)
+    deviation = float(np.std(variables["params"]["depthwise_kernel"]))
+    assert deviation == pytest.approx((2 / (9 * channels)) ** 0.5, rel=0.15)
+    assert deviation == pytest.approx((6 / (9 * channels + 9) / 3) ** 0.5, rel=0.2)
+
+
 @pytest.mark.parametrize("between", [None, jax.nn.relu6])
 def test_norm_and_activation_between_are_there_together_or_not_at_all(between):
     block = SeparableConvolution(7, stride=2, between=between)
