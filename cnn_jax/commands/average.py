@@ -3,9 +3,9 @@
 python -m cnn_jax.commands.average RUN RUN... --output RUN [--directory DATA] [--batches 50]
 python -m cnn_jax.commands.average RUN --output RUN [--decay 0.5]
 
-The result is a run of its own, with figures of every split and `weights.safetensors`, which
-`cnn_jax.load` and the other commands take. BatchNorm's statistics are estimated anew on training
-batches, but those of parts that were frozen.
+The result is a run of its own, with figures of every split and `weights.safetensors`, for the other
+commands and `cnn_jax.load`. BatchNorm's statistics are estimated anew on training batches, except
+in parts that were frozen.
 """
 
 import shlex

@@ -3,11 +3,12 @@
 python -m cnn_jax.commands.benchmark NAME [--repeats N] [--seconds S] [--without-peers] [--output
 FILE] [the benchmark's own flags]
 python -m cnn_jax.commands.benchmark --accelerator [--limit-s S] [--data FOLDER] [--output FOLDER]
+[--rehearsal]
 
 Without a name it lists the benchmarks; NAME --help says what one measures. Each prints how many
 times as fast we are, above 1 being faster, with the least and the greatest of its repetitions, then
-the figures themselves, and writes a record into results/benchmarks/, from which `python -m
-cnn_jax.commands.table` makes that folder's page.
+the figures themselves, and writes a record into results/benchmarks/, from which `cnn-jax table`
+makes that folder's page. --accelerator measures all that wants a GPU or TPU.
 """
 
 import importlib

@@ -1,10 +1,11 @@
 """Evaluate a finished run again, and say whether its figures are those recorded.
 
 python -m cnn_jax.commands.evaluate RUN [--split test] [--directory DATA] [--blend gaussian]
+[--augment] [--output FILE.json]
 
 Rebuilds the model from the run's own `config.json`, restores the checkpoint that its figures are
-of, and counts every example of the split once more. With --blend or --augment it says besides what
-the answers of `cnn-jax predict` are worth, and how far from the figures of the record.
+of, and counts every example of the split once more. With --blend or --augment it also says what
+the predictions of `cnn-jax predict` are worth, and how far they are from the figures of the record.
 """
 
 import sys

@@ -3,10 +3,9 @@
 python -m cnn_jax.commands.export RUN [--format safetensors|onnx|stablehlo|keras] [--output FILE]
 [--with normalization softmax] [--size-px HEIGHT WIDTH | --any-size] [--float16] [--overwrite]
 
-`weights.safetensors` in the folder of a run is all that `cnn_jax.load` and `cnn-jax predict` need
+In the folder of a run `weights.safetensors` is all that `cnn_jax.load` and `cnn-jax predict` need
 beside the record. ONNX and StableHLO hold network and weights; keras the weights, for the function
-of `keras.applications` that makes the network. A model card, README.md, is written
-beside the file.
+of `keras.applications` that makes the network. A model card, README.md, is written beside the file.
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""Show what a set of scenes holds, before a model sees it.
+"""Show what a set of scenes or objects holds, before a model sees it.
 
 python -m cnn_jax.commands.inspect_data [--config NAME|config.json] [--data.FIELD VALUE ...]
 [--output FILE.png]
 
-Pairs and sizes are checked, pixels of each class counted, mask values outside the description
-listed with the files that hold them, and a contact sheet is drawn. NAME is synthetic or one of the
-descriptions of data sets that come with the package; any other set is reached by `--data.source
-FILE.toml` and `--data.directory`.
+Of scenes it checks pairs and sizes, counts the pixels of each class and lists mask values outside
+the description with their files; of objects it counts classes and sizes and lists those that can't
+be used. It draws a contact sheet. NAME is a set or format that comes with the package; any other
+set of scenes is reached by `--data.source FILE.toml` and `--data.directory`.
 """
 
 import os

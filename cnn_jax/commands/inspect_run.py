@@ -7,8 +7,8 @@ python -m cnn_jax.commands.inspect_run RUN RUN ... --output FOLDER     # how far
 look, side by side
 
 The pictures go into the run's figures/, or into --output. Predictions are of whole scenes, at their
-own resolution; what looks into the network sees crops of the size it was trained at. Of runs
-that don't segment their own pictures are drawn again.
+own resolution; what looks into the network sees crops of the size it was trained at. Runs that
+don't segment have their own pictures drawn again.
 """
 
 import functools

@@ -1,10 +1,10 @@
 """Write a finished run's network as one HTML file that computes in the browser.
 
-python -m cnn_jax.commands.page RUN --output page.html [--runtime FOLDER] [--teach]
+python -m cnn_jax.commands.page RUN --output page.html [--runtime FOLDER] [--teach] [--overwrite]
 
-The page takes a picture, the camera or a drawing, and shows what every layer makes of it. With
-`--runtime`, the folder in which npm put onnxruntime-web, it needs no network; without, it loads
-that library from a public address, held to a hash.
+The page takes a picture, the camera or a drawing, and shows what every layer makes of it. It needs
+no network with `--runtime`, the folder in which npm put onnxruntime-web; without, it loads that
+library from a public address, held to a hash.
 """
 
 import sys

@@ -2,12 +2,13 @@
 
 python -m cnn_jax.commands.predict RUN PICTURE_OR_FOLDER... --output DIR [--runs RUN ...]
 [--probabilities uint8|float16] [--uncertainty] [--overlay] [--polygons --least-px N] [--augment]
-[--bands 1 2 3] [--region ROW COLUMN HEIGHT WIDTH] [--cog] [--resume | --overwrite]
+[--blend gaussian|linear|uniform|none] [--bands 1 2 3] [--region ROW COLUMN HEIGHT WIDTH | --region
+LEFT BOTTOM RIGHT TOP --region-crs CRS] [--cog] [--format FORMAT] [--least-score SCORE] [--resume |
+--overwrite]
 
-A segmenter writes of each a class map, with the place, projection and colours that a GeoTIFF keeps,
-and areas.csv; a classifier writes predictions.csv; a run of detection or instances writes
-annotations in the --format that is asked for, and counts.json. A segmenter that was interrupted
-goes on with --resume.
+A segmenter writes a class map of each picture, with the place, projection and colours that a
+GeoTIFF keeps, and areas.csv; a classifier writes predictions.csv; a run of detection or instances
+writes annotations in --format, and counts.json. With --resume an interrupted segmenter goes on.
 """
 
 import sys

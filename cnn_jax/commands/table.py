@@ -1,4 +1,4 @@
-"""Make the page of all results from their records.
+"""Make the pages of results and benchmarks, and the blocks of other pages, from their records.
 
 python -m cnn_jax.commands.table [--results FOLDER] [--readme FILE ...]
 """

@@ -1,12 +1,12 @@
 """Make a finished run of published weights, which predicts and is trained further like any other.
 
 python -m cnn_jax.commands.weights import FILE --model NAME --output RUN [--classes FILE]
-[--values tf|torch|caffe] [--image_px 224 224] [--crop_share 0.875] [--interpolation bilinear]
+[--values tf|torch|caffe] [--image-px 224 224] [--crop-share 0.875] [--interpolation bilinear]
 [--conventions timm_tf]
 
-FILE is one of Keras (.h5, .weights.h5, .keras), PyTorch (.pth, .th, .bin) or safetensors; what it
-is is told from its content, and nothing in it is run. What a network was trained to see follows
-from where the file comes from, unless it is given.
+FILE is one of Keras (.h5, .weights.h5, .keras), PyTorch (.pth, .th, .bin) or safetensors; its
+content tells which, and nothing in it is run. What a network was trained to see follows from where
+the file comes from, unless it is given.
 """
 
 import shlex
