@@ -116,6 +116,9 @@ def configured(
         SystemExit: help or completion was asked for, and is printed.
     """
     (flags,), _ = command_line.parse(argv, Flags())
+    if not configurations and not flags.config and command_line.asks_for_help(argv):
+        about = "Run a recorded config.json again. With --config, --help lists its fields too."
+        command_line.parse(argv, flags, prog=command_line.program(module), description=about)
     config = tasks.named_config(flags.config, configurations)
     config = tasks.with_model(config, flags.model.name)
     known = command_line.listed(configurations)

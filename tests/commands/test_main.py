@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 
+from cnn_jax import run
 from cnn_jax.commands import __main__ as cnn_jax
 from cnn_jax.commands import compare, evaluate, inspect_data, summarize, table
 from tests.reporting.fake_records import write_run
@@ -52,6 +53,13 @@ def test_the_script_is_the_modules_main_and_imports_only_the_command_asked_for()
 def test_importing_the_package_and_the_tasks_is_light():
     light = "import cnn_jax, cnn_jax.tasks, sys; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", light], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_command_of_recorded_configurations_has_help_too(capsys):
+    assert run.main("cnn_jax.run", {}, ["--help"]) == 0
+    assert "--workdir" in capsys.readouterr().out
+    assert run.main("cnn_jax.run", {}, []) == 2
+    assert "--config must be the path of a recorded config.json" in capsys.readouterr().err
 
 
 def test_help_shows_units_and_choices(capsys):
