@@ -92,6 +92,7 @@ def _benchmark(name, *argv):
     for row in module.measure(options):
         record["rows"].append(row)
         print(measuring.line(row), flush=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_object(output, record)
     print(f"written: {output}")
     return [row["case"] for row in record["rows"] if row["failed"]]

@@ -177,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(sentence_of(name, found))
         if options.output:
             record = {"run": run.digest, "split": options.split, "figures": figures, **answered}
+            Path(options.output).parent.mkdir(parents=True, exist_ok=True)
             write_object(Path(options.output), record)
         outcome.exit_code = int(not agrees)
     return outcome.exit_code

@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.output and path.exists() and not options.overwrite:
             raise InputError(f"{path} exists: give another --output, or --overwrite.")
         model_card.check(path.parent, run.digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if options.format == "safetensors":
             arrays = weights.write(
                 path,

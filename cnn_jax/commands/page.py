@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         onnx.library()
         made = page.html(load(options.run), runtime=options.runtime or None, teach=options.teach)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, made)
         where = "inside" if options.runtime else f"loaded from {page.ADDRESS}"
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; the runtime is {where}")

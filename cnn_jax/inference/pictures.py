@@ -140,7 +140,6 @@ def predict_pictures(
                         f" ({title(scene.raster.crs)}) doesn't keep areas; warp it to UTM for them",
                         flush=True,
                     )
-                damaged.pop(scene.name, None)
                 job = _Job(predictor, scene, folder, wanted, about, check, progress)
                 if not resume:
                     shutil.rmtree(job.chunks, ignore_errors=True)
@@ -149,7 +148,8 @@ def predict_pictures(
                 except DamagedError as error:
                     said.append(str(error))
                 else:
-                    if scene.damaged:  # kept before the class map, which says that it is done
+                    if scene.damaged != damaged.get(scene.name, []):
+                        # Before the class map is renamed, which says that the scene is done.
                         damaged[scene.name] = scene.damaged
                         write_object(folder / ABOUT, {**about, _DAMAGED: damaged})
                     renamed(job.files)

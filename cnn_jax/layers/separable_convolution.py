@@ -17,8 +17,8 @@ from cnn_jax.layers.operations import convolve
 
 _initial = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 """Of depthwise kernels, as PyTorch's MobileNetV2 begins, and nearly as Keras's: the more channels,
-the smaller. With He's, which are ten to thirty times as large, optimisers such as Adam, whose steps
-don't follow the size of a kernel, hardly turn them."""
+the smaller. With He's, which are larger by the root of their number, optimisers such as Adam, whose
+steps don't follow the size of a kernel, hardly turn them."""
 
 
 class SeparableConvolution(nn.Module):

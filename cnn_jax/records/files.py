@@ -133,14 +133,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, and the folder it lies in.
+    """Writes a file whole or not at all, into a folder that is there: a run's may have been moved
+    away, and isn't made again.
 
     Raises:
         InputError: the disk is full, or the folder can't be written.
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(content)
             file.flush()

@@ -1054,7 +1054,13 @@ def test_masks_of_another_size_than_their_image_are_refused(tmp_path, name):
     Image.new("L", (64, 48)).save(tmp_path / "masks/año_mask.png")
     [image] = annotations.read(name, tmp_path / "masks", tmp_path / "images").images
     assert (image.name, image.height_px, image.width_px) == ("año.jpg", 48, 64)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(tmp_path / "images/año.jpg", exif=turned)  # sizes say the rest
+    [image] = annotations.read(name, tmp_path / "masks", tmp_path / "images").images
+    assert (image.height_px, image.width_px) == (48, 64)
     Image.new("L", (32, 24)).save(tmp_path / "masks/año_mask.png")
+    Image.new("RGB", (64, 48)).save(tmp_path / "images/año.jpg")
     with pytest.raises(InputError, match=r"año_mask\.png is 32 x 24 px, and año\.jpg 64 x 48"):
         annotations.read(name, tmp_path / "masks", tmp_path / "images")
 

@@ -8,14 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import (
-    beside,
-    by_stem,
-    files_in,
-    image_files,
-    open_upright,
-    size_of,
-)
+from cnn_jax.data.annotations.files import beside, by_stem, files_in, image_files, open_upright
 from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import holding_nothing
@@ -63,11 +56,14 @@ def masks(
                 " some: save the masks anew as PNG."
             )
         stored = raster.height_px, raster.width_px
-        if images is not None and (size := size_of(images / name)) != stored:
-            raise InputError(
-                f"{file} is {stored[1]} x {stored[0]} px, and {name} {size[1]} x {size[0]}: give"
-                " the mask of this image."
-            )
+        if images is not None:
+            image = open_upright(images / name, in_parts=True, size_px=stored)
+            size = image.height_px, image.width_px
+            if size != stored:
+                raise InputError(
+                    f"{file} is {stored[1]} x {stored[0]} px, and {name} {size[1]} x {size[0]}:"
+                    " give the mask of this image."
+                )
         if raster.bands != 1:
             raise InputError(f"{file} has {raster.bands} bands, and a mask has one: convert it.")
         values = raster.read()
