@@ -1005,7 +1005,7 @@ def _check_training(config):
     training = config.training
     if config.data.on_device and training.parallelism == "pmap":
         raise InputError(
-            "data.on_device needs training.parallelism='jit': under pmap, set it to False."
+            "data.on_device needs training.parallelism='jit': under pmap, give --data.no-on-device."
         )
     optimizer = config.optimizer
     if len(optimizer.groups) != len(optimizer.group_factors):

@@ -55,8 +55,8 @@ def scenes(source: RegionSource, budget_gib: float) -> dict[str, np.ndarray]:
     _check_size(pixel_bytes * sizes.sum(), budget_gib)
     if sizes.sum() >= MOST_PX:
         raise InputError(
-            f"data.on_device holds fewer than {MOST_PX:,} pixels, not {sizes.sum():,}: set it to"
-            " False."
+            f"data.on_device holds fewer than {MOST_PX:,} pixels, not {sizes.sum():,}: give"
+            " --data.no-on-device."
         )
     images = aligned((sizes.sum(), like.shape[-1]), like.dtype)
     masks, firsts = aligned((sizes.sum(),), np.uint8), np.cumsum(sizes) - sizes
@@ -107,6 +107,6 @@ def _check_size(size: int, budget_gib: float) -> None:
     if size > budget_gib * 2**30:
         raise InputError(
             f"data.on_device puts the training set on each device, {size:,} bytes, which"
-            f" data.memory_budget_gib={budget_gib:g} doesn't allow: raise that, or set"
-            " data.on_device=False."
+            f" data.memory_budget_gib={budget_gib:g} doesn't allow: raise that, or give"
+            " --data.no-on-device."
         )

@@ -165,7 +165,8 @@ def _group(comparison: Comparison, group: Group, difference: float, steps: int) 
     members = [variant for variant in comparison.variants if variant.name in group.variants]
     title = group.title or "All variants"
     pairs = math.comb(len(members), 2)
-    lines = [f"{title}: {len(members)} variants, {pairs} {'pair' if pairs == 1 else 'pairs'}"]
+    many = "variant" if len(members) == 1 else "variants"
+    lines = [f"{title}: {len(members)} {many}, {pairs} {'pair' if pairs == 1 else 'pairs'}"]
     table = _scores(comparison, members)
     of_seeds = seeds(table, difference)
     if of_seeds is None:

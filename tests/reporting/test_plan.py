@@ -86,7 +86,7 @@ def test_the_words_are_of_each_group(tmp_path):
             records.append(read(folder))
     said = plan.text(compare(records, groups={"two": ("a", "b"), "one": ("c",)}), 0.05, 3000)
     assert "To tell a difference of 0.05 mIoU with power 0.8" in said
-    two = said[said.index("two: 2 variants, 1 pair") : said.index("one: 1 variants")]
+    two = said[said.index("two: 2 variants, 1 pair") : said.index("one: 1 variant, ")]
     values = np.array([[r.summary["test/miou"] for r in records[i : i + 3]] for i in (0, 3)])
     expected = plan.seeds(values, 0.05)
     assert f"seeds: {expected.needed} a variant" in two
@@ -95,7 +95,7 @@ def test_the_words_are_of_each_group(tmp_path):
     assert "images: 4 can tell" in two
     assert "from 200 to 400 validation mIoU changed by +0.010 ± 0.000" in two
     assert "flat within 0.05" in two
-    assert "seeds: not known" in said[said.index("one: 1 variants") :]
+    assert "seeds: not known" in said[said.index("one: 1 variant, ") :]
 
 
 def test_without_scores_of_the_test_split_the_steps_are_still_told(tmp_path):
