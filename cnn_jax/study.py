@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnn_jax import run, tasks
-from cnn_jax.configuration import command_line, schema
+from cnn_jax.configuration import command_line, documents, schema
 from cnn_jax.configuration.schema import Config, nearest, setting
 from cnn_jax.errors import InputError
 from cnn_jax.runtime import memory, processes
@@ -53,7 +53,7 @@ class Flags:
     plan: bool = setting(
         False,
         "run nothing: say how many seeds a difference takes, from the records in the workdir, or in"
-        " results/ where none is given",
+        " the experiment's folder in results/ where none is given",
     )
     difference: float = setting(
         0.02, "that the plan is to tell, in the leading score", at_least=1e-4
@@ -114,18 +114,18 @@ def main(
             workdir = processes.broadcast(workdir)
             command = run.typed(module, argv, workdir)
             study, folder = studies[name](), Path(workdir)
-            if folds:
-                _check_page(folder / FOLDS)
-                _check_deal(folder, folds)
             places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
-            if study.groups:
-                _check_groups(places)
-            parts = [
-                _beginning(part, study.begins, place)
-                for part, place in zip(folds or [configs], places, strict=True)
-            ]
-            _check_runs(list(zip(parts, places, strict=True)), study.begins)
             try:
+                if folds:
+                    _check_page(folder / FOLDS)
+                    _check_deal(folder, folds)
+                if study.groups:
+                    _check_groups(places)
+                parts = [
+                    _beginning(part, study.begins, place)
+                    for part, place in zip(folds or [configs], places, strict=True)
+                ]
+                _check_runs(list(zip(parts, places, strict=True)), study)
                 for part, place in zip(parts, places, strict=True):
                     if folds:
                         print(f"\n{place.name} of {len(folds)} folds", flush=True)
@@ -164,30 +164,65 @@ def _beginning(configs, begins, workdir):
     return begun
 
 
-def _check_runs(parts, begins):
-    """Refuses, before the first run, what would come to light hours later: another seed of a
-    variant that was run otherwise, and given weights that don't fit a later variant."""
-    from cnn_jax.records import run_directory
+def _check_runs(parts, study):
+    """Refuses, before the first run, what would come to light hours later: a run, or another seed
+    of a variant, that was begun otherwise; finished runs that those to come can't be compared with;
+    and given weights that don't fit a later variant."""
+    from cnn_jax.records import run_directory, run_record
 
     runs = [(config, place / folder_name(config)) for configs, place in parts for config in configs]
     to_do = [(config, folder) for config, folder in runs if not (folder / "summary.json").is_file()]
-    variants = {(folder.parent, config.variant): config for config, folder in to_do}
-    for (place, variant), config in variants.items():
-        for summary in sorted(place.glob(f"{variant}-seed*/summary.json")):
-            held = summary.parent
-            # Seeds differ, and given weights bring options and normalisation along.
-            free = ("seed", "initial", *(("model.", "data.") if config.initial else ()))
-            found = run_directory.differences(held, config)
-            found = [each for each in found if not each.startswith(free)]
-            if found:
-                raise InputError(
-                    f"{held} is {variant} of another configuration (there, here):"
-                    f" {'; '.join(found)}; give another --workdir, or the same values."
-                )
+    for config, folder in runs:
+        if run_directory.begun(folder):
+            _check_alike(folder, config)
+    coming = {(folder.parent, config.variant): config for config, folder in to_do}
+    for place in dict.fromkeys(place for place, _ in coming):
+        planned = {config.variant: config for (of, _), config in coming.items() if of == place}
+        for held in sorted(path.parent for path in place.glob("*/summary.json")):
+            variant = run_record.read_origin(held)[0].get("variant")
+            if variant in planned:
+                _check_alike(held, planned[variant])
+            if study.groups or variant in study.variants:
+                _check_comparable(held, planned.values(), study)
     later = {config.variant: config for config, _ in to_do if config.variant != to_do[0][0].variant}
     for variant, config in later.items():
-        if not begins.get(variant):
+        if not study.begins.get(variant):
             run.check_initial(config)
+
+
+def _check_alike(held, config):
+    """Refuses a run of the same variant that differs in more than its seed; given weights bring
+    options and normalisation along."""
+    from cnn_jax.records.run_directory import differences
+
+    free = ("seed", "initial", *(("model.", "data.") if config.initial else ()))
+    found = [each for each in differences(held, config) if not each.startswith(free)]
+    if found:
+        raise InputError(
+            f"{held} is {config.variant} of another configuration (there, here):"
+            f" {'; '.join(found)}; give another --workdir, or the same values."
+        )
+
+
+def _check_comparable(held, configs, study):
+    """Refuses a finished run that others can't be compared with, but for what the study's own
+    variants differ in."""
+    from cnn_jax.records.run_directory import differences
+    from cnn_jax.reporting.comparison import is_shared
+
+    first, *others = study.variants.values()
+    own = {each.split(":")[0] for one in others for each in documents.differences(first, one)}
+    for config in configs:
+        found = [
+            each
+            for each in differences(held, config)
+            if is_shared(path := each.split(":")[0]) and path not in own
+        ]
+        if found:
+            raise InputError(
+                f"{held} can't be compared with {config.variant} (there, here):"
+                f" {'; '.join(found)}; give another --workdir, or the same values."
+            )
 
 
 def folder_name(config: Config) -> str:
@@ -201,7 +236,7 @@ def finished(workdir: Path, variants: Sequence[str]) -> list:
     from cnn_jax.records.run_record import read
 
     folders = sorted(path.parent for path in workdir.glob("*/summary.json"))
-    records = [read(folder, workdir.parent) for folder in folders]
+    records = [read(folder) for folder in folders]
     known = [record for record in records if record.config.get("variant") in variants]
     return sorted(
         known, key=lambda record: (variants.index(record.config["variant"]), record.config["seed"])

@@ -248,6 +248,54 @@ def test_other_seeds_of_another_budget_are_refused_before_anything_runs(command,
     assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=1").code == 0
 
 
+def test_another_variant_of_another_budget_is_refused_before_anything_runs(command, tmp_path):
+    assert command("--workdir", tmp_path, "--variants=softmax", "--seeds=0").code == 0
+    held = sorted(tmp_path.rglob("*"))
+    more = ("--workdir", tmp_path, "--variants=mlp", "--seeds=0")
+    for words, said in (
+        (["--training.steps=6"], "training.steps: 4, 6"),
+        (["--training.batch-size=8"], "training.batch_size: 4, 8"),
+        (["--data.image-px", "4", "4"], "data.image_px: [0, 0], [4, 4]"),
+    ):
+        refused = command(*more, *words)
+        commands.assert_refused(
+            refused, f"softmax-seed0 can't be compared with mlp (there, here): {said};"
+        )
+        assert "run 1" not in refused.out
+    assert sorted(tmp_path.rglob("*")) == held
+    # What a variant may have of its own.
+    assert command(*more, "--optimizer.learning-rate=0.1").code == 0
+
+
+def test_variants_that_the_study_gives_other_budgets_are_no_others(command, tmp_path):
+    def made() -> Study:
+        study = default()
+        study.variants["mlp"].training.steps = 2
+        return study
+
+    for variant in ("softmax", "mlp"):
+        words = ("--workdir", tmp_path, "--seeds=0", "--variants", variant)
+        finished = command(*words, studies={"default": made})
+        assert finished.code == 0, finished.err
+
+
+def test_a_later_run_of_another_configuration_is_refused_before_anything_runs(command, tmp_path):
+    assert command("--workdir", tmp_path, "--variants=mlp", "--seeds=0").code == 0
+    held = sorted(tmp_path.rglob("*"))
+    refused = command("--workdir", tmp_path, "--seeds=0", "--optimizer.learning-rate=0.5")
+    said = "mlp-seed0 is mlp of another configuration (there, here): optimizer.learning_rate: "
+    commands.assert_refused(refused, said)
+    assert "run 1" not in refused.out
+    assert sorted(tmp_path.rglob("*")) == held
+
+
+def test_a_study_that_is_refused_leaves_no_folder(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begun = {"begun": lambda: dataclasses.replace(default(), begins={"mlp": ""})}
+    commands.assert_refused(command(studies=begun), "--initial is missing")
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith("example-")]
+
+
 def test_weights_that_do_not_fit_a_later_variant_are_refused_before_anything_runs(
     command, tmp_path
 ):

@@ -157,29 +157,17 @@ class RunDirectory:
                     raise InputError(f"{self.config_path} is of no run that was begun here.")
                 return
             config, environment = run_record.read_origin(self.workdir)
-            begun = self._begun
-            if formats.format_of(environment) > 1 and (begun or "data.json" in names):
+            self._resumes = begun(self.workdir)
+            if formats.format_of(environment) > 1 and (self._resumes or "data.json" in names):
                 run_record.read_info(self.workdir, environment)
         except InputError as error:
             raise InputError(f"{str(error).rstrip('.')}, or give another {self._flag}.") from error
-        self._resumes = begun
         different = _differences(config, environment, self.config)
-        if begun and different:
+        if self._resumes and different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here):"
                 f" {'; '.join(different)}; give another {self._flag}, or the same values to resume."
             )
-
-    @property
-    def _begun(self) -> bool:
-        """Whether the folder holds anything that a run computed."""
-        metrics, checkpoints = self.workdir / "metrics.jsonl", self.workdir / "checkpoints"
-        logged = metrics.exists() and metrics.stat().st_size > 0
-        return (
-            logged
-            or (self.workdir / "summary.json").exists()
-            or (checkpoints.is_dir() and any(checkpoints.iterdir()))
-        )
 
     @property
     def config_path(self) -> Path:
@@ -212,12 +200,13 @@ class RunDirectory:
             info: what the network needs to know of the data.
 
         Raises:
-            InputError: the data are not those that the run was begun with, or it was begun by an
-                older version.
+            InputError: the data are not those that the run, or others of its study, were begun
+                with, or it was begun by an older version.
         """
         path, data = self.workdir / "environment.json", json.loads(json.dumps(info.to_dict()))
         environment = {**environment, "data_digest": formats.digest(data, ())}
         if not self._resumes:
+            self._check_data(environment["data_fingerprint"])
             for name in ("environment.json", "data.json"):  # of a command that was refused later
                 (self.workdir / name).unlink(missing_ok=True)
             write_text(self.config_path, documents.to_json(self.config))
@@ -241,6 +230,24 @@ class RunDirectory:
         differing = {k: v for k, v in environment.items() if k not in kept and recorded.get(k) != v}
         recorded.setdefault("resumed", []).append(differing)
         write_object(path, recorded)
+
+    def _check_data(self, fingerprint):
+        """Refuses data that finished runs of the study didn't have which ask for the same: scores
+        of both would stand in one table."""
+        for path in sorted(self.study.glob("*/summary.json")) if self.study else ():
+            held, environment = run_record.read_origin(path.parent)
+            theirs = environment.get("data_fingerprint")
+            asked = ("task:", "data.")  # given weights bring mean and std
+            apart = [
+                each
+                for each in _differences(held, environment, self.config)
+                if each.startswith(asked) and not each.startswith(("data.mean:", "data.std:"))
+            ]
+            if theirs != fingerprint and not apart:
+                raise InputError(
+                    f"the data differ from those of {path.parent} (fingerprint {fingerprint},"
+                    f" recorded {theirs}); restore them, or give another {self._flag}."
+                )
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, as `metrics_lines` reads them."""
@@ -366,6 +373,17 @@ def environment(config: Config, fingerprint: str, command: str) -> dict[str, Any
         "data_fingerprint": fingerprint,
         "command": command,
     } | surroundings()
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds anything that a run computed."""
+    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    logged = metrics.exists() and metrics.stat().st_size > 0
+    return (
+        logged
+        or (folder / "summary.json").exists()
+        or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+    )
 
 
 def differences(folder: Path, config: Config) -> list[str]:

@@ -46,6 +46,7 @@ from cnn_jax.reporting.verdicts import (
 )
 
 _OF_EVERY_RECORD = (
+    "task",
     "evaluation.window_px",
     "evaluation.context_px",
     "evaluation.overlap_px",
@@ -260,19 +261,19 @@ def _few(names: Sequence[str]) -> str:
     return listed(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
+def is_shared(path: str) -> bool:
+    """Whether records are compared only where they have the same in this field, a dotted path."""
+    of_data = path.startswith("data.") and not path.startswith(_OF_THE_VARIANT)
+    return of_data or path in _OF_EVERY_RECORD
+
+
 def _conditions(record: RunRecord) -> dict[str, Any]:
     """What records must share to be compared."""
-    fields = _fields(record)
     return {
         "task": record.config.get("task", "segmentation"),
         "data fingerprint": record.environment.get("data_fingerprint"),
         "data.source": record.source,
-        **{
-            path: value
-            for path, value in fields.items()
-            if path.startswith("data.") and not path.startswith(_OF_THE_VARIANT)
-        },
-        **{path: fields.get(path) for path in _OF_EVERY_RECORD},
+        **{path: value for path, value in _fields(record).items() if is_shared(path)},
     }
 
 

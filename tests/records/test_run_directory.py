@@ -100,6 +100,26 @@ def test_what_was_changed_afterwards_is_refused(tmp_path, file, path, value):
         pass
 
 
+def test_runs_of_a_study_that_ask_for_the_same_data_have_them(tmp_path):
+    study = tmp_path / "study"
+
+    def begin(seed, fingerprint, **data):
+        config = smoke()
+        config.seed = seed
+        config.data = dataclasses.replace(config.data, **data)
+        with RunDirectory(study / f"unet-seed{seed}", config, study) as record:
+            record.begin(*beginning(config, fingerprint))
+            record.finish({"steps": 1})
+
+    begin(0, "0ne")
+    begin(1, "0ne")
+    with pytest.raises(InputError, match=r"unet-seed0 \(fingerprint two, recorded 0ne\)"):
+        begin(2, "two")
+    assert not (study / "unet-seed2").exists()
+    begin(2, "two", split_seed=7)  # other places are the test
+    begin(3, "0ne", mean=(0.1, 0.1, 0.1))
+
+
 def test_where_the_data_lie_may_change(tmp_path):
     with RunDirectory(tmp_path / "run", smoke()) as record:
         record.begin(*beginning(smoke()))
