@@ -10,6 +10,7 @@ agrees with the rest of it, or `read` names what doesn't.
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,8 +176,8 @@ def read(folder: str | Path, results: str | Path | None = None) -> RunRecord:
             f"{folder / object_record.NAME} has other classes than data.json beside it:"
             f" {checks.MEND}"
         )
-    where = folder.resolve()
-    location = where.relative_to(Path(results).resolve() if results else where.parent.parent)
+    where = _absolute(folder)
+    location = where.relative_to(_absolute(results) if results else where.parent.parent)
     name = location.as_posix()
     return RunRecord(folder, name, config, environment, summary, info, scenes, objects)
 
@@ -311,8 +312,7 @@ def records_in(folders: Sequence[Path], unfinished: bool = False) -> list[RunRec
             )
         for run in runs:
             if (run / "summary.json").is_file():
-                path = run.resolve()
-                found[path] = read(path)
+                found[run.resolve()] = read(_absolute(run))
             elif not unfinished:
                 raise InputError(
                     f"{run} holds a run that isn't finished (summary.json is missing): finish it,"
@@ -329,7 +329,7 @@ def study_groups(records: Sequence[RunRecord]) -> dict[str, list[str]] | None:
         InputError: a study.json is not as a study writes it.
     """
     said = []
-    for folder in sorted({record.folder.resolve().parent for record in records}):
+    for folder in sorted({_absolute(record.folder).parent for record in records}):
         path = folder / STUDY
         groups = read_object(path).get("groups") if path.is_file() else None
         known = isinstance(groups, dict) and all(
@@ -340,6 +340,11 @@ def study_groups(records: Sequence[RunRecord]) -> dict[str, list[str]] | None:
             raise InputError(f"{path} doesn't hold what a study writes there: {checks.MEND}")
         said.append(groups)
     return said[0] if said and all(groups == said[0] for groups in said) else None
+
+
+def _absolute(folder):
+    """Where a folder is seen: a link stays, which `resolve` would follow out of the results."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100
 
 
 def _is_run(folder):

@@ -14,7 +14,8 @@ from cnn_jax.configuration.schema import leaves
 from cnn_jax.errors import InputError
 from cnn_jax.records import formats
 from cnn_jax.records.metrics import FIGURES, Figure, leading
-from cnn_jax.records.run_record import read, read_records, records_in, variants
+from cnn_jax.records.run_record import read, read_records, records_in, study_groups, variants
+from cnn_jax.study import finished
 from cnn_jax.tasks import config_from_dict
 from tests.reporting import fake_records
 from tests.reporting.fake_records import digested
@@ -313,3 +314,18 @@ def test_a_digest_written_anew_makes_an_edited_configuration_whole(record):
     with pytest.raises(InputError, match=r"config\.json is not what the run was made with"):
         read(record)
     assert read(digested(record)).config["future"] == 3
+
+
+def test_runs_that_lie_elsewhere_are_read_through_links(tmp_path, monkeypatch):
+    """As those of their study; and a study is named from within its own folder."""
+    kept, folder = tmp_path / "disk" / "unet-seed0", tmp_path / "results" / "study"
+    fake_records.write_run(kept, "unet", 0, {"test/miou": 0.5})
+    (folder / "notes").mkdir(parents=True)
+    (folder / "unet-seed0").symlink_to(kept)
+    (folder / "study.json").write_text('{"groups": {"all": ["unet"]}}')
+    assert [one.location for one in read_records(tmp_path / "results")] == ["study/unet-seed0"]
+    assert study_groups(records_in([folder])) == {"all": ["unet"]}
+    assert len(records_in([folder, kept])) == 1
+    monkeypatch.chdir(folder / "notes")
+    for where in (folder, Path("..")):
+        assert [one.location for one in finished(where, ["unet"])] == ["study/unet-seed0"]
