@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
@@ -51,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("--output is missing: give the folder of the averaged run.")
         if options.decay != 1 and len(options.runs) > 1:
             raise InputError("--decay is of the checkpoints of one run: leave it out.")
+        folders = [Path(folder).resolve() for folder in options.runs]
+        for number, folder in enumerate(folders):
+            if folder in folders[:number]:
+                raise InputError(f"{folder} is named twice, and would weigh double: name it once.")
         from cnn_jax.inference import averaging
         from cnn_jax.inference.predictor import load
         from cnn_jax.records.metrics import leading
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pass  # refused now, and not after everything is averaged
         averaging.check_alike(runs)
         first = runs[0]
-        dataset = first.open_data(options.directory)
+        dataset = first.open_data(options.directory, "train")
         if len(runs) > 1:
             variables = averaging.averaged([run.variables for run in runs])
             taken = [(run, run.summary["evaluated_step"]) for run in runs]

@@ -316,8 +316,13 @@ class Run(Predictor):
             split: which they are opened for.
 
         Raises:
-            InputError: they aren't there, are other data, or have nothing in the split.
+            InputError: they aren't there, are other data, or have nothing in the split; or the run
+                was imported.
         """
+        if not any(self.info.sizes.values()):
+            raise InputError(
+                f"the run in {self.folder} was imported without data: give one that was trained."
+            )
         if not self.info.sizes.get(split):
             raise InputError(f"--split {split} is empty in this data set; choose another.")
         config = self.config

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 import cnn_jax
 from cnn_jax.commands import average
-from cnn_jax.inference import averaging
+from cnn_jax.inference import averaging, predictor
+from cnn_jax.records import run_record
 from tests.running import STEPS, saved_steps, timeless
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -19,6 +21,12 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @pytest.fixture(scope="module")
 def run(reference):
     return cnn_jax.load(reference[0])
+
+
+@pytest.fixture(scope="module")
+def again(run, tmp_path_factory):
+    """The same run in another folder."""
+    return str(shutil.copytree(run.folder, tmp_path_factory.mktemp("runs") / "again"))
 
 
 def test_weights_are_averaged_by_their_shares():
@@ -33,9 +41,9 @@ def test_weights_are_averaged_by_their_shares():
     assert found["b"].dtype == np.float32
 
 
-def test_a_run_averaged_with_itself_has_its_own_figures(run, tmp_path, capsys):
+def test_a_run_averaged_with_itself_has_its_own_figures(run, again, tmp_path, capsys):
     folder = str(run.folder)
-    arguments = [folder, folder, "--output", str(tmp_path / "soup"), "--batches", "0"]
+    arguments = [folder, again, "--output", str(tmp_path / "soup"), "--batches", "0"]
     assert average.main(arguments) == 0
     assert capsys.readouterr().out.count("mIoU") == 3
     made = cnn_jax.load(tmp_path / "soup")
@@ -125,10 +133,39 @@ def test_statistics_of_frozen_parts_stay(run):
     np.testing.assert_allclose(found[second]["norm"]["var"], np.var(maps, (0, 1, 2)), rtol=1e-3)
 
 
-def test_a_folder_that_holds_other_files_is_told_by_its_flag(run, tmp_path, capsys, monkeypatch):
+def test_a_run_that_is_named_twice_is_refused(run, again, tmp_path, capsys, monkeypatch):
+    """However it is written: it would weigh double."""
+    (tmp_path / "link").symlink_to(run.folder)
+    monkeypatch.chdir(run.folder.parent)
+    folder, soup = str(run.folder), tmp_path / "soup"
+    for other in (folder, f"{run.folder.name}/", str(tmp_path / "link")):
+        assert average.main([folder, again, other, "--output", str(soup)]) == 2
+        assert f"{run.folder.resolve()} is named twice" in capsys.readouterr().err
+    assert not soup.exists()
+
+
+def test_runs_without_a_test_split_are_averaged_and_imported_ones_refused(
+    run, tmp_path, capsys, monkeypatch
+):
+    def averaged(**sizes):
+        info = dataclasses.replace(run.info, sizes={**run.info.sizes, **sizes})
+        held = dataclasses.replace(run, info=info)
+        monkeypatch.setattr(predictor, "load", lambda _: held)
+        return average.main(["one", "two", "--output", str(tmp_path / "soup"), "--batches", "0"])
+
+    assert averaged(train=0, validation=0, test=0) == 2
+    assert f"the run in {run.folder} was imported without data" in capsys.readouterr().err
+    assert averaged(test=0) == 0
+    splits = {key.split("/")[0] for key in run_record.read(tmp_path / "soup").summary if "/" in key}
+    assert splits == {"validation"}
+
+
+def test_a_folder_that_holds_other_files_is_told_by_its_flag(
+    run, again, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(averaging, "averaged", None)  # refused before anything is averaged
     (tmp_path / "notes.txt").write_text("mine")
-    arguments = [str(run.folder), str(run.folder), "--output", str(tmp_path), "--batches", "0"]
+    arguments = [str(run.folder), again, "--output", str(tmp_path), "--batches", "0"]
     assert average.main(arguments) == 2
     said = capsys.readouterr().err
     assert "empty or new --output" in said
