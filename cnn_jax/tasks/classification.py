@@ -222,10 +222,22 @@ class Classification:
 
 
 def check_splits(data: ImageDataConfig, images: ImageSet) -> None:
-    """Raises InputError where nothing is left to train on."""
+    """Raises InputError where nothing is left to train on, and prints a note where nothing is of a
+    class."""
     if not len(images.splits["train"]):
         raise InputError(
             f"no images of {data.source} are left to train on: lower data.validation_share."
+        )
+    if data.source != "folders":  # of which all files would be read to learn the labels
+        return
+    seen = np.bincount(images.splits["train"].labels, minlength=len(images.classes))
+    absent = [name for name, count in zip(images.classes, seen, strict=True) if not count]
+    if absent:
+        which = ", ".join(absent[:5]) + (f" or {len(absent) - 5} more" if absent[5:] else "")
+        print(
+            f"note: no training image is of {which}, which can't be learnt: add images of it, lower"
+            " data.validation_share or data.test_share, or raise data.train_examples.",
+            flush=True,
         )
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_jax.configuration.schema import (
     ClassificationConfig,
@@ -244,3 +245,28 @@ def test_class_weights_come_from_the_training_labels(monkeypatch):
     np.testing.assert_allclose(
         [loss(logits, labels[i : i + 1])[1] for i in range(3)], [10 / 12, 10 / 9, 10 / 9], rtol=1e-6
     )
+
+
+def test_a_class_without_a_training_image_is_told(tmp_path, capsys):
+    """Whichever images are held out: told by the names of those that are left."""
+    for name, count in (("gato", 6), ("perro", 1), ("zorro", 1)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            pixels = np.full((4, 4), number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    told = set()
+    for seed in range(12):
+        shares = {"test_share": 0.25, "validation_share": 0.25, "split_seed": seed}
+        data = ImageDataConfig(source="folders", directory=str(tmp_path), **shares)
+        config = ClassificationConfig(model=model_config("mlp"), data=data)
+        train = Classification().dataset(config).images["train"]
+        left = {train.name(index).split("/")[0] for index in range(len(train))}
+        absent = sorted({"gato", "perro", "zorro"} - left)
+        said = capsys.readouterr().out
+        assert (
+            said.startswith(f"note: no training image is of {', '.join(absent)}, ")
+            if absent
+            else not said
+        )
+        told.add(len(absent))
+    assert told == {0, 1, 2}
