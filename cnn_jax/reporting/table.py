@@ -54,10 +54,14 @@ def results_page(records: Sequence[RunRecord]) -> str:
     for experiment, group in groupby(_ranked(records), lambda record: record.experiment):
         group = list(group)
         parts.append(f"## {escaped(experiment)}")
-        if (group[0].folder.parent / "comparison.md").is_file():
-            parts.append(
-                f"Which differences are real: [comparison]({_link('', experiment)}comparison.md)."
-            )
+        beside = dict.fromkeys(
+            record.location.rpartition("/")[0]
+            for record in group
+            if (record.folder.parent / "comparison.md").is_file()
+        )
+        links = [f"[comparison]({_link('', folder)}comparison.md)" for folder in beside if folder]
+        if links:
+            parts.append(f"Which differences are real: {', '.join(links)}.")
         if len(variants(group)) < len(group):
             parts += [headline_table(group, by_variant=True), "### Every run"]
         parts.append(headline_table(group))

@@ -1,9 +1,11 @@
 """The tables say what the records say, and bad records are named."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -92,6 +94,17 @@ def test_headline_table_holds_the_figures_of_the_record(tmp_path):
         "training images/s": "7.9",
         "training time, s": "1,560",
     }
+
+
+def test_a_study_within_an_experiment_leads_to_its_own_comparison(tmp_path):
+    for folder in ("one", "two/a b", "two/c", "two/d"):
+        write_record(tmp_path / folder / "u-seed0")
+        if folder != "two/d":
+            (tmp_path / folder / "comparison.md").write_text("compared")
+    page = results_page(read_records(tmp_path))
+    links = re.findall(r"\[comparison\]\((.*?)\)", page)
+    assert links == ["one/comparison.md", "two/a%20b/comparison.md", "two/c/comparison.md"]
+    assert all((tmp_path / unquote(link)).is_file() for link in links)
 
 
 def test_runs_that_differ_in_their_seed_have_one_row_with_an_interval(tmp_path):
