@@ -330,7 +330,7 @@ def conclude(folder: Path, records: list) -> None:
     for path in comparison.write(compared, workdir):
         print(path)
     for group in compared.groups:
-        print(f"{group.title}: {group.verdict}")
+        print(f"{group.title or 'All variants'}: {group.verdict}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ it.
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,8 @@ def compare(
             `RunRecord.variant`.
         groups: title -> names of the variants between which all pairs are tested; a variant may
             stand in several. Names without a record are passed over, and so is a group of which one
-            variant is left that another group compares. None makes one group of all.
+            variant is left that another group compares. None makes one group of all, and so do
+            groups of which none has two of the variants.
         target: the validation score that the time to it is measured for; None is 90% of the best
             variant's mean last validation, rounded down to 0.01 (where less is better, 110%,
             rounded up).
@@ -133,10 +135,12 @@ def compare(
         return math.isnan(mean), -_sign(figure) * mean if math.isfinite(mean) else 0, variant.name
 
     variants = {variant.name: variant for variant in sorted(variants, key=rank)}
-    titled = {"": list(variants)} if groups is None else groups
+    titled = groups or {}
     members = {
         title: [name for name in variants if name in names] for title, names in titled.items()
     }
+    if not any(len(names) > 1 for names in members.values()):
+        titled = members = {"": list(variants)}
     # What is left of a group, where one of its variants was run, says nothing that another group
     # doesn't say of it.
     compared = {name for names in members.values() if len(names) > 1 for name in names}
@@ -204,9 +208,14 @@ def _check_ours(folder: Path, values: str) -> None:
 
 def _by_variant(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = {}
-    # Runs without a variant that differ in their seed alone are one, whatever their folders' names.
+    # Runs without a variant that differ in their seed alone are one, whatever their folders' names;
+    # where these are the same, the folders above tell them apart.
     unnamed = variants([record for record in records if not record.config.get("variant")])
-    names = {record.folder: group[0].variant for group in unnamed for record in group}
+    often = Counter(group[0].variant for group in unnamed)
+    names = {}
+    for first, *others in unnamed:
+        above = f"{first.experiment}/" if often[first.variant] > 1 else ""
+        names |= {record.folder: f"{above}{first.variant}" for record in (first, *others)}
     for record in records:
         groups.setdefault(names.get(record.folder, record.variant), []).append(record)
     for name, group in groups.items():

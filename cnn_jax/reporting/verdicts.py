@@ -376,6 +376,13 @@ class Comparison:
                 f" this {self.score} on the validation split, a mean over the seeds that reached"
                 " it."
             )
+        grouped = {name for group in self.groups for name in group.variants}
+        lone = [variant.name for variant in self.variants if variant.name not in grouped]
+        if lone:
+            parts.append(
+                f"No group of the study names {listed(lone)}: they are tested against no other,"
+                " unless compared without the rest."
+            )
         if len(self.devices) > 1:
             parts.append(
                 f"The runs were computed on different devices ({listed(self.devices)}): speeds and"

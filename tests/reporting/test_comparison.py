@@ -588,6 +588,34 @@ def test_a_variant_alone_in_a_group_is_shown_in_its_other_group_only(tmp_path):
     ]
 
 
+def test_variants_that_no_group_names_are_compared_with_each_other_or_told(tmp_path):
+    """An average that lies beside the runs of its study, say."""
+    groups = {"nets": ("a", "b"), "parts": ("a", "c")}
+    scores = {"a": (0.6, 0.7), "soup": (0.5, 0.6), "broth": (0.5, 0.5)}
+    records = write_scores(tmp_path / "few", scores)
+    [group] = compare(records, groups=groups).groups
+    assert (group.title, group.variants) == ("", ("a", "soup", "broth"))
+    assert len(group.pairs) == 3
+    records += write_scores(tmp_path / "more", {"b": (0.5, 0.5)})
+    compared = compare(records, groups=groups)
+    assert [group.variants for group in compared.groups] == [("a", "b")]
+    assert "No group of the study names soup and broth" in as_markdown(compared)
+    assert "No group" not in as_markdown(compare(records))
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path):
+    other = {"training": {"steps": 1500, "batch_size": 8}, "model": {"name": "unet"}}
+    records = [
+        write_run(tmp_path / above / "first", None, 0, {"test/miou": worth}, config=config)
+        for above, worth, config in (("lenet", 0.5, {}), ("unet", 0.75, other))
+    ]
+    found = compare(records).variants
+    assert [(variant.name, variant.scores["miou"].mean) for variant in found] == [
+        ("unet/first", 0.75),
+        ("lenet/first", 0.5),
+    ]
+
+
 def test_markdown_has_the_verdict_on_top_and_escapes_names(tmp_path):
     scores = {"a|b<i>": (0.61, 0.64), "año": (0.5, 0.5)}
     compared = compare(write_scores(tmp_path, scores))
