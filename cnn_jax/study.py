@@ -166,8 +166,8 @@ def _beginning(configs, begins, workdir):
 
 def _check_runs(parts, study):
     """Refuses, before the first run, what would come to light hours later: a run, or another seed
-    of a variant, that was begun otherwise; finished runs that those to come can't be compared with;
-    and given weights that don't fit a later variant."""
+    of a variant, that was begun otherwise; finished runs that those to come can't be compared with,
+    or that have a seed twice; and given weights that don't fit a later variant."""
     from cnn_jax.records import run_directory, run_record
 
     runs = [(config, place / folder_name(config)) for configs, place in parts for config in configs]
@@ -175,15 +175,22 @@ def _check_runs(parts, study):
     for config, folder in runs:
         if run_directory.begun(folder):
             _check_alike(folder, config)
-    coming = {(folder.parent, config.variant): config for config, folder in to_do}
-    for place in dict.fromkeys(place for place, _ in coming):
-        planned = {config.variant: config for (of, _), config in coming.items() if of == place}
+    for place in dict.fromkeys(folder.parent for _, folder in runs):
+        planned = {config.variant: config for config, folder in to_do if folder.parent == place}
+        known = {(c.variant, c.seed): folder for c, folder in to_do if folder.parent == place}
         for held in sorted(path.parent for path in place.glob("*/summary.json")):
-            variant = run_record.read_origin(held)[0].get("variant")
+            there = run_record.read_origin(held)[0]
+            variant, seed = there.get("variant"), there.get("seed")
             if variant in planned:
                 _check_alike(held, planned[variant])
-            if study.groups or variant in study.variants:
-                _check_comparable(held, planned.values(), study)
+            if not study.groups and variant not in study.variants:
+                continue
+            if (other := known.setdefault((variant, seed), held)) != held:
+                raise InputError(
+                    f"{other} and {held} would both be {variant} with seed {seed}: move one of them"
+                    f" out of {place}."
+                )
+            _check_comparable(held, planned.values(), study)
     later = {config.variant: config for config, _ in to_do if config.variant != to_do[0][0].variant}
     for variant, config in later.items():
         if not study.begins.get(variant):
@@ -251,10 +258,10 @@ def _run(configs, variants, groups, workdir, command, pictures):
     for number, config in enumerate(configs, 1):
         print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
         run.train_and_evaluate(config, workdir / folder_name(config), command, study=workdir)
+        if groups and processes.is_primary():  # comparisons of these runs know them from here
+            write_object(workdir / run_record.STUDY, {"groups": groups})
     if not processes.is_primary():
         return
-    if groups:  # a comparison of copies knows them from here
-        write_object(workdir / run_record.STUDY, {"groups": groups})
     found = finished(workdir, variants)
     print(f"\n{table.variants_table(found)}")
     if pictures is not None:

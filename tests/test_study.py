@@ -3,12 +3,13 @@ and what it refuses."""
 
 import copy
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import study
+from cnn_jax import run, study
 from cnn_jax.configuration.schema import (
     ClassificationConfig,
     ImageDataConfig,
@@ -16,7 +17,7 @@ from cnn_jax.configuration.schema import (
     TrainingConfig,
 )
 from cnn_jax.errors import InputError
-from cnn_jax.records.run_record import records_in
+from cnn_jax.records.run_record import records_in, study_groups
 from cnn_jax.study import Study
 from cnn_jax.tasks import model_config
 from tests import running as commands
@@ -287,6 +288,35 @@ def test_a_later_run_of_another_configuration_is_refused_before_anything_runs(co
     commands.assert_refused(refused, said)
     assert "run 1" not in refused.out
     assert sorted(tmp_path.rglob("*")) == held
+
+
+def test_a_renamed_run_is_refused_before_its_seed_is_run_again(command, tmp_path):
+    words = ("--workdir", tmp_path, "--variants=mlp")
+    assert command(*words, "--seeds=0").code == 0
+    own, kept = tmp_path / "mlp-seed0", tmp_path / "the best"
+    own.rename(kept)
+    said = f"{own} and {kept} would both be mlp with seed 0: move one of them out of {tmp_path}."
+    refused = command(*words, "--seeds=0")
+    commands.assert_refused(refused, said)
+    assert "run 1" not in refused.out
+    shutil.copytree(kept, own)
+    commands.assert_refused(command(*words, "--seeds=1"), "would both be mlp with seed 0")
+    shutil.rmtree(kept)
+    assert command(*words, "--seeds=0").code == 0
+
+
+def test_a_study_that_was_stopped_has_its_groups(command, tmp_path, monkeypatch):
+    grouped = {"default": lambda: dataclasses.replace(default(), groups={"g": ("softmax", "mlp")})}
+    trained, train = [], run.train_and_evaluate
+
+    def once(*arguments, **options):
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(train(*arguments, **options))
+
+    monkeypatch.setattr(run, "train_and_evaluate", once)
+    assert command("--workdir", tmp_path, studies=grouped).code == 130
+    assert study_groups(records_in([tmp_path])) == {"g": ["softmax", "mlp"]}
 
 
 def test_a_study_that_is_refused_leaves_no_folder(command, tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ class Pair:
             return f"{start}: {says} ({images})." if images else f"{start}: {says}."
         if not self.images:
             holds = "survives the choice of seeds" if self.seeds.passed else _CHANCE
-            unknown = "not tested across images, whose own figures are missing"
+            unknown = "not tested across images, for it takes two with figures of their own"
             return f"{start}: {holds} ({seeds}); {unknown}."
         if self.images.difference < 0 and self.verdict == "seeds":
             images = f"there the mean points the other way, {images}"

@@ -196,6 +196,10 @@ def test_images_without_a_label_are_none_to_draw_from(tmp_path):
     pair = pair_of(compare(records), "a", "b")
     assert pair.images is None
     assert np.isnan(pair.bootstrap).all()
+    sentence = replace(pair, seeds=paired(0.01)).sentence
+    assert sentence.endswith(
+        "not tested across images, for it takes two with figures of their own."
+    )
 
 
 def test_bootstrap_draws_the_same_scenes_for_both_variants(with_scenes):
