@@ -357,7 +357,12 @@ def _plan(groups, records, config, difference):
     """What the records so far say of how many seeds and steps it takes."""
     from cnn_jax.reporting import comparison, plan
 
-    compared = comparison.compare(records, groups=groups or None)
+    compared = comparison.compare(records, groups=groups or None, force=True)
+    if compared.differences:
+        raise InputError(
+            f"these records can't be compared: {'; '.join(compared.differences)}; choose those that"
+            " can with --variants and --seeds, or give another --workdir."
+        )
     said = plan.text(compared, difference, config.training.steps)
     sources = {record.source for record in records} - {config.data.source}
     if sources:

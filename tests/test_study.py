@@ -423,6 +423,12 @@ def test_a_plan_is_of_the_variants_and_seeds_asked_for(command, tmp_path):
     assert "2 seeds a variant" in asked
     assert "All variants: 2 variants, 1 pair" in asked
     commands.assert_refused(command(*plan, "--seeds", 3), "there is no record to compare")
+    config |= {"training": {"steps": 3000, "batch_size": 8}}
+    write_run(tmp_path / "s" / "long", "long", 0, {"test/accuracy": 0.6}, config=config)
+    commands.assert_refused(
+        command(*plan), "training.steps is 3000 in s/long, 1500 in", "choose", "--variants"
+    )
+    assert command(*plan, "--variants", "softmax", "mlp").code == 0
 
 
 def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
