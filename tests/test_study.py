@@ -351,6 +351,9 @@ def test_weights_that_do_not_fit_a_later_variant_are_refused_before_anything_run
     finished = run("--variants", "scratch", "fits")
     assert finished.code == 0, finished.err
     assert finished.out.count("begins with the whole network") == 1
+    more = run("--variants", "scratch", "fits", "--seeds", 0, 1)
+    assert more.code == 0, more.err
+    assert more.out.count("holds this run, finished") == 2
 
 
 def test_help_names_variants_seeds_and_fields(command):
