@@ -365,7 +365,7 @@ def _variant(
         confusion=(np.sum(confusions, axis=0) if len({c.shape for c in confusions}) == 1 else None),
         calibration=(
             {key: np.sum([c[key] for c in calibrations], axis=0) for key in calibrations[0]}
-            if calibrations
+            if len({len(c["count"]) for c in calibrations}) == 1
             else None
         ),
         scenes={r.config.get("seed"): r.scenes for r in records if r.scenes is not None},

@@ -116,9 +116,9 @@ class Variant:
     `scores` (by the names of `FIGURES`), `class_scores` (the first figure of classes that the
     records have) and `costs` (in the record's units) are over the runs, as is `time_to_target_s`
     over those that reached the target. `confusion` is summed over seeds, as are `calibration`'s
-    arrays `count`, `confidence` and `correct` `[bins]`; both are None where no run holds any.
-    `scenes` and `objects` are by seed. `odd` says whether its records differ from others in what
-    makes records comparable.
+    arrays `count`, `confidence` and `correct` `[bins]`; both are None where no run holds any, or
+    not all of one size. `scenes` and `objects` are by seed. `odd` says whether its records differ
+    from others in what makes records comparable.
     """
 
     name: str

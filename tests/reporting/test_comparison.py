@@ -574,6 +574,20 @@ def test_sums_over_seeds(tmp_path):
     assert math.isclose(variant.scenes[1].mious[1], miou_by_hand(variant.scenes[1].confusions[1]))
 
 
+def test_bins_of_different_numbers_are_not_summed(tmp_path):
+    records = [
+        write_run(
+            tmp_path / "study" / f"a{seed}",
+            "a",
+            seed,
+            {"test/calibration": dict.fromkeys(("count", "confidence", "correct"), [1.0] * bins)},
+        )
+        for seed, bins in enumerate((15, 10))
+    ]
+    assert compare(records).variants[0].calibration is None
+    assert len(compare(records[:1]).variants[0].calibration["count"]) == 15
+
+
 def test_the_same_records_give_the_same_bytes_without_paths_of_this_machine(tmp_path):
     records = write_study(tmp_path / "study", {"a": 0.5, "b": 0.9}, seeds=(0, 1), scenes=2)
     first = [path.read_bytes() for path in write(compare(records), tmp_path / "one")]
