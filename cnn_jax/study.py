@@ -199,10 +199,11 @@ def _check_runs(parts, study):
 
 def _check_alike(held, config):
     """Refuses a run of the same variant that differs in more than its seed; given weights bring
-    options and normalisation along."""
+    options and normalisation along, and a finished run may be of another study by its name."""
     from cnn_jax.records.run_directory import differences
 
     free = ("seed", "initial", *(("model.", "data.") if config.initial else ()))
+    free += ("configuration:",) if (held / "summary.json").is_file() else ()
     found = [each for each in differences(held, config) if not each.startswith(free)]
     if found:
         raise InputError(

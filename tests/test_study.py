@@ -290,6 +290,25 @@ def test_a_later_run_of_another_configuration_is_refused_before_anything_runs(co
     assert sorted(tmp_path.rglob("*")) == held
 
 
+def test_studies_that_run_the_same_share_their_runs(command, tmp_path):
+    studies = {"default": default, "other": default}
+    words = ("--workdir", tmp_path)
+    assert command(*words, "--variants=mlp", "--seeds=0", studies=studies).code == 0
+    other = command(*words, "--config=other", studies=studies)
+    assert other.code == 0, other.err
+    assert other.out.count("holds this run, finished") == 1
+    table = other.out[other.out.rindex("variant ") :].splitlines()[1:3]
+    assert sorted(line.split()[:2] for line in table) == [["mlp", "2"], ["softmax", "2"]]
+    # What is resumed has checkpoints of its own study.
+    (tmp_path / "mlp-seed0" / "summary.json").unlink()
+    refused = command(*words, "--config=other", studies=studies)
+    said = (
+        "mlp-seed0 is mlp of another configuration (there, here): configuration: 'default', 'other'"
+    )
+    commands.assert_refused(refused, said)
+    assert "run 1" not in refused.out
+
+
 def test_a_renamed_run_is_refused_before_its_seed_is_run_again(command, tmp_path):
     words = ("--workdir", tmp_path, "--variants=mlp")
     assert command(*words, "--seeds=0").code == 0

@@ -163,6 +163,8 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{str(error).rstrip('.')}, or give another {self._flag}.") from error
         different = _differences(config, environment, self.config)
+        if (self.workdir / "summary.json").exists():  # its configuration's name computes no more
+            different = [each for each in different if not each.startswith("configuration:")]
         if self._resumes and different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here):"

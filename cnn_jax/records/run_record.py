@@ -120,9 +120,9 @@ class RunRecord:
     def identity(self) -> str:
         """What runs that differ in their seed alone share: every other field that can change a
         result, and the data's fingerprint. A study's variant may begin each seed with weights of
-        its own."""
-        outside = formats.outside_digest(self.config, self.environment)
-        held = {k: v for k, v in formats.fields(self.config) if k not in outside and k != "seed"}
+        its own, and its seeds may be of several studies that run the same."""
+        outside = {*formats.outside_digest(self.config, self.environment), "seed", "configuration"}
+        held = {k: v for k, v in formats.fields(self.config) if k not in outside}
         if held.get("initial_digest") and self.config.get("variant"):
             held["initial_digest"] = self.variant
         held["data.source"] = self.info.source
