@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, folder in enumerate(folders):
             if folder in folders[:number]:
                 raise InputError(f"{folder} is named twice, and would weigh double: name it once.")
+        from cnn_jax.data.scenes import SPLITS
         from cnn_jax.inference import averaging
         from cnn_jax.inference.predictor import load
         from cnn_jax.records.metrics import leading
@@ -65,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             pass  # refused now, and not after everything is averaged
         averaging.check_alike(runs)
         first = runs[0]
-        dataset = first.open_data(options.directory, "train")
+        # Records of format 1 know no size of train, others may have no test.
+        split = next((split for split in SPLITS if first.info.sizes.get(split)), "")
+        dataset = first.open_data(options.directory, split)
         if len(runs) > 1:
             variables = averaging.averaged([run.variables for run in runs])
             taken = [(run, run.summary["evaluated_step"]) for run in runs]

@@ -155,7 +155,7 @@ def test_runs_without_a_test_split_are_averaged_and_imported_ones_refused(
 
     assert averaged(train=0, validation=0, test=0) == 2
     assert f"the run in {run.folder} was imported without data" in capsys.readouterr().err
-    assert averaged(test=0) == 0
+    assert averaged(train=0, test=0) == 0
     splits = {key.split("/")[0] for key in run_record.read(tmp_path / "soup").summary if "/" in key}
     assert splits == {"validation"}
 
