@@ -83,6 +83,12 @@ class ClassicLearner:
                 "chosen": {"distance": distance, "k": k},
             }
             session.stop.raise_if_set()
+        if (clusters := getattr(method, "clusters", 0)) > len(images):
+            print(
+                f"note: model.clusters is {clusters}, and there are {len(images)} training images:"
+                " each is one.",
+                flush=True,
+            )
         fitted = method.fit(images, labels, config.seed)
         figures["wall_time_s"] = time.perf_counter() - start
         if selection.ks:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from cnn_jax.classic.methods import (
     KNearestNeighbours,
     SupportVectorMachine,
 )
+from cnn_jax.configuration.schema import ClassicConfig
 from cnn_jax.errors import InputError
 from cnn_jax.tasks import model_config
+from cnn_jax.tasks.classic import ClassicLearner
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -174,6 +177,16 @@ def test_one_class_alone_is_refused(name):
 def test_more_neighbours_than_images_are_refused():
     with pytest.raises(InputError, match=r"model\.k is 9"):
         KNearestNeighbours(k=9).fit(TRAIN[0][:8], TRAIN[1][:8], 0)
+
+
+def test_a_run_of_more_clusters_than_images_says_so(capsys):
+    config = ClassicConfig(model=model_config("k_means", clusters=9))
+    learner, dataset = ClassicLearner(config, MagicMock()), MagicMock()
+    note = "note: model.clusters is 9, and there are 8 training images: each is one."
+    for count, said in ((8, f"{note}\n"), (9, "")):
+        dataset.images["train"].arrays.return_value = TRAIN[0][:count], TRAIN[1][:count]
+        learner.fit(dataset, MagicMock())
+        assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(
