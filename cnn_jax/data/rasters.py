@@ -538,6 +538,15 @@ def _of_pillow(name, format_, source, reader, stream):
         if depth == 16:  # Pillow keeps 8 bits of 16 where there are several bands
             bits, dtype, reader = 16, "uint16", "PNG"
             bands = 1 if kind in (0, 4) else 3  # it makes colours of grey with alpha
+    if format_ == "PNM" and bands == 3 and isinstance(args := picture.tile[0].args, tuple):
+        stream.seek(0)
+        if args[-1] == 65535 and stream.read(2) == b"P6":
+            bits, dtype, reader = 16, "uint16", "PNM"  # Pillow keeps 8 bits here too
+        elif args[-1] > 255:  # GDAL reads no text, and spreads nothing over 16 bits
+            raise InputError(
+                f"{name} is a PPM of 16 bits in text, or up to {args[-1]}, of which 8 would be"
+                " read: save it as PNG.".lstrip()
+            )
     # A PNG that keeps its EXIF behind the pixels would have to be decoded to find it.
     told = format_ != "PNG" or "exif" in picture.info
     palette = None

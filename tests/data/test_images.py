@@ -451,6 +451,32 @@ def test_kinds_of_files_as_colour_and_as_grey(tmp_path):
     np.testing.assert_allclose(as_grey[0, :, 0], [0.299 * 255, 0.587 * 255, 0.114 * 255], atol=1)
 
 
+def test_netpbm_of_16_bits(tmp_path):
+    """Written as Netpbm's pages say: the higher byte first. What would lose bits is refused."""
+    colors = np.arange(2 * 3 * 3, dtype=np.uint16).reshape(2, 3, 3) * 3600 + 7
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            file = tmp_path / label / f"{number}.ppm"
+            file.write_bytes(b"P6\n# from a scanner\n3 2\n65535\n" + colors.astype(">u2").tobytes())
+    options = {"validation_share": 0.25, "test_share": 0.25}
+    opened = open_set(tmp_path, **options)
+    assert (opened.dtype, opened.channels) == ("uint16", 3)
+    np.testing.assert_array_equal(opened.splits["train"][0][0], colors)
+    for text in (
+        b"P6\n3 2\n4095\n" + np.minimum(colors, 4095).astype(">u2").tobytes(),
+        b"P3\n3 2\n65535\n" + " ".join(map(str, colors.ravel())).encode(),
+    ):
+        file.write_bytes(text)
+        with pytest.raises(InputError, match=r"b/1\.ppm is a PPM of 16 bits.*save it as PNG\."):
+            open_set(tmp_path, **options)
+    for kind in (b"P3\n3 2\n255\n" + b" 9" * 18, b"P6\n3 2\n255\n" + b"\t" * 18):
+        for file in tmp_path.glob("*/*.ppm"):
+            file.write_bytes(kind)
+        opened = open_set(tmp_path, **options)
+        assert (opened.dtype, int(opened.splits["test"][0][0].max())) == ("uint8", 9)
+
+
 def test_cmyk(tmp_path):
     color = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     for name in "ab":
