@@ -34,7 +34,7 @@ class Options:
     read: str = setting("", "format of SOURCE")
     write: str = setting("", "format of OUTPUT")
     images: str = setting(
-        "", "folder of the images, where a format doesn't say their sizes or places", path=True
+        "", "folder of the images, which give sizes and places, or are held to SOURCE's", path=True
     )
     classes: tuple[str, ...] = setting((), "names, in the order of labels; empty: as SOURCE says")
     faulty: str = setting(
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not getattr(options, name):
                 raise InputError(f"--{name} is missing: give a format, such as coco or labelme.")
         from cnn_jax.data import annotations, objects
+        from cnn_jax.data.folders import file_named
 
         annotations.of(options.write, "--write")
         left_out: list[str] = []
@@ -61,6 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = Path(options.images) if options.images else None
         report = left_out.append if options.faulty == "ignore" else objects.refuse
         found = annotations.read(options.read, Path(source), images, options.classes, report)
+        if options.read in annotations.SIZED:
+            # Boxes of an image that is of another size, or is turned, would lie elsewhere in it.
+            beside = Path(source) if Path(source).is_dir() else Path(source).parent
+            for image in found.images:
+                within = annotations.lies_within(image.name)
+                if images or (within and file_named(beside, image.name).is_file()):
+                    annotations.open_image(image, images or beside, in_parts=True)
         lost = annotations.write(found, options.write, Path(output), images)
         count = sum(len(image.objects) for image in found.images)
         print(

@@ -14,10 +14,8 @@ import numpy as np
 from cnn_jax.configuration.schema import DataConfig, ObjectDataConfig, check_object_files, nearest
 from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.annotations import FORMATS, palette_masks
-from cnn_jax.data.annotations.files import open_upright
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.file_names import composed
-from cnn_jax.data.folders import file_named
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
@@ -229,20 +227,8 @@ def _opened(config, sets, folders, notes):
     for split in SPLITS:
         opened = []
         for image in sets[split].images:
-            if not annotations.lies_within(image.name):
-                raise InputError(
-                    f"the annotations of {split} have the image {image.name!r}, which isn't named"
-                    f" by where it lies within {folders[split]}: rename it."
-                )
-            path = file_named(folders[split], image.name)
-            if not path.is_file():
-                raise InputError(f"{path} is missing, and has annotations: add it.")
-            raster = open_upright(path, size_px=(image.height_px, image.width_px))
-            if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
-                raise InputError(
-                    f"{path} is {raster.width_px} x {raster.height_px} px, and its annotations are"
-                    f" of {image.width_px} x {image.height_px}: give those of this image."
-                )
+            raster = annotations.open_image(image, folders[split])
+            path = Path(raster.name)
             kinds.setdefault(image_kind(raster), path)
             opened.append((image, raster, digest(path)))
         splits[split] = opened

@@ -1,11 +1,14 @@
 """`cnn-jax annotations convert` and `inspect-data` of objects, as a user types them."""
 
 import json
+import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cnn_jax.commands import annotations, inspect_data
+from cnn_jax.data import annotations as formats
 from cnn_jax.data.annotations import coco
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
 
@@ -56,6 +59,41 @@ def test_convert_is_told_what_it_lacks(tmp_path, capsys):
     assert "annotation 5 has a box outside its image" in capsys.readouterr().err
     assert annotations.main([*words, "--faulty", "ignore"]) == 0
     assert "left out: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme", "cvat", "voc"])
+def test_images_of_another_size_than_the_annotations_say(tmp_path, capsys, form):
+    write(tmp_path)
+    here = tmp_path / "given" / "annotations"
+    here.parent.mkdir()
+    said = AnnotationSet(("cat", "dog"), (AnnotatedImage("a.png", 20, 30, TWO),))
+    formats.write(said, form, here)
+    words = ["convert", str(here), str(tmp_path / "out"), "--read", form, "--write", "yolo"]
+    with_images = [*words, "--images", str(tmp_path / "images")]
+    assert annotations.main(with_images) == 0
+    shares = np.loadtxt(tmp_path / "out/labels/a.txt")[:, 1:]
+    np.testing.assert_allclose(shares[0], [5.5 / 30, 5.5 / 20, 7 / 30, 5 / 20])
+    shutil.rmtree(tmp_path / "out")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture, file = Image.new("RGB", (60, 40)), tmp_path / "images" / "a.png"
+    for other, exif, sentence in (
+        (picture, Image.Exif(), "a.png is 60 x 40 px, and its annotations are of 30 x 20: give"),
+        (picture.resize((20, 30)), turned, "a.png has the EXIF orientation 6, so where its obj"),
+    ):
+        other.save(file, exif=exif)
+        assert annotations.main(with_images) == 2
+        assert sentence in capsys.readouterr().err
+        beside = here if here.is_dir() else here.parent
+        shutil.copy(file, beside)
+        assert annotations.main(words) == 2
+        assert sentence in capsys.readouterr().err
+        (beside / "a.png").unlink()
+    file.unlink()
+    assert annotations.main(with_images) == 2
+    assert "a.png is missing, and has annotations: add it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert annotations.main(words) == 0
 
 
 def test_inspect_data_counts_objects_and_finds_faults(tmp_path, capsys):

@@ -14,10 +14,11 @@ import numpy as np
 
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import by_stem, check_size
+from cnn_jax.data.annotations.files import by_stem, check_size, open_upright
 from cnn_jax.data.file_names import can_be_shown, composed
+from cnn_jax.data.folders import file_named
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
-from cnn_jax.data.rasters import LARGEST_IMAGE_PX
+from cnn_jax.data.rasters import LARGEST_IMAGE_PX, Raster
 from cnn_jax.errors import InputError
 
 _POLYGONS = {"masks", "boxes", "overlaps", "parts", "crowds", "scores", "decimals", "classes"}
@@ -40,6 +41,9 @@ FORMATS: dict[str, frozenset[str]] = {
 
 ONE_FILE = {"coco": ".json", "via": ".json", "cvat": ".xml"}
 """Formats of one file, and how it ends; others have a file an image, of its name."""
+
+SIZED = ("coco", "labelme", "cvat", "voc")
+"""Formats that state the sizes of images; others are read beside the images."""
 
 DENSE = ("index_masks", "palette_masks")
 """Formats with a value for each pixel."""
@@ -172,6 +176,30 @@ def lies_within(name: str) -> bool:
     path = PurePosixPath(name)
     outside = path.is_absolute() or ".." in path.parts or not path.name
     return not outside and can_be_shown(name)
+
+
+def open_image(image: AnnotatedImage, folder: Path, in_parts: bool = False) -> Raster:
+    """The file of an image, not decoded; see `open_upright`.
+
+    Raises:
+        InputError: it is missing, isn't upright or of another size than its annotations say, or its
+            name leads out of the folder.
+    """
+    if not lies_within(image.name):
+        raise InputError(
+            f"the annotations have the image {image.name!r}, which isn't named by where it lies"
+            f" within {folder}: rename it."
+        )
+    path = file_named(folder, image.name)
+    if not path.is_file():
+        raise InputError(f"{path} is missing, and has annotations: add it.")
+    raster = open_upright(path, in_parts, size_px=(image.height_px, image.width_px))
+    if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
+        raise InputError(
+            f"{path} is {raster.width_px} x {raster.height_px} px, and its annotations are of"
+            f" {image.width_px} x {image.height_px}: give those of this image."
+        )
+    return raster
 
 
 def _within(name: str) -> str:
