@@ -284,17 +284,22 @@ def _inspect_objects(data: ObjectDataConfig, argv: Sequence[str]) -> None:
     found = inspection.found
     print(f"{config.source} {config.directory}".rstrip())
     print(object_inspection.report(inspection))
-    chosen = _for_sheet(found.splits)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    object_contact_sheet(
-        [one.scene.read()[0] for _, one in chosen],
-        [one.objects() for _, one in chosen],
-        found.classes,
-        found.colors,
-        output,
-        [f"{one.scene.name}, {split}" for split, one in chosen],
-    )
-    print(f"\ncontact sheet: {output}")
+    if chosen := _for_sheet(inspection.readable):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        object_contact_sheet(
+            [one.scene.read()[0] for _, one in chosen],
+            [one.objects() for _, one in chosen],
+            found.classes,
+            found.colors,
+            output,
+            [f"{one.scene.name}, {split}" for split, one in chosen],
+        )
+    print(f"\ncontact sheet: {output}" if chosen else "\nno image to draw")
+    if inspection.unreadable:
+        raise InputError(
+            f"{len(inspection.unreadable)} images can't be decoded, listed above: replace or remove"
+            " these files."
+        )
 
 
 def _data(name):

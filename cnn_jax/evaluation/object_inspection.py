@@ -1,14 +1,18 @@
 """What a set of images with objects holds, in words: before a model sees it."""
 
+import itertools
+import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from cnn_jax.configuration.schema import ObjectDataConfig
 from cnn_jax.data import objects
-from cnn_jax.data.object_scenes import ObjectSet, open_objects
+from cnn_jax.data.object_scenes import ObjectScene, ObjectSet, open_objects
 from cnn_jax.data.scenes import SPLITS
+from cnn_jax.errors import InputError
 from cnn_jax.evaluation.object_windows import box_ious
 
 SMALL_PX, LARGE_PX = 32**2, 96**2
@@ -31,6 +35,8 @@ class ObjectInspection:
         counts: of each split, int64 [classes, 3]: small, medium and large objects.
         crowds: of each split.
         empty: images without objects, of each split.
+        unreadable: a sentence for each image that can't be decoded.
+        readable: the images that can, by split.
     """
 
     found: ObjectSet
@@ -39,10 +45,12 @@ class ObjectInspection:
     counts: dict[str, np.ndarray]
     crowds: dict[str, int]
     empty: dict[str, int]
+    unreadable: tuple[str, ...]
+    readable: dict[str, tuple[ObjectScene, ...]]
 
 
 def inspect_objects(config: ObjectDataConfig) -> ObjectInspection:
-    """Opens a set of images with objects, counts, and looks for what is wrong.
+    """Opens a set of images with objects, decodes each once, counts, and looks for what is wrong.
 
     Raises:
         InputError: the set can't be opened at all.
@@ -51,6 +59,14 @@ def inspect_objects(config: ObjectDataConfig) -> ObjectInspection:
     found = open_objects(config, faulty.append)
     counts = {split: np.zeros((len(found.classes), 3), np.int64) for split in SPLITS}
     crowds, empty, duplicates = Counter(), Counter(), []
+    complaints: dict[str, list[str]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for split in SPLITS:
+            complaints[split] = list(threads.map(_complaint, found.splits[split]))
+    readable = {
+        split: tuple(itertools.compress(found.splits[split], [not one for one in of]))
+        for split, of in complaints.items()
+    }
     for split in SPLITS:
         for scene in found.splits[split]:
             image = scene.objects()
@@ -72,7 +88,18 @@ def inspect_objects(config: ObjectDataConfig) -> ObjectInspection:
         counts,
         {split: crowds[split] for split in SPLITS},
         {split: empty[split] for split in SPLITS},
+        tuple(filter(None, itertools.chain(*complaints.values()))),
+        readable,
     )
+
+
+def _complaint(scene) -> str:
+    """What is wrong with an image's file; "" where it can be decoded."""
+    try:
+        scene.scene.read()
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _duplicates(image, classes):
@@ -139,4 +166,6 @@ def report(inspection: ObjectInspection) -> str:
         lines += [f"  {sentence}" for sentence in sentences[:MOST_LISTED]]
         if len(sentences) > MOST_LISTED:
             lines.append(f"  and {len(sentences) - MOST_LISTED:,} more")
+    if inspection.unreadable:
+        lines += ["", "images that can't be decoded:", *(f"  {s}" for s in inspection.unreadable)]
     return "\n".join(lines)

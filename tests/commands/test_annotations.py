@@ -123,3 +123,32 @@ def test_inspect_data_counts_objects_and_finds_faults(tmp_path, capsys):
         assert f"images of {split} are images of train too: part them." in said
     with Image.open(sheet) as drawn:
         assert drawn.size[0] > 300
+
+
+def test_inspect_data_decodes_every_image_with_objects(tmp_path, capsys):
+    """More of them than its sheet shows, of which two are cut short."""
+    write(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    names = [f"{number}.png" for number in range(40)]
+    for name in names:
+        Image.fromarray(noise).save(tmp_path / "images" / name)
+    images = tuple(AnnotatedImage(name, 20, 30, TWO) for name in names)
+    (tmp_path / "all.json").unlink()
+    formats.write(AnnotationSet(("cat", "dog"), images), "coco", tmp_path / "all.json")
+    sheet = tmp_path / "sheet.png"
+    words = ["--config", "coco", "--data.directory", str(tmp_path), "--output", str(sheet)]
+    words += ["--data.annotations", "all.json"]
+    assert inspect_data.main(words) == 0
+    assert "can't be decoded" not in capsys.readouterr().out
+    sheet.unlink()
+    for cut, count in ((names[6:8], 2), (names, 40)):
+        for name in cut:
+            file = tmp_path / "images" / name
+            file.write_bytes(file.read_bytes()[:900])
+        assert inspect_data.main(words) == 2
+        printed = capsys.readouterr()
+        assert printed.out.count("can't be decoded (") == count
+        assert all(f"images/{name} can't be decoded (" in printed.out for name in cut)
+        assert f"{count} images can't be decoded, listed above" in printed.err
+        assert sheet.exists() == (count == 2)
+        sheet.unlink(missing_ok=True)
