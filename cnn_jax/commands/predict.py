@@ -61,7 +61,7 @@ class Options:
         "weights of windows where they overlap",
         choices=("gaussian", "linear", "uniform", "none"),
     )
-    bands: tuple[int, ...] = setting((), "bands to take, from 1; empty: all", at_least=1)
+    bands: tuple[int, ...] = setting((), "bands to take, from 1; empty: as in training", at_least=1)
     region: tuple[float, ...] = setting(
         (), "ROW COLUMN HEIGHT WIDTH in px, or with --region-crs LEFT BOTTOM RIGHT TOP"
     )

@@ -17,7 +17,7 @@ from cnn_jax.data.resizing import displayable
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import object_windows
 from cnn_jax.evaluation.windows import window_for
-from cnn_jax.inference.scenes import found, opened
+from cnn_jax.inference.scenes import found, opened_each
 from cnn_jax.records.files import pictures_can_be_written, write_text
 from cnn_jax.records.scene_record import save
 
@@ -136,7 +136,7 @@ def predict_objects(
     """
     one_file = annotations.ONE_FILE.get(form)
     output = folder / (f"predictions{one_file}" if one_file else form)
-    pictures, said = found(inputs, folder), []
+    pictures = found(inputs, folder)
     single = Path(inputs[0]) if len(inputs) == 1 and Path(inputs[0]).is_dir() else None
     if form == "geojson" and single is None:
         raise InputError("--format geojson takes places from one folder of scenes: give that.")
@@ -144,12 +144,7 @@ def predict_objects(
     for path in (output, folder / "counts.json", *overlays):
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
-    scenes = []
-    for name, path in pictures:
-        try:
-            scenes.append(opened(name, path, run.info, bands, repeat_grey=True))
-        except DamagedError as error:
-            said.append(str(error))
+    scenes, said = opened_each(pictures, run.info, bands)
     empty = [AnnotatedImage(_whole(one), one.height_px, one.width_px) for one in scenes]
     annotations.check(form, run.info.classes, empty, "--format")
     if form == "geojson":

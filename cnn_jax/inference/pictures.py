@@ -37,7 +37,7 @@ from cnn_jax.inference.outputs import (
 )
 from cnn_jax.inference.prediction import Prediction
 from cnn_jax.inference.predictor import Predictor
-from cnn_jax.inference.scenes import Scene, found, opened
+from cnn_jax.inference.scenes import Scene, found, opened_each
 from cnn_jax.records.files import read_object, write_object, write_text
 
 CHUNK_ROWS = 512
@@ -64,7 +64,7 @@ class Wanted:
         least_px: areas of fewer pixels go to their largest neighbour, in polygons.
         augment: whether predictions are averaged over flips and quarter turns.
         blend: how windows are weighted where they overlap.
-        bands: of the scene, numbers from 1; empty: all.
+        bands: of the scene, numbers from 1; empty: as in training.
         region: see `scenes.opened`.
         region_crs: likewise.
         cog: whether GeoTIFFs become Cloud Optimized GeoTIFFs.
@@ -114,10 +114,8 @@ def predict_pictures(
     """
     pictures = found(inputs, folder)
     info = predictor.info
-    scenes = [
-        opened(name, path, info, wanted.bands, wanted.region, wanted.region_crs)
-        for name, path in pictures
-    ]
+    part = wanted.bands, wanted.region, wanted.region_crs
+    scenes, said = opened_each(pictures, info, *part)
     if wanted.polygons:
         for scene in scenes:
             scene.check_polygons()
@@ -127,7 +125,6 @@ def predict_pictures(
     write_object(folder / ABOUT, {**about, _DAMAGED: damaged})
     areas = _Areas(folder / AREAS, keep=resume)
     progress = _Progress(scenes)
-    said = []
     with limited_cache(), contextlib.closing(progress):
         for scene in scenes:
             whole = folder / _outputs(scene, wanted)["classes"]

@@ -196,8 +196,7 @@ class Predictor:
     def _read(self, path):
         """`read`, and of a segmenter's scene where it holds nothing, bool `[height, width]`."""
         if self.config.task in ("segmentation", *OBJECT_TASKS):
-            objects = self.config.task in OBJECT_TASKS  # they learn from grey pictures so too
-            scene = opened(path.stem, path, self.info, repeat_grey=objects)
+            scene = opened(path.stem, path, self.info)
             scene.read(0, scene.height_px)
             if scene.damaged:
                 raise InputError(f"{scene.damaged[0]}: copy the file again.")

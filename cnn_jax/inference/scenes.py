@@ -244,20 +244,18 @@ def opened(
     bands: tuple[int, ...] = (),
     region: tuple[float, ...] = (),
     region_crs: str = "",
-    repeat_grey: bool = False,
 ) -> Scene:
-    """A picture, or a part of it.
+    """A picture, or a part of it, as training takes it: grey is repeated where the run has three
+    channels.
 
     Args:
         name: of its outputs.
         path: of the file.
         info: of the run.
-        bands: numbers from 1; empty: all but one called alpha.
+        bands: numbers from 1; empty: those of the run's description, or all but one called alpha.
         region: row, column, height and width in px; with `region_crs` left, bottom, right and top
             in coordinates. Empty: all.
         region_crs: a coordinate reference system, such as "EPSG:4326".
-        repeat_grey: whether a run of three channels takes grey pictures, each channel being their
-            own one.
 
     Raises:
         InputError: the file can't be used, lacks a band, isn't georeferenced where coordinates are
@@ -265,17 +263,20 @@ def opened(
     """
     raster = open_raster(path, in_parts=True)
     indexed = raster.palette is not None
-    alpha_last = (
-        not bands and raster.alpha == "last" and (indexed or raster.bands == info.channels + 1)
-    )
-    taken = tuple(range(1, info.channels + 1)) if alpha_last and not indexed else bands
-    if repeat_grey and not bands and not indexed and (raster.bands, info.channels) == (1, 3):
+    own, first = (info.description or {}).get("bands", ()), tuple(range(1, info.channels + 1))
+    alpha_last = not bands and raster.alpha == "last" and tuple(own) in ((), first)
+    alpha_last = alpha_last and (indexed or raster.bands == info.channels + 1)
+    taken = first if alpha_last and not indexed else bands or tuple(own)
+    if not taken and not indexed and (raster.bands, info.channels) == (1, 3):
         taken = (1, 1, 1)
     if min(taken, default=1) < 1:
         raise InputError("--bands are counted from 1: give numbers from 1 on.")
     stored = 3 if indexed else raster.bands
-    if max(bands, default=0) > stored:
-        raise InputError(f"{path} has {stored} bands, and --bands names {max(bands)}: name others.")
+    if max(taken, default=0) > stored:
+        whose = "--bands" if bands else "the run's description"
+        raise InputError(
+            f"{path} has {stored} bands, and {whose} names {max(taken)}: name others with --bands."
+        )
     channels, dtype = image_kind(raster, taken)
     if channels != info.channels:
         raise InputError(
@@ -300,6 +301,19 @@ def opened(
         rpcs.line_off, rpcs.samp_off = rpcs.line_off - top, rpcs.samp_off - left
     place = top, left, height, width
     return Scene(name, path, raster, info, taken, *place, gcps, rpcs, alpha_last)
+
+
+def opened_each(
+    pictures: Sequence[tuple[str, Path]], info: DatasetInfo, *part: Any
+) -> tuple[list[Scene], list[str]]:
+    """Pictures by name, as `opened`, and a sentence for each that is damaged; it is left out."""
+    scenes, said = [], []
+    for name, path in pictures:
+        try:
+            scenes.append(opened(name, path, info, *part))
+        except DamagedError as error:
+            said.append(str(error))
+    return scenes, said
 
 
 def _coordinates(raster, region, region_crs):

@@ -26,9 +26,13 @@ from rasterio.rpc import RPC
 import cnn_jax
 from cnn_jax import tasks
 from cnn_jax.commands import predict
+from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.scene_folders import open_scenes
+from cnn_jax.errors import InputError
 from cnn_jax.inference import pictures, predictor
 from cnn_jax.inference.outputs import quiet_gdal
+from cnn_jax.inference.scenes import opened
 from cnn_jax.training.devices import Devices
 from tests.running import ROOT, environment
 
@@ -539,6 +543,67 @@ def test_a_damaged_tile_is_named_and_the_rest_written(command, run, tmp_path):
     write(scene, pixels())
     assert command(scene, "--output", tmp_path / "out", "--overwrite")[0] == 0
     assert command(scene, "--output", tmp_path / "out", "--resume")[0] == 0
+
+
+def test_a_picture_whose_beginning_is_damaged_is_left_out(command, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.tif"):
+        Image.fromarray(pixels(20, 30)).save(folder / name)
+    for name in ("b.png", "c.tif"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:20])
+    code, _, err = command(folder, "--output", tmp_path / "out")
+    assert code == 1
+    assert [line.split(" can't")[0] for line in err.splitlines()] == [
+        f"damaged: {folder / name}" for name in ("b.png", "c.tif")
+    ]
+    assert listed(tmp_path / "out") == ["a.png", "areas.csv", "prediction.json"]
+
+
+def test_grey_pictures_are_repeated_to_three_channels_as_in_training(command, run, tmp_path):
+    """Of one band, of one bit, of 8 bits and transparent beside, which is in no class."""
+    grey = pixels()[..., 0]
+    bits, clear = np.where(grey > 127, 255, 0).astype(np.uint8), grey < 60
+    kinds = {
+        "grey.png": (Image.fromarray(grey), grey),
+        "bits.png": (Image.fromarray(bits > 0), bits),
+        "clear.png": (Image.fromarray(np.dstack([grey, ~clear * np.uint8(255)]), "LA"), grey),
+    }
+    for name, (picture, _) in kinds.items():
+        picture.save(tmp_path / name)
+    write(tmp_path / "place.tif", grey[..., None])
+    files = [tmp_path / name for name in (*kinds, "place.tif")]
+    assert command(*files, "--output", tmp_path / "out")[0] == 0
+    for file in files:
+        image = np.repeat(kinds.get(file.name, (None, grey))[1][..., None], 3, -1)
+        expected = run.predict(image).classes
+        np.testing.assert_array_equal(run.predict(file).probabilities.argmax(-1), expected)
+        expected[clear if file.stem == "clear" else np.zeros_like(clear)] = 255
+        np.testing.assert_array_equal(read(tmp_path / "out" / file.name)[0][0], expected)
+
+
+@pytest.mark.parametrize("own", [[4, 3, 2], [1, 2, 3], [3, 2, 1]])
+def test_bands_are_those_of_the_description_that_was_trained_on(own, tmp_path, run):
+    """As training reads them: GDAL calls the last of four bands alpha, where nothing is said."""
+    image = pixels(32, 48, 4)
+    image[..., 3] |= 1
+    for folder in ("images", "masks"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+    path = write(tmp_path / "train/images/a.tif", image)
+    Image.new("L", (48, 32)).save(tmp_path / "train/masks/a.png")
+    (tmp_path / "set.toml").write_text(f'base = "folders"\nbands = {own}\n')
+    config = DataConfig(source=str(tmp_path / "set.toml"), directory=str(tmp_path))
+    scenes = open_scenes(config)
+    [scene] = scenes.splits["train"]
+    info = dataclasses.replace(run.info, description=scenes.description)
+    picture = opened("a", path, info)
+    np.testing.assert_array_equal(picture.read(0, 32), scene.read()[0])
+    np.testing.assert_array_equal(picture.read(0, 32), image[..., np.array(own) - 1])
+    other = opened("a", path, info, (1, 1, 2))
+    np.testing.assert_array_equal(other.read(0, 32), image[..., [0, 0, 1]])
+    Image.fromarray(image[..., 0]).save(tmp_path / "grey.png")
+    with pytest.raises(InputError, match=rf"grey\.png has 1 bands, and the run's .* {max(own)}: "):
+        opened("grey", tmp_path / "grey.png", info)
 
 
 # ---- what is refused
