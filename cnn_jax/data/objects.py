@@ -413,6 +413,14 @@ def _complaint(one: Annotation, height: int, width: int) -> str:
         )
     if not all(np.isfinite(polygon).all() for polygon in polygons):
         return "has a polygon with a corner that is not finite: give numbers."
+    # One that leaves the image a little is cut at its edge; the way to one far off takes memory.
+    far = 2 * max(height, width)
+    if away := [polygon for polygon in polygons if np.abs(polygon).max() > far]:
+        x, y = away[0][np.abs(away[0]).max(1).argmax()]
+        return (
+            f"has a polygon with a corner far from its image of {width} x {height} px, ({x:g},"
+            f" {y:g}): correct it."
+        )
     if isinstance(one.shape, tuple) and not any(map(_encloses, polygons)):
         return "has polygons without area: draw them anew, or leave the object out."
     return ""

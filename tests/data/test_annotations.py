@@ -694,6 +694,10 @@ BROKEN = {
         changed(bbox=[0, 3, 5, 5], segmentation=[[-9, 3, -1, 3, -1, 9]]),
         r"annotation 1 has a segmentation without a pixel in its bbox",
     ),
+    "a corner far off": (
+        changed(bbox=[3, 3, 5, 5], segmentation=[[3, 3, 8, 3, 3e9, 8]]),
+        r"annotation 1 has a polygon with a corner far from its image of 53 x 37 px, \(3e\+09, 8\)",
+    ),
     "one id twice": (changed(id=2), r"two annotations with the id 2"),
     "one image twice": (
         {**content(), "images": content()["images"][:1] * 2},
