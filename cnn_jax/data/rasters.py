@@ -302,6 +302,8 @@ def open_raster(
         format_, reader = next(
             (known[magic] for magic in known if start.startswith(magic)), ("", None)
         )
+        if not start:
+            raise DamagedError(f"{name} can't be decoded: it is empty; copy it again.".lstrip())
         in_file = isinstance(source, Path) and source.suffix.lower() == ".vrt"
         if format_ == "VRT" and in_file and not small:
             _vrt_sources(source)

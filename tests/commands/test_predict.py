@@ -552,10 +552,11 @@ def test_a_picture_whose_beginning_is_damaged_is_left_out(command, tmp_path):
         Image.fromarray(pixels(20, 30)).save(folder / name)
     for name in ("b.png", "c.tif"):
         (folder / name).write_bytes((folder / name).read_bytes()[:20])
+    (folder / "empty.jpg").write_bytes(b"")
     code, _, err = command(folder, "--output", tmp_path / "out")
     assert code == 1
     assert [line.split(" can't")[0] for line in err.splitlines()] == [
-        f"damaged: {folder / name}" for name in ("b.png", "c.tif")
+        f"damaged: {folder / name}" for name in ("b.png", "c.tif", "empty.jpg")
     ]
     assert listed(tmp_path / "out") == ["a.png", "areas.csv", "prediction.json"]
 

@@ -442,6 +442,19 @@ def test_masks_of_numbers_and_of_classes(tmp_path, images):
     assert masks(found) == masks(apart)
 
 
+@pytest.mark.parametrize("name", ["index_masks", "palette_masks"])
+def test_objects_that_no_pixel_of_a_mask_shows_are_told(tmp_path, name):
+    """One smaller than a pixel, and one that smaller ones hide."""
+    boxes = (5.1, 5.1, 5.3, 5.3), (10, 10, 14, 12), (10, 10, 12, 12), (12, 10, 14, 12)
+    every = tuple(Annotation(0, box) for box in boxes)
+    given = AnnotationSet(("a",), (AnnotatedImage("a.png", HEIGHT, WIDTH, every),))
+    lost = annotations.write(given, name, tmp_path / "out")
+    assert "2 objects: no pixel shows them, and they are left out" in lost
+    values = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert len(np.unique(values)) == (3 if name == "index_masks" else 2)
+    assert not any("no pixel" in s for s in annotations.write(given, "coco", tmp_path / "a.json"))
+
+
 def test_geojson_lies_where_the_scene_does(tmp_path):
     mask = ring_and_dot()
     scene = tmp_path / "images" / "a.tif"

@@ -231,9 +231,11 @@ def losses(found: AnnotationSet, form: Format) -> list[str]:
         number = held not in form.holds and sum(which(image, one) for image, one in every)
         if number:
             sentences.append(f"{number:,} objects: {lost}")
-    hidden = sum(map(_hidden_px, found.images)) if "overlaps" not in form.holds else 0
-    if hidden:
+    covered = [_covered(image) for image in found.images] if dense else []
+    if hidden := sum(pixels for pixels, _ in covered):
         sentences.append(f"{hidden:,} pixels of several objects: the smallest object keeps them")
+    if unseen := sum(number for _, number in covered):
+        sentences.append(f"{unseen:,} objects: no pixel shows them, and they are left out")
     if form.name == "palette_masks" and every:
         sentences.append("objects of one class that touch become one")
     unused = len(set(range(len(found.classes))) - {one.label for _, one in every})
@@ -258,8 +260,11 @@ def _in_parts(image, one) -> bool:
     return one.shape is not None and len(objects.shape_polygons(one, image)) > 1
 
 
-def _hidden_px(image) -> int:
+def _covered(image) -> tuple[int, int]:
+    """Pixels that several objects claim, and objects that are left without one."""
     numbers = objects.number_map(image)
     size = image.height_px, image.width_px
     whole = [objects.area(objects.shape_runs(o.shape, o.box, *size), *size) for o in image.objects]
-    return int(sum(whole) - np.count_nonzero(numbers))
+    seen = set(np.unique(numbers).tolist())
+    unseen = [n for n, one in enumerate(image.objects, 1) if not one.crowd and n not in seen]
+    return int(sum(whole) - np.count_nonzero(numbers)), len(unseen)
