@@ -152,6 +152,13 @@ def predict_objects(
             scene.check_polygons()
     with pictures_can_be_written(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if turned := [scene.path for scene in scenes if scene.raster.orientation != 1]:
+        print(
+            f"note: {len(turned):,} pictures have an EXIF orientation, and their objects lie on the"
+            " pixels as stored, so programs that turn pictures show them elsewhere; the first:"
+            f" {turned[0]}",
+            flush=True,
+        )
     every, counts = [], {}
     for scene in scenes:
         check()

@@ -127,6 +127,26 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     assert printed.err == ""
 
 
+def test_pictures_that_a_tag_turns_are_told_of(finished, tmp_path, capsys):
+    """Their objects are those of the pixels as stored."""
+    _, folder, _ = finished
+    image, _ = synthetic.draw_objects((9, 9), 100, 120)
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image).save(tmp_path / "in/a.png")
+    Image.fromarray(image).save(tmp_path / "in/b.png", exif=tag)
+    words = [str(folder), str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert predict([*words, "--least-score", "0"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: 1 pictures have an EXIF orientation")
+    assert notes[0].endswith(f"the first: {tmp_path / 'in/b.png'}")
+    plain, turned = annotations.read("coco", tmp_path / "out/predictions.json").images
+    assert [(o.box, o.score) for o in plain.objects] == [(o.box, o.score) for o in turned.objects]
+    assert (turned.height_px, turned.width_px) == (100, 120)
+
+
 def test_grey_pictures_are_predicted_as_they_are_learnt_from(finished, tmp_path, capsys):
     """Their one channel thrice, beside coloured ones; and --bands makes a grey one of another."""
     _, folder, _ = finished
