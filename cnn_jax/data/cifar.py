@@ -105,6 +105,7 @@ class Images:
     """
 
     mend = "get the set again"
+    digests: Sequence[str] = ()
 
     def __init__(self, folder: Path, split: str, pixels: np.ndarray, labels: np.ndarray) -> None:
         self._folder, self._split, self._pixels, self._labels = folder, split, pixels, labels

@@ -1,5 +1,6 @@
 """Labelled images kept as files: one folder a class, or the label in each file's name."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -108,6 +109,8 @@ def find(config: ImageDataConfig) -> StoredImages:
     headers = {_header(every[index][1].path) for index in spread}
     sizes = {size for size, *_ in headers}
     channels, dtype = _kind(directory, {(channels, dtype) for _, channels, dtype in headers})
+    digests = file_digests([file.path for _, file in every])
+    hashed = iter(digests if len(digests[0]) == 32 else ())  # else they are sizes
     # What the folder of a split is called, and .PNG for .png, say nothing of the images.
     names = [
         (split, file.label, file.name.removesuffix(file.path.suffix) + file.path.suffix.lower())
@@ -115,10 +118,13 @@ def find(config: ImageDataConfig) -> StoredImages:
     ]
     return StoredImages(
         classes=classes,
-        splits={split: Files(directory, files, classes) for split, files in found.items()},
+        splits={
+            split: Files(directory, files, classes, [*itertools.islice(hashed, len(files))])
+            for split, files in found.items()
+        },
         channels=channels,
         image_px=sizes.pop() if len(sizes) == 1 else None,
-        digest=digest([classes, names, file_digests([file.path for _, file in every])]),
+        digest=digest([classes, names, digests]),
         dtype=dtype,
         groups=groups
         and {
@@ -157,8 +163,14 @@ class Files:
 
     mend = "replace or remove it"
 
-    def __init__(self, directory: Path, files: Sequence[Any], classes: Sequence[str]) -> None:
-        self._directory, self._files = directory, files
+    def __init__(
+        self,
+        directory: Path,
+        files: Sequence[Any],
+        classes: Sequence[str],
+        digests: Sequence[str],
+    ) -> None:
+        self._directory, self._files, self.digests = directory, files, digests
         numbers = {name: number for number, name in enumerate(classes)}
         self._labels = np.array([numbers[file.label] for file in files], np.int32)
 

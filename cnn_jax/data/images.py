@@ -31,7 +31,7 @@ from cnn_jax.data.rasters import (
     photograph,
     upright,
 )
-from cnn_jax.data.scenes import SPLITS
+from cnn_jax.data.scenes import SPLITS, in_train_too
 from cnn_jax.data.stored_images import Examples, Pooled, StoredImages, digest
 from cnn_jax.errors import InputError
 
@@ -154,7 +154,7 @@ class ImageSet:
     (validation may be empty); `channels` and `dtype` are those of every image, and `image_px` its
     height and width as delivered. The fingerprint is a hexadecimal digest that changes when any
     image, label, class or split does; of sets beyond `stored_images.HASHED_BYTES`, when a file's
-    name or size does.
+    name or size does. `notes` are sentences about what people should know.
     """
 
     classes: tuple[str, ...]
@@ -163,6 +163,7 @@ class ImageSet:
     image_px: tuple[int, int]
     fingerprint: str
     dtype: str = "uint8"
+    notes: tuple[str, ...] = ()
 
     @property
     def greatest(self) -> float:
@@ -263,6 +264,10 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         split: hashlib.blake2b(indices.astype("<i8").tobytes()).hexdigest()
         for split, (_, indices) in chosen.items()
     }
+    files = {
+        split: [examples.digests[i] for i in indices.tolist() if examples.digests]
+        for split, (examples, indices) in chosen.items()
+    }
     delivered = [image_px, channels, config.crop_share if resized else None, config.permuted]
     if resized and config.interpolation != "bilinear":
         delivered.append(config.interpolation)
@@ -273,6 +278,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         image_px,
         digest([stored.digest, divided, delivered]),
         stored.dtype,
+        tuple(in_train_too(files)),
     )
 
 

@@ -1,6 +1,6 @@
 """What a raster file stores, and its pixels: the one place where images and masks are opened.
 
-TIFF, JPEG 2000, VRT and PNG of 16 bits are read by GDAL (rasterio), other formats by Pillow. Pixels
+TIFF, JPEG 2000, VRT, PNG and PPM of 16 bits are read by GDAL (rasterio), others by Pillow. Pixels
 come as they are stored: no orientation turns them, no colour is inverted, no bit is dropped.
 `photograph` makes of them what a network takes.
 

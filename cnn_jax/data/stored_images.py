@@ -23,6 +23,9 @@ class Examples(Protocol):
     mend: str
     """What to do about an image that can't be decoded."""
 
+    digests: Sequence[str]
+    """Of each image's file, by its bytes; empty where they weren't read."""
+
     def __len__(self) -> int: ...
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
@@ -70,6 +73,7 @@ class Pooled:
         self._parts = parts
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         self.mend = parts[0].mend
+        self.digests: Sequence[str] = [one for part in parts for one in part.digests]
 
     def __len__(self) -> int:
         return int(self._starts[-1])

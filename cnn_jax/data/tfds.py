@@ -128,6 +128,7 @@ class Records:
     """The examples of one split of a TFDS set; see `stored_images.Examples`."""
 
     mend = "prepare the set again"
+    digests: Sequence[str] = ()
 
     def __init__(self, tfds: Any, builder: Any, split: str, image: str, label: str) -> None:
         from tensorflow_datasets.proto import tf_example_pb2

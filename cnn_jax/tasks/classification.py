@@ -222,12 +222,14 @@ class Classification:
 
 
 def check_splits(data: ImageDataConfig, images: ImageSet) -> None:
-    """Raises InputError where nothing is left to train on, and prints a note where nothing is of a
-    class."""
+    """Says what people should know of the splits. Raises InputError where none is left to train
+    on."""
     if not len(images.splits["train"]):
         raise InputError(
             f"no images of {data.source} are left to train on: lower data.validation_share."
         )
+    for sentence in images.notes:
+        print(f"note: {sentence}", flush=True)
     if data.source != "folders":  # of which all files would be read to learn the labels
         return
     seen = np.bincount(images.splits["train"].labels, minlength=len(images.classes))

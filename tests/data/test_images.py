@@ -13,6 +13,7 @@ from cnn_jax.data import stored_images
 from cnn_jax.data.images import ImageSource, LabelledImages, open_images
 from cnn_jax.data.pipeline import read_ahead, training_batches
 from cnn_jax.errors import InputError
+from cnn_jax.tasks.classification import check_splits
 from tests.data.fake_images import picture, write_folder
 
 
@@ -405,6 +406,27 @@ def test_permuted_images_hold_the_same_pixels_in_one_other_order(two_classes):
         permuted.splits["test"].arrays()[0].reshape(10, 24, 3)[0],
         plain.splits["test"].arrays()[0].reshape(10, 24, 3)[0][order],
     )
+
+
+def test_images_of_training_that_other_splits_have_too_are_told(tmp_path, capsys):
+    """By their bytes, whatever they are called."""
+    files = {f"train/{'ab'[i % 2]}/{i}.png": picture(i, (4, 6)) for i in range(10)}
+    files |= {f"test/{'ab'[i % 2]}/other{i}.png": picture(i, (4, 6)) for i in range(8, 14)}
+    write_folder(tmp_path, files)
+    said = "2 images of test are images of train too: part them."
+    check_splits(ImageDataConfig(), opened := open_set(tmp_path, validation_share=0.0))
+    assert opened.notes == (said,)
+    assert capsys.readouterr().out == f"note: {said}\n"
+    for fold in range(3):
+        opened = open_set(tmp_path, folds=3, fold=fold)
+        arrays = {s: {i.tobytes() for i in of.arrays()[0]} for s, of in opened.splits.items()}
+        counts = {s: len(arrays["train"] & arrays[s]) for s in ("validation", "test")}
+        assert len(opened.notes) == sum(count > 0 for count in counts.values())
+        assert all(
+            f"{count} images of {s} are images of train too: part them." in opened.notes
+            for s, count in counts.items()
+            if count
+        )
 
 
 # ---- channels
