@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from cnn_jax import tasks
 from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.rasters import DamagedError
 from cnn_jax.errors import InputError
 from cnn_jax.inference import object_prediction
 from cnn_jax.inference.prediction import Prediction
@@ -226,7 +227,8 @@ class Predictor:
             info, kept = self.info, (data.seen_share, data.interpolation)
             return of(info.channels, info.dtype, info.image_px, *kept)
         except OSError as error:
-            raise InputError(f"{path} can't be read ({error.strerror}): check the path.") from error
+            sentence = f"{path} can't be read ({error.strerror}): check the path."
+            raise DamagedError(sentence) from error
         except InputError as error:
             raise type(error)(f"{path} {error}") from error
 

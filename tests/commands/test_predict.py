@@ -904,6 +904,20 @@ def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeyp
     assert predict.main([*arguments, "--overwrite", "--augment"]) == 1
 
 
+def test_a_file_that_is_gone_meanwhile_costs_no_other_prediction(
+    classifier, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    for name in "abc":
+        Image.fromarray(pixels(8, 8)).save(tmp_path / f"{name}.png")
+    monkeypatch.setattr(predictor.Predictor, "check_file", lambda *_: gone.unlink(missing_ok=True))
+    gone = tmp_path / "b.png"
+    assert predict.main(["run", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert f"damaged: {gone} can't be read (No such file" in capsys.readouterr().err
+    with (tmp_path / "out/predictions.csv").open() as file:
+        assert [Path(row["picture"]).stem for row in csv.DictReader(file)] == ["a", "c"]
+
+
 def test_a_file_is_cropped_only_where_training_cropped(classifier, tmp_path):
     """Without `data.image_px` images are trained on whole, whatever `data.crop_share` is."""
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)

@@ -644,6 +644,16 @@ def test_coco_of_ids_that_are_no_whole_numbers(tmp_path, id_, same):
     assert masks(again) == masks(example())
 
 
+def test_keypoints_of_coco_are_told_to_be_left_out(tmp_path):
+    path = tmp_path / "a.json"
+    for said, lost in (([], ()), ([1, 2, 2], ("keypoints are left out",))):
+        path.write_text(json.dumps(changed(keypoints=said, num_keypoints=len(said) // 3)))
+        found = annotations.read("coco", path)
+        assert found.lost == lost
+        assert len(found.images[0].objects) == 4
+    assert "keypoints are left out" in annotations.write(found, "coco", tmp_path / "out.json")
+
+
 @OLD
 def test_our_coco_is_what_pycocotools_reads(tmp_path, capsys):
     from pycocotools.coco import COCO

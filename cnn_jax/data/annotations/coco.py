@@ -90,12 +90,13 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
             report(f"{about} has a segmentation without a pixel in its bbox: correct one of them.")
             continue
         found[raw["image_id"]].append(one)
+    points = any(raw.get("keypoints") for raw in content["annotations"])
     del content
     every = (
         AnnotatedImage(h.name, h.height_px, h.width_px, tuple(found[i]), i)
         for i, h in heads.items()
     )
-    return AnnotationSet(names, tuple(every), ids)
+    return AnnotationSet(names, tuple(every), ids, ("keypoints are left out",) if points else ())
 
 
 def _categories(path, categories, classes):
