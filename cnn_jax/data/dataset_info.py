@@ -52,3 +52,9 @@ class DatasetInfo:
             known[name] = None if known[name] is None else tuple(known[name])
         known["colors"] = tuple(tuple(color) for color in known["colors"])
         return cls(**known)
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Numbers from 1 of the files' bands that the channels are, as a description names them;
+        empty: all that a file has."""
+        return tuple((self.description or {}).get("bands", ()))

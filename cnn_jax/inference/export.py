@@ -282,6 +282,8 @@ def about(run: Run, parts: Sequence[str] = (), stride: int | None = None) -> dic
     }
     if run.config.task in OBJECT_TASKS:
         held |= {"colors": list(map(list, run.learner.colors)), "objects": run.learner.picking}
+    if info.bands:
+        held["bands"] = list(info.bands)
     return held | ({"multiple_px": stride} if stride else {})
 
 
@@ -298,9 +300,10 @@ def described(
         "instances": "pixels [batch, height, width, 1 + classes + 3]: probabilities of no class and"
         " of each, nearness of a centre, and px down and to the right to the object's centre",
     }.get(run.config.task, "probabilities" if "softmax" in parts else "logits")
+    bands = ", ".join(map(str, run.info.bands))
     return (
-        f"float32 images [batch, height, width, {run.info.channels}], {size} px, {values}, to"
-        f" {gives}."
+        f"float32 images [batch, height, width, {run.info.channels}]"
+        f"{f' of the bands {bands}' if bands else ''}, {size} px, {values}, to {gives}."
     )
 
 

@@ -263,10 +263,10 @@ def opened(
     """
     raster = open_raster(path, in_parts=True)
     indexed = raster.palette is not None
-    own, first = (info.description or {}).get("bands", ()), tuple(range(1, info.channels + 1))
-    alpha_last = not bands and raster.alpha == "last" and tuple(own) in ((), first)
+    first = tuple(range(1, info.channels + 1))
+    alpha_last = not bands and raster.alpha == "last" and info.bands in ((), first)
     alpha_last = alpha_last and (indexed or raster.bands == info.channels + 1)
-    taken = first if alpha_last and not indexed else bands or tuple(own)
+    taken = first if alpha_last and not indexed else bands or info.bands
     if not taken and not indexed and (raster.bands, info.channels) == (1, 3):
         taken = (1, 1, 1)
     if min(taken, default=1) < 1:

@@ -1,6 +1,7 @@
 """Exported networks: what other runtimes make of them, what stands beside them, and what is
 refused."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 import cnn_jax
 from cnn_jax.commands import export
+from cnn_jax.inference.export import about, described
 from tests.running import ROOT, environment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -68,6 +70,15 @@ def test_onnx_holds_classes_colours_and_normalisation(run, tmp_path):
     assert held["colors"] == [list(color) for color in run.info.colors]
     assert (held["mean"], held["std"]) == (list(run.info.mean), list(run.info.std))
     assert (held["inside"], held["digest"]) == (["softmax"], run.digest)
+
+
+def test_bands_that_a_description_names_are_told(run):
+    info = dataclasses.replace(run.info, description={"bands": [4, 3, 2]})
+    told = dataclasses.replace(run, info=info)
+    assert about(told)["bands"] == [4, 3, 2]
+    assert "width, 3] of the bands 4, 3, 2, " in described(told)
+    assert "bands" not in about(run)
+    assert "bands" not in described(run)
 
 
 WITHOUT_FLAX = """

@@ -130,7 +130,11 @@ def test_both_languages_say_the_same_things():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"channels": 4}, "4 channels of uint8"), ({"dtype": "uint16"}, "3 channels of uint16")],
+    [
+        ({"channels": 4}, "4 channels of uint8"),
+        ({"dtype": "uint16"}, "3 channels of uint16"),
+        ({"description": {"bands": [4, 3, 2]}}, "takes the bands 4, 3, 2 of its files"),
+    ],
 )
 def test_pictures_that_browsers_dont_have_are_refused(segmenter, changes, words):
     info = dataclasses.replace(segmenter.info, **changes)

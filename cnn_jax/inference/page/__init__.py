@@ -69,6 +69,11 @@ def html(run: Run, *, runtime: str | Path | None = None, teach: bool = False) ->
             f"the run in {run.folder} takes {info.channels} channels of {info.dtype}, and pictures"
             " in browsers have 1 or 3 of uint8: use cnn-jax predict."
         )
+    if info.bands not in ((), tuple(range(1, info.channels + 1))):
+        raise InputError(
+            f"the run in {run.folder} takes the bands {', '.join(map(str, info.bands))} of its"
+            " files, which browsers don't tell apart: use cnn-jax predict."
+        )
     if getattr(config.data, "permuted", False):
         raise InputError(
             f"the run in {run.folder} was trained on images whose pixels are scattered, which no"
