@@ -381,8 +381,8 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
         runs: loaded, or their folders.
 
     Raises:
-        InputError: it is no list, there is none, or two differ in task, classes, channels, type or
-            image size.
+        InputError: it is no list, there is none, or two differ in task, classes, channels, bands,
+            type or image size.
 
     Example:
         both = cnn_jax.ensemble(["results/runs/seed0", "results/runs/seed1"])
@@ -395,10 +395,13 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
         raise InputError("an ensemble of no runs can't predict: give some.")
     first = members[0]
     for other in members[1:]:
+        of_both = (first.info, other.info)
+        bands = [info.bands or tuple(range(1, info.channels + 1)) for info in of_both]
         for name, ours, theirs in (
             ("task", first.config.task, other.config.task),
             ("classes", first.info.classes, other.info.classes),
             ("channels", first.info.channels, other.info.channels),
+            ("bands", *bands),
             ("dtype", first.info.dtype, other.info.dtype),
             ("image size", first.info.image_px, other.info.image_px),
         ):

@@ -264,8 +264,8 @@ def opened(
     raster = open_raster(path, in_parts=True)
     indexed = raster.palette is not None
     first = tuple(range(1, info.channels + 1))
-    alpha_last = not bands and raster.alpha == "last" and info.bands in ((), first)
-    alpha_last = alpha_last and (indexed or raster.bands == info.channels + 1)
+    beside = raster.alpha == "last" and (indexed or raster.bands == info.channels + 1)
+    alpha_last = beside and not bands and info.bands in ((), first)
     taken = first if alpha_last and not indexed else bands or info.bands
     if not taken and not indexed and (raster.bands, info.channels) == (1, 3):
         taken = (1, 1, 1)

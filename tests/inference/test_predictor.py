@@ -268,9 +268,11 @@ def test_runs_that_differ_are_not_averaged(run):
         ({"classes": names}, "differ in classes"),
         ({"channels": 4}, "differ in channels"),
         ({"dtype": "uint16"}, "differ in dtype"),
+        ({"description": {"bands": [3, 2, 1]}}, r"differ in bands \(\(1, 2, 3\), \(3, 2, 1\)\)"),
     ):
         with pytest.raises(InputError, match=word):
             cnn_jax.ensemble([run, other(run, **changes)])
+    cnn_jax.ensemble([run, other(run, description={"bands": [1, 2, 3]})])
     with pytest.raises(InputError, match="no runs"):
         cnn_jax.ensemble([])
     for folder in (run.folder, str(run.folder)):
