@@ -18,6 +18,9 @@ from cnn_jax.errors import InputError
 
 AREAS = ("Polygon", "MultiPolygon")
 
+FARTHEST_PX = 2**31 - 1
+"""GDAL burns nothing of an area that has a corner further away."""
+
 
 @dataclass(frozen=True)
 class Polygons:
@@ -73,11 +76,18 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
     if image.transform is not None and image.crs and shapes:
         system = reference_systems.known(reference_systems.named(content, path), path)
         shapes = _moved(path, shapes, system, image.crs)
-    if shapes and not _any_touches(shapes, image):
+    outlines = _outlines_px(shapes, image)
+    size = image.width_px, image.height_px
+    if shapes and not any((o.max(0) >= 0).all() and (o.min(0) <= size).all() for o in outlines):
         raise InputError(
             f"none of the {len(shapes)} areas of {path} lies in its image {image.name}: give them"
             " in longitude and latitude, in this order, or in pixels of an image without"
             " georeference; or leave them out."
+        )
+    if any(np.abs(outline).max() >= FARTHEST_PX for outline in outlines):
+        raise InputError(
+            f"{path} has an area that reaches further than {FARTHEST_PX:,} px from its image"
+            f" {image.name}: cut it to the image's surroundings."
         )
     return Polygons(
         str(path),
@@ -188,18 +198,11 @@ def _is_polygon(rings) -> bool:
     return isinstance(rings, list) and bool(rings) and all(map(is_ring, rings))
 
 
-def _any_touches(shapes, image) -> bool:
-    """Whether the frame of an area and that of the image have something in common."""
-    corners = np.array([[0, image.width_px, 0, image.width_px], [0, 0, *[image.height_px] * 2]])
-    if image.transform is not None:
-        matrix = np.array(image.transform).reshape(2, 3)
-        corners = matrix[:, :2] @ corners + matrix[:, 2:]
-    least, greatest = corners.min(1), corners.max(1)
-    for geometry, _ in shapes:
-        outline = np.array([at[:2] for at in geometry["coordinates"][0]])
-        if (outline.max(0) >= least).all() and (outline.min(0) <= greatest).all():
-            return True
-    return False
+def _outlines_px(shapes, image) -> list[np.ndarray]:
+    """The outer ring of each area, float64 `[corners, 2]` of x and y in px of the image."""
+    matrix = np.array(image.transform or (1, 0, 0, 0, 1, 0)).reshape(2, 3)
+    rings = [np.array([at[:2] for at in area["coordinates"][0]], float) for area, _ in shapes]
+    return [np.linalg.solve(matrix[:, :2], (ring - matrix[:, 2]).T).T for ring in rings]
 
 
 def _moved(path, shapes, given, wanted):

@@ -147,6 +147,20 @@ def test_areas_that_miss_their_image_are_refused(tmp_path):
         mask_of(config)
 
 
+@pytest.mark.parametrize("far", [2e9, 3e9])
+def test_areas_that_reach_too_far_to_be_burnt_are_refused(far, tmp_path):
+    """As one around the whole earth does in an image of a centimetre."""
+    config = write(tmp_path, [feature("road", square(-far, -far, far, far)), FEATURES[0]])
+    if far > 2**31:
+        with pytest.raises(InputError, match=r"Straße\.geojson has an area that reaches further"):
+            mask_of(config)
+    else:
+        labels = np.full(SIZE, 2, np.uint8)
+        labels[3:9, 2:12] = 1
+        labels[4:6, 4:6] = 2
+        np.testing.assert_array_equal(mask_of(config), labels)
+
+
 def test_control_points_place_no_areas(tmp_path):
     config = write(tmp_path, FEATURES)
     (tmp_path / "images/Straße.png").unlink()
