@@ -245,6 +245,14 @@ def test_images_outside_their_folder_are_not_opened(tmp_path, name):
         open_objects(config)
 
 
+@pytest.mark.parametrize("size", [{"height": 64, "width": 32}, {"height": 31}, {"width": 128}])
+def test_images_of_another_size_than_their_annotations_are_refused(tmp_path, size):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 32)).save(tmp_path / "images" / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg is 64 x 32 px, and its annotations are of "):
+        open_objects(write_coco(tmp_path, **size))
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_images_that_a_tag_turns_are_refused(tmp_path, orientation):
     tag = Image.Exif()
