@@ -780,6 +780,14 @@ def test_a_class_that_is_not_among_those_asked_for_is_told_by_its_name(tmp_path,
         annotations.read(name, tmp_path / "out", classes=["dog"])
 
 
+@pytest.mark.parametrize("name", [*FORMATS])
+def test_a_class_that_is_asked_for_twice_is_told(tmp_path, images, name):
+    """COCO's would be written with one id twice, and read by nobody."""
+    given = ["cat", "dog", unicodedata.normalize("NFD", "año"), "año"]
+    with pytest.raises(InputError, match="the list of classes has the class año 2 times"):
+        annotations.read(name, tmp_path / "out", images, given)
+
+
 def test_objects_that_cannot_be_used_are_left_out_where_asked(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(changed(bbox=[60, 3, 5, 5])))

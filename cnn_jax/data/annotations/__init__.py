@@ -14,8 +14,8 @@ import numpy as np
 
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import by_stem, check_size, open_upright
-from cnn_jax.data.file_names import can_be_shown, composed
+from cnn_jax.data.annotations.files import by_stem, check_size, distinct, open_upright
+from cnn_jax.data.file_names import can_be_shown
 from cnn_jax.data.folders import file_named
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import LARGEST_IMAGE_PX, Raster
@@ -103,7 +103,7 @@ def read(
             f"{path} is a folder, and {name} is one file: name that (of a training:"
             " --data.annotations)."
         )
-    found = of(name).read(path, images, tuple(map(composed, classes)), report)
+    found = of(name).read(path, images, distinct(classes, "the list of classes"), report)
     names = Counter(PurePosixPath(image.name).as_posix() for image in found.images)
     for twice, count in names.most_common(1):
         if count > 1:

@@ -3,6 +3,7 @@
 import json
 import math
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def files_in(path: Path, suffixes: Sequence[str], what: str) -> list[Path]:
     return sorted(found, key=lambda p: natural(p.relative_to(path).as_posix()))
 
 
+def distinct(names: Iterable[str], where: Any) -> tuple[str, ...]:
+    """Names of classes, composed. Raises InputError where one recurs in what `where` calls."""
+    found = tuple(map(composed, names))
+    for name, count in Counter(found).most_common(1):
+        if count > 1:
+            raise InputError(f"{where} has the class {name} {count} times: name each differently.")
+    return found
+
+
 class Classes:
     """Classes by name: those given, or those that occur, in the order of their names.
 
@@ -88,7 +98,7 @@ class Classes:
     """
 
     def __init__(self, given: Sequence[str]) -> None:
-        self.given, self._seen = tuple(dict.fromkeys(map(composed, given))), {}
+        self.given, self._seen = tuple(map(composed, given)), {}
 
     def label(self, name: str, about: str, report: Report) -> int | None:
         """A number for a class's name; None where it is empty or isn't among those given, after

@@ -4,7 +4,6 @@ width, height) or a polygon, all as shares of the image's size; of predictions a
 Names of classes stand in `data.yaml` or `classes.txt`. Sizes of images are in the files alone.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cnn_jax.data.annotations.files import (
     MOST_CLASSES,
     beside,
     by_stem,
+    distinct,
     files_in,
     image_files,
     number,
@@ -36,7 +36,7 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
     if not path.is_dir():
         raise InputError(f"{path} is no folder: give that of YOLO's text files.")
     file, told = _told(path)
-    names = _distinct(classes, "the list of classes") if classes else _names(file, told)
+    names = tuple(classes) or _names(file, told)
     points = isinstance(told, dict) and "kpt_shape" in told
     labels = path / "labels" if (path / "labels").is_dir() else path
     files = image_files(images, "YOLO's files")
@@ -98,14 +98,7 @@ def _names(file: Path, told: Any) -> tuple[str, ...]:
         names = [names[str(label)] for label in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
         raise InputError(f"{file} has no names of classes: give a list of them.")
-    return _distinct([composed(name) for name in names], file)
-
-
-def _distinct(names: Sequence[str], where: Any) -> tuple[str, ...]:
-    for name, count in Counter(names).most_common(1):
-        if count > 1:
-            raise InputError(f"{where} has the class {name} {count} times: name each differently.")
-    return tuple(names)
+    return distinct(names, file)
 
 
 def _annotation(words, image, names, about, report) -> Annotation | None:
