@@ -55,6 +55,7 @@ class Set:
             for name, count in zip(("train", "validation", "test"), counts, strict=True)
         }
         self.fingerprint, self.dtype, self.greatest = "0" * 32, "uint8", 255.0
+        self.notes = ()
 
 
 def images(height, width, channels, count=24):
