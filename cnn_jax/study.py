@@ -202,7 +202,7 @@ def _check_alike(held, config):
     options and normalisation along, and a finished run may be of another study by its name."""
     from cnn_jax.records.run_directory import differences
 
-    free = ("seed", "initial", *(("model.", "data.") if config.initial else ()))
+    free = ("seed", "initial", *(("model.", "data.") if getattr(config, "initial", "") else ()))
     free += ("configuration:",) if (held / "summary.json").is_file() else ()
     found = [each for each in differences(held, config) if not each.startswith(free)]
     if found:

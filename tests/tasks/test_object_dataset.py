@@ -111,7 +111,9 @@ def test_what_a_format_cannot_take_is_told_before_anything_is_predicted(
         shape = {"width": size, "height": size, "count": 3, "dtype": "uint8", "sparse_ok": True}
         rasterio.open(folder / name, "w", "GTiff", tiled=True, **place, **shape).close()
     classes = tuple(str(number) for number in range(255))
-    run = SimpleNamespace(info=SimpleNamespace(channels=3, dtype="uint8", classes=classes))
+    run = SimpleNamespace(
+        info=SimpleNamespace(channels=3, dtype="uint8", classes=classes, bands=())
+    )
     with pytest.raises(InputError, match=sentence):
         object_prediction.predict_objects(run, [str(folder)], tmp_path / "out", form=form)
     assert not (tmp_path / "out").exists()
@@ -123,7 +125,9 @@ def test_an_overlay_shows_what_the_files_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(object_prediction, "predict", lambda *_: found)
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     run = SimpleNamespace(
-        info=SimpleNamespace(channels=3, dtype="uint8", classes=("car",), description=None),
+        info=SimpleNamespace(
+            channels=3, dtype="uint8", classes=("car",), description=None, bands=()
+        ),
         learner=SimpleNamespace(colors=((226, 169, 41),)),
     )
     for least_score in (0.1, 0.5):
