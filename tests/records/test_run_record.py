@@ -81,7 +81,7 @@ def test_any_changed_field_of_a_committed_configuration_is_found(folder):
 
 
 def test_a_committed_record_knows_its_data(committed):
-    info = committed["aerial_compare_short/unet_mobilenet_v2-seed0"].info
+    info = committed["aerial_compare/unet_mobilenet_v2-seed0"].info
     assert (info.source, info.channels, info.dtype) == ("dubai", 3, "uint8")
     assert info.classes == ("building", "land", "road", "vegetation", "water")
     assert info.colors[0] == (0x3C, 0x10, 0x98)
