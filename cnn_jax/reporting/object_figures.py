@@ -238,7 +238,7 @@ def precision_recall(
     precision: Mapping[str, np.ndarray], names: Sequence[str], path: str | Path
 ) -> None:
     """Draws precision against recall at IoU 0.5, a panel for boxes and one for masks, a curve for
-    each class (of many, those with the highest and the lowest AP) and one for their mean.
+    each class (of many, those with the highest and the lowest AP) and, of several, their mean.
 
     `precision` is float64 `[classes, 101]` of each kind, NaN of classes without objects.
     """
@@ -257,11 +257,12 @@ def precision_recall(
                 axes.plot(
                     RECALLS, values[index], label=f"{label(names[index], 20)} {ap:.2f}", **look
                 )
-            if known:
+            if len(known) > 1:  # else it would cover the one class
                 mean = values[known].mean(0)
                 axes.plot(
                     RECALLS, mean, color="black", linewidth=2.4, label=f"mean {mean.mean():.2f}"
                 )
+            if known:
                 axes.legend(loc="lower left", fontsize=7)
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1.02)

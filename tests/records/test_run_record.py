@@ -86,7 +86,7 @@ def test_a_committed_record_knows_its_data(committed):
     assert info.classes == ("building", "land", "road", "vegetation", "water")
     assert info.colors[0] == (0x3C, 0x10, 0x98)
     assert (info.mean, info.std) == ((0.5,) * 3, (0.25,) * 3)
-    assert info.sizes == {"validation": 9, "test": 9}
+    assert info.sizes == {"train": 54, "validation": 9, "test": 9}
     assert info.fingerprint == "089b95eb60f6abb7b6f228d6bce2b032"
     digits = committed["mnist/cnn-seed0"].info
     assert (digits.channels, digits.mean, digits.classes) == (1, (0.1307,), tuple("0123456789"))
