@@ -175,6 +175,8 @@ def _check_runs(parts, study):
     for config, folder in runs:
         if run_directory.begun(folder):
             _check_alike(folder, config)
+    first, *others = study.variants.values()
+    own = {each.split(":")[0] for one in others for each in documents.differences(first, one)}
     for place in dict.fromkeys(folder.parent for _, folder in runs):
         planned = {config.variant: config for config, folder in to_do if folder.parent == place}
         known = {(c.variant, c.seed): folder for c, folder in to_do if folder.parent == place}
@@ -190,7 +192,7 @@ def _check_runs(parts, study):
                     f"{other} and {held} would both be {variant} with seed {seed}: move one of them"
                     f" out of {place}."
                 )
-            _check_comparable(held, planned.values(), study)
+            _check_comparable(held, planned.values(), own)
     later = {config.variant: config for config, _ in to_do if config.variant != to_do[0][0].variant}
     for variant, config in later.items():
         if not study.begins.get(variant):
@@ -212,14 +214,12 @@ def _check_alike(held, config):
         )
 
 
-def _check_comparable(held, configs, study):
-    """Refuses a finished run that others can't be compared with, but for what the study's own
-    variants differ in."""
+def _check_comparable(held, configs, own):
+    """Refuses a finished run that others can't be compared with, but for the fields in which the
+    study's own variants differ."""
     from cnn_jax.records.run_directory import differences
     from cnn_jax.reporting.comparison import is_shared
 
-    first, *others = study.variants.values()
-    own = {each.split(":")[0] for one in others for each in documents.differences(first, one)}
     for config in configs:
         found = [
             each
