@@ -230,17 +230,6 @@ def check_splits(data: ImageDataConfig, images: ImageSet) -> None:
         )
     for sentence in images.notes:
         print(f"note: {sentence}", flush=True)
-    if data.source != "folders":  # of which all files would be read to learn the labels
-        return
-    seen = np.bincount(images.splits["train"].labels, minlength=len(images.classes))
-    absent = [name for name, count in zip(images.classes, seen, strict=True) if not count]
-    if absent:
-        which = ", ".join(absent[:5]) + (f" or {len(absent) - 5} more" if absent[5:] else "")
-        print(
-            f"note: no training image is of {which}, which can't be learnt: add images of it, lower"
-            " data.validation_share or data.test_share, or raise data.train_examples.",
-            flush=True,
-        )
 
 
 def counted(evaluation: ImageEvaluation, split: str) -> dict[str, Any]:
