@@ -20,6 +20,7 @@ from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
 from cnn_jax.data.scenes import SPLITS, Scene, in_train_too
+from cnn_jax.data.town.layers import OBJECT_COLORS, OBJECTS
 from cnn_jax.errors import InputError
 
 SOURCES = ("synthetic", "penn_fudan", *(name for name in FORMATS if name != "yolo_polygons"))
@@ -126,9 +127,9 @@ def _synthetic(config):
             splits[split].append(ObjectScene(read, draw.objects))
     fingerprint = hashlib.sha256(f"objects 1 {scenes.fingerprint}".encode()).hexdigest()
     return ObjectSet(
-        synthetic.OBJECTS,
+        OBJECTS,
         (1, 2),
-        synthetic.OBJECT_COLORS,
+        OBJECT_COLORS,
         {split: tuple(every) for split, every in splits.items()},
         fingerprint,
     )

@@ -15,6 +15,7 @@ from cnn_jax.data.object_scenes import open_objects
 from cnn_jax.data.object_source import ObjectSource
 from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.data.pipeline import DecodedScenes, RegionSource, training_batches
+from cnn_jax.data.town.layers import BUILDING, ROAD
 from cnn_jax.errors import InputError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -35,11 +36,11 @@ def test_synthetic_objects_are_the_scene_taken_apart():
     np.testing.assert_array_equal(image, same)
     numbers = objects.number_map(AnnotatedImage("a", 128, 160, every))
     buildings = [i for i, one in enumerate(every, 1) if one.label == 0 and not one.crowd]
-    assert (classes[np.isin(numbers, buildings)] == synthetic.BUILDING).all()
+    assert (classes[np.isin(numbers, buildings)] == BUILDING).all()
     cars = [i for i, one in enumerate(every, 1) if one.label == 1 and not one.crowd]
     assert cars
-    assert (classes[np.isin(numbers, cars)] == synthetic.ROAD).all()
-    assert (numbers[classes == synthetic.BUILDING] != 0).all()
+    assert (classes[np.isin(numbers, cars)] == ROAD).all()
+    assert (numbers[classes == BUILDING] != 0).all()
 
 
 def test_smaller_objects_lie_on_top_and_crowds_below():

@@ -8,6 +8,8 @@ import pytest
 from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data import synthetic
 from cnn_jax.data.synthetic import CLASSES, draw_scene, generate
+from cnn_jax.data.town import ground
+from cnn_jax.data.town.layers import BUILDING
 from cnn_jax.errors import InputError
 
 
@@ -137,7 +139,7 @@ def test_the_fingerprint_changes_with_whatever_changes_the_data(monkeypatch):
 
 def test_the_probe_follows_a_changed_pixel(monkeypatch):
     before = synthetic._probe()
-    monkeypatch.setattr(synthetic, "PAINT", synthetic.PAINT * 0.9)
+    monkeypatch.setattr(ground, "PAINT", ground.PAINT * 0.9)
     assert synthetic._probe.__wrapped__() != before
 
 
@@ -173,7 +175,7 @@ def test_edges_of_roofs_lie_where_the_mask_says(pictures):
     across, beside = [], []
     for image, mask in pictures["test"]:
         steps = np.abs(np.diff(image.astype(float).mean(-1), axis=1))
-        border = (mask[:, 1:] == synthetic.BUILDING) != (mask[:, :-1] == synthetic.BUILDING)
+        border = (mask[:, 1:] == BUILDING) != (mask[:, :-1] == BUILDING)
         border[:, :2] = border[:, -2:] = False
         across.append(steps[border].mean())
         beside += [steps[np.roll(border, shift, axis=1)].mean() for shift in (-2, 2)]

@@ -23,6 +23,7 @@ from cnn_jax.commands.predict import main as predict
 from cnn_jax.configuration.schema import AugmentationConfig
 from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
+from cnn_jax.data.town.layers import OBJECTS
 from cnn_jax.errors import InputError
 from cnn_jax.inference import initial
 from cnn_jax.records.run_record import read as read_record
@@ -78,7 +79,7 @@ def test_its_record_is_whole(finished):
     assert {path.name for path in (folder / "figures").iterdir()} >= PICTURES
     assert "box AP50" in summary_table(summary)
     rows = (folder / "figures" / "counts.csv").read_text().splitlines()
-    assert len(rows) == 1 + 2 * len(synthetic.OBJECTS) * config.data.scene_counts[2] / 2
+    assert len(rows) == 1 + 2 * len(OBJECTS) * config.data.scene_counts[2] / 2
 
 
 def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
@@ -209,9 +210,7 @@ def test_predict_correct_train_again(finished, tmp_path, monkeypatch):
     assert predict([str(folder), "images", "--output", "OUT", "--format", "labelme"]) == 0
     assert len(list(Path("OUT/labelme").glob("*.json"))) == 3
     shutil.rmtree("OUT/labelme")  # corrected: as if the annotator knew the truth
-    annotations.write(
-        AnnotationSet(tuple(synthetic.OBJECTS), tuple(truths)), "labelme", Path("OUT/labelme")
-    )
+    annotations.write(AnnotationSet(tuple(OBJECTS), tuple(truths)), "labelme", Path("OUT/labelme"))
     words = ["convert", "OUT/labelme", "corrected.json", "--read", "labelme", "--write", "coco"]
     assert convert(words) == 0
     again = short({"instances": instances, "detection": detect}[config.task].smoke)
