@@ -103,40 +103,45 @@ def main(
         if name not in studies and (name.endswith(".json") or "/" in name):
             run.train_and_evaluate(*run.begun(module, {}, argv))
         else:
-            variants, configs = _configured(module, studies, name, argv, flags)
+            study, configs = _configured(module, studies, name, argv, flags)
             if flags.plan:
                 seen = [record for record in seen if _asked_for(record.config, flags)]
-                print(_plan(studies[name]().groups, seen, configs[0], flags.difference))
-                return 0
-            folds = [_dealt(configs, flags.folds, fold) for fold in range(flags.folds)]
-            processes.join(flags.distributed)
-            workdir = flags.workdir or run.new_workdir(f"{configs[0].experiment}-{name}")
-            workdir = processes.broadcast(workdir)
-            command = run.typed(module, argv, workdir)
-            study, folder = studies[name](), Path(workdir)
-            places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
-            try:
-                if folds:
-                    _check_page(folder / FOLDS)
-                    _check_deal(folder, folds)
-                if study.groups:
-                    _check_groups(places)
-                parts = [
-                    _beginning(part, study.begins, place)
-                    for part, place in zip(folds or [configs], places, strict=True)
-                ]
-                _check_runs(list(zip(parts, places, strict=True)), study)
-                for part, place in zip(parts, places, strict=True):
-                    if folds:
-                        print(f"\n{place.name} of {len(folds)} folds", flush=True)
-                    _run(part, variants, study.groups, place, command, pictures)
-            finally:  # a study whose first run could not begin leaves no folder behind
-                for place in (*places, folder):
-                    with contextlib.suppress(OSError):
-                        place.rmdir()
-            if folds:
-                _write_folds(folder, flags.folds, variants)
+                print(_plan(study.groups, seen, configs[0], flags.difference))
+            else:
+                _run_all(module, study, configs, argv, flags, pictures)
     return outcome.exit_code
+
+
+def _run_all(module, study, configs, argv, flags, pictures):
+    """Runs the configurations, or with --folds their copies for each fold, a folder each."""
+    folds = [_dealt(configs, flags.folds, fold) for fold in range(flags.folds)]
+    processes.join(flags.distributed)
+    workdir = flags.workdir or run.new_workdir(
+        f"{configs[0].experiment}-{configs[0].configuration}"
+    )
+    folder = Path(processes.broadcast(workdir))
+    command = run.typed(module, argv, str(folder))
+    places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
+    try:
+        if folds:
+            _check_page(folder / FOLDS)
+        if study.groups:
+            _check_groups(places)
+        parts = [
+            (_beginning(part, study.begins, place), place)
+            for part, place in zip(folds or [configs], places, strict=True)
+        ]
+        _check_runs(parts, study)
+        for part, place in parts:
+            if folds:
+                print(f"\n{place.name} of {len(folds)} folds", flush=True)
+            _run(part, study, place, command, pictures)
+    finally:  # a study whose first run could not begin leaves no folder behind
+        for place in (*places, folder):
+            with contextlib.suppress(OSError):
+                place.rmdir()
+    if folds and processes.is_primary():
+        _write_folds(folder, places, list(study.variants))
 
 
 def _beginning(configs, begins, workdir):
@@ -165,72 +170,75 @@ def _beginning(configs, begins, workdir):
 
 
 def _check_runs(parts, study):
-    """Refuses, before the first run, what would come to light hours later: a run, or another seed
-    of a variant, that was begun otherwise; finished runs that those to come can't be compared with,
-    or that have a seed twice; and given weights that don't fit a later variant."""
-    from cnn_jax.records import run_directory, run_record
-
-    runs = [(config, place / folder_name(config)) for configs, place in parts for config in configs]
-    to_do = [(config, folder) for config, folder in runs if not (folder / "summary.json").is_file()]
-    for config, folder in runs:
-        if run_directory.begun(folder):
-            _check_alike(folder, config)
+    """Refuses, before the first run, what would come to light hours later: runs in the folder that
+    those to come don't go with, and given weights that don't fit a later variant."""
     first, *others = study.variants.values()
     own = {each.split(":")[0] for one in others for each in documents.differences(first, one)}
-    for place in dict.fromkeys(folder.parent for _, folder in runs):
-        planned = {config.variant: config for config, folder in to_do if folder.parent == place}
-        known = {(c.variant, c.seed): folder for c, folder in to_do if folder.parent == place}
-        for held in sorted(path.parent for path in place.glob("*/summary.json")):
-            there = run_record.read_origin(held)[0]
-            variant, seed = there.get("variant"), there.get("seed")
-            if variant in planned:
-                _check_alike(held, planned[variant])
-            if not study.groups and variant not in study.variants:
-                continue
-            if (other := known.setdefault((variant, seed), held)) != held:
-                raise InputError(
-                    f"{other} and {held} would both be {variant} with seed {seed}: move one of them"
-                    f" out of {place}."
-                )
-            _check_comparable(held, planned.values(), own)
-    later = {config.variant: config for config, _ in to_do if config.variant != to_do[0][0].variant}
-    for variant, config in later.items():
-        if not study.begins.get(variant):
+    to_do = [c for configs, place in parts for c in _check_place(configs, place, study, own)]
+    for variant, config in {config.variant: config for config in to_do}.items():
+        if variant != to_do[0].variant and not study.begins.get(variant):
             run.check_initial(config)
 
 
-def _check_alike(held, config):
+def _check_place(configs, place, study, own):
+    """Refuses a run, or another seed of a variant, that was begun otherwise, and finished runs that
+    have a seed twice, or that those to come can't be compared with: `own` are the fields in which
+    variants may differ. Returns the configurations that aren't finished."""
+    from cnn_jax.records import run_directory, run_record
+
+    planned = {place / folder_name(config): config for config in configs}
+    finished = {path.parent for path in place.glob("*/summary.json")}
+    to_do = {folder: config for folder, config in planned.items() if folder not in finished}
+    variants = {config.variant: config for config in to_do.values()}
+    seeds = {(config.variant, config.seed): folder for folder, config in to_do.items()}
+    for folder in sorted({*finished, *filter(run_directory.begun, planned)}):
+        held = run_record.read_origin(folder)
+        variant, seed = held[0].get("variant"), held[0].get("seed")
+        if config := planned.get(folder, variants.get(variant)):
+            _check_alike(folder, held, config)
+        if folder not in finished or (not study.groups and variant not in study.variants):
+            continue
+        if (other := seeds.setdefault((variant, seed), folder)) != folder:
+            raise InputError(
+                f"{other} and {folder} would both be {variant} with seed {seed}: move one of them"
+                f" out of {place}."
+            )
+        if to_do:  # the first stands for all, which differ in their own fields alone
+            _check_comparable(folder, held, next(iter(to_do.values())), own)
+    return list(to_do.values())
+
+
+def _check_alike(folder, held, config):
     """Refuses a run of the same variant that differs in more than its seed; given weights bring
     options and normalisation along, and a finished run may be of another study by its name."""
-    from cnn_jax.records.run_directory import differences
-
     free = ("seed", "initial", *(("model.", "data.") if getattr(config, "initial", "") else ()))
-    free += ("configuration:",) if (held / "summary.json").is_file() else ()
-    found = [each for each in differences(held, config) if not each.startswith(free)]
-    if found:
-        raise InputError(
-            f"{held} is {config.variant} of another configuration (there, here):"
-            f" {'; '.join(found)}; give another --workdir, or the same values."
-        )
+    free += ("configuration:",) if (folder / "summary.json").is_file() else ()
+    found = [each for each in _differences(held, config) if not each.startswith(free)]
+    _refuse(f"{folder} is {config.variant} of another configuration", found)
 
 
-def _check_comparable(held, configs, own):
-    """Refuses a finished run that others can't be compared with, but for the fields in which the
+def _check_comparable(folder, held, config, own):
+    """Refuses a finished run that another can't be compared with, but for the fields in which the
     study's own variants differ."""
-    from cnn_jax.records.run_directory import differences
     from cnn_jax.reporting.comparison import is_shared
 
-    for config in configs:
-        found = [
-            each
-            for each in differences(held, config)
-            if is_shared(path := each.split(":")[0]) and path not in own
-        ]
-        if found:
-            raise InputError(
-                f"{held} can't be compared with {config.variant} (there, here):"
-                f" {'; '.join(found)}; give another --workdir, or the same values."
-            )
+    by_field = {each.split(":")[0]: each for each in _differences(held, config)}
+    found = [each for field, each in by_field.items() if is_shared(field) and field not in own]
+    _refuse(f"{folder} can't be compared with {config.variant}", found)
+
+
+def _differences(held, config):
+    from cnn_jax.records import formats, run_directory
+
+    return formats.differences(held, run_directory.origin(config))
+
+
+def _refuse(said, differences):
+    if differences:
+        raise InputError(
+            f"{said} (there, here): {'; '.join(differences)}; give another --workdir, or the same"
+            " values."
+        )
 
 
 def folder_name(config: Config) -> str:
@@ -251,7 +259,7 @@ def finished(workdir: Path, variants: Sequence[str]) -> list:
     )
 
 
-def _run(configs, variants, groups, workdir, command, pictures):
+def _run(configs, study, workdir, command, pictures):
     from cnn_jax.records import run_record
     from cnn_jax.records.files import pictures_can_be_written, write_object
     from cnn_jax.reporting import table
@@ -259,11 +267,11 @@ def _run(configs, variants, groups, workdir, command, pictures):
     for number, config in enumerate(configs, 1):
         print(f"\nrun {number} of {len(configs)}: {config.variant}, seed {config.seed}", flush=True)
         run.train_and_evaluate(config, workdir / folder_name(config), command, study=workdir)
-        if groups and processes.is_primary():  # comparisons of these runs know them from here
-            write_object(workdir / run_record.STUDY, {"groups": groups})
+        if study.groups and processes.is_primary():  # comparisons know them from here
+            write_object(workdir / run_record.STUDY, {"groups": study.groups})
     if not processes.is_primary():
         return
-    found = finished(workdir, variants)
+    found = finished(workdir, list(study.variants))
     print(f"\n{table.variants_table(found)}")
     if pictures is not None:
         with pictures_can_be_written(workdir / "figures"):
@@ -288,29 +296,14 @@ def _dealt(configs, folds, fold):
     return dealt
 
 
-def _write_folds(workdir, folds, variants):
+def _write_folds(workdir, places, variants):
     """The page on the studies of all folds together."""
     from cnn_jax.records.files import write_text
-    from cnn_jax.reporting import folds as reporting
+    from cnn_jax.reporting import folds
 
-    if processes.is_primary():
-        found = {f"fold {n}": finished(workdir / f"fold{n}", variants) for n in range(folds)}
-        text = reporting.report(found)
-        write_text(workdir / FOLDS, text)
-        print(f"\n{text}\n{workdir / FOLDS}")
-
-
-def _check_deal(workdir, folds):
-    """Refuses a folder whose runs are of folds that were dealt otherwise."""
-    for fold, configs in enumerate(folds):
-        data = configs[0].data
-        for path in sorted((workdir / f"fold{fold}").glob("*/config.json")):
-            held = getattr(tasks.read_config(path), "data", None)
-            fields = ("folds", "fold", "split_seed")
-            if any(getattr(held, f, None) != getattr(data, f) for f in fields):
-                raise InputError(
-                    f"{path.parent} is of groups that were dealt otherwise: give another --workdir."
-                )
+    text = folds.report({f"fold {n}": finished(p, variants) for n, p in enumerate(places)})
+    write_text(workdir / FOLDS, text)
+    print(f"\n{text}\n{workdir / FOLDS}")
 
 
 def _check_groups(places):
@@ -375,8 +368,8 @@ def _plan(groups, records, config, difference):
 
 
 def _configured(module, studies, name, argv, flags):
-    """The names of all variants, and the configurations of all runs asked for, with what the
-    command line changes."""
+    """The study, and the configurations of all runs asked for, with what the command line
+    changes."""
     if name not in studies:
         raise InputError(
             f"--config {name} is neither a study nor the path of a recorded config.json:"
@@ -421,7 +414,7 @@ def _configured(module, studies, name, argv, flags):
     if not flags.folds:  # else they are whole once the folds are dealt
         for config in runs:
             tasks.check(config)
-    return list(study.variants), runs
+    return study, runs
 
 
 def _about(studies):

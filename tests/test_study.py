@@ -473,7 +473,8 @@ def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):
         records_in([folder])
     finished = command("--workdir", folder, "--folds=4", "--seeds=0")
     assert finished.code == 2
-    assert "fold0/mlp-seed0 is of groups that were dealt otherwise" in finished.err
+    said = "fold0/mlp-seed0 is mlp of another configuration (there, here): data.folds: 3, 4;"
+    assert said in finished.err
     (folder / "folds.md").write_bytes(b"\xff mine")
     finished = command(*words)
     assert finished.code == 2

@@ -59,6 +59,10 @@ RENAMED: dict[str, str] = {}
 """Field of an older format -> what it is called today, each a dotted path."""
 
 
+Origin = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""What a run is: its configuration as JSON holds it, and its environment."""
+
+
 def fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of every field of a configuration as JSON holds it."""
     for name, value in config.items():
@@ -101,16 +105,14 @@ def digest_as_written(config: Mapping[str, Any], environment: Mapping[str, Any])
     return digest(config, outside_digest(config, environment))
 
 
-def differences(
-    there: tuple[Mapping[str, Any], Collection[str]],
-    here: tuple[Mapping[str, Any], Collection[str]],
-) -> list[str]:
-    """`field: value there, value here` for each field that can change a result and differs; of two
-    configurations, each with its fields outside the digest. Of `data.source` the name counts, not
-    where a description lies: what is in it is in the data's fingerprint."""
-    (a, of_a), (b, of_b) = (
-        ({p: v for p, v in fields(config) if p not in outside}, dict(fields(config)))
-        for config, outside in (there, here)
+def differences(there: Origin, here: Origin) -> list[str]:
+    """`field: value there, value here` for each field that can change a result and differs. Of
+    `data.source` the name counts, not where a description lies: what is in it is in the data's
+    fingerprint."""
+    of_a, of_b = (dict(fields(config)) for config, _ in (there, here))
+    a, b = (
+        {path: value for path, value in of.items() if path not in outside}
+        for of, outside in ((of_a, outside_digest(*there)), (of_b, outside_digest(*here)))
     )
     return [
         f"{path}: {of_a.get(path)!r}, {of_b.get(path)!r}"

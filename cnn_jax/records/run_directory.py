@@ -147,13 +147,13 @@ class RunDirectory:
                 f"{self.workdir} holds other files ({', '.join(others[:3])}) and no run; give an"
                 f" empty or new {self._flag}."
             )
-        own = json.loads(documents.to_json(self.config))
         if "config.json" not in names:
             return
+        own = origin(self.config)
         try:
             if "environment.json" not in names:
                 # A run that was interrupted after its first file left its own configuration.
-                if read_object(self.config_path) != own:
+                if read_object(self.config_path) != own[0]:
                     raise InputError(f"{self.config_path} is of no run that was begun here.")
                 return
             config, environment = run_record.read_origin(self.workdir)
@@ -162,7 +162,7 @@ class RunDirectory:
                 run_record.read_info(self.workdir, environment)
         except InputError as error:
             raise InputError(f"{str(error).rstrip('.')}, or give another {self._flag}.") from error
-        different = _differences(config, environment, self.config)
+        different = formats.differences((config, environment), own)
         if (self.workdir / "summary.json").exists():  # its configuration's name computes no more
             different = [each for each in different if not each.startswith("configuration:")]
         if self._resumes and different:
@@ -237,15 +237,15 @@ class RunDirectory:
         """Refuses data that finished runs of the study didn't have which ask for the same: scores
         of both would stand in one table."""
         for path in sorted(self.study.glob("*/summary.json")) if self.study else ():
-            held, environment = run_record.read_origin(path.parent)
+            config, environment = run_record.read_origin(path.parent)
             theirs = environment.get("data_fingerprint")
+            if theirs == fingerprint:
+                continue
             asked = ("task:", "data.")  # given weights bring mean and std
-            apart = [
-                each
-                for each in _differences(held, environment, self.config)
-                if each.startswith(asked) and not each.startswith(("data.mean:", "data.std:"))
-            ]
-            if theirs != fingerprint and not apart:
+            if not any(
+                each.startswith(asked) and not each.startswith(("data.mean:", "data.std:"))
+                for each in formats.differences((config, environment), origin(self.config))
+            ):
                 raise InputError(
                     f"the data differ from those of {path.parent} (fingerprint {fingerprint},"
                     f" recorded {theirs}); restore them, or give another {self._flag}."
@@ -388,22 +388,10 @@ def begun(folder: Path) -> bool:
     )
 
 
-def differences(folder: Path, config: Config) -> list[str]:
-    """`field: value there, value here` for each field in which a run differs from a configuration,
-    of those that can change a result.
-
-    Raises:
-        InputError: the folder's configuration can't be read.
-    """
-    return _differences(*run_record.read_origin(folder), config)
-
-
-def _differences(held, environment, config):
-    own = json.loads(documents.to_json(config))
-    return formats.differences(
-        (held, formats.outside_digest(held, environment)),
-        (own, formats.outside_digest(own, _digested(config))),
-    )
+def origin(config: Config) -> formats.Origin:
+    """What `run_record.read_origin` would give of a run of this configuration, as far as its digest
+    goes."""
+    return json.loads(documents.to_json(config)), _digested(config)
 
 
 def _digested(config):
