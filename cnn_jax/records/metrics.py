@@ -7,6 +7,9 @@ interval of a figure as `split/name_interval`.
 import math
 from dataclasses import dataclass
 
+NOTHING = "\N{EN DASH}"
+"""What stands for a value that doesn't exist."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -35,6 +38,11 @@ class Figure:
     of_classes: bool = False
     omitted_for: tuple[str, ...] = ()
     averaging: str = ""
+
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by for more to be better."""
+        return -1 if self.higher_is_better is False else 1
 
 
 _IMAGES = ("classification", "classic")

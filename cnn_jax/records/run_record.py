@@ -22,7 +22,7 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.records import checks, formats, object_record, scene_record
 from cnn_jax.records.files import metrics_lines, read_object
-from cnn_jax.records.metrics import leading
+from cnn_jax.records.metrics import NOTHING, leading
 from cnn_jax.records.object_record import ObjectRecord
 from cnn_jax.records.scene_record import SceneRecord
 
@@ -34,8 +34,6 @@ STUDY = "study.json"
 
 _GREY = ("mnist", "fashion_mnist", "kmnist", "emnist", "omniglot")
 """Sources of images with one channel, of which format 1 doesn't say it."""
-
-_NOTHING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,14 @@ class RunRecord:
     @property
     def source(self) -> str:
         """The name of the data; of a description given as a file, the name of the file."""
-        return self.info.source or _NOTHING
+        return self.info.source or NOTHING
 
     @property
     def device(self) -> str:
         """What the run was computed on, such as `2 x NVIDIA H200`."""
         kind, count = self.environment.get("device_kind"), self.environment.get("device_count")
         if not kind:
-            return _NOTHING
+            return NOTHING
         kind = "CPU" if kind == "cpu" else str(kind)
         return f"{count} x {kind}" if isinstance(count, int) and count > 1 else kind
 
@@ -375,6 +373,6 @@ def rank(group: Sequence[RunRecord]) -> tuple[str, str, bool, float, str]:
     first = group[0]
     known = [record.leading_value for record in group if record.leading_value is not None]
     figure = leading(first.task)
-    sign = 1 if figure and figure.higher_is_better is False else -1
     mean = sum(known) / max(len(known), 1)
-    return first.experiment, first.source, not known, sign * mean, first.location
+    worth = figure.sign * mean if figure else mean
+    return first.experiment, first.source, not known, -worth, first.location

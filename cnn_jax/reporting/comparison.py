@@ -132,30 +132,34 @@ def compare(
 
     def rank(variant):
         mean = variant.scores[leading].mean
-        return math.isnan(mean), -_sign(figure) * mean if math.isfinite(mean) else 0, variant.name
+        return math.isnan(mean), -figure.sign * mean if math.isfinite(mean) else 0, variant.name
 
     variants = {variant.name: variant for variant in sorted(variants, key=rank)}
-    titled = groups or {}
-    members = {
-        title: [name for name in variants if name in names] for title, names in titled.items()
-    }
-    if not any(len(names) > 1 for names in members.values()):
-        titled = members = {"": list(variants)}
-    # What is left of a group, where one of its variants was run, says nothing that another group
-    # doesn't say of it.
-    compared = {name for names in members.values() if len(names) > 1 for name in names}
-    left = [t for t, names in members.items() if len(names) == 1 < len(titled[t])]
     return Comparison(
         variants=tuple(variants.values()),
         groups=tuple(
             _group(title, [variants[name] for name in names], figure)
-            for title, names in members.items()
-            if names and not (title in left and compared.issuperset(names))
+            for title, names in _members(groups or {}, list(variants)).items()
         ),
         leading=leading,
         target=target,
         differences=tuple(differing),
     )
+
+
+def _members(groups: Mapping[str, Sequence[str]], variants: Sequence[str]) -> dict[str, list[str]]:
+    """Title -> the variants there are of a group, best first; as `compare` says of `groups`."""
+    members = {title: [n for n in variants if n in names] for title, names in groups.items()}
+    compared = {name for names in members.values() if len(names) > 1 for name in names}
+    if not compared:
+        return {"": list(variants)}
+    # What is left of a group, where one of its variants was run, says nothing that another group
+    # doesn't say of it.
+    return {
+        title: names
+        for title, names in members.items()
+        if len(names) > 1 or (names and (len(groups[title]) == 1 or names[0] not in compared))
+    }
 
 
 def write(comparison: Comparison, folder: str | Path) -> list[Path]:
@@ -238,31 +242,28 @@ def _differences(by_variant: Mapping[str, Sequence[RunRecord]]) -> tuple[list[st
     """(what differs between records that should not, in words; the variants whose records are in
     the minority with any of it)."""
     found, odd = [], set()
-    everyone = [(name, record) for name, group in by_variant.items() for record in group]
 
-    def look(named, conditions, of=""):
-        fields = list(dict.fromkeys(field for _, record in named for field in conditions(record)))
-        for field in fields:
-            holders: dict[str, list[tuple[str, RunRecord]]] = {}
-            for name, record in named:
-                value = json.dumps(
-                    conditions(record).get(field), sort_keys=True, ensure_ascii=False
-                )
-                holders.setdefault(value, []).append((name, record))
+    def look(held, of=""):
+        """`held` are (variant, location, conditions) of records that must share these."""
+        for field in dict.fromkeys(field for _, _, conditions in held for field in conditions):
+            holders: dict[str, list[tuple[str, str]]] = {}
+            for name, location, conditions in held:
+                value = json.dumps(conditions.get(field), sort_keys=True, ensure_ascii=False)
+                holders.setdefault(value, []).append((name, location))
             if len(holders) > 1:
                 each = [
-                    f"{value} in {_few([record.location for _, record in held])}"
-                    for value, held in holders.items()
+                    f"{value} in {_few([location for _, location in runs])}"
+                    for value, runs in holders.items()
                 ]
                 found.append(f"{field}{of} is {', '.join(each)}")
                 most = max(holders.values(), key=len)
-                odd.update(
-                    name for held in holders.values() if held is not most for name, _ in held
-                )
+                odd.update(n for runs in holders.values() if runs is not most for n, _ in runs)
 
-    look(everyone, _conditions)
+    everyone = [(name, record) for name, group in by_variant.items() for record in group]
+    look([(name, record.location, _conditions(record)) for name, record in everyone])
     for name, group in by_variant.items():
-        look([(name, record) for record in group], _own_conditions, f" of {name}")
+        own = [(name, record.location, _own_conditions(record)) for record in group]
+        look(own, f" of {name}")
     return found, odd
 
 
@@ -306,11 +307,6 @@ def _validation(record: RunRecord, leading: str) -> list[tuple[float, float]]:
     return [(line.get("elapsed_s", math.nan), line[f"validation/{leading}"]) for line in lines]
 
 
-def _sign(figure: Figure) -> int:
-    """What a score is multiplied by for more to be better."""
-    return -1 if figure.higher_is_better is False else 1
-
-
 def _default_target(
     histories: Mapping[str, Sequence[Sequence[tuple[float, float]]]], figure: Figure
 ) -> float | None:
@@ -331,9 +327,9 @@ def _times_to(
     """When each run first had the score on validation; None for one that never had it."""
     if target is None:
         return [None] * len(histories)
-    sign = _sign(figure)
+    least = figure.sign * target
     return [
-        next((elapsed for elapsed, value in history if sign * value >= sign * target), None)
+        next((elapsed for elapsed, value in history if figure.sign * value >= least), None)
         for history in histories
     ]
 
@@ -435,7 +431,7 @@ def _pair(one: Variant, other: Variant, figure: Figure) -> Pair | None:
     difference = (
         float(np.mean([a - b for a, b in values]))
         if values
-        else _sign(figure) * (means[0] - means[1])
+        else figure.sign * (means[0] - means[1])
     )
     if difference < 0:
         return _pair(other, one, figure)
@@ -455,7 +451,7 @@ def _worth_by_seed(variant: Variant, figure: Figure) -> dict[Any, float]:
         seed: record.summary.get(f"test/{figure.name}") for seed, record in variant.by_seed.items()
     }
     return {
-        seed: _sign(figure) * value
+        seed: figure.sign * value
         for seed, value in values.items()
         if value is not None and math.isfinite(value)
     }

@@ -6,8 +6,8 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
+from cnn_jax.records.metrics import NOTHING
 from cnn_jax.reporting import table
-from cnn_jax.reporting.style import NOTHING
 from cnn_jax.reporting.verdicts import Comparison, Group, Spread, Variant, interval_text, p_text
 
 

@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cnn_jax.evaluation.metrics import class_accuracy
 from cnn_jax.evaluation.metrics import iou as class_iou
+from cnn_jax.records.metrics import NOTHING
 from cnn_jax.reporting.style import (
     DPI,
-    NOTHING,
     TRAIN,
     VALIDATION,
     curve_style,

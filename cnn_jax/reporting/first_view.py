@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from cnn_jax.records.metrics import NOTHING
 from cnn_jax.reporting import table
 from cnn_jax.reporting.comparison_tables import named
-from cnn_jax.reporting.style import NOTHING
 from cnn_jax.reporting.verdicts import Comparison, Pair, Spread, Variant
 
 

@@ -49,8 +49,8 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
             for name in names
         ]
     )
-    sign = 1.0 if figure.higher_is_better else -1.0
-    order = np.argsort(-sign * values.mean(1), kind="stable") if names else []
+    worth = figure.sign * values
+    order = np.argsort(-worth.mean(1), kind="stable") if names else []
     rows = [
         [
             names[at],
@@ -68,7 +68,7 @@ def report(folds: Mapping[str, Sequence[RunRecord]]) -> str:
             markdown(["variant", *folds, "mean", "between folds"], rows),
         ]
     if len(order) > 1:
-        parts += _differences(figure.label, [names[at] for at in order], sign * values[order])
+        parts += _differences(figure.label, [names[at] for at in order], worth[order])
     lacking = [name for name in every if name not in names]
     if lacking:
         which = f"seed{'s' * (len(shared) > 1)} {listed([str(seed) for seed in sorted(shared)])}"

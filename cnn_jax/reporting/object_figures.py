@@ -22,9 +22,10 @@ from cnn_jax.data import objects
 from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.data.resizing import displayable
 from cnn_jax.evaluation.coco import AREAS, RECALLS, Matches
+from cnn_jax.records.metrics import NOTHING
 from cnn_jax.reporting.image_figures import swatch
 from cnn_jax.reporting.mosaic import fit, mosaic, panel_px
-from cnn_jax.reporting.style import DPI, NOTHING, curve_style, label, save, style
+from cnn_jax.reporting.style import DPI, curve_style, label, save, style
 
 LOOKS: dict[str, dict[str, Any]] = {
     "found": {"color": "#FFFFFF", "linestyle": "-"},

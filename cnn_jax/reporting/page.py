@@ -23,14 +23,14 @@ from PIL.PngImagePlugin import PngImageFile
 
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
-from cnn_jax.records.metrics import FIGURES
+from cnn_jax.records.metrics import FIGURES, NOTHING
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.records.scene_record import LONGEST_PX, SceneRecord
 from cnn_jax.records.scene_record import shown as pictured_scenes
 from cnn_jax.reporting import comparison_figures, first_view, object_panels
 from cnn_jax.reporting.comparison_tables import WORDS, cost_rows, named, pair_rows, score_rows
 from cnn_jax.reporting.scene_figures import error_color
-from cnn_jax.reporting.style import NOTHING, percent
+from cnn_jax.reporting.style import percent
 from cnn_jax.reporting.table import MOST_CLASSES, capitalized
 from cnn_jax.reporting.verdicts import Comparison, Group, Variant
 

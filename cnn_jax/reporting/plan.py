@@ -250,8 +250,7 @@ def _of_images(comparison: Comparison, members: Sequence[Variant]) -> np.ndarray
 
 def _curves(comparison: Comparison, members: Sequence[Variant]) -> list[list[tuple[float, float]]]:
     """Validations of every run; where less is better, with the other sign."""
-    sign = -1 if comparison.figure.higher_is_better is False else 1
-    key = f"validation/{comparison.leading}"
+    sign, key = comparison.figure.sign, f"validation/{comparison.leading}"
     return [
         [(line["step"], sign * line[key]) for line in record.metrics if line.get(key) is not None]
         for variant in members

@@ -25,8 +25,6 @@ from cnn_jax.records.files import SOFTWARE
 _Item = TypeVar("_Item")
 
 DPI = 150
-NOTHING = "\N{EN DASH}"
-"""What stands for a value that doesn't exist."""
 
 TRAIN: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "marker": ""}
 VALIDATION: dict[str, Any] = {"color": "#D55E00", "linestyle": "--", "marker": "s"}

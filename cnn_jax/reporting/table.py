@@ -18,7 +18,7 @@ from cnn_jax.data.scenes import SPLITS
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.statistics import mean_interval
 from cnn_jax.records.files import write_text
-from cnn_jax.records.metrics import FIGURES, Figure
+from cnn_jax.records.metrics import FIGURES, NOTHING, Figure
 from cnn_jax.records.run_record import RunRecord, rank, variants
 
 _PLAIN = {"record", "data", "device"}
@@ -30,8 +30,6 @@ _BRIEF = {"record", "data", "device", "parameters", "steps", "seed", "training t
 _MOVED = "test/shifted_accuracy/"
 MOST_CLASSES = 30
 """Tables and charts by class leave out more classes than this."""
-
-_NOTHING = "\N{EN DASH}"
 
 
 def results_page(records: Sequence[RunRecord]) -> str:
@@ -157,7 +155,7 @@ def headline_table(
     for group in groups:
         first = group[0]
         name, location = _named(group)
-        seeds = f"{len(group)} seeds" if len(group) > 1 else first.config.get("seed", _NOTHING)
+        seeds = f"{len(group)} seeds" if len(group) > 1 else first.config.get("seed", NOTHING)
         row = {
             "record": _linked(f"{first.experiment}/{name}" if brief else name, location, link_base),
             "data": escaped(first.source),
@@ -175,7 +173,7 @@ def headline_table(
             row = {title: row[title] for title in order if title in columns}
             if len(kinds) > 1:
                 figure = FIGURES.get(first.leading)
-                worth = f"{_worth(group, figure)} {figure.label}" if figure else _NOTHING
+                worth = f"{_worth(group, figure)} {figure.label}" if figure else NOTHING
                 seconds = row.pop("training time, s")
                 row |= {"score": worth, "training time, s": seconds}
         rows.append(row)
@@ -360,7 +358,7 @@ def _mean(group: Sequence[RunRecord], key: str, form: str, interval: bool = True
 
 
 def _number(value: float | None, form: str) -> str:
-    return _NOTHING if value is None or not math.isfinite(value) else format(value, form)
+    return NOTHING if value is None or not math.isfinite(value) else format(value, form)
 
 
 def markdown(

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.evaluation.statistics import mean_interval
-from cnn_jax.records.metrics import FIGURES, Figure
+from cnn_jax.records.metrics import FIGURES, NOTHING, Figure
 from cnn_jax.records.object_record import ObjectRecord
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.records.scene_record import SceneRecord
-from cnn_jax.reporting.style import NOTHING
 from cnn_jax.reporting.table import averaging, class_figure
 
 LEVEL = 0.05
