@@ -101,13 +101,19 @@ def marks(
         score = None if one.score is None else round(one.score, 3)
         return Mark(kind, one.label, score, box, _outlines(one, truth) if masks else ())
 
-    told = [
-        mark(found[i], "counts nowhere" if ignored else "found" if hit >= 0 else "false alarm")
+    known = [mark(one, "counts nowhere" if one.crowd else "true") for one in truth.objects]
+    return tuple(known), tuple(mark(*each) for each in told(truth, found, matched))
+
+
+def told(
+    truth: AnnotatedImage, found: Sequence[Annotation], matched: Matches
+) -> list[tuple[Annotation, str]]:
+    """Predictions in the order of their scores, then what they missed, each with its kind."""
+    every = [
+        (found[i], "counts nowhere" if ignored else "found" if hit >= 0 else "false alarm")
         for i, hit, ignored in zip(matched.order, matched.truth, matched.ignored, strict=True)
     ]
-    told += [mark(truth.objects[i], "missed") for i in matched.missed]
-    known = [mark(one, "counts nowhere" if one.crowd else "true") for one in truth.objects]
-    return tuple(known), tuple(told)
+    return every + [(truth.objects[i], "missed") for i in matched.missed]
 
 
 def _outlines(one, image) -> tuple[tuple[float, ...], ...]:

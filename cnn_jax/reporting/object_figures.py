@@ -23,6 +23,7 @@ from cnn_jax.data.objects import AnnotatedImage, Annotation
 from cnn_jax.data.resizing import displayable
 from cnn_jax.evaluation.coco import AREAS, RECALLS, Matches
 from cnn_jax.records.metrics import NOTHING
+from cnn_jax.records.object_record import told
 from cnn_jax.reporting.image_figures import swatch
 from cnn_jax.reporting.mosaic import fit, mosaic, panel_px
 from cnn_jax.reporting.style import DPI, curve_style, label, save, style
@@ -72,40 +73,39 @@ def gallery(
             f"{truth.name}: {hits} found, {len(one.missed)} missed,"
             f" {int(((one.truth < 0) & ~one.ignored).sum())} false alarms"
         )
-        true_kinds = ["counts nowhere" if o.crowd else "found" for o in truth.objects]
         panels = [
             (picture, None),
             (
                 tinted(picture, truth.objects, truth, colors, scale, masks),
-                _marker(truth.objects, true_kinds, names, scale),
+                _marker(_true(truth), names, scale),
             ),
             (
                 tinted(picture, found, truth, colors, scale, masks),
-                _marker(*_told(found, truth, one), names, scale),
+                _marker(told(truth, found, one), names, scale),
             ),
         ]
         cells.append((title, panels))
     with style():
         handles = [
-            swatch(tuple(channel / 255 for channel in color), label(name, 40))
-            for name, color in zip(names[:20], colors, strict=False)
-        ]
-        handles += [
             Line2D([], [], color=look["color"], linestyle=look["linestyle"], label=kind,
                    path_effects=[withStroke(linewidth=3, foreground="black")])
             for kind, look in LOOKS.items()
         ]  # fmt: skip
+        handles = [*_class_swatches(names, colors), *handles]
         mosaic(cells, path, headings=("Image", "Truth", "Found"), handles=handles)
 
 
-def _told(found, truth, one: Matches):
-    """Predictions in the order of their scores and misses, and what each is."""
-    every = [found[i] for i in one.order] + [truth.objects[i] for i in one.missed]
-    kinds = [
-        "counts nowhere" if ignored else "found" if hit >= 0 else "false alarm"
-        for hit, ignored in zip(one.truth, one.ignored, strict=True)
+def _class_swatches(names, colors):
+    """The entries of a legend, of 20 classes at most."""
+    return [
+        swatch(tuple(channel / 255 for channel in color), label(name, 40))
+        for name, color in zip(names[:20], colors, strict=False)
     ]
-    return every, kinds + ["missed"] * len(one.missed)
+
+
+def _true(truth: AnnotatedImage) -> list[tuple[Annotation, str]]:
+    """The true objects, each with how it is drawn."""
+    return [(one, "counts nowhere" if one.crowd else "found") for one in truth.objects]
 
 
 def tinted(
@@ -169,29 +169,24 @@ def contact_sheet(
     for image, truth, title in zip(images, truths, titles, strict=True):
         [picture] = fit(displayable(image), panel_px=width_px)
         scale = picture.shape[0] / image.shape[0]
-        kinds = ["counts nowhere" if one.crowd else "found" for one in truth.objects]
         masked = [one for one in truth.objects if one.shape is not None]
         over = tinted(picture, masked, truth, colors, scale)
-        mark = _marker(truth.objects, kinds, names, scale)
-        cells.append((title, ((picture, None), (over, mark))))
+        cells.append((title, ((picture, None), (over, _marker(_true(truth), names, scale)))))
     pairs = max(1, round(math.sqrt(len(cells) / 2)))
     with style():
-        handles = [
-            swatch(tuple(channel / 255 for channel in color), label(name, 40))
-            for name, color in zip(names[:20], colors, strict=False)
-        ]
-        headings = ("Image", "Objects") * pairs
+        headings, handles = ("Image", "Objects") * pairs, _class_swatches(names, colors)
         mosaic(cells, path, headings=headings, cells_per_row=pairs, handles=handles)
 
 
-def _marker(every, kinds, names, scale):
-    """What to draw over a panel: outlines, and of the largest the class and the score."""
-    areas = [-one.box_area for one in every]
+def _marker(every, names, scale):
+    """What to draw over a panel, of objects with their kinds: outlines, and of the largest the
+    class and the score."""
+    areas = [-one.box_area for one, _ in every]
     named = set(np.argsort(areas, kind="stable")[:MOST_NAMED].tolist())
 
     def draw(axes: Axes) -> None:
         limits = axes.get_xlim(), axes.get_ylim()
-        for index, (one, kind) in enumerate(zip(every, kinds, strict=True)):
+        for index, (one, kind) in enumerate(every):
             left, top, right, bottom = (at * scale - 0.5 for at in one.box)
             box = Rectangle(
                 (left, top), right - left, bottom - top, fill=False, linewidth=0.9, **LOOKS[kind]

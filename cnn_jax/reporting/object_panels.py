@@ -17,7 +17,7 @@ from cnn_jax.evaluation.coco import precision_curves
 from cnn_jax.records.object_record import Mark, ObjectRecord
 from cnn_jax.reporting import comparison_figures
 from cnn_jax.reporting.comparison_tables import named
-from cnn_jax.reporting.verdicts import Comparison, Spread, Variant
+from cnn_jax.reporting.verdicts import Comparison, Spread, Variant, with_images
 
 KINDS = {"box": "Boxes", "mask": "Masks"}
 
@@ -55,7 +55,7 @@ class Panel(NamedTuple):
 def photographs(comparison: Comparison) -> dict[int, Path]:
     """Where the photographs of the images lie that records hold objects of."""
     found: dict[int, Path] = {}
-    for variant, record in _with_objects(comparison.variants):
+    for variant, record in _with_objects(comparison):
         for index in record.marks:
             paths = [one.picture(index, "image") for one in variant.records]
             known = next((path for path in paths if path.is_file()), paths[0])
@@ -71,7 +71,7 @@ def scenes(comparison: Comparison, sources: Mapping[int, str]) -> list[dict[str,
         comparison: of detectors or networks of instances.
         sources: of photographs, by their index; those without one are left out.
     """
-    variants = _with_objects(comparison.variants)
+    variants = _with_objects(comparison)
     if not variants:
         return []
     rank = {variant.name: number for number, variant in enumerate(comparison.variants, 1)}
@@ -102,13 +102,13 @@ def scenes(comparison: Comparison, sources: Mapping[int, str]) -> list[dict[str,
 
 def legend(comparison: Comparison) -> list[tuple[str, str]]:
     """Names and colours of the classes."""
-    record = _with_objects(comparison.variants)[0][1]
+    record = _with_objects(comparison)[0][1]
     return list(zip(record.classes, record.colors, strict=True))
 
 
 def seeds(comparison: Comparison) -> list[Any]:
     """The seed of each variant that is shown."""
-    return [next(iter(variant.objects)) for variant, _ in _with_objects(comparison.variants)]
+    return [next(iter(variant.objects)) for variant, _ in _with_objects(comparison)]
 
 
 def curves(comparison: Comparison, looks: Mapping[str, int]) -> dict[str, str]:
@@ -124,7 +124,7 @@ def curves(comparison: Comparison, looks: Mapping[str, int]) -> dict[str, str]:
                 ],
                 0,
             )
-            for variant, record in _with_objects(comparison.variants)
+            for variant, record in _with_objects(comparison)
             if kind in record.counted and any(one.wanted.any() for one in record.counted[kind])
         }
         if of:
@@ -138,7 +138,7 @@ def by_size(comparison: Comparison, looks: Mapping[str, int]) -> dict[str, str]:
     for kind, title in KINDS.items():
         for size, meaning in _SIZES.items():
             of = {}
-            for variant, record in _with_objects(comparison.variants):
+            for variant, record in _with_objects(comparison):
                 values = [one.summary.get(f"test/{kind}_ap_{size}") for one in variant.records]
                 spread = Spread(tuple(v for v in values if v is not None), len(values))
                 if kind in record.counted:
@@ -149,15 +149,8 @@ def by_size(comparison: Comparison, looks: Mapping[str, int]) -> dict[str, str]:
     return found
 
 
-def _with_objects(variants: Sequence[Variant]) -> list[tuple[Variant, ObjectRecord]]:
-    """The variants that have objects, with those of their first seed; only those that agree with
-    the best one on what the images are."""
-    known = [(v, next(iter(v.objects.values()))) for v in variants if v.objects]
-    return [
-        (variant, record)
-        for variant, record in known
-        if record.names == known[0][1].names and record.classes == known[0][1].classes
-    ]
+def _with_objects(comparison: Comparison) -> list[tuple[Variant, ObjectRecord]]:
+    return with_images(comparison.variants, lambda variant: variant.objects)
 
 
 def _shapes(marks: Sequence[Mark], record: ObjectRecord) -> list[Shape]:

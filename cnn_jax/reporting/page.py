@@ -24,15 +24,14 @@ from PIL.PngImagePlugin import PngImageFile
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import metrics
 from cnn_jax.records.metrics import FIGURES, NOTHING
-from cnn_jax.records.run_record import RunRecord
-from cnn_jax.records.scene_record import LONGEST_PX, SceneRecord
+from cnn_jax.records.scene_record import LONGEST_PX
 from cnn_jax.records.scene_record import shown as pictured_scenes
 from cnn_jax.reporting import comparison_figures, first_view, object_panels
 from cnn_jax.reporting.comparison_tables import WORDS, cost_rows, named, pair_rows, score_rows
 from cnn_jax.reporting.scene_figures import error_color
 from cnn_jax.reporting.style import percent
 from cnn_jax.reporting.table import MOST_CLASSES, capitalized
-from cnn_jax.reporting.verdicts import Comparison, Group, Variant
+from cnn_jax.reporting.verdicts import Comparison, Group, with_images
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -291,22 +290,19 @@ def _calibration(comparison: Comparison) -> list[Chart]:
 def _scenes(comparison: Comparison) -> dict[str, Any] | None:
     """The scenes with their pictures, the worst first, the worst and the best apart, and which
     pictures are missing; None where no record holds scenes."""
-    variants = _with_scenes(comparison.variants)
+    variants = with_images(comparison.variants, lambda variant: variant.scenes)
     if not variants:
         return _scenes_of_objects(comparison)
     names, rank = variants[0][1].names, first_view.numbers(comparison)
     files = {}  # (scene, whose) -> file
-    missing: dict[Path, list[str]] = {}
     for index in pictured_scenes(len(names)):
         for kind in ("image", "truth"):  # the same beside each record: one of them will do
             found = [record.picture(index, kind) for v, _ in variants for record in v.records]
             files[index, kind] = next((path for path in found if path.is_file()), found[0])
         for variant, _ in variants:
-            files[index, variant.name] = _first(variant).picture(index, "prediction")
-    for path in files.values():
-        if not path.is_file():
-            missing.setdefault(path.parent, []).append(path.name)
-    sources = _encoded({key: path for key, path in files.items() if path.is_file()})
+            first = variant.by_seed[next(iter(variant.scenes))]
+            files[index, variant.name] = first.picture(index, "prediction")
+    sources = _encoded(files)
     scenes = []
     for index in pictured_scenes(len(names)):
         if not any(key in sources for key in files if key[0] == index):
@@ -332,7 +328,7 @@ def _scenes(comparison: Comparison) -> dict[str, Any] | None:
         scenes.append({"name": name, "mean": mean, "panels": panels, "measure": "mIoU"})
     scenes.sort(key=lambda scene: (math.isnan(scene["mean"]), scene["mean"]))
     return {
-        **_arranged(scenes, missing, [next(iter(variant.scenes)) for variant, _ in variants]),
+        **_arranged(scenes, files, [next(iter(variant.scenes)) for variant, _ in variants]),
         "looks": (),
         "photographs": (),
         "legend": _legend(comparison),
@@ -347,15 +343,10 @@ def _scenes_of_objects(comparison: Comparison) -> dict[str, Any] | None:
     files = object_panels.photographs(comparison)
     if not files:
         return None
-    missing: dict[Path, list[str]] = {}
-    for path in files.values():
-        if not path.is_file():
-            missing.setdefault(path.parent, []).append(path.name)
-    sources = _encoded({key: path for key, path in files.items() if path.is_file()})
-    scenes = object_panels.scenes(comparison, sources)
+    scenes = object_panels.scenes(comparison, _encoded(files))
     held = [scene["panels"][0] for scene in scenes]
     return {
-        **_arranged(scenes, missing, object_panels.seeds(comparison)),
+        **_arranged(scenes, files, object_panels.seeds(comparison)),
         "looks": object_panels.LOOKS,
         "photographs": [
             {"index": panel.photo, "source": panel.source, "size_px": panel.size_px}
@@ -367,10 +358,14 @@ def _scenes_of_objects(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _arranged(
-    scenes: list[dict[str, Any]], missing: Mapping[Path, Sequence[str]], seeds: Sequence
+    scenes: list[dict[str, Any]], files: Mapping[Any, Path], seeds: Sequence
 ) -> dict[str, Any]:
     """The worst and the best apart from the others, which pictures are missing, and whose seeds
     they are of; `scenes` stand worst first."""
+    missing: dict[Path, list[str]] = {}
+    for path in files.values():
+        if not path.is_file():
+            missing.setdefault(path.parent, []).append(path.name)
     known = [scene for scene in scenes if math.isfinite(scene["mean"])]
     ends = [("Worst test image:", known[0]), ("Best:", known[-1])] if known[1:] else []
     of = {str(seed) for seed in seeds}
@@ -381,22 +376,6 @@ def _arranged(
         "missing": [_told(folder, names) for folder, names in missing.items()],
         "seed": f"seed {min(of)}" if len(of) == 1 else "each variant's first seed",
     }
-
-
-def _with_scenes(variants: Sequence[Variant]) -> list[tuple[Variant, SceneRecord]]:
-    """The variants that have scenes, with those of their first seed; only those that agree with the
-    best one on what the scenes are."""
-    known = [(v, next(iter(v.scenes.values()))) for v in variants if v.scenes]
-    return [
-        (v, scenes)
-        for v, scenes in known
-        if scenes.names == known[0][1].names and scenes.classes == known[0][1].classes
-    ]
-
-
-def _first(variant: Variant) -> RunRecord:
-    """The record of the first seed that has scenes."""
-    return variant.by_seed[next(iter(variant.scenes))]
 
 
 def _told(folder: Path, names: Sequence[str]) -> str:
@@ -416,8 +395,9 @@ def _legend(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _encoded(files: Mapping[Any, Path]) -> dict[Any, str]:
-    """Pictures as data URIs; made smaller, all by the same factor, until they fit what they may
-    take."""
+    """Those pictures that there are, as data URIs; made smaller, all by the same factor, until they
+    fit what they may take."""
+    files = {key: path for key, path in files.items() if path.is_file()}
     contents = {key: _checked(path) for key, path in files.items()}
     scale = 1.0
     while sum(map(len, contents.values())) > _PICTURE_BYTES and scale > 0.3:

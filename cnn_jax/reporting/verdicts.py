@@ -1,9 +1,9 @@
 """What a comparison holds: variants, the tests between them, and what both say in words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from cnn_jax.records.object_record import ObjectRecord
 from cnn_jax.records.run_record import RunRecord
 from cnn_jax.records.scene_record import SceneRecord
 from cnn_jax.reporting.table import averaging, class_figure
+
+_Images = TypeVar("_Images", SceneRecord, ObjectRecord)
 
 LEVEL = 0.05
 """A corrected p value below it stands against chance."""
@@ -136,6 +138,19 @@ class Variant:
     def by_seed(self) -> dict[Any, RunRecord]:
         """The runs by their seed."""
         return {record.config.get("seed"): record for record in self.records}
+
+
+def with_images(
+    variants: Sequence[Variant], held: Callable[[Variant], Mapping[Any, _Images]]
+) -> list[tuple[Variant, _Images]]:
+    """The variants that have `scenes` or `objects`, whichever `held` gives, with those of their
+    first seed; only those that agree with the best one on what the images are."""
+    known = [(variant, next(iter(held(variant).values()))) for variant in variants if held(variant)]
+    return [
+        (variant, images)
+        for variant, images in known
+        if images.names == known[0][1].names and images.classes == known[0][1].classes
+    ]
 
 
 @dataclass(frozen=True)
