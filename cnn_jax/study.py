@@ -8,7 +8,6 @@ on where it stopped: finished runs are shown, the others begun or resumed.
 import contextlib
 import copy
 import dataclasses
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -114,6 +113,8 @@ def main(
 
 def _run_all(module, study, configs, argv, flags, pictures):
     """Runs the configurations, or with --folds their copies for each fold, a folder each."""
+    from cnn_jax.records import files, run_record
+
     folds = [_dealt(configs, flags.folds, fold) for fold in range(flags.folds)]
     processes.join(flags.distributed)
     workdir = flags.workdir or run.new_workdir(
@@ -124,9 +125,9 @@ def _run_all(module, study, configs, argv, flags, pictures):
     places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
     try:
         if folds:
-            _check_page(folder / FOLDS)
-        if study.groups:
-            _check_groups(places)
+            files.check_page(folder / FOLDS, r"# \d+ variants?, \d+ folds\n", "--workdir")
+        for place in places if study.groups else ():
+            files.check_ours(place / run_record.STUDY, "groups", flag="--workdir")
         parts = [
             (_beginning(part, study.begins, place), place)
             for part, place in zip(folds or [configs], places, strict=True)
@@ -304,21 +305,6 @@ def _write_folds(workdir, places, variants):
     text = folds.report({f"fold {n}": finished(p, variants) for n, p in enumerate(places)})
     write_text(workdir / FOLDS, text)
     print(f"\n{text}\n{workdir / FOLDS}")
-
-
-def _check_groups(places):
-    """Refuses to replace what isn't the groups of a study."""
-    from cnn_jax.records import files, run_record
-
-    for place in places:
-        files.check_ours(place / run_record.STUDY, "groups", flag="--workdir")
-
-
-def _check_page(path):
-    """Refuses to replace what isn't the page of all folds."""
-    ours = path.is_file() and re.match(rb"# \d+ variants?, \d+ folds\n", path.read_bytes())
-    if path.exists() and not ours:
-        raise InputError(f"{path} wasn't written by this command: give another --workdir.")
 
 
 def _seen(studies, flags):

@@ -9,7 +9,7 @@ the predictions of `cnn-jax predict` are worth, and how far they are from the fi
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,43 +50,27 @@ class Options:
     output: str = setting("", "a JSON file for what came of it", path=True)
 
 
-def evaluate_answers(
-    run: "Run",
-    scenes: Any,
-    cut: Any,
-    blend: str = "",
-    augment: bool = False,
-    check: Callable[[], None] = lambda: None,
-) -> dict[str, dict[str, Any]]:
-    """What a segmenter's answers are worth beside the record's way to evaluate: "blended", and
-    "augmented" beside "blended" if asked for; see `inference.answers.compared`.
-
-    Args:
-        run: loaded.
-        scenes: (image, mask) by index.
-        cut: confusion matrices of the same scenes as the record evaluates them, int64
-            `[scenes, classes, classes]`.
-        blend: how windows are weighted; empty: "gaussian".
-        augment: whether answers are averaged over flips and quarter turns too.
-        check: called before each scene; may raise to stop.
-    """
+def _answers(options, run, scenes, cut, check) -> dict[str, dict[str, Any]]:
+    """What a segmenter's answers are worth beside `cut`, the confusion matrices of its record's way
+    to evaluate: "blended", and with --augment "augmented" beside that; see
+    `inference.answers.compared`."""
     from cnn_jax.inference import answers
 
-    blend = blend or "gaussian"
+    blend = options.blend or "gaussian"
     blended = answers.confusions(run, scenes, blend=blend, check=check)
     found = {"blended": {"blend": blend, **answers.compared(blended, cut)}}
     if blend in ("gaussian", "linear"):
         found["blended"]["largest_step"] = answers.largest_steps(
             run, scenes, (blend, "none"), check
         )
-    if augment:
+    if options.augment:
         turned = answers.confusions(run, scenes, augment=True, blend=blend, check=check)
         found["augmented"] = {"blend": blend, **answers.compared(turned, blended)}
     return found
 
 
-def sentence_of(name: str, found: Mapping[str, Any]) -> str:
-    """One of `evaluate_answers` for people."""
+def _sentence(name: str, found: Mapping[str, Any]) -> str:
+    """One of `_answers` for people."""
     what = {
         "blended": f"with windows blended ({found['blend']}) instead of cut",
         "augmented": "averaged over flips and quarter turns, beside blended alone",
@@ -105,7 +89,7 @@ def sentence_of(name: str, found: Mapping[str, Any]) -> str:
     return sentence
 
 
-def recorded(run: "Run", split: str) -> Mapping[str, Any]:
+def _recorded(run: "Run", split: str) -> Mapping[str, Any]:
     """The figures that the weights of a run gave: its record's; or, of weights in 16 bits, those
     that this command wrote to `OF_HALF` beside them."""
     if not run.half:
@@ -119,7 +103,7 @@ def recorded(run: "Run", split: str) -> Mapping[str, Any]:
     return held.get("figures", {})
 
 
-def compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:
+def _compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:
     """(whether figures are those recorded, in one sentence, and as a bool)."""
     shared = [key for key in figures if key in recorded]
     if not shared:
@@ -166,15 +150,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = evaluator.report(run.variables, stop.raise_if_set)
             if asked:
                 scenes, cut = dataset.scenes[options.split], report.evaluation[0].confusion
-                answered = evaluate_answers(
-                    run, scenes, cut, options.blend, options.augment, stop.raise_if_set
-                )
+                answered = _answers(options, run, scenes, cut, stop.raise_if_set)
         figures = dict(report.figures)
         print(table.summary_table(figures))
-        sentence, agrees = compared(figures, recorded(run, options.split))
+        sentence, agrees = _compared(figures, _recorded(run, options.split))
         print(sentence)
         for name, found in answered.items():
-            print(sentence_of(name, found))
+            print(_sentence(name, found))
         if options.output:
             record = {"run": run.digest, "split": options.split, "figures": figures, **answered}
             Path(options.output).parent.mkdir(parents=True, exist_ok=True)

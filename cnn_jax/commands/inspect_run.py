@@ -26,8 +26,6 @@ from cnn_jax.errors import InputError
 from cnn_jax.run import guarded
 
 if TYPE_CHECKING:
-    from flax import linen as nn
-
     from cnn_jax.data.pipeline import RegionSource
     from cnn_jax.evaluation.evaluate import SceneEvaluator
     from cnn_jax.inference.predictor import Run
@@ -64,16 +62,6 @@ class Inspection:
     scenes: int
     classes: Sequence[int]
     folder: Path
-
-    @property
-    def colors(self) -> list[tuple[int, int, int]]:
-        """Of all classes."""
-        return list(self.run.info.colors)
-
-    @functools.cached_property
-    def model(self) -> "nn.Module":
-        """The network."""
-        return self.run.model
 
     @functools.cached_property
     def crops(self) -> "RegionSource":
@@ -129,7 +117,12 @@ class Inspection:
         titles = [f"{evaluator.scenes.scenes[i].name}: mIoU {miou[i]:.3f}" for i in chosen]
         names = self.run.info.classes
         function(
-            *zip(*rows, strict=True), names, self.colors, self.folder / name, titles, **options
+            *zip(*rows, strict=True),
+            names,
+            self.run.info.colors,
+            self.folder / name,
+            titles,
+            **options,
         )
 
 
@@ -172,7 +165,7 @@ def features(seen: Inspection) -> str:
     share = seen.pixels / np.maximum(seen.pixels.sum(1, keepdims=True), 1)
     entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(1)
     crop = seen.crops[int(entropy.argmax())]
-    maps = attribution.level_maps(seen.model, seen.run.variables, seen.normalized(crop))
+    maps = attribution.level_maps(seen.run.model, seen.run.variables, seen.normalized(crop))
     if not maps:
         return "the network has no feature maps"
     segmenter_pictures.feature_maps(crop["image"], maps, seen.folder / "feature_maps.png")
@@ -192,7 +185,7 @@ def attention(seen: Inspection) -> str:
         for crop in map(seen.crops.__getitem__, chosen)
     )
     found = attribution.excitation_by_class(
-        seen.model, seen.run.variables, batches, len(seen.run.info.classes)
+        seen.run.model, seen.run.variables, batches, len(seen.run.info.classes)
     )
     if not found:
         return "the network has no squeeze and excitation: no attention.png"
@@ -217,14 +210,14 @@ def grad_cam(seen: Inspection) -> str:
         for index in seen.classes
     ]
     images = np.stack([seen.normalized(crop) for crop in crops])
-    layer = attribution.deepest_map(seen.model, seen.run.variables, images[:1])
+    layer = attribution.deepest_map(seen.run.model, seen.run.variables, images[:1])
     heats = attribution.segmentation_grad_cam(
-        seen.model, seen.run.variables, images, np.array(seen.classes), layer=layer
+        seen.run.model, seen.run.variables, images, np.array(seen.classes), layer=layer
     )
 
     @jax.jit
     def predict(variables, images):
-        logits: Any = seen.model.apply(variables, images, train=False)
+        logits: Any = seen.run.model.apply(variables, images, train=False)
         return attribution.logits_for_and_against(logits).argmax(-1).astype(np.uint8)
 
     predictions = [np.asarray(predict(seen.run.variables, image[None]))[0] for image in images]
@@ -234,7 +227,7 @@ def grad_cam(seen: Inspection) -> str:
         heats,
         seen.classes,
         seen.run.info.classes,
-        seen.colors,
+        seen.run.info.colors,
     )
     segmenter_pictures.grad_cam(*pictured, seen.folder / "grad_cam.png", layer=layer)
     return f"grad_cam.png: {len(crops)} classes, at {layer}"
@@ -255,8 +248,8 @@ def field(seen: Inspection) -> "SeenField":
     from cnn_jax.reporting.segmenter_pictures import SeenField
 
     images = np.stack([seen.normalized(seen.crops[i]) for i in seen.spread(LOOKED_AT_CROPS)])
-    values = effective_receptive_field(seen.model, seen.run.variables, images)
-    layers = summarize(seen.model, images.shape[1:]).layers
+    values = effective_receptive_field(seen.run.model, seen.run.variables, images)
+    layers = summarize(seen.run.model, images.shape[1:]).layers
     fields = [layer.field_px for layer in layers if layer.field_px]
     title = f"{seen.run.folder.resolve().name}, {seen.run.config.model.name}"
     return SeenField(title, values, radii_px(values), fields[-1], len(images))
@@ -272,15 +265,7 @@ PICTURES = {
 }
 
 
-def inspect(
-    folder: str | Path,
-    what: Sequence[str],
-    split: str,
-    scenes: int,
-    names: Sequence[str] = (),
-    out: str | None = None,
-    directory: str = "",
-) -> None:
+def inspect(options: "Options", what: Sequence[str]) -> None:
     """Draws the pictures named in `what` of one run, and prints a line of each.
 
     Raises:
@@ -293,26 +278,26 @@ def inspect(
         pictures_can_be_written,
     )
 
-    run = load(folder)
-    dataset = run.open_data(directory, split)
-    own = run.folder / "figures"
+    run = load(options.runs[0])
+    dataset = run.open_data(options.directory, options.split)
+    own, out = run.folder / "figures", options.output
     with pictures_beside_others(Path(out)) if out else pictures_can_be_written(own) as drawn:
         target = drawn or own
         target.mkdir(parents=True, exist_ok=True)
         if run.config.task != "segmentation":
-            _redraw(run, dataset, split, target)
+            _redraw(run, dataset, options.split, target)
         else:
             if out:  # before anything is computed
                 for name in what:
                     check_picture(Path(out) / f"{name}.png")
-            seen = _inspection(run, dataset, split, scenes, names, target)
+            seen = _inspection(run, dataset, options, target)
             for name in what:
                 print(PICTURES[name](seen), flush=True)
     print(f"pictures: {out or own}")
 
 
-def compare(folders: Sequence[str], split: str, out: str, directory: str = "") -> None:
-    """Draws how far several networks look into one receptive_field.png in `out`.
+def compare(options: "Options") -> None:
+    """Draws how far several networks look into one receptive_field.png.
 
     Raises:
         InputError: as `load`, or a run that is not a segmenter's.
@@ -321,24 +306,24 @@ def compare(folders: Sequence[str], split: str, out: str, directory: str = "") -
     from cnn_jax.records.files import pictures_beside_others
     from cnn_jax.reporting import segmenter_pictures
 
-    fields = []
-    for folder in folders:
+    fields, out = [], Path(options.output)
+    for folder in options.runs:
         run = load(folder)
         if run.config.task != "segmentation":
             raise InputError(
                 f"{folder} is a run of {run.config.task}: receptive fields of segmentation networks"
                 " alone are compared."
             )
-        dataset = run.open_data(directory, split)
-        fields.append(field(_inspection(run, dataset, split, 1, (), Path(out))))
-    with pictures_beside_others(Path(out)) as drawn:
+        dataset = run.open_data(options.directory, options.split)
+        fields.append(field(_inspection(run, dataset, options, out)))
+    with pictures_beside_others(out) as drawn:
         segmenter_pictures.receptive_fields(fields, drawn / "receptive_field.png")
     print(f"receptive_field.png: {len(fields)} networks\npictures: {out}")
 
 
-def _inspection(run, dataset, split, scenes, names, folder):
-    known = list(run.info.classes)
-    for name in names:
+def _inspection(run, dataset, options, folder):
+    known, split = list(run.info.classes), options.split
+    for name in options.classes:
         if name not in known:
             raise InputError(
                 f"--classes {name!r} is no class of {run.folder}: {nearest(name, known)}."
@@ -349,8 +334,8 @@ def _inspection(run, dataset, split, scenes, names, folder):
                 " --split."
             )
     present = [index for index, count in enumerate(dataset.class_counts[split]) if count]
-    classes = [known.index(name) for name in names] or present
-    return Inspection(run, dataset, split, scenes, classes, folder)
+    classes = [known.index(name) for name in options.classes] or present
+    return Inspection(run, dataset, split, options.scenes, classes, folder)
 
 
 def _redraw(run, dataset, split, folder):
@@ -397,15 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not what:
             raise InputError(f"--what is empty; give some of {', '.join(PICTURES)}.")
         if len(options.runs) == 1:
-            inspect(
-                options.runs[0],
-                what,
-                options.split,
-                options.scenes,
-                options.classes,
-                options.output or None,
-                options.directory,
-            )
+            inspect(options, what)
         elif what not in (["receptive_field"], list(PICTURES)):
             raise InputError(
                 "--what is receptive_field for several runs; give one RUN for other pictures."
@@ -415,7 +392,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "--output is missing: give the folder for the picture of several runs."
             )
         else:
-            compare(options.runs, options.split, options.output, options.directory)
+            compare(options)
     return outcome.exit_code
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from cnn_jax.benchmarks import page as benchmarks
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
-from cnn_jax.errors import InputError
-from cnn_jax.records.files import write_text
+from cnn_jax.records.files import check_page, write_text
 from cnn_jax.records.run_record import read_records
 from cnn_jax.reporting.table import (
     averaging_note,
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         page, measured = results / "README.md", results / "benchmarks"
         speeds = benchmarks.read(measured)
         for written in (page, *([measured / "README.md"] if speeds else ())):
-            _check_ours(written)
+            check_page(written, GENERATED, "--results")
         write_text(page, results_page(records))
         print(f"{page}: {len(records)} records")
         if speeds:
@@ -74,12 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if (speeds or name != "benchmarks") and update_block(readme, name, text):
                     print(f"{readme}: block of {name} updated")
     return outcome.exit_code
-
-
-def _check_ours(page: Path) -> None:
-    """Raises InputError for a page that somebody wrote."""
-    if page.exists() and not page.read_bytes().startswith(GENERATED.encode()):
-        raise InputError(f"{page} wasn't made by this command: move it, or give another --results.")
 
 
 def _results(records, link_base):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -95,6 +96,13 @@ def check_ours(path: Path, *names: str, flag: str = "--output") -> None:
     except InputError:
         held = {}
     if not held.keys() >= set(names):
+        raise InputError(f"{path} wasn't written by this command: give another {flag}.")
+
+
+def check_page(path: Path, beginning: str, flag: str) -> None:
+    """As `check_ours`, of a page; `beginning` is the regular expression of its first words."""
+    ours = path.is_file() and re.match(beginning.encode(), path.read_bytes())
+    if path.exists() and not ours:
         raise InputError(f"{path} wasn't written by this command: give another {flag}.")
 
 

@@ -130,15 +130,6 @@ class RunRecord:
         """Where the "image", "truth" or "prediction" of a test scene lies, or would lie."""
         return scene_record.picture_path(self.folder, self.info.fingerprint, index, kind)
 
-    @property
-    def missing_pictures(self) -> list[str]:
-        """The pictures of test scenes that aren't beside the record, such as `000-image.jpg`."""
-        if self.scenes is None:
-            return []
-        return scene_record.missing_pictures(
-            self.folder, self.info.fingerprint, len(self.scenes.names)
-        )
-
 
 def read(folder: str | Path, results: str | Path | None = None) -> RunRecord:
     """Reads and verifies the record in a run's folder; its pictures may be missing. That

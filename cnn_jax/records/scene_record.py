@@ -100,13 +100,6 @@ def picture_path(run: Path, fingerprint: str, index: int, kind: str) -> Path:
     return min(studies, default=own)
 
 
-def missing_pictures(run: Path, fingerprint: str, scenes: int) -> list[str]:
-    """The pictures of test scenes that a run would have and that aren't beside it, such as
-    `000-image.jpg`; of so many scenes."""
-    paths = (picture_path(run, fingerprint, i, kind) for i in shown(scenes) for kind in KINDS)
-    return [path.name for path in paths if not path.is_file()]
-
-
 def write(
     folder: Path,
     scenes: Any,

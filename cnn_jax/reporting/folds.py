@@ -111,10 +111,8 @@ def _differences(label, names, values):
     return ["## The best against the others", markdown(header, rows, (0, 1, 4)), said]
 
 
-def corrected_t_test(
-    differences: np.ndarray, confidence: float = 0.95
-) -> tuple[float, float, tuple[float, float]]:
-    """(mean, two-sided p, interval of the mean) of differences over the folds of a
+def corrected_t_test(differences: np.ndarray) -> tuple[float, float, tuple[float, float]]:
+    """(mean, two-sided p, 95% interval of the mean) of differences over the folds of a
     cross-validation, float64 `[folds]`, three at least.
 
     Of k folds one is the test, one validation, and k - 2 are for training: the mean's variance is
@@ -125,6 +123,6 @@ def corrected_t_test(
     error = float(differences.std(ddof=1)) * math.sqrt(1 / count + 1 / max(count - 2, 1))
     if error < 1e-15:
         return mean, float(abs(mean) < 1e-15), (mean, mean)
-    half = float(scipy.special.stdtrit(count - 1, (1 + confidence) / 2)) * error
+    half = float(scipy.special.stdtrit(count - 1, 0.975)) * error
     p = float(2 * scipy.special.stdtr(count - 1, -abs(mean) / error))
     return mean, p, (mean - half, mean + half)

@@ -194,7 +194,7 @@ def _named(group: Sequence[RunRecord]) -> tuple[str, str]:
     return first.variant, first.location.rpartition("/")[0]
 
 
-def class_table(records: Sequence[RunRecord], *, link_base: str = "") -> str:
+def class_table(records: Sequence[RunRecord]) -> str:
     """A Markdown table of the IoU, or of images the recall, of each class on the test split, means
     over seeds; "" if no record holds any, or there are more than 30 classes."""
     names = list(
@@ -207,7 +207,7 @@ def class_table(records: Sequence[RunRecord], *, link_base: str = "") -> str:
         figure = class_figure(group[0].summary, "test")
         keys = [f"test/{figure.name}/{name}" if figure else "" for name in names]
         values = [_mean(group, key, ".4f", interval=False) for key in keys]
-        rows.append([_linked(*_named(group), link_base), *values])
+        rows.append([_linked(*_named(group), ""), *values])
     return markdown(["record", *map(escaped, names)], rows, text_columns={0})
 
 

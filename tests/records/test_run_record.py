@@ -17,6 +17,7 @@ from cnn_jax.records.metrics import FIGURES, Figure, leading
 from cnn_jax.records.run_record import read, read_records, records_in, study_groups, variants
 from cnn_jax.study import finished
 from cnn_jax.tasks import config_from_dict
+from tests.records.pictures import missing_pictures
 from tests.reporting import fake_records
 from tests.reporting.fake_records import digested
 
@@ -131,7 +132,8 @@ def test_a_record_is_read_from_anywhere_and_after_a_move(tmp_path, monkeypatch):
     moved = read(Path("..") / "b" / "unet-seed0")
     assert (moved.summary, moved.config) == (record.summary, record.config)
     assert moved.location == "b/unet-seed0"
-    assert moved.missing_pictures == []
+    count = len(moved.scenes.names)
+    assert missing_pictures(moved.folder, moved.info.fingerprint, count) == []
     assert moved.picture(0, "truth").is_file()
     monkeypatch.chdir(tmp_path / "b" / "unet-seed0")
     assert read(".").name == "unet-seed0"

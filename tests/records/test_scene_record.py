@@ -11,6 +11,7 @@ from PIL import Image
 from cnn_jax.data.pipeline import DecodedScenes
 from cnn_jax.data.scenes import IGNORED, Scene
 from cnn_jax.records import scene_record
+from tests.records.pictures import missing_pictures
 
 CLASSES = [
     SimpleNamespace(name="tierra", color=(10, 200, 30)),
@@ -102,7 +103,7 @@ def test_runs_of_a_study_keep_photographs_and_truths_once(tmp_path):
         "scenes/0123456789abcdef/000-truth.png",
     ]
     for run in ("run0", "run1"):
-        assert scene_record.missing_pictures(study / run, FINGERPRINT, 1) == []
+        assert missing_pictures(study / run, FINGERPRINT, 1) == []
         truth = scene_record.picture_path(study / run, FINGERPRINT, 0, "truth")
         assert truth == study / pictures[3]
     assert not list(study.rglob("*.partial"))
@@ -112,9 +113,9 @@ def test_missing_pictures_are_named(tmp_path):
     study = study_of(tmp_path)
     run = study / "run0"
     (run / "scenes" / "000-prediction.png").unlink()
-    assert scene_record.missing_pictures(run, FINGERPRINT, 1) == ["000-prediction.png"]
+    assert missing_pictures(run, FINGERPRINT, 1) == ["000-prediction.png"]
     other_data = "f" * 20
-    assert scene_record.missing_pictures(run, other_data, 1) == [
+    assert missing_pictures(run, other_data, 1) == [
         "000-image.jpg",
         "000-truth.png",
         "000-prediction.png",
@@ -124,7 +125,7 @@ def test_missing_pictures_are_named(tmp_path):
     alone = tmp_path / "alone" / "run"
     alone.parent.mkdir()
     run.rename(alone)
-    assert len(scene_record.missing_pictures(alone, FINGERPRINT, 1)) == 3
+    assert len(missing_pictures(alone, FINGERPRINT, 1)) == 3
     assert scene_record.read(alone).names == ("one",)
 
 
@@ -154,7 +155,7 @@ def test_another_study_of_the_same_data_has_the_photographs(tmp_path):
     for name in ("000-image.jpg", "000-truth.png", "000-prediction.png"):
         (held / name).write_bytes(b"")
     run = tmp_path / "after" / "unet-seed0"
-    assert scene_record.missing_pictures(run, FINGERPRINT, 1) == ["000-prediction.png"]
+    assert missing_pictures(run, FINGERPRINT, 1) == ["000-prediction.png"]
     assert scene_record.picture_path(run, FINGERPRINT, 0, "image") == held / "000-image.jpg"
-    assert len(scene_record.missing_pictures(run, FINGERPRINT[::-1], 1)) == 3
-    assert len(scene_record.missing_pictures(run, "*", 1)) == 3
+    assert len(missing_pictures(run, FINGERPRINT[::-1], 1)) == 3
+    assert len(missing_pictures(run, "*", 1)) == 3

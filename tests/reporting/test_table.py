@@ -321,7 +321,7 @@ def test_blocks_hold_the_best_of_each_task_and_data_set_or_all(tmp_path):
 def test_a_page_that_somebody_wrote_is_kept(tmp_path, capsys):
     (tmp_path / "README.md").write_text("mine")
     assert main(["--results", str(tmp_path)]) == 2
-    assert "wasn't made by this command" in capsys.readouterr().err
+    assert "wasn't written by this command" in capsys.readouterr().err
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
