@@ -3,7 +3,6 @@
 import contextlib
 import io
 import itertools
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,12 +61,11 @@ def main(
     if argv is None:
         memory.keep()
     with guarded() as outcome:
-        config, workdir, command = begun(module, configurations, argv)
-        train_and_evaluate(config, workdir, command)
+        train_and_evaluate(*from_command_line(module, configurations, argv))
     return outcome.exit_code
 
 
-def begun(
+def from_command_line(
     module: str,
     configurations: Mapping[str, Callable[[], Config]],
     argv: Sequence[str] | None = None,
@@ -79,7 +77,7 @@ def begun(
     processes.join(flags.distributed)
     workdir = flags.workdir or new_workdir(f"{config.experiment}-{config.configuration}")
     workdir = processes.broadcast(workdir)
-    return config, workdir, typed(module, argv, workdir)
+    return config, workdir, resuming(module, argv, workdir)
 
 
 def new_workdir(name: str) -> str:
@@ -135,10 +133,10 @@ def configured(
     return config, flags
 
 
-def typed(module: str, argv: Sequence[str], workdir: str) -> str:
+def resuming(module: str, argv: Sequence[str], workdir: str) -> str:
     """What to type for the same command in the same folder."""
     rest = command_line.without_flag(argv, "workdir")
-    return shlex.join([*command_line.program(module).split(), *rest, "--workdir", workdir])
+    return command_line.typed(module, [*rest, "--workdir", workdir])
 
 
 @contextlib.contextmanager
@@ -278,8 +276,8 @@ def train_and_evaluate(
         try:
             backend.check()
             print(accelerator_notice())
-            names = config.experiment, config.configuration, config.variant
-            name, its_digest = " ".join(filter(None, names)), digest(config)
+            its_digest = digest(config)
+            name = " ".join(filter(None, (config.experiment, config.configuration, config.variant)))
             print(f"{name}, seed {config.seed}, digest {its_digest}, in {record.workdir}")
             task = tasks.of(config.task)
             devices = Devices(getattr(config, "training", TrainingConfig).parallelism)

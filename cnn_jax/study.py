@@ -97,31 +97,31 @@ def main(
     with run.guarded() as outcome:
         argv = sys.argv[1:] if argv is None else list(argv)
         (flags,), _ = command_line.parse(argv, Flags())
-        seen = _seen(studies, flags) if flags.plan else []
-        name = flags.config or _recorded(studies, seen)
+        seen = _records_so_far(studies, flags) if flags.plan else []
+        name = flags.config or _study_of(studies, seen)
         if name not in studies and (name.endswith(".json") or "/" in name):
-            run.train_and_evaluate(*run.begun(module, {}, argv))
+            run.train_and_evaluate(*run.from_command_line(module, {}, argv))
         else:
             study, configs = _configured(module, studies, name, argv, flags)
             if flags.plan:
                 seen = [record for record in seen if _asked_for(record.config, flags)]
                 print(_plan(study.groups, seen, configs[0], flags.difference))
             else:
-                _run_all(module, study, configs, argv, flags, pictures)
+                _run_study(module, study, configs, argv, flags, pictures)
     return outcome.exit_code
 
 
-def _run_all(module, study, configs, argv, flags, pictures):
+def _run_study(module, study, configs, argv, flags, pictures):
     """Runs the configurations, or with --folds their copies for each fold, a folder each."""
     from cnn_jax.records import files, run_record
 
-    folds = [_dealt(configs, flags.folds, fold) for fold in range(flags.folds)]
+    folds = [_of_fold(configs, flags.folds, fold) for fold in range(flags.folds)]
     processes.join(flags.distributed)
     workdir = flags.workdir or run.new_workdir(
         f"{configs[0].experiment}-{configs[0].configuration}"
     )
     folder = Path(processes.broadcast(workdir))
-    command = run.typed(module, argv, str(folder))
+    command = run.resuming(module, argv, str(folder))
     places = [folder / f"fold{fold}" for fold in range(flags.folds)] or [folder]
     try:
         if folds:
@@ -129,14 +129,14 @@ def _run_all(module, study, configs, argv, flags, pictures):
         for place in places if study.groups else ():
             files.check_ours(place / run_record.STUDY, "groups", flag="--workdir")
         parts = [
-            (_beginning(part, study.begins, place), place)
+            (_with_initial(part, study.begins, place), place)
             for part, place in zip(folds or [configs], places, strict=True)
         ]
         _check_runs(parts, study)
         for part, place in parts:
             if folds:
                 print(f"\n{place.name} of {len(folds)} folds", flush=True)
-            _run(part, study, place, command, pictures)
+            _run_place(part, study, place, command, pictures)
     finally:  # a study whose first run could not begin leaves no folder behind
         for place in (*places, folder):
             with contextlib.suppress(OSError):
@@ -145,7 +145,7 @@ def _run_all(module, study, configs, argv, flags, pictures):
         _write_folds(folder, places, list(study.variants))
 
 
-def _beginning(configs, begins, workdir):
+def _with_initial(configs, begins, workdir):
     """The configurations, each with the weights that its variant begins with."""
     begun = []
     for config in configs:
@@ -260,7 +260,7 @@ def finished(workdir: Path, variants: Sequence[str]) -> list:
     )
 
 
-def _run(configs, study, workdir, command, pictures):
+def _run_place(configs, study, workdir, command, pictures):
     from cnn_jax.records import run_record
     from cnn_jax.records.files import pictures_can_be_written, write_object
     from cnn_jax.reporting import table
@@ -281,7 +281,7 @@ def _run(configs, study, workdir, command, pictures):
     print(f"\nrecords and pictures: {workdir}")
 
 
-def _dealt(configs, folds, fold):
+def _of_fold(configs, folds, fold):
     """The configurations, with one of so many parts of the data as their test."""
     dealt = []
     for config in configs:
@@ -307,7 +307,7 @@ def _write_folds(workdir, places, variants):
     print(f"\n{text}\n{workdir / FOLDS}")
 
 
-def _seen(studies, flags):
+def _records_so_far(studies, flags):
     """The records that a plan is made from."""
     from cnn_jax.records.run_record import records_in
 
@@ -327,7 +327,7 @@ def _asked_for(config, flags):
     )
 
 
-def _recorded(studies, records):
+def _study_of(studies, records):
     """The name of the study that most of the records are of; the first where they don't say."""
     names = Counter(record.config.get("configuration") for record in records)
     return max(studies, key=lambda name: names[name])

@@ -8,7 +8,6 @@ commands and `cnn_jax.load`. BatchNorm's statistics are estimated anew on traini
 in parts that were frozen.
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         variables = averaging.with_new_statistics(
             first, variables, dataset, options.batches, averaging.frozen_norms(runs)
         )
-        command = shlex.join([*command_line.program(MODULE).split(), *argv])
+        command = command_line.typed(MODULE, argv)
         summary = averaging.write_run(
             first, variables, dataset, options.output, members=members, command=command
         )

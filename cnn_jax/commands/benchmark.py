@@ -14,7 +14,6 @@ makes that folder's page. --accelerator measures all that wants a GPU or TPU.
 import importlib
 import importlib.util
 import inspect
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +99,7 @@ def _benchmark(name, *argv):
 
 def _typed(name, argv):
     """The command for the record, in which the folders of this machine have no names."""
-    return shlex.join(["python", "-m", MODULE, name, *map(_nameless, argv)])
+    return command_line.typed(f"{MODULE} {name}", map(_nameless, argv))
 
 
 def _nameless(word):

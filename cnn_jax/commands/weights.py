@@ -9,7 +9,6 @@ content tells which, and nothing in it is run. What a network was trained to see
 the file comes from, unless it is given.
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             classes=options.classes,
             seen=seen,
             conventions="" if options.conventions == "auto" else options.conventions,
-            command=shlex.join(["python", "-m", MODULE, *words]),
+            command=command_line.typed(MODULE, words),
         )
         print(
             f"{Path(options.words[1]).name}: {found.source}'s {found.model},"

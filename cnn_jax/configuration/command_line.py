@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,11 @@ def options(
 def program(module: str) -> str:
     """What a user types to run a module."""
     return f"python -m {module}"
+
+
+def typed(module: str, words: Iterable[str]) -> str:
+    """The command line that a user types to run a module with these words."""
+    return shlex.join([*program(module).split(), *words])
 
 
 def completes(argv: Sequence[str]) -> bool:

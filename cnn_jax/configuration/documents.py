@@ -151,11 +151,12 @@ def _results(config: Config) -> dict:
 def digest(config: Config) -> str:
     """16 hexadecimal digits of everything in the configuration that can change a result."""
     absent = {path: option.metadata["absent"] for path, option, _ in leaves(config)}
-    text = json.dumps(
-        {path: value for path, value in _results(config).items() if value != absent[path]},
-        sort_keys=True,
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashed({p: value for p, value in _results(config).items() if value != absent[p]})
+
+
+def hashed(fields: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of fields by their dotted paths, in whatever order they are."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def identity(config: Config) -> dict:

@@ -55,14 +55,23 @@ def setting(
         "help": help,
         "unit": unit,
         "choices": tuple(choices),
+        "at_least": at_least,
+        "at_most": at_most,
         "result": result,
         "path": path,
         "absent": absent,
     }
-    metadata |= {"at_least": at_least, "at_most": at_most}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+MEAN = (
+    (0.5,),
+    "subtracted from each channel, or from all, once the greatest value is 1; auto: the training"
+    " data's",
+)
+STD = ((0.25,), "then divided by; auto: the training data's")
 
 
 @dataclass
@@ -106,14 +115,8 @@ class DataConfig:
     crop_px: tuple[int, int] = setting(
         (144, 256), "height and width of a training crop", unit="px", at_least=1
     )
-    mean: tuple[float, ...] | Literal["auto"] = setting(
-        (0.5,),
-        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
-        " training data's",
-    )
-    std: tuple[float, ...] | Literal["auto"] = setting(
-        (0.25,), "then divided by; auto: the training data's"
-    )
+    mean: tuple[float, ...] | Literal["auto"] = setting(*MEAN)
+    std: tuple[float, ...] | Literal["auto"] = setting(*STD)
     memory_budget_gib: float = setting(
         4.0,
         "decoded scenes kept in memory up to this; others are read again",
@@ -221,14 +224,8 @@ class ImageDataConfig:
         False,
         "shuffle the pixels of every image by one fixed permutation, to see who uses neighbourhood",
     )
-    mean: tuple[float, ...] | Literal["auto"] = setting(
-        (0.5,),
-        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
-        " training data's",
-    )
-    std: tuple[float, ...] | Literal["auto"] = setting(
-        (0.25,), "then divided by; auto: the training data's"
-    )
+    mean: tuple[float, ...] | Literal["auto"] = setting(*MEAN)
+    std: tuple[float, ...] | Literal["auto"] = setting(*STD)
     memory_budget_gib: float = setting(
         4.0,
         "decoded images kept in memory up to this; others are read again",
@@ -305,14 +302,8 @@ class ObjectDataConfig:
         unit="0 to 1",
         at_least=0,
     )
-    mean: tuple[float, ...] | Literal["auto"] = setting(
-        (0.5,),
-        "subtracted from each channel, or from all, once the greatest value is 1; auto: the"
-        " training data's",
-    )
-    std: tuple[float, ...] | Literal["auto"] = setting(
-        (0.25,), "then divided by; auto: the training data's"
-    )
+    mean: tuple[float, ...] | Literal["auto"] = setting(*MEAN)
+    std: tuple[float, ...] | Literal["auto"] = setting(*STD)
     memory_budget_gib: float = setting(
         4.0,
         "decoded images kept in memory up to this; others are read again",

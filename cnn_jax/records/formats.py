@@ -6,11 +6,11 @@ whatever its age. Only then is its configuration read by today's names, in one p
 """
 
 import copy
-import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+from cnn_jax.configuration import documents
 
 FORMAT = 2
 """The format that is written. Since 2, `environment.json` says what lies outside the digest:
@@ -96,8 +96,7 @@ def outside_digest(config: Mapping[str, Any], environment: Mapping[str, Any]) ->
 
 def digest(config: Mapping[str, Any], outside: Collection[str]) -> str:
     """16 hexadecimal digits of all fields of a configuration but those outside."""
-    covered = {path: value for path, value in fields(config) if path not in outside}
-    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
+    return documents.hashed({p: value for p, value in fields(config) if p not in outside})
 
 
 def digest_as_written(config: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

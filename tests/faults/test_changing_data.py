@@ -148,10 +148,10 @@ def begin(arguments, workdir):
     """A record as a run leaves it that was killed after its first line of metrics."""
     from cnn_jax.data.scene_folders import dataset_info, open_folder
     from cnn_jax.records.run_directory import environment
-    from cnn_jax.run import begun
+    from cnn_jax.run import from_command_line
     from experiments.aerial_unet import CONFIGURATIONS
 
-    config, _, _ = begun(commands.MODULE, CONFIGURATIONS, list(map(str, arguments)))
+    config, _, _ = from_command_line(commands.MODULE, CONFIGURATIONS, list(map(str, arguments)))
     scenes = open_folder(config.data)
     counts = np.zeros(len(scenes.classes), np.int64)
     info = dataset_info(config.data, scenes, {"train": ()}, counts)

@@ -121,7 +121,7 @@ def test_the_steps_of_transfer_follow_on_each_other(tmp_path):
         dataclasses.replace(config, variant=name, initial="RUN")
         for name, config in made.variants.items()
     ]
-    begun = study._beginning(configs, made.begins, tmp_path)
+    begun = study._with_initial(configs, made.begins, tmp_path)
     held = {config.variant: config.initial for config in begun}
     assert held == {
         "scratch": "",
@@ -130,9 +130,9 @@ def test_the_steps_of_transfer_follow_on_each_other(tmp_path):
         "both": str(tmp_path / "head-seed0"),
     }
     with pytest.raises(cnn_jax.InputError, match="--initial is missing"):
-        study._beginning([dataclasses.replace(configs[2], initial="")], made.begins, tmp_path)
+        study._with_initial([dataclasses.replace(configs[2], initial="")], made.begins, tmp_path)
     with pytest.raises(cnn_jax.InputError, match="name it in --variants too"):
-        study._beginning(configs[3:], made.begins, tmp_path)
+        study._with_initial(configs[3:], made.begins, tmp_path)
 
 
 def test_options_that_weights_are_wrong_without_come_with_them():
