@@ -343,7 +343,8 @@ def _plan(groups, records, config, difference):
             f"these records can't be compared: {'; '.join(compared.differences)}; choose those that"
             " can with --variants and --seeds, or give another --workdir."
         )
-    said = plan.text(compared, difference, config.training.steps)
+    steps = config.training.steps if hasattr(config, "training") else 0
+    said = plan.text(compared, difference, steps)
     sources = {record.source for record in records} - {config.data.source}
     if sources:
         said += (

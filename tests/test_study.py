@@ -11,6 +11,7 @@ from PIL import Image
 
 from cnn_jax import run, study
 from cnn_jax.configuration.schema import (
+    ClassicConfig,
     ClassificationConfig,
     ImageDataConfig,
     OptimizerConfig,
@@ -451,6 +452,22 @@ def test_a_plan_is_of_the_variants_and_seeds_asked_for(command, tmp_path):
         command(*plan), "training.steps is 3000 in s/long, 1500 in", "choose", "--variants"
     )
     assert command(*plan, "--variants", "softmax", "mlp").code == 0
+
+
+def test_a_plan_of_methods_that_take_no_steps_speaks_of_seeds_alone(command, tmp_path):
+    methods = {"forest": "random_forest", "svm": "svm"}
+    made = Study({n: ClassicConfig(model=model_config(m)) for n, m in methods.items()})
+    for variant, scores in {"forest": (0.5, 0.52), "svm": (0.7, 0.73)}.items():
+        for seed, score in enumerate(scores):
+            config = {"task": "classic", "configuration": "default", "training": {}}
+            folder = tmp_path / "s" / f"{variant}-seed{seed}"
+            write_run(folder, variant, seed, {"test/accuracy": score}, config=config)
+    finished = command(
+        "--plan", "--workdir", tmp_path / "s", directory=False, studies={"default": lambda: made}
+    )
+    assert finished.code == 0, finished.err
+    assert "2 variants, 1 pair\n  seeds: 4 a variant" in finished.out
+    assert "steps" not in finished.out
 
 
 def test_folds_are_studies_of_their_own_and_a_page(command, tmp_path):

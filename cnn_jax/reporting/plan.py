@@ -145,7 +145,7 @@ def text(comparison: Comparison, difference: float, steps: int) -> str:
     Args:
         comparison: of the records seen so far.
         difference: of the leading score, that is to be told.
-        steps: of the runs to come.
+        steps: of the runs to come; 0 for methods that take none.
     """
     label = comparison.score
     parts = [
@@ -153,11 +153,12 @@ def text(comparison: Comparison, difference: float, steps: int) -> str:
         f" Holm over the pairs of a group.\nSeen so far: {comparison.title}; {comparison.budget}."
     ]
     parts += [_group(comparison, group, difference, steps) for group in comparison.groups]
-    parts.append(
-        "The spread is that of the runs seen: longer runs mostly spread less, so plan again after"
-        " the first seeds at another budget. Learning rates that fall to the last step let"
-        " validation rise until then, however many steps there are."
-    )
+    if steps:
+        parts.append(
+            "The spread is that of the runs seen: longer runs mostly spread less, so plan again"
+            " after the first seeds at another budget. Learning rates that fall to the last step"
+            " let validation rise until then, however many steps there are."
+        )
     return "\n\n".join(parts)
 
 
@@ -186,7 +187,8 @@ def _group(comparison: Comparison, group: Group, difference: float, steps: int) 
             f" are; {difference:g} takes {_count(of_images.needed)} (one image's difference varies"
             f" by {of_images.deviation:.3f})"
         )
-    lines.append(f"steps: {_steps(_curves(comparison, members), difference, comparison.score)}")
+    if steps:
+        lines.append(f"steps: {_steps(_curves(comparison, members), difference, comparison.score)}")
     return "\n  ".join(lines)
 
 
