@@ -68,6 +68,11 @@ _OF_THE_VARIANT = (
     "evaluation.weights",
 )
 
+_Tested = tuple[PairedTest | None, tuple[float, float]]
+"""A test over images, and the interval of a bootstrap over them."""
+
+_UNTESTED: _Tested = None, (math.nan, math.nan)
+
 OF_SCENES = "miou"
 """The figure that scenes.json gives of each scene: pairs that it ranks are tested across images."""
 
@@ -425,9 +430,8 @@ def _pair(one: Variant, other: Variant, figure: Figure) -> Pair | None:
     means = one.scores[figure.name].mean, other.scores[figure.name].mean
     if not all(map(math.isfinite, means)):
         return None
-    shared = [seed for seed in one.by_seed if seed in other.by_seed]
     ours, theirs = _worth_by_seed(one, figure), _worth_by_seed(other, figure)
-    values = [(ours[seed], theirs[seed]) for seed in shared if seed in ours and seed in theirs]
+    values = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
     difference = (
         float(np.mean([a - b for a, b in values]))
         if values
@@ -436,10 +440,11 @@ def _pair(one: Variant, other: Variant, figure: Figure) -> Pair | None:
     if difference < 0:
         return _pair(other, one, figure)
     seeds = _test(*zip(*values, strict=True)) if values else None
+    images, bootstrap = _UNTESTED
     if figure.name in OF_OBJECTS:
-        images, bootstrap = _across_objects(one, other, shared, OF_OBJECTS[figure.name])
-    else:
-        images, bootstrap = _across_images(one, other, shared if figure.name == OF_SCENES else ())
+        images, bootstrap = _across_objects(one, other, OF_OBJECTS[figure.name])
+    elif figure.name == OF_SCENES:
+        images, bootstrap = _across_scenes(one, other)
     return Pair(
         one.name, other.name, figure.label, difference, len(values), seeds, images, bootstrap
     )
@@ -469,21 +474,16 @@ def _test(a: Sequence[float], b: Sequence[float]) -> PairedTest | None:
     return PairedTest(difference, interval, p, len(a))
 
 
-def _across_images(
-    one: Variant, other: Variant, shared: Sequence
-) -> tuple[PairedTest | None, tuple[float, float]]:
-    """The test over images, and the bootstrap interval; of the seeds that both have scenes of, the
-    same scenes."""
-    both = [
-        (one.scenes[s], other.scenes[s]) for s in shared if s in one.scenes and s in other.scenes
-    ]
+def _across_scenes(one: Variant, other: Variant) -> _Tested:
+    """Of the seeds that both have scenes of, where these are the same."""
+    both = [(held, other.scenes[s]) for s, held in one.scenes.items() if s in other.scenes]
     if not both or len({scenes.names for pair in both for scenes in pair}) > 1:
-        return None, (math.nan, math.nan)
+        return _UNTESTED
     # Names alone don't make scenes the same: those of other data that were compared by force may
     # share them.
     truths = [scenes.confusions.sum(2) for pair in both for scenes in pair]
     if not all(np.array_equal(truth, truths[0]) for truth in truths):
-        return None, (math.nan, math.nan)
+        return _UNTESTED
     ours, theirs = (
         np.mean([scenes.mious for scenes in side], axis=0) for side in zip(*both, strict=True)
     )
@@ -501,23 +501,16 @@ def _across_images(
     return _test(ours[seen], theirs[seen]), bootstrap_interval(confusions[seen], difference)
 
 
-def _across_objects(
-    one: Variant, other: Variant, shared: Sequence, kind: str
-) -> tuple[PairedTest | None, tuple[float, float]]:
-    """The test over images of AP, by swaps, and the bootstrap interval; of the seeds that both have
-    images of, the same images with the same objects."""
-    both = [
-        (one.objects[s], other.objects[s])
-        for s in shared
-        if s in one.objects and s in other.objects
-    ]
+def _across_objects(one: Variant, other: Variant, kind: str) -> _Tested:
+    """Of the seeds that both have images of, where these are the same with the same objects; the
+    test of AP is by swaps."""
+    both = [(held, other.objects[s]) for s, held in one.objects.items() if s in other.objects]
     held = [record for pair in both for record in pair]
-    nothing = None, (math.nan, math.nan)
     if not held or len(held[0].names) < 2 or not all(kind in record.counted for record in held):
-        return nothing
+        return _UNTESTED
     wanted = [[of_image.wanted.tolist() for of_image in record.counted[kind]] for record in held]
     if len({record.names for record in held}) > 1 or any(of != wanted[0] for of in wanted):
-        return nothing
+        return _UNTESTED
     ours, theirs = ([record.drawn_ap[kind] for record in side] for side in zip(*both, strict=True))
     difference, interval = paired_bootstrap(ours, theirs)
     # An image's detections change places in all seeds at once: seeds share its difficulty.

@@ -237,26 +237,13 @@ def _name_points(
             textcoords="offset pixels",
             fontsize=7.5,
         )
-        width, height = (
-            text.get_window_extent(renderer).width,
-            text.get_window_extent(renderer).height,
+        extent = text.get_window_extent(renderer)
+        size = extent.width, extent.height
+        dx, dy = min(
+            candidates,
+            key=lambda shift, at=(x, y), size=size: _nuisance(at, shift, size, taken, frame),
         )
-
-        def box(dx, dy, x=x, y=y, width=width, height=height):
-            left = x + dx - (0 if dx > 0 else width if dx < 0 else width / 2)
-            bottom = y + dy - (0 if dy > 0 else height if dy < 0 else height / 2)
-            return left, bottom, left + width, bottom + height
-
-        def cost(candidate, box=box, width=width, height=height):
-            own = box(*candidate)
-            covered = sum(_overlap(own, other) for other in taken)
-            outside = width * height - _overlap(
-                own, (frame.x0, frame.y0, frame.x1 + 6, frame.y1 + 4)
-            )
-            return 2 * covered + 3 * outside + 0.04 * math.hypot(*candidate) ** 2
-
-        dx, dy = min(candidates, key=cost)
-        taken.append(box(dx, dy))
+        taken.append(_box((x, y), (dx, dy), size))
         text.set_position((dx, dy))
         text.set_horizontalalignment("left" if dx > 0 else "right" if dx < 0 else "center")
         text.set_verticalalignment("bottom" if dy > 0 else "top" if dy < 0 else "center")
@@ -269,6 +256,24 @@ def _name_points(
                 textcoords="offset pixels",
                 arrowprops={"arrowstyle": "-", **line},
             )
+
+
+def _box(at, shift, size) -> tuple[float, float, float, float]:
+    """What a name so large covers that begins at a point's side: left, bottom, right, top."""
+    (x, y), (dx, dy), (width, height) = at, shift, size
+    left = x + dx - (0 if dx > 0 else width if dx < 0 else width / 2)
+    bottom = y + dy - (0 if dy > 0 else height if dy < 0 else height / 2)
+    return left, bottom, left + width, bottom + height
+
+
+def _nuisance(at, shift, size, taken, frame) -> float:
+    """How badly a name stands: what it covers of what is taken, what lies outside of the frame, how
+    far it is from its point."""
+    box = _box(at, shift, size)
+    covered = sum(_overlap(box, other) for other in taken)
+    room = frame.x0, frame.y0, frame.x1 + 6, frame.y1 + 4
+    outside = math.prod(size) - _overlap(box, room)
+    return 2 * covered + 3 * outside + 0.04 * math.hypot(*shift) ** 2
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
