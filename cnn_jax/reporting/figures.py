@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cnn_jax.evaluation.metrics import class_accuracy
@@ -47,17 +48,11 @@ def learning_curves(
 ) -> None:
     """Draw loss, learning rate and what validation says against the step.
 
-    `metrics` holds the rows of a metrics.jsonl: each has `step` and any of `train/loss`,
-    `validation/loss`, `train/learning_rate`, for classification `train/accuracy` and
-    `validation/accuracy`, for segmentation `validation/miou` and `validation/iou/<class>`, for
-    objects `validation/box_ap`, `box_ap50`, `mask_ap` and `mask_ap50`; where any row has an
-    accuracy, accuracies are drawn, or AP where one has that, else IoU. Rows may come in any order
-    and lack any key; of two values for one step (a resumed run) the later row counts. Values that
-    are null or not finite are left out, and the panel of the loss says at which step the first of
-    them stood. Accuracies of many training batches are faint beside their running mean. The axis of
-    the accuracy leaves out the steep beginning of training, which would press the rest flat.
-    `best_step` is marked where it is given: the step that early stopping chose. The PNG is written
-    to `path`.
+    `metrics` holds the rows of a metrics.jsonl, in any order; each has `step` and any of the
+    others. Validation is drawn by accuracy where any row has one, else by AP, else by IoU. Of two
+    values for one step (a resumed run) the later row counts. Values that are null or not finite are
+    left out, and the panel of the loss says at which step the first of them stood. `best_step`, the
+    one that early stopping chose, is marked where it is given. The PNG is written to `path`.
     """
     with style():
         figure = Figure(figsize=(10, 5), dpi=DPI)
@@ -301,48 +296,60 @@ def confusion_matrix(
         axes = figure.add_axes((0, 0, side_in / width_in, 1))
         bars = figure.add_axes(((side_in + gap_in) / width_in, 0, bar_in / width_in, 1))
 
-        # Light for nothing, dark for all: little ink, and lightness alone carries the order.
+        axes.set_title(title)
+        shade = _draw_shares(axes, shares, names, numbered)
         if numbered:
-            axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
             _write_cells(axes, matrix, shares, rows, small)
-        # one in a hundred is much where there are many classes: the root brings it out of the paper
         else:
-            shade = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
             scale = figure.add_axes((1 + 0.3 / width_in, 0.6, 0.12 / width_in, 0.4))
             shares_told, percents = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], PercentFormatter(1, 0)
             figure.colorbar(shade, scale, ticks=shares_told, format=percents)
-        axes.set_xticks(
-            range(count), names, rotation=40 if numbered else 90, ha="right", rotation_mode="anchor"
-        )
-        axes.set_yticks(range(count), names)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
-        axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-        axes.grid(False)
-        line = ("#BFBFBF", 0.5) if numbered else ("#E3E3E3", 0.3)
-        axes.grid(True, which="minor", color=line[0], linewidth=line[1])
-        axes.tick_params(which="both", length=0)
-        if not numbered:
-            axes.tick_params(labelsize=5)
-        axes.spines[:].set_visible(False)
-        axes.set_title(title)
-
-        grey = {"facecolor": "#DDDDDD", "edgecolor": "#555555", "linewidth": 0.6}
-        bars.barh(range(count), np.nan_to_num(worth), height=0.55, **grey)
-        for row, value in enumerate(worth):
-            text = NOTHING if np.isnan(value) else f"{value:.3f}"
-            bars.text(0.04, row, text, va="center", fontsize=small + 0.5)
-        bars.set_xlim(0, 1)
-        bars.set_ylim(count - 0.5, -0.5)
-        bars.set_yticks([])
-        bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        bars.grid(False)
+        _draw_worth(bars, worth, small + 0.5)
         bars.set_title(worth_name)
         bars.set_xlabel(
             f"mean {NOTHING}" if math.isnan(mean) else f"mean {mean:.3f}", fontweight="bold"
         )
         save(figure, path, tight=True)
+
+
+def _draw_shares(axes: Axes, shares: np.ndarray, names: Sequence[str], numbered: bool) -> AxesImage:
+    """The matrix as shades, with names of classes; without numbers to tell small shares apart,
+    these are brought out."""
+    count = len(names)
+    # Light for nothing, dark for all: little ink, and lightness alone carries the order. One in a
+    # hundred is much where there are many classes: the root brings it out of the paper.
+    norm = Normalize(0, 1) if numbered else PowerNorm(0.5, 0, 1)
+    shade = axes.imshow(shares, cmap="Blues", norm=norm, aspect="auto")
+    axes.set_xticks(
+        range(count), names, rotation=40 if numbered else 90, ha="right", rotation_mode="anchor"
+    )
+    axes.set_yticks(range(count), names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.grid(False)
+    line = ("#BFBFBF", 0.5) if numbered else ("#E3E3E3", 0.3)
+    axes.grid(True, which="minor", color=line[0], linewidth=line[1])
+    axes.tick_params(which="both", length=0)
+    if not numbered:
+        axes.tick_params(labelsize=5)
+    axes.spines[:].set_visible(False)
+    return shade
+
+
+def _draw_worth(bars: Axes, worth: np.ndarray, fontsize: float) -> None:
+    """A bar a class, beside its row."""
+    grey = {"facecolor": "#DDDDDD", "edgecolor": "#555555", "linewidth": 0.6}
+    bars.barh(range(len(worth)), np.nan_to_num(worth), height=0.55, **grey)
+    for row, value in enumerate(worth):
+        text = NOTHING if np.isnan(value) else f"{value:.3f}"
+        bars.text(0.04, row, text, va="center", fontsize=fontsize)
+    bars.set_xlim(0, 1)
+    bars.set_ylim(len(worth) - 0.5, -0.5)
+    bars.set_yticks([])
+    bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    bars.grid(False)
 
 
 def _write_cells(
