@@ -178,9 +178,8 @@ def default() -> Study:
     return _study(
         {name: models[name] for name in GROUPS["Architectures"]},
         (0, 1),
-        augmentation=lambda: AugmentationConfig(
-            scale_probability=0.0
-        ),  # the scenes are all drawn at one scale
+        # The scenes are all drawn at one scale.
+        augmentation=lambda: AugmentationConfig(scale_probability=0.0),
         training=lambda: TrainingConfig(steps=240, batch_size=4, validate_every_steps=60),
         optimizer=lambda: OptimizerConfig(learning_rate=3e-3, warmup_steps=30),
     )

@@ -24,9 +24,8 @@ def default() -> SegmentationConfig:
         experiment="aerial_unet",
         configuration="default",
         model=model_config("unet", base_width=16, depth=4),
-        augmentation=AugmentationConfig(
-            scale_probability=0.0
-        ),  # the scenes are all drawn at one scale
+        # The scenes are all drawn at one scale.
+        augmentation=AugmentationConfig(scale_probability=0.0),
         training=TrainingConfig(steps=360, batch_size=4, validate_every_steps=90),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=30),
     )

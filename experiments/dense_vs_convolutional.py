@@ -75,16 +75,14 @@ def pictures(folder, records) -> None:
     """Accuracy by seed, and against how far the test images were moved."""
     from cnn_jax.reporting import study_figures
 
+    found = by_variant(records)
     study_figures.seeds(
-        {
-            name: [r.summary["test/accuracy"] for r in runs]
-            for name, runs in by_variant(records).items()
-        },
+        {name: [r.summary["test/accuracy"] for r in runs] for name, runs in found.items()},
         folder / "accuracy_by_seed.png",
         label="accuracy on the test images",
     )
     moved = {}
-    for name, runs in by_variant(records).items():
+    for name, runs in found.items():
         if runs[0].config["data"]["permuted"]:
             continue
         sizes = runs[0].config["evaluation"]["shifts_px"]

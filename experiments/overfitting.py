@@ -6,6 +6,7 @@ NAMES] [--workdir DIR]
 """
 
 import copy
+import dataclasses
 import math
 import sys
 
@@ -72,12 +73,10 @@ def smoke() -> Study:
     study = default()
     for config in study.variants.values():
         config.data.train_examples = 500
-        config.training.steps, config.training.batch_size, config.training.validate_every_steps = (
-            20,
-            32,
-            10,
+        config.training = dataclasses.replace(
+            config.training, steps=20, batch_size=32, validate_every_steps=10, log_every_steps=5
         )
-        config.training.log_every_steps, config.optimizer.warmup_steps = 5, 5
+        config.optimizer.warmup_steps = 5
     return study
 
 

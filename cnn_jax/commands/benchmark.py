@@ -43,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in BENCHMARKS:
             print(f"  {name:<16} {summary(benchmarks, name)}")
         return 0
-    failed = False
     with guarded() as outcome:
         if "--accelerator" in argv:
             argv.remove("--accelerator")
             failed = accelerator.run(argv, MODULE)
         else:
             failed = _benchmark(*argv)
-    return outcome.exit_code or int(bool(failed))
+        outcome.exit_code = int(bool(failed))
+    return outcome.exit_code
 
 
 def _benchmark(name, *argv):

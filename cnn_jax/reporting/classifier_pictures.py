@@ -86,22 +86,12 @@ def looked_at(evaluation: Any) -> list[int]:
     """Which test images are looked into: half of them the surest errors, the others right, of
     different classes first."""
     wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
-    wrong = wrong[np.argsort(-evaluation.probabilities[wrong], kind="stable")][
-        : LOOKED_AT // 2
-    ].tolist()
-    right, classes = [], set()
-    for index in np.flatnonzero(evaluation.predictions == evaluation.labels).tolist():
-        if evaluation.labels[index] not in classes:
-            right.append(index)
-            classes.add(evaluation.labels[index])
-    right += [
-        index
-        for index in np.flatnonzero(evaluation.predictions == evaluation.labels)[
-            :LOOKED_AT
-        ].tolist()
-        if index not in right
-    ]
-    return [*right[: LOOKED_AT - len(wrong)], *wrong]
+    surest = np.argsort(-evaluation.probabilities[wrong], kind="stable")[: LOOKED_AT // 2]
+    wrong = wrong[surest].tolist()
+    right = np.flatnonzero(evaluation.predictions == evaluation.labels)
+    _, first = np.unique(evaluation.labels[right], return_index=True)
+    in_order = dict.fromkeys([*right[np.sort(first)].tolist(), *right[:LOOKED_AT].tolist()])
+    return [*list(in_order)[: LOOKED_AT - len(wrong)], *wrong]
 
 
 class _Pictured:

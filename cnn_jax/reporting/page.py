@@ -224,14 +224,18 @@ def _classes(comparison: Comparison, looks: Mapping[str, int]) -> list[Chart]:
 def _objects(comparison: Comparison, looks: Mapping[str, int]) -> list[tuple[str, list[Chart]]]:
     """Charts of detectors and networks of instances, with the class of their row; none of other
     tasks."""
-    curves, sizes = (
-        [Chart(_uri(svg), f"{title}, a mark a variant", title=title) for title, svg in of.items()]
-        for of in (
-            object_panels.curves(comparison, looks),
-            object_panels.by_size(comparison, looks),
+    rows = {
+        "": object_panels.curves(comparison, looks),
+        " small": object_panels.by_size(comparison, looks),
+    }
+    return [
+        (
+            kind,
+            [Chart(_uri(svg), f"{title}, a mark a variant", title) for title, svg in row.items()],
         )
-    )
-    return [(kind, charts) for kind, charts in (("", curves), (" small", sizes)) if charts]
+        for kind, row in rows.items()
+        if row
+    ]
 
 
 def _pairs(comparison: Comparison) -> list[tuple[Group, Table]]:

@@ -421,9 +421,8 @@ def _laid_over(
     """A panel of a photograph under a mask: classes in their colours, darker and lighter with it,
     where the mask is `_OTHER` the photograph in pale grey; numbers in large regions, ignored pixels
     hatched."""
-    every = max(
-        1, max(mask.shape) // (4 * width_px)
-    )  # of scenes far larger than the panel not every pixel is needed
+    # Of scenes far larger than the panel not every pixel is needed.
+    every = max(1, max(mask.shape) // (4 * width_px))
     image, mask = image[::every, ::every], mask[::every, ::every]
     table = np.full((256, 3), 255, np.float32)
     table[: len(colors)] = colors

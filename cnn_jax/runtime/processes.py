@@ -118,18 +118,23 @@ def _connect(address, count, number):
     """Waits for all processes. Raises OSError, which says who is missing."""
     host, _, port = address.rpartition(":")
     until = time.monotonic() + JOIN_S
-    if number:
-        _peers[0] = _reached(host.strip("[]"), int(port), until)
-        _send(0, str(number))
-        _peers[0].settimeout(JOIN_S + _NUMBER_S)  # process 0 waits for JOIN_S, and then tells
-        answer = _lines(0).readline().strip()
-        if answer != "joined":
-            raise OSError(answer or "process 0 has ended")
-        _peers[0].settimeout(None)
+    if not number:
+        _gather(int(port), count, until)
         return
+    _peers[0] = _reached(host.strip("[]"), int(port), until)
+    _send(0, str(number))
+    _peers[0].settimeout(JOIN_S + _NUMBER_S)  # process 0 waits for JOIN_S, and then tells
+    answer = _lines(0).readline().strip()
+    if answer != "joined":
+        raise OSError(answer or "process 0 has ended")
+    _peers[0].settimeout(None)
+
+
+def _gather(port, count, until):
+    """As process 0: takes the others' connections, and tells them whether all have come."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
-    with socket.create_server(("", int(port)), family=family, dualstack_ipv6=dual) as server:
+    with socket.create_server(("", port), family=family, dualstack_ipv6=dual) as server:
         while len(_peers) < count - 1 and (left := until - time.monotonic()) > 0:
             server.settimeout(left)
             with contextlib.suppress(TimeoutError, ValueError):
