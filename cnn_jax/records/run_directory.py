@@ -162,10 +162,12 @@ class RunDirectory:
                 run_record.read_info(self.workdir, environment)
         except InputError as error:
             raise InputError(f"{str(error).rstrip('.')}, or give another {self._flag}.") from error
+        if not self._resumes:
+            return
         different = formats.differences((config, environment), own)
         if (self.workdir / "summary.json").exists():  # its configuration's name computes no more
             different = [each for each in different if not each.startswith("configuration:")]
-        if self._resumes and different:
+        if different:
             raise InputError(
                 f"{self.workdir} holds a run of another configuration (there, here):"
                 f" {'; '.join(different)}; give another {self._flag}, or the same values to resume."
