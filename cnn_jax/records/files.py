@@ -87,8 +87,8 @@ def line_of(values: Mapping[str, Any]) -> str:
 
 
 def check_ours(path: Path, *names: str, flag: str = "--output") -> None:
-    """Raises InputError where a file is to be replaced that isn't the JSON of an object with these
-    names; `flag` is the command's that says where it lies."""
+    """Raises InputError where the file exists and isn't a JSON object with these names: it is
+    somebody's, and would be replaced. `flag` is the one that says where to write."""
     if not path.exists():
         return
     try:
@@ -100,7 +100,7 @@ def check_ours(path: Path, *names: str, flag: str = "--output") -> None:
 
 
 def check_page(path: Path, beginning: str, flag: str) -> None:
-    """As `check_ours`, of a page; `beginning` is the regular expression of its first words."""
+    """As `check_ours`, of a page, which begins with what the regular expression matches."""
     ours = path.is_file() and re.match(beginning.encode(), path.read_bytes())
     if path.exists() and not ours:
         raise InputError(f"{path} wasn't written by this command: give another {flag}.")
@@ -111,8 +111,8 @@ SOFTWARE = "cnn_jax"
 
 
 def check_picture(path: Path, new: Path | None = None) -> None:
-    """Raises InputError where a picture is to be replaced that wasn't drawn here, or a table whose
-    first line isn't that of the new one."""
+    """Raises InputError where the file exists and wasn't drawn here. What replaces it is `new`: of
+    a PNG its metadata tell, of a table the first line, which must be that of the new one."""
     if not path.exists():
         return
     try:
