@@ -402,7 +402,28 @@ class Comparison:
                 f"The runs were computed on different devices ({listed(self.devices)}): speeds and"
                 " times don't compare."
             )
+        for what, values in (("commits", self._commits()), ("versions of JAX", self._jax())):
+            if len(values) > 1:
+                parts.append(
+                    f"The runs are of different {what} ({listed(values)}): what changed between"
+                    " them may have a part in a difference."
+                )
         return parts
+
+    def _commits(self):
+        """Of cnn_jax, marked where the working tree differed."""
+        environments = [one.environment for variant in self.variants for one in variant.records]
+        found = {
+            f"{held['commit'][:7]}{' with changes' if held.get('dirty') else ''}"
+            for held in environments
+            if isinstance(held.get("commit"), str)
+        }
+        return sorted(found)
+
+    def _jax(self):
+        environments = [one.environment for variant in self.variants for one in variant.records]
+        versions = [held.get("versions") for held in environments]
+        return sorted({str(v["jax"]) for v in versions if isinstance(v, Mapping) and "jax" in v})
 
     @property
     def assumed(self) -> str:

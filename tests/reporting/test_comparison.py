@@ -661,3 +661,17 @@ def test_files_of_somebodys_are_not_replaced(name, tmp_path):
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
     (folder / name).unlink()
     assert write(compared, folder) == write(compared, folder)
+
+
+def test_runs_of_different_software_are_told(tmp_path):
+    def written(variant, commit, jax, **others):
+        environment = {"commit": commit, "versions": {"jax": jax}, **others}
+        folder = tmp_path / f"{variant}-seed0"
+        return write_run(folder, variant, 0, {"test/miou": 0.5}, environment=environment)
+
+    runs = [written("a", "1234567" + 33 * "8", "0.12.0", dirty=True), written("b", None, "0.12.0")]
+    assert "of different" not in as_markdown(compare(runs))
+    runs.append(written("c", "89abcde" + 33 * "f", "0.10.2", dirty=False))
+    text = as_markdown(compare(runs))
+    assert "different commits (1234567 with changes and 89abcde)" in text
+    assert "different versions of JAX (0.10.2 and 0.12.0)" in text
