@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnn_jax.data.town.layers import BUILDING, OBJECTS, around
-from cnn_jax.data.town.plan import BARE, COMMERCIAL, RESIDENTIAL
+from cnn_jax.data.town.layers import BUILDING, OBJECTS, Layers, around
+from cnn_jax.data.town.plan import BARE, COMMERCIAL, RESIDENTIAL, Plan
 
 ROOFS = np.array(
     [
@@ -24,7 +24,7 @@ ROOFS = np.array(
 )
 
 
-def build(rng, plan, layers):
+def build(rng: np.random.Generator, plan: Plan, layers: Layers) -> None:
     """Houses along the streets of residential cells, large flat roofs in commercial ones, barns on
     bare ground."""
     seen = np.bincount(

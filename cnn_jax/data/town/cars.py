@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cnn_jax.data.town.layers import OBJECTS, ROAD, around
-from cnn_jax.data.town.plan import COMMERCIAL, near
+from cnn_jax.data.town.layers import OBJECTS, ROAD, Layers, around
+from cnn_jax.data.town.plan import COMMERCIAL, Plan, near
 
 CARS = np.array(
     [
@@ -17,7 +17,7 @@ CARS = np.array(
 )
 
 
-def park_cars(rng, plan, layers):
+def park_cars(rng: np.random.Generator, plan: Plan, layers: Layers) -> None:
     """Cars in their lanes and in parking bays; they keep the class of what they stand on."""
     count = int(np.clip(plan.u.size / 1500, 4, 3000))
     columns, rows = rng.integers(plan.shape[1], size=count), rng.integers(plan.shape[0], size=count)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnn_jax.data.town.layers import GRASS, LAND, ROAD, WATER, Layers, noise
-from cnn_jax.data.town.plan import BARE, COMMERCIAL, LAKE, PARK, RESIDENTIAL, near
+from cnn_jax.data.town.plan import BARE, COMMERCIAL, LAKE, PARK, RESIDENTIAL, Plan, near
 
 ASPHALT = np.array([[0.34, 0.34, 0.36], [0.40, 0.40, 0.41], [0.47, 0.46, 0.46]], np.float32)
 PAVING = np.array([0.57, 0.56, 0.55], np.float32)
@@ -54,7 +54,7 @@ def _smooth_minimum(first, second, radius):
     return np.minimum(first, second) - overlap * overlap * radius / 4
 
 
-def draw_terrain(rng, plan):
+def draw_terrain(rng: np.random.Generator, plan: Plan) -> Terrain:
     shape = plan.shape
     fine, middle, coarse = noise(rng, shape, 1.6), noise(rng, shape, 7), noise(rng, shape, 28)
     grain, tones = rng.standard_normal(shape, np.float32), rng.random((64, 64), np.float32)
@@ -70,7 +70,7 @@ def draw_terrain(rng, plan):
     )
 
 
-def lay_ground(plan, terrain):
+def lay_ground(plan: Plan, terrain: Terrain) -> Layers:
     """Grass or bare ground everywhere: worn patches, some gardens, all of a bare block but its
     overgrown corners."""
     use, tone, rows = terrain.use, terrain.tone, terrain.rows
@@ -99,7 +99,7 @@ def lay_ground(plan, terrain):
     return layers
 
 
-def flood(rng, plan, terrain, layers):
+def flood(rng: np.random.Generator, plan: Plan, terrain: Terrain, layers: Layers) -> np.ndarray:
     """Lakes, which fill their cells but for a margin, and a river, which meanders along its line.
 
     Returns depth: pixels from the shore, negative on land.
@@ -133,7 +133,9 @@ def flood(rng, plan, terrain, layers):
     return depth
 
 
-def lay_paths(rng, plan, terrain, layers, depth):
+def lay_paths(
+    rng: np.random.Generator, plan: Plan, terrain: Terrain, layers: Layers, depth: np.ndarray
+) -> None:
     """Footpaths that wander through parks and around lakes."""
     margin_u, middle_u = _halves(plan.lines[0], plan.cell_u)
     margin_v, middle_v = _halves(plan.lines[1], plan.cell_v)
@@ -150,7 +152,9 @@ def lay_paths(rng, plan, terrain, layers, depth):
     layers.taken[path] = layers.wet[path] = True
 
 
-def pave(rng, plan, terrain, layers, depth):
+def pave(
+    rng: np.random.Generator, plan: Plan, terrain: Terrain, layers: Layers, depth: np.ndarray
+) -> None:
     """Streets with pavements, markings and bridges, and yards with parking bays.
 
     A kerb is a signed distance, negative on the street; corners are round, and a street that ends

@@ -42,19 +42,21 @@ class Layers:
     taken: np.ndarray  # streets, paths, water and buildings: nothing is built here
     wet: np.ndarray  # water, streets, paths, and close to buildings: nothing grows here
 
-    def paint(self, where, base, light, label):
+    def paint(self, where: np.ndarray, base: np.ndarray, light: np.ndarray, label: int) -> None:
         """Paint some pixels in a colour, or in one each, times how light each pixel of the scene
         is."""
         self.color[where] = base * light[where, None]
         self.mask[where] = label
 
-    def own(self, slices, where, label):
+    def own(self, slices: tuple[slice, slice], where: np.ndarray, label: int) -> None:
         """Give pixels to a new object; those before it lose them."""
         self.objects.append((label, int(where.sum())))
         self.owner[slices][where] = len(self.objects)
 
 
-def noise(rng, shape, scale_y, scale_x=None):
+def noise(
+    rng: np.random.Generator, shape: tuple[int, int], scale_y: float, scale_x: float = 0
+) -> np.ndarray:
     """Smooth noise, float32 of mean 0 and standard deviation about 0.8, whose bumps are `scale`
     pixels apart."""
     scale_x = scale_x or scale_y
@@ -66,7 +68,9 @@ def noise(rng, shape, scale_y, scale_x=None):
     )
 
 
-def around(shape, x, y, reach):
+def around(
+    shape: tuple[int, int], x: float, y: float, reach: float
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray] | None:
     """The slices around a position that fit in the scene, and the pixels' offsets from it; None
     where nothing fits."""
     top, left = max(int(y - reach), 0), max(int(x - reach), 0)

@@ -3,10 +3,11 @@
 import numpy as np
 import scipy
 
-from cnn_jax.data.town.layers import noise
+from cnn_jax.data.town.layers import Layers, noise
+from cnn_jax.data.town.plan import Plan
 
 
-def photograph(rng, plan, layers):
+def photograph(rng: np.random.Generator, plan: Plan, layers: Layers) -> np.ndarray:
     """The scene as a camera sees it, uint8: shadows, uneven light, haze, colour cast, blur and
     noise, different in each scene."""
     sunlit = 1 - _shadow(plan, layers.height)[..., None]

@@ -26,13 +26,13 @@ class Warp:
         turns = along / self.wavelengths[axis]
         return self.amplitudes[axis] * np.sin(2 * np.pi * turns + self.phases[axis])
 
-    def to_street(self, x, y):
+    def to_street(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels from the centre of the scene -> street coordinates."""
         cosine, sine = math.cos(self.angle), math.sin(self.angle)
         u, v = x * cosine + y * sine, y * cosine - x * sine
         return u + self._bend(0, v), v + self._bend(1, u)
 
-    def to_scene(self, u, v):
+    def to_scene(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Street coordinates -> pixels from the centre of the scene."""
         straight_u, straight_v = u, v
         # The slopes of the two bends multiply to less than 0.2: this converges fast.
@@ -64,12 +64,12 @@ class Plan:
     shadow_length: float  # of a thing one pixel high
     dryness: float  # 0 to 1
 
-    def to_pixels(self, u, v):
+    def to_pixels(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixel positions (x, y) of street coordinates."""
         x, y = self.warp.to_scene(u, v)
         return x + (self.shape[1] - 1) / 2, y + (self.shape[0] - 1) / 2
 
-    def frames(self, u, v, axis):
+    def frames(self, u: np.ndarray, v: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, ...]:
         """Pixel positions (x, y) of street coordinates, and the unit vectors (x, y) along `axis`
         there: four arrays."""
         x, y = self.to_pixels(np.stack([u, u + (axis == 0)]), np.stack([v, v + (axis == 1)]))
@@ -78,7 +78,7 @@ class Plan:
         return x[0], y[0], along_x / norm, along_y / norm
 
 
-def draw_plan(rng, height_px, width_px):
+def draw_plan(rng: np.random.Generator, height_px: int, width_px: int) -> Plan:
     wavelengths = rng.uniform(260, 520, 2)
     amplitudes = rng.uniform(0.15, 0.42, 2) * wavelengths / (2 * np.pi)
     bends = (
@@ -147,7 +147,7 @@ def draw_plan(rng, height_px, width_px):
     )
 
 
-def near(lines, cell, along):
+def near(lines: np.ndarray, cell: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The index of the nearest line, and the distance to it, for positions that lie in cells."""
     before, after = along - lines[cell], lines[cell + 1] - along
     return cell + (after < before), np.minimum(before, after)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cnn_jax.data.town.layers import VEGETATION, around, noise
-from cnn_jax.data.town.plan import FOREST
+from cnn_jax.data.town.layers import VEGETATION, Layers, around, noise
+from cnn_jax.data.town.plan import FOREST, Plan
 
 TREES = np.array(
     [
@@ -18,7 +18,7 @@ TREES = np.array(
 UNDERGROWTH = np.array([0.17, 0.25, 0.12], np.float32)
 
 
-def plant(rng, plan, layers):
+def plant(rng: np.random.Generator, plan: Plan, layers: Layers) -> None:
     """Trees: dense in woods, in groups in parks and gardens and on shores, in rows along some
     streets."""
     spacing = 6.5
