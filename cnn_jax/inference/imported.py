@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from cnn_jax import tasks
 from cnn_jax.configuration import documents
@@ -73,10 +74,14 @@ def import_weights(
             f"{file} holds a network without a head, which answers nothing: begin an experiment"
             f" with it, --initial {file} (of a segmenter with --initial_part encoder)."
         )
+    one_logit = published.num_classes == 1
+    if one_logit and model not in SEGMENTERS:
+        published = _of_two_classes(published)
+    count = 2 if one_logit else published.num_classes
     if classes:
-        names = class_names.read(Path(classes), published.num_classes)
+        names = class_names.read(Path(classes), count)
     else:
-        names = class_names.known(family(model), published.num_classes)
+        names = class_names.known(family(model), count)
     config, info = _described(published, names, seen)
     tasks.check(config)
     learner: Any = tasks.of(config.task).learner(config, info)
@@ -122,6 +127,17 @@ def learner_variables(learner: Any, published: Published) -> Any:
     return Initial(str(published.path), published.variables).laid_over(zeros, (), "whole")[0]
 
 
+def _of_two_classes(published: Published) -> Published:
+    """A classifier of one logit, which its source gave a sigmoid, with two: 0 and it, whose softmax
+    is the sigmoid."""
+    flat: dict[Any, Any] = traverse_util.flatten_dict(published.variables)
+    for leaf in ("kernel", "bias"):
+        value = flat["params", "head", leaf]
+        flat["params", "head", leaf] = np.concatenate([np.zeros_like(value), value], axis=-1)
+    variables = traverse_util.unflatten_dict(flat)
+    return dataclasses.replace(published, num_classes=2, variables=variables)
+
+
 def _described(published: Published, names: Sequence[str], seen: Seen) -> tuple[Any, DatasetInfo]:
     """Configuration and data of the run."""
     held = published.preprocessing
@@ -138,7 +154,9 @@ def _described(published: Published, names: Sequence[str], seen: Seen) -> tuple[
     config.initial, config.initial_digest = str(published.path), published.digest
     config.training.steps = 1  # of which none is taken
     config.data.mean, config.data.std = tuple(mean), tuple(std)
-    if not segmenter:
+    if segmenter:
+        config.loss.activation = "sigmoid" if published.num_classes == 1 else "softmax"
+    else:
         config.data.source = "folders"
         config.data.image_px = image_px
         config.data.crop_share = seen.crop_share or held.crop_share

@@ -14,6 +14,7 @@ from flax import traverse_util
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+import cnn_jax
 import cnn_jax.inference.imported
 from cnn_jax.commands import export
 from cnn_jax.commands import weights as command
@@ -181,6 +182,25 @@ def test_an_encoder_without_a_head_is_no_run(tmp_path):
             tmp_path / "encoder.safetensors", "resnet18", tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("model", ["resnet20", "asymmetric_unet"])
+def test_one_logit_is_that_of_the_second_of_two_classes(model, tmp_path, monkeypatch):
+    """Published heads of one number end in a sigmoid: that of ln 3 is 3/4."""
+    monkeypatch.setattr(published, "CLASSIFIERS", (model,))
+    shapes = published.abstract(model, 1, 3, {})
+    tensors = {"/".join(name): np.zeros(leaf.shape, np.float32) for name, leaf in shapes.items()}
+    tensors["params/head/bias"][:] = np.log(3)
+    path = tmp_path / "one.safetensors"
+    save_file(tensors, path)
+    assert imported(path, "--model", model, "--output", tmp_path / "run") == 0
+    run = cnn_jax.load(tmp_path / "run")
+    image = np.zeros((32, 32, 3), np.uint8)
+    probabilities = run.predict(image).probabilities
+    assert run.info.classes == ("class 0", "class 1")
+    np.testing.assert_allclose(probabilities[..., 0], 0.25, rtol=1e-5)
+    np.testing.assert_allclose(probabilities[..., 1], 0.75, rtol=1e-5)
 
 
 def test_a_file_that_was_saved_without_its_head_is_told_what_it_is_for(cifar, tmp_path, capsys):
