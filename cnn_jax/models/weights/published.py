@@ -210,7 +210,11 @@ def _safetensors(path):
         ) from error
 
 
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+    *("state_dict", "model_state_dict", "model", "net"),
+)
+"""Averages of weights first, which their networks are evaluated with."""
 
 
 def _tensors(path):
@@ -225,14 +229,16 @@ def _tensors(path):
 
 
 def _unprefixed(found):
-    """Tensors by the names that a network gives them, where a module that holds it has put its own
-    before all: DistributedDataParallel, `torch.compile`, Lightning's."""
-    for prefix in ("module.", "_orig_mod.", "model."):
+    """Tensors by the names that a network gives them, where modules that hold it have put their own
+    before all: DistributedDataParallel, `torch.compile`, Lightning's, in any order."""
+    prefixes = ("module.", "_orig_mod.", "model.")
+    while True:
         # Averages of weights say beside them how many they are of.
         named = [name for name in found if name.rpartition(".")[2] not in _PASSED_OVER]
-        if named and all(name.startswith(prefix) for name in named):
-            found = _without(found, prefix)
-    return found
+        shared = [p for p in prefixes if named and all(name.startswith(p) for name in named)]
+        if not shared:
+            return found
+        found = _without(found, shared[0])
 
 
 def _without(tensors, prefix):
@@ -355,8 +361,9 @@ def _of_maps(model, channels, given):
 def _of_ours(path, digest, model, tensors):
     """What `cnn-jax export` wrote; which options its network had, the record beside it knows."""
     found = {tuple(name.split("/")): np.asarray(v, np.float32) for name, v in tensors.items()}
-    head = found.get(("params", "head", "bias"))
-    num_classes = 1 if head is None else len(head)
+    one, other = (abstract(model, classes, 3, {}) for classes in (2, 3))
+    head = next((found.get(name) for name in one if one[name].shape != other[name].shape), None)
+    num_classes = 1 if head is None else int(head.shape[-1])
     place = _first_kernel(model, {})
     channels = int(found[place].shape[2]) if place in found and found[place].ndim == 4 else 3
     shapes = abstract(model, num_classes, channels, {})

@@ -1,6 +1,7 @@
 """Networks of other libraries, by the names and shapes of their tensors and the logits they gave,
 which `write_fixtures.py` wrote once."""
 
+import functools
 import gzip
 import json
 from pathlib import Path
@@ -13,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 from cnn_jax.errors import InputError
 from cnn_jax.models import conventions, weights
 from cnn_jax.models.encoders import encoder
-from cnn_jax.models.weights import published, pytorch
+from cnn_jax.models.fcn import FCN
+from cnn_jax.models.weights import published, pytorch, torch_files
 from tests.models.weights import drawn
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json.gz"))
@@ -87,15 +89,41 @@ def test_each_network_of_pytorch_that_docs_name_has_its_names_and_options():
     assert conventions.options("convnext_tiny", "timm") == {"rounding": "down"}
 
 
-@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod.", "model."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "module._orig_mod.", "_orig_mod.module.", "model.", "model._orig_mod."],
+)
 def test_what_holds_a_network_may_have_named_it(prefix, tmp_path):
-    """As `AveragedModel`, a compiled DistributedDataParallel and Lightning save it."""
+    """As `AveragedModel`, DistributedDataParallel compiled inside and as a whole, and Lightning
+    save it."""
     path = written(fixture(Path(__file__).parent / "fixtures" / "timm-resnet18.json.gz"), tmp_path)
     tensors = load_file(path)
     named = {f"{prefix}{name}": value for name, value in tensors.items()}
     save_file(named | {"n_averaged": np.array(7)}, tmp_path / "named.safetensors")
     plain, found = (weights.read(p, "resnet18") for p in (path, tmp_path / "named.safetensors"))
     jax.tree.map(np.testing.assert_array_equal, found.variables, plain.variables)
+
+
+@pytest.mark.parametrize("stride", [8, 32])
+def test_an_fcns_own_weights_say_how_many_classes_it_tells_apart(stride, tmp_path, monkeypatch):
+    """No module of it is called the head."""
+    name = f"narrow_fcn{stride}s"
+    narrow = functools.partial(FCN, stride=stride, width=0.1, dense_width=8)
+    monkeypatch.setitem(published.MODELS, name, narrow)
+    shapes = published.abstract(name, 5, 4, {})
+    path = tmp_path / "weights.safetensors"
+    save_file({"/".join(k): np.ones(leaf.shape, np.float32) for k, leaf in shapes.items()}, path)
+    found = weights.read(path, name)
+    assert (found.num_classes, found.channels) == (5, 4)
+
+
+@pytest.mark.parametrize("name", ["ema", "ema_state_dict", "model_ema", "state_dict_ema"])
+def test_of_weights_and_their_average_the_average_is_read(name, monkeypatch):
+    held = {"model.fc.bias": np.zeros(2), f"{name}.module.fc.bias": np.ones(2)}
+    monkeypatch.setattr(torch_files, "read", lambda path: held)
+    found = published._unprefixed(published._tensors("best.pth"))
+    assert list(found) == ["fc.bias"]
+    np.testing.assert_array_equal(found["fc.bias"], np.ones(2))
 
 
 def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path, monkeypatch):
