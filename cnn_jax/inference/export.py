@@ -14,6 +14,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 
 from cnn_jax.errors import InputError
@@ -44,9 +45,7 @@ def network(run: Run, parts: Sequence[str] = ()) -> Callable[[jax.Array], jax.Ar
         run: loaded.
         parts: of `PARTS`, what is done inside beside the network.
     """
-    module: Any = run.model
-    if getattr(module, "dtype", "float32") != "float32":
-        module = module.clone(dtype="float32")
+    module = _in_float32(run.model)
     variables = jax.device_get(run.variables)
 
     def function(images: jax.Array) -> jax.Array:
@@ -63,6 +62,14 @@ def network(run: Run, parts: Sequence[str] = ()) -> Callable[[jax.Array], jax.Ar
         )
 
     return function
+
+
+def _in_float32(module: nn.Module) -> Any:
+    """The same network computed in float32, with the one that it may hold, as that of instances."""
+    changes: dict[str, Any] = {"dtype": "float32"} if hasattr(module, "dtype") else {}
+    if isinstance(held := getattr(module, "segmenter", None), nn.Module):
+        changes["segmenter"] = _in_float32(held)
+    return module.clone(**changes)
 
 
 def _check(run, parts, any_size):

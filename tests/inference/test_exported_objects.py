@@ -39,12 +39,12 @@ MODELS: dict[str, tuple[Any, str, dict]] = {
 SIZE_PX = 64, 96
 
 
-def made(kind: str) -> Run:
+def made(kind: str, dtype: str = "float32") -> Run:
     """A run of three classes that nobody trained."""
     make, name, options = MODELS[kind]
     config = make(
         experiment="x",
-        model=tasks.model_config(name, **options),
+        model=tasks.model_config(name, dtype=dtype, **options),
         data=ObjectDataConfig(crop_px=SIZE_PX, scene_px=SIZE_PX, scene_counts=(1, 1, 1)),
         evaluation=ObjectEvaluationConfig(window_px=SIZE_PX, most_objects=10),
     )
@@ -120,6 +120,14 @@ def check_instances(expected, computed):
         away = np.linalg.norm(points[..., None, :] - np.array(centres), axis=-1)
         nearest = np.where(pixels[..., :4].argmax(-1) > 0, away.argmin(-1) + 1, 0)
         assert (nearest == numbers).mean() > 0.999
+
+
+@pytest.mark.parametrize("kind", ["centernet", "instances"])
+def test_what_computes_in_bfloat16_is_written_in_float32(kind, images):
+    models = [export.to_onnx(made(kind, dtype)) for dtype in ("float32", "bfloat16")]
+    sessions = [onnxruntime.InferenceSession(model.SerializeToString()) for model in models]
+    inputs = {"images": images / np.float32(127.5) - 1}
+    np.testing.assert_array_equal(*(session.run(None, inputs)[0] for session in sessions))
 
 
 def test_what_it_takes_and_gives_is_said(run):
