@@ -282,6 +282,11 @@ class Run(Predictor):
     digest: str = ""
     half: bool = False
 
+    def __reduce__(self) -> tuple:
+        """Pickled without its compiled programs, and without the devices of this process."""
+        held = self.folder, self.config, self.info, self.summary
+        return _unpickled, (*held, jax.device_get(self.variables), self.digest, self.half)
+
     @property
     def model(self) -> nn.Module:
         """The Flax module: `model.apply(variables, normalize(images), train=False)` are logits."""
@@ -339,6 +344,12 @@ class Run(Predictor):
         return dataset
 
 
+def _unpickled(folder, config, info, summary, variables, digest, half):
+    learner, devices = tasks.of(config.task).learner(config, info), Devices()
+    variables = devices.copy(variables)
+    return Run(folder, config, info, summary, learner, variables, devices, digest, half)
+
+
 @dataclass(frozen=True)
 class Ensemble(Predictor):
     """Runs whose probabilities are averaged; made by `ensemble`.
@@ -381,8 +392,8 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
         runs: loaded, or their folders.
 
     Raises:
-        InputError: it is no list, there is none, or two differ in task, classes, channels, bands,
-            type or image size.
+        InputError: it is no list, there is none, they find objects, or two differ in task, classes,
+            channels, bands, type or image size.
 
     Example:
         both = cnn_jax.ensemble(["results/runs/seed0", "results/runs/seed1"])
@@ -394,6 +405,11 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
     if not members:
         raise InputError("an ensemble of no runs can't predict: give some.")
     first = members[0]
+    if first.config.task in OBJECT_TASKS:
+        raise InputError(
+            f"the run in {first.folder} is of {first.config.task}, whose objects can't be averaged:"
+            " predict with one run."
+        )
     for other in members[1:]:
         of_both = (first.info, other.info)
         bands = [info.bands or tuple(range(1, info.channels + 1)) for info in of_both]

@@ -86,9 +86,13 @@ def _model_section(name: str, module: Any) -> Any:
                 (option.name, option.type, setting(option.default, help, **option.metadata))
             )
     meaning = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0]
-    return dataclasses.make_dataclass(
-        f"{module.__name__}Config", fields, namespace={"__doc__": meaning}
-    )
+    held = {"__doc__": meaning, "__reduce__": _pickled}
+    return dataclasses.make_dataclass(f"{module.__name__}Config", fields, namespace=held)
+
+
+def _pickled(section):
+    """How a `model` section is pickled, whose type no module has by name: as what makes it."""
+    return functools.partial(model_config, section.name, **dataclasses.asdict(section)), ()
 
 
 def build_model(section: Any, **bound: Any) -> Any:

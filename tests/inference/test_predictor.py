@@ -4,6 +4,7 @@ averaged."""
 import functools
 import itertools
 import json
+import pickle
 import shutil
 import threading
 
@@ -260,6 +261,16 @@ def test_an_ensemble_averages_probabilities(run, image):
     expected = (run.predict(image).probabilities + second.predict(image).probabilities) / 2
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(found - run.predict(image).probabilities).max() > 1e-3
+
+
+def test_a_run_and_its_configuration_can_be_pickled(run, image):
+    expected = run.predict(image).probabilities  # and so is compiled
+    for changed in (run, other(run)):
+        found = pickle.loads(pickle.dumps(changed))
+        assert found.config == run.config
+        jax.tree.map(np.testing.assert_array_equal, found.variables, changed.variables)
+    both = pickle.loads(pickle.dumps(cnn_jax.ensemble([run, run])))
+    np.testing.assert_array_equal(both.predict(image).probabilities, expected)
 
 
 def test_runs_that_differ_are_not_averaged(run):

@@ -86,6 +86,8 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     _, folder, _ = finished
     run = cnn_jax.load(folder)
     image, _ = synthetic.draw_objects((9, 9), 100, 210)
+    with pytest.raises(InputError, match="whose objects can't be averaged: predict with one run"):
+        cnn_jax.ensemble([run, run])
     found = run.predict(image)
     assert set(found.counts()) == {"building", "car"}
     assert found.overlay(image).shape == image.shape
