@@ -81,8 +81,9 @@ def adaptive_average_pool(x: jax.Array, height_px: int, width_px: int) -> jax.Ar
     def shares(size, areas):  # in operations of JAX, since a size may be a symbol in an export
         area = jnp.arange(areas)[:, None]
         first, last = area * size // areas, -(-(area + 1) * size // areas)
-        place = jnp.arange(size)
-        return ((first <= place) & (place < last)) / (last - first).astype(jnp.float32)
+        place = jnp.arange(size)[None]
+        inside = (first <= place) & (place < last)
+        return inside.astype(jnp.float32) / (last - first).astype(jnp.float32)
 
     rows, columns = shares(x.shape[1], height_px), shares(x.shape[2], width_px)
     return jnp.einsum(

@@ -4,6 +4,7 @@ each place together."""
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
@@ -61,7 +62,7 @@ class SeparableConvolution(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shape = (self.kernel_px, self.kernel_px, 1, x.shape[-1])
-        kernel = self.param("depthwise_kernel", _initial, shape)
+        kernel = self.param("depthwise_kernel", _initial, shape, jnp.float32)
         x = convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),

@@ -29,10 +29,9 @@ class TransposedUpsampling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(in_axis=-2), (2, 2, channels, self.features)
-        )
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        shape, initial = (2, 2, channels, self.features), nn.initializers.lecun_normal(in_axis=-2)
+        kernel = self.param("kernel", initial, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
         kernel = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(1, 1, channels, 4 * self.features)
         y = (
@@ -40,7 +39,7 @@ class TransposedUpsampling(nn.Module):
             .reshape(batch, height, width, 2, 2, self.features)
             .swapaxes(2, 3)
         )
-        return y.reshape(batch, 2 * height, 2 * width, self.features) + bias
+        return y.reshape(batch, 2 * height, 2 * width, self.features) + bias[None, None, None]
 
 
 @functools.partial(
@@ -100,8 +99,9 @@ class BilinearTransposedConvolution(nn.Module):
 def _bilinear(key, shape, dtype=jnp.float32):
     """A tent over the kernel's places, of each channel for the feature of its number."""
     reach = shape[0] // 2
-    tent = 1 - jnp.abs(jnp.arange(shape[0]) - reach + 0.5) / reach
-    return (tent[:, None, None, None] * tent[:, None, None] * jnp.eye(*shape[2:])).astype(dtype)
+    tent = 1 - jnp.abs(jnp.arange(shape[0], dtype=dtype) - reach + 0.5) / reach
+    features = jnp.eye(*shape[2:], dtype=dtype)[None, None]
+    return tent[:, None, None, None] * tent[None, :, None, None] * features
 
 
 class BilinearUpsampling(nn.Module):

@@ -5,6 +5,7 @@ from dataclasses import field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
@@ -61,8 +62,9 @@ class ConvNeXtBlock(nn.Module):
         y = checkpoint_name(nn.Dense(4 * channels, name="expansion", **options)(y), CONVOLVED)
         y = nn.gelu(y, approximate=False)
         y = checkpoint_name(nn.Dense(channels, name="projection", **options)(y), CONVOLVED)
-        scale = self.param("layer_scale", nn.initializers.constant(1e-6), (channels,))
-        y = y * scale.astype(y.dtype)
+        initial = nn.initializers.constant(1e-6)
+        scale = self.param("layer_scale", initial, (channels,), jnp.float32)
+        y = y * scale.astype(y.dtype)[None, None, None]
         whole = nn.Dropout(self.stochastic_depth, broadcast_dims=(1, 2, 3), deterministic=not train)
         return x + whole(y)
 

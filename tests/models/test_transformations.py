@@ -169,6 +169,26 @@ def test_the_cnn_with_global_averages_takes_images_of_any_size():
     assert exported(model, (32, 32, 1), shape).out_avals[0].shape == (shape[0], 3)
 
 
+@pytest.mark.parametrize(
+    "name", ["unet", "asymmetric_unet", "fcn8s", "pspnet", "mobilenet", "convnext_tiny"]
+)
+def test_parameters_are_float32_whatever_jax_is_told_of_types_and_ranks(name):
+    """Of the architectures whose layers are not all Flax's own."""
+    model, size = described(name)
+    x = jax.ShapeDtypeStruct((2, *size), jnp.float32)
+
+    def computed(x):
+        return model.init_with_output(jax.random.key(0), x, train=False)
+
+    with shallow(), jax.enable_x64(True):
+        traced = jax.eval_shape(computed, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(traced)} == {jnp.dtype("float32")}
+    with shallow(), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        assert jax.tree.map(jnp.shape, jax.eval_shape(computed, x)) == jax.tree.map(
+            jnp.shape, traced
+        )
+
+
 NARROW = {
     "unet": {"base_width": 4, "depth": 3},
     "resnet20": {},
