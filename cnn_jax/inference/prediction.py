@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnn_jax.data.resizing import displayable
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -70,10 +72,22 @@ class Prediction:
         return shown if self.void is None else np.where(self.void[..., None], np.uint8(0), shown)
 
     def overlay(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-        """The classes in their colours over an image uint8 `[height, width, 3]`, of the same
-        type; the image alone where it holds nothing."""
-        mixed = ((1 - opacity) * image + opacity * self.colored()).round().astype(np.uint8)
-        return mixed if self.void is None else np.where(self.void[..., None], image, mixed)
+        """The classes in their colours over the image that was predicted, `[height, width,
+        channels]` of any type, as `displayable` shows it: uint8 `[height, width, 3]`; the image
+        alone where it holds nothing.
+
+        Raises:
+            ValueError: the image has another size, or the answer is a classifier's.
+        """
+        colored, image = self.colored(), np.asarray(image)
+        if image.ndim != 3 or image.shape[:2] != colored.shape[:2]:
+            raise ValueError(
+                f"the image is {list(image.shape)}, and this answer is of one of"
+                f" {list(colored.shape[:2])} px: give [height, width, channels] of that size"
+            )
+        shown = displayable(image)
+        mixed = ((1 - opacity) * shown + opacity * colored).round().astype(np.uint8)
+        return mixed if self.void is None else np.where(self.void[..., None], shown, mixed)
 
     def _repr_png_(self) -> bytes | None:
         """As a notebook shows it."""

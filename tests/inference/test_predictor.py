@@ -300,6 +300,23 @@ def test_a_classifiers_best_classes():
         prediction.colored()
 
 
+@pytest.mark.parametrize(("dtype", "high"), [(np.uint16, 60000), (np.float32, 0.4)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_overlay_is_over_what_can_be_seen_of_any_image(dtype, high, channels):
+    """From nothing to the greatest value is from black to white, (200, 100, 50) half over it."""
+    probabilities = np.stack([np.zeros((2, 40)), np.ones((2, 40))], -1).astype(np.float32)
+    prediction = Prediction(probabilities, ("a", "b"), ((0, 0, 0), (200, 100, 50)))
+    image = np.zeros((2, 40, channels), dtype)
+    image[:, 20:] = high
+    found = prediction.overlay(image)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[:, :20], np.full((2, 20, 3), (100, 50, 25)))
+    np.testing.assert_array_equal(found[:, 20:], np.full((2, 20, 3), (228, 178, 152)))
+    for other in (image[:1], image[..., 0]):
+        with pytest.raises(ValueError, match=r"this answer is of one of \[2, 40\] px"):
+            prediction.overlay(other)
+
+
 def test_a_segmenters_answer_has_no_best_classes():
     prediction = Prediction(np.full((4, 6, 2), 0.5, np.float32), ("a", "b"))
     with pytest.raises(ValueError, match="this one is of pixels"):
