@@ -20,7 +20,14 @@ from cnn_jax.commands import export
 from cnn_jax.commands import weights as command
 from cnn_jax.errors import InputError
 from cnn_jax.models import conventions
-from cnn_jax.models.weights import class_names, published, pytorch, torch_files
+from cnn_jax.models.weights import (
+    class_names,
+    fitting,
+    from_pytorch,
+    published,
+    pytorch,
+    torch_files,
+)
 from tests.models.weights import drawn
 from tests.running import ROOT
 from tests.test_docs import blocks
@@ -30,10 +37,10 @@ DATA = ROOT.parent / "shared" / "data"
 
 def of_pytorch(model, path, source=0, classes=10):
     """A file as PyTorch's libraries publish this architecture, its values drawn."""
-    naming = pytorch.namings(model, published._depth(model))[source]
-    shapes = published.abstract(model, classes, 3, {})
+    naming = pytorch.namings(model, fitting.depth_of(model))[source]
+    shapes = fitting.abstract(model, classes, 3, {})
     tensors = {}
-    for module, leaves in published._modules(shapes).items():
+    for module, leaves in fitting.modules_of(shapes).items():
         for leaf, place in leaves.items():
             kind = {"kernel": "weight", "scale": "weight", "mean": "running_mean"}.get(leaf, leaf)
             name = f"{naming.names(module)}.{ {'var': 'running_var'}.get(kind, kind) }"
@@ -51,7 +58,7 @@ def imported(*words):
 @pytest.fixture(autouse=True)
 def few_architectures(monkeypatch):
     """Those among which the nearest is looked for: tracing them all takes long."""
-    monkeypatch.setattr(published, "CLASSIFIERS", ("resnet20", "resnet32"))
+    monkeypatch.setattr(fitting, "CLASSIFIERS", ("resnet20", "resnet32"))
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +195,8 @@ def test_an_encoder_without_a_head_is_no_run(tmp_path):
 @pytest.mark.parametrize("model", ["resnet20", "asymmetric_unet"])
 def test_one_logit_is_that_of_the_second_of_two_classes(model, tmp_path, monkeypatch):
     """Published heads of one number end in a sigmoid: that of ln 3 is 3/4."""
-    monkeypatch.setattr(published, "CLASSIFIERS", (model,))
-    shapes = published.abstract(model, 1, 3, {})
+    monkeypatch.setattr(fitting, "CLASSIFIERS", (model,))
+    shapes = fitting.abstract(model, 1, 3, {})
     tensors = {"/".join(name): np.zeros(leaf.shape, np.float32) for name, leaf in shapes.items()}
     tensors["params/head/bias"][:] = np.log(3)
     path = tmp_path / "one.safetensors"
@@ -232,7 +239,7 @@ def test_conventions_are_refused_for_what_is_not_of_them(cifar, tmp_path, capsys
 
 def test_only_of_timms_efficientnets_tf_says_how_they_compute(tmp_path, monkeypatch):
     """The networks are given without their tensors, whose names alone matter here."""
-    monkeypatch.setattr(published, "_carry_pytorch", lambda *_: ({}, 2, 3, ()))
+    monkeypatch.setattr(from_pytorch, "_carry_pytorch", lambda *_: ({}, 2, 3, ()))
     b0, v2 = "efficientnet_b0", "mobilenet_v2"
     files = {
         (model, whose): of_pytorch(model, tmp_path / f"tf_{model}_{whose}.safetensors", number, 2)
@@ -252,7 +259,7 @@ def test_only_of_timms_efficientnets_tf_says_how_they_compute(tmp_path, monkeypa
 
 
 def test_vgg_has_batchnorm_where_its_file_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(published, "_carry_pytorch", lambda *_: ({}, 2, 3, ()))
+    monkeypatch.setattr(from_pytorch, "_carry_pytorch", lambda *_: ({}, 2, 3, ()))
     file = tmp_path / "vgg11_bn.safetensors"
     tensors = {"features.0.weight": np.zeros((64, 3, 3, 3), np.float32)}
     save_file(tensors, file)

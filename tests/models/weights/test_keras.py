@@ -12,7 +12,7 @@ from cnn_jax.commands import export
 from cnn_jax.errors import InputError
 from cnn_jax.inference import imported
 from cnn_jax.models import conventions, weights
-from cnn_jax.models.weights import keras, published
+from cnn_jax.models.weights import fitting, keras
 
 APPLICATIONS = {
     "VGG16": ("vgg16", 75),
@@ -92,7 +92,7 @@ def test_an_application_computes_what_it_does_in_keras(name, tmp_path):
 
 def with_first_kernel_turned(found):
     flat = traverse_util.flatten_dict(found.variables)
-    place = published._first_kernel(found.model, found.options)
+    place = fitting.first_kernel(found.model, found.options)
     return traverse_util.unflatten_dict(flat | {place: flat[place][:, :, ::-1]})
 
 
@@ -152,7 +152,7 @@ def test_a_run_exported_for_keras_computes_its_logits_there(tmp_path, monkeypatc
 def test_each_of_keras_formats_holds_the_same_network(tmp_path, monkeypatch):
     from tests.models import keras_weights
 
-    monkeypatch.setattr(published, "CLASSIFIERS", ())  # tracing them all takes long
+    monkeypatch.setattr(fitting, "CLASSIFIERS", ())  # tracing them all takes long
 
     theirs = keras_weights.untrained("MobileNet", px=32, classes=3, alpha=0.25)
     rng = np.random.default_rng(0)
@@ -188,7 +188,7 @@ def test_a_vgg_that_keras_published_without_its_top_is_an_encoder(tmp_path, monk
     """Its dense layers are part of the top."""
     from tests.models import keras_weights
 
-    monkeypatch.setattr(published, "CLASSIFIERS", ("vgg16",))  # of which the nearest is sought
+    monkeypatch.setattr(fitting, "CLASSIFIERS", ("vgg16",))  # of which the nearest is sought
     theirs = keras_weights.untrained("VGG16", px=32, classes=3, include_top=False)
     rng = np.random.default_rng(0)
     for weight in theirs.weights:

@@ -15,7 +15,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.models import conventions, weights
 from cnn_jax.models.encoders import encoder
 from cnn_jax.models.fcn import FCN
-from cnn_jax.models.weights import published, pytorch, torch_files
+from cnn_jax.models.weights import files, fitting, pytorch, torch_files
 from tests.models.weights import drawn
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json.gz"))
@@ -109,8 +109,8 @@ def test_an_fcns_own_weights_say_how_many_classes_it_tells_apart(stride, tmp_pat
     """No module of it is called the head."""
     name = f"narrow_fcn{stride}s"
     narrow = functools.partial(FCN, stride=stride, width=0.1, dense_width=8)
-    monkeypatch.setitem(published.MODELS, name, narrow)
-    shapes = published.abstract(name, 5, 4, {})
+    monkeypatch.setitem(fitting.MODELS, name, narrow)
+    shapes = fitting.abstract(name, 5, 4, {})
     path = tmp_path / "weights.safetensors"
     save_file({"/".join(k): np.ones(leaf.shape, np.float32) for k, leaf in shapes.items()}, path)
     found = weights.read(path, name)
@@ -121,7 +121,7 @@ def test_an_fcns_own_weights_say_how_many_classes_it_tells_apart(stride, tmp_pat
 def test_of_weights_and_their_average_the_average_is_read(name, monkeypatch):
     held = {"model.fc.bias": np.zeros(2), f"{name}.module.fc.bias": np.ones(2)}
     monkeypatch.setattr(torch_files, "read", lambda path: held)
-    found = published._unprefixed(published._tensors("best.pth"))
+    found = files._unprefixed(files._tensors("best.pth"))
     assert list(found) == ["fc.bias"]
     np.testing.assert_array_equal(found["fc.bias"], np.ones(2))
 
@@ -145,7 +145,7 @@ def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path, monkeypatch):
     }
     last = found.variables["params"]["block_5_convolution_2"]["convolution"]["kernel"]
     np.testing.assert_array_equal(last, tensors["encoder.features.18.weight"].transpose(2, 3, 1, 0))
-    monkeypatch.setattr(published, "CLASSIFIERS", ("vgg11",))  # of which the nearest is sought
+    monkeypatch.setattr(fitting, "CLASSIFIERS", ("vgg11",))  # of which the nearest is sought
     tensors["encoder.classifier.0.weight"] = np.zeros((4096, 25088), np.float32)
     save_file(tensors, path)
     with pytest.raises(InputError, match=r"classifier\.0\.bias"):
