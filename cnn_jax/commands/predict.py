@@ -8,7 +8,7 @@ LEFT BOTTOM RIGHT TOP --region-crs CRS] [--cog] [--format FORMAT] [--least-score
 
 A segmenter writes a class map of each picture, with the place, projection and colours that a
 GeoTIFF keeps, and areas.csv; a classifier writes predictions.csv; a run of detection or instances
-writes annotations in --format, and counts.json. With --resume an interrupted segmenter goes on.
+writes annotations in --format, and counts.json. With --resume an interrupted command goes on.
 """
 
 import sys
@@ -25,7 +25,7 @@ from cnn_jax.runtime import memory
 
 MODULE = "cnn_jax.commands.predict"
 
-_DENSE = "probabilities uncertainty polygons least_px blend region region_crs cog resume"
+_DENSE = "probabilities uncertainty polygons least_px blend region region_crs cog"
 _FOR = (
     ("segmenters", ("segmentation",), _DENSE.split()),
     ("segmenters and classifiers", ("segmentation", "classification"), ("runs", "augment")),
@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = loaded[0] if len(loaded) == 1 else predictor.ensemble(loaded)
         _check_task(options, made.config.task)
         folder = Path(options.output)
+        runs = [f"{one.digest} {one.summary['evaluated_step']}" for one in loaded]
+        going = {"runs": runs, "resume": options.resume, "overwrite": options.overwrite}
         with StopRequest(ends_process=argv is None) as stop:
             if made.config.task == "segmentation":
                 said = pictures.predict_pictures(
@@ -99,9 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     inputs,
                     folder,
                     pictures.Wanted(**wanted),
-                    runs=[f"{one.digest} {one.summary['evaluated_step']}" for one in loaded],
-                    resume=options.resume,
-                    overwrite=options.overwrite,
+                    **going,
                     check=stop.raise_if_set,
                 )
             elif made.config.task in OBJECT_TASKS:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     overlay=options.overlay,
                     least_score=options.least_score,
                     bands=options.bands,
-                    overwrite=options.overwrite,
+                    **going,
                     check=stop.raise_if_set,
                 )
             else:
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     inputs,
                     folder,
                     augment=options.augment,
-                    overwrite=options.overwrite,
+                    **going,
                     check=stop.raise_if_set,
                 )
         for sentence in said:

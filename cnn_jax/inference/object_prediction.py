@@ -17,6 +17,7 @@ from cnn_jax.data.resizing import displayable
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation import object_windows
 from cnn_jax.evaluation.windows import window_for
+from cnn_jax.inference.kept import KeptAnswers
 from cnn_jax.inference.scenes import found, opened_each
 from cnn_jax.records.files import pictures_can_be_written, write_text
 from cnn_jax.records.scene_record import save
@@ -109,11 +110,14 @@ def predict_objects(
     overlay: bool = False,
     least_score: float = 0.3,
     bands: tuple[int, ...] = (),
+    runs: Sequence[str] = (),
+    resume: bool = False,
     overwrite: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Finds the objects of pictures and writes them as annotations, from which an annotator can go
-    on; and counts.json, how many objects of each class each picture has.
+    on; and counts.json, how many objects of each class each picture has. Each answer is kept as it
+    is found, for `resume`.
 
     Args:
         run: finished, of detection or instances.
@@ -124,6 +128,8 @@ def predict_objects(
         least_score: objects below are left out.
         bands: of each picture, numbers from 1; empty: all, grey ones repeated where the run takes
             three.
+        runs: the run's digest, for `resume` to compare.
+        resume: whether pictures are passed over whose objects an earlier command found.
         overwrite: whether outputs that exist are replaced.
         check: called between batches of windows.
 
@@ -141,17 +147,28 @@ def predict_objects(
     if form == "geojson" and single is None:
         raise InputError("--format geojson takes places from one folder of scenes: give that.")
     overlays = [folder / f"{name}_objects.png" for name, _ in pictures] if overlay else []
-    for path in (output, folder / "counts.json", *overlays):
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
+    written = folder / "counts.json"
+    about = {"runs": list(runs), "format": form, "bands": list(bands), "overlay": overlay}
+    about["least_score"] = least_score
+    kept = KeptAnswers(folder, about, [output, written, *overlays], resume, overwrite)
     scenes, said = opened_each(pictures, run.info, bands)
     empty = [AnnotatedImage(_whole(one), one.height_px, one.width_px) for one in scenes]
     annotations.check(form, run.info.classes, empty, "--format")
     if form == "geojson":
         for scene in scenes:
             scene.check_polygons()
+    # It is written last, and people correct what is written.
+    finished = resume and written.exists() and output.exists()
+    for scene in scenes if finished else ():
+        if kept.get(scene.name, scene.path) is None:
+            raise InputError(
+                f"{output} exists, without {scene.path}, which is new or has changed: give another"
+                " --output, or --overwrite to replace it."
+            )
     with pictures_can_be_written(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            written.unlink(missing_ok=True)
     if turned := [scene.path for scene in scenes if scene.raster.orientation != 1]:
         print(
             f"note: {len(turned):,} pictures have an EXIF orientation, and their objects lie on the"
@@ -162,39 +179,58 @@ def predict_objects(
     every, counts = [], {}
     for scene in scenes:
         check()
-        try:
-            read = functools.partial(_rows, scene)
-            ours = predict(run, read, scene.height_px, scene.width_px, check)
-        except DamagedError as error:
-            said.append(str(error))
-            scene.close()
+        answer = kept.get(scene.name, scene.path)
+        if answer is None:
+            answer = _answer(run, scene, folder, overlay, least_score, check)
+            kept.put(scene.name, scene.path, answer)
+        said += answer["damaged"]
+        scene.close()
+        if answer["objects"] is None:
             continue
-        said += scene.damaged
-        whole = _whole(scene)
-        image = AnnotatedImage(
-            whole,
-            scene.height_px,
-            scene.width_px,
-            tuple(one for one in ours if (one.score or 0) >= least_score),
-        )
+        image = _image(scene, answer["objects"])
         every.append(image)
         made = ObjectPrediction(image, run.info.classes, tuple(run.learner.colors))
-        counts[whole] = made.counts(least_score)
-        if overlay and scene.height_px * scene.width_px <= OVERLAY_PX:
-            picture = made.overlay(scene.read(0, scene.height_px), least_score)
-            path = folder / f"{scene.name}_objects.png"
-            with pictures_can_be_written(folder):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save(path, Image.fromarray(picture))
-        scene.close()
-        print(f"{whole}: {', '.join(f'{n} {c}' for c, n in counts[whole].items())}", flush=True)
+        counts[image.name] = made.counts(least_score)
+        numbers = ", ".join(f"{n} {c}" for c, n in counts[image.name].items())
+        print(f"{image.name}: {numbers}", flush=True)
+    if finished:
+        return said
     ids = tuple((run.info.description or {}).get("category_ids", ()))
-    answer = AnnotationSet(run.info.classes, tuple(every), ids)
-    lost = annotations.write(answer, form, output, single, overwrite=overwrite)
-    write_text(folder / "counts.json", json.dumps(counts, ensure_ascii=False, indent=1) + "\n")
+    answers = AnnotationSet(run.info.classes, tuple(every), ids)
+    lost = annotations.write(answers, form, output, single, overwrite=overwrite or resume)
+    write_text(written, json.dumps(counts, ensure_ascii=False, indent=1) + "\n")
     for sentence in lost:
         print(f"lost: {sentence}", flush=True)
     return said
+
+
+def _answer(run, scene, folder, overlay, least_score, check) -> dict[str, Any]:
+    """What is found in a scene, as JSON has it, and the places that can't be decoded."""
+    try:
+        read = functools.partial(_rows, scene)
+        ours = predict(run, read, scene.height_px, scene.width_px, check)
+    except DamagedError as error:
+        return {"objects": None, "damaged": [str(error)]}
+    sure = [one for one in ours if (one.score or 0) >= least_score]
+    runs = [one.shape.decode("ascii") if isinstance(one.shape, bytes) else None for one in sure]
+    found = [[one.label, one.box, mask, one.score] for one, mask in zip(sure, runs, strict=True)]
+    if overlay and scene.height_px * scene.width_px <= OVERLAY_PX:
+        made = ObjectPrediction(_image(scene, found), run.info.classes, tuple(run.learner.colors))
+        picture = made.overlay(scene.read(0, scene.height_px), least_score)
+        path = folder / f"{scene.name}_objects.png"
+        with pictures_can_be_written(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, Image.fromarray(picture))
+    return {"objects": found, "damaged": scene.damaged}
+
+
+def _image(scene, found):
+    """A scene with what `_answer` found in it."""
+    every = (
+        Annotation(label, tuple(box), shape and shape.encode("ascii"), score=score)
+        for label, box, shape, score in found
+    )
+    return AnnotatedImage(_whole(scene), scene.height_px, scene.width_px, tuple(every))
 
 
 def _whole(scene):

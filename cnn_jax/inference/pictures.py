@@ -25,6 +25,7 @@ from cnn_jax.data import image_folders
 from cnn_jax.data.rasters import DamagedError
 from cnn_jax.data.reference_systems import title
 from cnn_jax.errors import InputError
+from cnn_jax.inference.kept import KeptAnswers, check_same, refuse_existing
 from cnn_jax.inference.outputs import (
     QUANTISED,
     Png,
@@ -178,12 +179,6 @@ def _damaged(folder):
     return dict(read_object(about).get(_DAMAGED, {})) if about.exists() else {}
 
 
-def _refuse(path):
-    raise InputError(
-        f"{path} exists: give --overwrite to replace it, --resume to go on, or another --output."
-    )
-
-
 def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
     owners: dict[Path, Path] = {}
     inputs = {scene.path.resolve() for scene in scenes}
@@ -197,10 +192,10 @@ def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
                     f"{owners[path]} and {scene.path} would both be written as {path}: rename one."
                 )
             if path.exists() and not (resume or overwrite):
-                _refuse(path)
+                refuse_existing(path)
     for name in (ABOUT, AREAS):
         if (folder / name).exists() and not (resume or overwrite):
-            _refuse(folder / name)
+            refuse_existing(folder / name)
     if resume and (folder / AREAS).exists() and not (folder / ABOUT).exists():
         raise InputError(
             f"{folder / AREAS} is of no prediction that {ABOUT} tells of: give another --output."
@@ -208,14 +203,7 @@ def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
     if resume and (folder / ABOUT).exists():
         earlier = read_object(folder / ABOUT)
         earlier.pop(_DAMAGED, None)
-        different = sorted(
-            key for key in earlier.keys() | about.keys() if earlier.get(key) != about.get(key)
-        )
-        if different:
-            raise InputError(
-                f"{folder} holds predictions with another {different[0]}: give the same command as"
-                " before, or --overwrite instead of --resume."
-            )
+        check_same(folder, earlier, about)
     for path in owners:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -509,10 +497,13 @@ def predict_images(
     folder: Path,
     *,
     augment: bool = False,
+    runs: Sequence[str] = (),
+    resume: bool = False,
     overwrite: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Predicts every image by a classifier: `predictions.csv` has its five most probable classes.
+    Each answer is kept as it is found, for `resume`.
 
     Args and Returns: as of `predict_pictures`.
 
@@ -520,10 +511,10 @@ def predict_images(
         InputError: an output that exists, or an input that can't be used.
     """
     path = folder / "predictions.csv"
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: give --overwrite to replace it, or another --output.")
     # As training reads them.
     pictures, said = found(inputs, folder, whole=True, suffixes=image_folders.SUFFIXES), []
+    about = {"runs": list(runs), "augment": augment}
+    kept = KeptAnswers(folder, about, [path], resume, overwrite)
     for _, file in pictures:  # before hours of prediction would be lost
         with contextlib.suppress(DamagedError):
             predictor.check_file(file)
@@ -533,13 +524,16 @@ def predict_images(
     count = min(5, len(predictor.info.classes))
     header = [word for i in range(1, count + 1) for word in (f"class_{i}", f"probability_{i}")]
     writer.writerow(["picture", *header])
-    for _, file in tqdm.tqdm(pictures, unit="images", disable=not sys.stderr.isatty()):
+    for name, file in tqdm.tqdm(pictures, unit="images", disable=not sys.stderr.isatty()):
         check()
-        try:
-            best = predictor.predict(file, augment=augment).top(count)
-        except DamagedError as error:
-            said.append(str(error))
-            continue
+        best = kept.get(name, file)
+        if best is None:
+            try:
+                best = predictor.predict(file, augment=augment).top(count)
+            except DamagedError as error:
+                said.append(str(error))
+                continue
+            kept.put(name, file, best)
         row = [word for name, share in best for word in (name, f"{share:.6f}")]
         writer.writerow([str(file), *row])
     write_text(path, text.getvalue())

@@ -894,14 +894,59 @@ def test_a_classifier_writes_its_five_best_classes(classifier, tmp_path, monkeyp
     assert rows[0]["class_1"] == classifier.info.classes[int(np.argmax(logits))]
     assert predict.main(arguments) == 2
     assert "exists" in capsys.readouterr().err
+    assert predict.main([*arguments, "--resume", "--augment"]) == 2
+    assert "holds predictions with another augment: give the same" in capsys.readouterr().err
+    (tmp_path / "out/.answers.jsonl").unlink()
     assert predict.main([*arguments, "--resume"]) == 2  # they may be another run's
-    assert "--resume is for segmenters" in capsys.readouterr().err
+    assert "predictions.csv exists: give --overwrite" in capsys.readouterr().err
     assert predict.main([*arguments, "--overwrite", "--polygons"]) == 2
     assert "--polygons is for segmenters" in capsys.readouterr().err
     for flag in (("--blend", "none"), ("--overlay",), ("--format", "yolo")):
         assert predict.main([*arguments, "--overwrite", *flag]) == 2
         assert f"{flag[0]} is for" in capsys.readouterr().err
     assert predict.main([*arguments, "--overwrite", "--augment"]) == 1
+
+
+@pytest.mark.parametrize("cut_px", [0, 3])
+def test_a_classifier_stopped_at_any_moment_goes_on(cut_px, classifier, tmp_path, monkeypatch):
+    """Even where its last line was cut short; a picture that was replaced is predicted again."""
+    monkeypatch.setattr(predictor, "load", lambda folder: classifier)
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(("ñandú", "b", "c", "d")):
+        image = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f"in/{name}.png")
+    seen, compute = [], predictor.Run.probabilities
+
+    def killed(run, images):
+        seen.append(images)
+        if len(seen) == limit:
+            raise ZeroDivisionError
+        return compute(run, images)
+
+    monkeypatch.setattr(predictor.Run, "probabilities", killed)
+    arguments = ["run", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    limit = 3
+    with pytest.raises(ZeroDivisionError):
+        predict.main(arguments)
+    assert predict.main(arguments) == 2  # what was found isn't lost by mistake
+    kept = tmp_path / "out/.answers.jsonl"
+    kept.write_bytes(kept.read_bytes()[: -cut_px or None])
+    seen.clear()
+    limit = 3 if cut_px else 2
+    with pytest.raises(ZeroDivisionError):
+        predict.main([*arguments, "--resume"])
+    assert not (tmp_path / "out/predictions.csv").exists()
+    Image.fromarray(pixels(8, 8)).save(tmp_path / "in/b.png")
+    seen.clear()
+    limit = 0
+    assert predict.main([*arguments, "--resume"]) == 0
+    assert len(seen) == 2 if cut_px else 3
+    assert predict.main([*arguments[:3], str(tmp_path / "whole")]) == 0
+    found, whole = (tmp_path / folder / "predictions.csv" for folder in ("out", "whole"))
+    assert found.read_bytes() == whole.read_bytes()
+    seen.clear()
+    assert predict.main([*arguments, "--resume"]) == 0
+    assert not seen
 
 
 def test_a_file_that_is_gone_meanwhile_costs_no_other_prediction(

@@ -25,7 +25,7 @@ from cnn_jax.data import annotations, objects, synthetic
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet
 from cnn_jax.data.town.layers import OBJECTS
 from cnn_jax.errors import InputError
-from cnn_jax.inference import initial
+from cnn_jax.inference import initial, object_prediction
 from cnn_jax.records.run_record import read as read_record
 from cnn_jax.reporting.table import summary_table
 from cnn_jax.run import train_and_evaluate
@@ -106,7 +106,7 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     assert (out / "a_objects.png").is_file()
     assert predict(arguments) == 2
     assert "exists: give --overwrite" in capsys.readouterr().err
-    for flags in (["--region", "0", "0", "9", "9"], ["--polygons"], ["--resume"]):
+    for flags in (["--region", "0", "0", "9", "9"], ["--polygons"]):
         assert predict([*arguments, *flags]) == 2
         assert f"{flags[0]} is for segmenters" in capsys.readouterr().err
     assert json.loads((out / "counts.json").read_text()).keys() == {"a.png"}
@@ -128,6 +128,52 @@ def test_it_is_loaded_and_predicts(finished, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "objects: scores are left out" in printed.out
     assert printed.err == ""
+
+
+def test_what_is_found_is_kept_when_a_prediction_is_interrupted(
+    finished, tmp_path, monkeypatch, capsys
+):
+    """And what people corrected since is not replaced."""
+    _, folder, _ = finished
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate("abc"):
+        image, _ = synthetic.draw_objects((9, seed), 64, 80)
+        Image.fromarray(image).save(tmp_path / f"in/{name}.png")
+    asked, compute = [], object_prediction.predict
+
+    def killed(*arguments):
+        asked.append(1)
+        if len(asked) == limit:
+            raise ZeroDivisionError
+        return compute(*arguments)
+
+    monkeypatch.setattr(object_prediction, "predict", killed)
+    flags = [str(folder), str(tmp_path / "in"), "--least-score", "0.01", "--overlay"]
+    flags += ["--format", "labelme", "--output"]
+    out, whole, limit = tmp_path / "out", tmp_path / "whole", 3
+    with pytest.raises(ZeroDivisionError):
+        predict([*flags, str(out)])
+    assert predict([*flags, str(out)]) == 2
+    asked.clear()
+    assert predict([*flags, str(out), "--resume"]) == 0
+    assert len(asked) == 1
+    limit = 0
+    assert predict([*flags, str(whole)]) == 0
+    files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
+    assert len(files) == 3 + 3 + 2
+    for file in files:
+        if file.name != ".answers.jsonl":
+            assert (out / file).read_bytes() == (whole / file).read_bytes()
+    (out / "labelme/a.json").write_text("corrected")
+    assert predict([*flags, str(out), "--resume"]) == 0
+    shutil.copy(tmp_path / "in/a.png", tmp_path / "in/d.png")
+    capsys.readouterr()
+    assert predict([*flags, str(out), "--resume"]) == 2
+    assert f"labelme exists, without {tmp_path / 'in/d.png'}" in capsys.readouterr().err
+    assert (out / "labelme/a.json").read_text() == "corrected"
+    assert predict([*flags, str(out), "--resume", "--runs", str(folder)]) == 2
+    assert predict([*flags[:3], "0.5", *flags[4:], str(out), "--resume"]) == 2
+    assert "holds predictions with another least_score" in capsys.readouterr().err
 
 
 def test_pictures_that_a_tag_turns_are_told_of(finished, tmp_path, capsys):
