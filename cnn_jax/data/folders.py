@@ -2,11 +2,14 @@
 folders are passed over."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 
-from cnn_jax.data.file_names import check, composed
+from cnn_jax.data.file_names import can_be_shown, check, composed
 from cnn_jax.errors import InputError
+
+_HIDDEN = (".", "__MACOSX")
 
 
 def visible(folder: str | Path) -> list[os.DirEntry]:
@@ -18,7 +21,7 @@ def visible(folder: str | Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
             found = sorted(
-                (entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))),
+                (entry for entry in entries if not entry.name.startswith(_HIDDEN)),
                 key=lambda entry: entry.name,
             )
     except OSError as error:
@@ -54,6 +57,30 @@ def below(folder: Path, suffixes: Collection[str], above: tuple = ()) -> Iterato
             if not path.is_file():
                 raise InputError(f"{path} is no file, or a link to none: remove it.")
             yield path
+
+
+def passed_over(folder: Path, suffixes: Collection[str], taken: Container[str]) -> tuple[int, str]:
+    """How many files below a folder end so and aren't among those that were taken (their paths
+    within it, `/` between folders), and where they lie. Links aren't followed, hidden folders not
+    searched."""
+    where: Counter[str] = Counter()
+    for directory, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
+        place = Path(directory).relative_to(folder).as_posix()
+        for name in files:
+            path = name if place == "." else f"{place}/{name}"
+            if (
+                Path(name).suffix.lower() in suffixes
+                and not name.startswith(_HIDDEN)
+                and path not in taken
+            ):
+                where[place] += 1
+    shown = []
+    for place, count in where.most_common(3):
+        name = composed(place) if can_be_shown(place) else ascii(place)
+        shown.append(f"{count} in {'the folder itself' if place == '.' else name}")
+    more = f" and {len(where) - 3} more folders" if len(where) > 3 else ""
+    return sum(where.values()), ", ".join(shown) + more
 
 
 def file_named(folder: Path, name: str) -> Path:

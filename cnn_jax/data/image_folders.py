@@ -15,9 +15,9 @@ import numpy as np
 
 from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
-from cnn_jax.data.folders import below, visible
+from cnn_jax.data.folders import below, passed_over, visible
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
-from cnn_jax.data.stored_images import StoredImages, digest, file_digests
+from cnn_jax.data.stored_images import StoredImages, digest, file_digests, known_by_bytes
 from cnn_jax.errors import InputError
 
 SUFFIXES = frozenset((*IMAGE_SUFFIXES, ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k"))
@@ -66,10 +66,10 @@ def find(config: ImageDataConfig) -> StoredImages:
     `CLASS/patient7/3.png`; its first group names what the image belongs to.
 
     Images may lie in folders below these; links are followed. Hidden files and folders are passed
-    over, and so is what doesn't end like an image. The classes are those of train, sorted with 2
-    before 10; names that differ only in how Unicode composes them are one. Channels and type are
-    those of all images (see `HEADERS_READ`); where grey and coloured ones are mixed, the set is of
-    colour, and where 8 and 16 bits are, of 8.
+    over, and so is what doesn't end like an image; a note counts images that lie elsewhere. The
+    classes are those of train, sorted with 2 before 10; names that differ only in how Unicode
+    composes them are one. Channels and type are those of all images (see `HEADERS_READ`); where
+    grey and coloured ones are mixed, the set is of colour, and where 8 and 16 bits are, of 8.
 
     Raises:
         InputError: the folder, a class or a file's name can't be used. It says which, and the mend.
@@ -109,13 +109,18 @@ def find(config: ImageDataConfig) -> StoredImages:
     headers = {_header(every[index][1].path) for index in spread}
     sizes = {size for size, *_ in headers}
     channels, dtype = _kind(directory, {(channels, dtype) for _, channels, dtype in headers})
-    digests = file_digests([file.path for _, file in every])
-    hashed = iter(digests if len(digests[0]) == 32 else ())  # else they are sizes
+    paths = [file.path for _, file in every]
+    digests = file_digests(paths)
+    hashed = iter(digests if known_by_bytes(paths) else ())
     # What the folder of a split is called, and .PNG for .png, say nothing of the images.
     names = [
         (split, file.label, file.name.removesuffix(file.path.suffix) + file.path.suffix.lower())
         for split, file in every
     ]
+    taken = {file.path.relative_to(directory).as_posix() for _, file in every}
+    number, where = passed_over(directory, SUFFIXES, taken)
+    kind = "splits" if pattern else "classes"
+    note = f"images outside the folders of {kind} are left out: {where}."
     return StoredImages(
         classes=classes,
         splits={
@@ -131,6 +136,7 @@ def find(config: ImageDataConfig) -> StoredImages:
             split: _searched("group", groups, {file.path: file.name for file in files})
             for split, files in found.items()
         },
+        notes=(note,) if number else (),
     )
 
 

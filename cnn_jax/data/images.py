@@ -31,7 +31,7 @@ from cnn_jax.data.rasters import (
     photograph,
     upright,
 )
-from cnn_jax.data.scenes import SPLITS, in_train_too
+from cnn_jax.data.scenes import SPLITS, in_train_too, without_training
 from cnn_jax.data.stored_images import Examples, Pooled, StoredImages, digest
 from cnn_jax.errors import InputError
 
@@ -268,9 +268,14 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         split: [examples.digests[i] for i in indices.tolist() if examples.digests]
         for split, (examples, indices) in chosen.items()
     }
-    notes = in_train_too(files)
+    notes = [*stored.notes, *in_train_too(files)]
     if config.source == "folders":  # of others, all files would be read to learn the labels
-        notes += _without_training(stored.classes, splits["train"].labels)
+        counts = np.bincount(splits["train"].labels, minlength=len(stored.classes)).tolist()
+        mend = (
+            "add images of it, lower data.validation_share or data.test_share, or raise"
+            " data.train_examples"
+        )
+        notes += without_training("image", stored.classes, counts, mend)
     delivered = [image_px, channels, config.crop_share if resized else None, config.permuted]
     if resized and config.interpolation != "bilinear":
         delivered.append(config.interpolation)
@@ -283,19 +288,6 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         stored.dtype,
         tuple(notes),
     )
-
-
-def _without_training(classes, labels):
-    """A sentence on the classes that no training image is of, where there are some."""
-    seen = np.bincount(labels, minlength=len(classes))
-    absent = [name for name, count in zip(classes, seen, strict=True) if not count]
-    if not absent:
-        return []
-    which = ", ".join(absent[:5]) + (f" or {len(absent) - 5} more" if absent[5:] else "")
-    return [
-        f"no training image is of {which}, which can't be learnt: add images of it, lower"
-        " data.validation_share or data.test_share, or raise data.train_examples."
-    ]
 
 
 def dataset_info(config: ImageDataConfig, images: ImageSet, *, counted: bool) -> DatasetInfo:

@@ -19,7 +19,7 @@ from cnn_jax.data.file_names import composed
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
-from cnn_jax.data.scenes import SPLITS, Scene, in_train_too
+from cnn_jax.data.scenes import SPLITS, Scene, in_train_too, without_training
 from cnn_jax.data.town.layers import OBJECT_COLORS, OBJECTS
 from cnn_jax.errors import InputError
 
@@ -255,9 +255,19 @@ def _opened(config, sets, folders, notes):
         for split, opened in splits.items()
     }
     colors = tuple(palette_masks.colors(len(classes) + 1)[1:])
-    return ObjectSet(
-        classes, ids, colors, scenes, fingerprint, channels, dtype, (*notes, *in_train_too(files))
-    )
+    notes = [*notes, *in_train_too(files)]
+    mend = "add images of it, or lower data.held_out"
+    notes += without_training("object", classes, _counts(classes, scenes["train"]), mend)
+    return ObjectSet(classes, ids, colors, scenes, fingerprint, channels, dtype, tuple(notes))
+
+
+def _counts(classes, train) -> list[int]:
+    """Objects of each class, without crowds."""
+    counts = [0] * len(classes)
+    for scene in train:
+        for one in scene.objects().objects:
+            counts[one.label] += not one.crowd
+    return counts
 
 
 def _same(image):
@@ -311,10 +321,6 @@ def dataset_info(config: ObjectDataConfig, found: ObjectSet, train: Sequence) ->
     pixels = _Images(train)
     mean, std = normalization(config, found.channels, found.greatest, pixels)
     every = {(s.scene.height_px, s.scene.width_px) for of in found.splits.values() for s in of}
-    counts = [0] * len(found.classes)
-    for scene in found.splits["train"]:
-        for one in scene.objects().objects:
-            counts[one.label] += not one.crowd
     return DatasetInfo(
         source=config.source,
         classes=found.classes,
@@ -324,7 +330,7 @@ def dataset_info(config: ObjectDataConfig, found: ObjectSet, train: Sequence) ->
         greatest=found.greatest,
         mean=mean,
         std=std,
-        class_counts=tuple(counts),
+        class_counts=tuple(_counts(found.classes, found.splits["train"])),
         sizes={split: len(found.splits[split]) for split in SPLITS},
         image_px=every.pop() if len(every) == 1 else None,
         fingerprint=found.fingerprint,

@@ -27,8 +27,9 @@ from cnn_jax.data.descriptions import (
     patterns,
     value,
 )
-from cnn_jax.data.file_names import IMAGE_SUFFIXES, can_be_shown, composed, natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
 from cnn_jax.data.file_names import check as check_name
+from cnn_jax.data.folders import passed_over
 from cnn_jax.data.folds import deal
 from cnn_jax.data.masks import check_lossless, read_mask
 from cnn_jax.data.normalization import COUNTED_PX, normalization
@@ -331,29 +332,10 @@ def _plain(path):
 
 def _unmatched(directory, matched):
     """A sentence about image files that no template matches, such as those that lie deeper."""
-    where = Counter()
-    for folder, _, files in os.walk(directory):
-        below = Path(folder).relative_to(directory).as_posix()
-        for file in files:
-            path = file if below == "." else f"{below}/{file}"
-            if (
-                Path(file).suffix.lower() in IMAGE_SUFFIXES
-                and file[0] != "."
-                and path not in matched
-            ):
-                where[below] += 1
-    if not where:
-        return []
-    names = {
-        folder: composed(folder) if can_be_shown(folder) else ascii(folder) for folder in where
-    } | {".": "the folder itself"}
-    shown = [f"{count} in {names[folder]}" for folder, count in where.most_common(3)]
-    more = f" and {len(where) - 3} more folders" if len(where) > 3 else ""
-    number = sum(where.values())
+    number, where = passed_over(directory, IMAGE_SUFFIXES, matched)
     matches, are = ("file matches", "is") if number == 1 else ("files match", "are")
-    return [
-        f"{number} image {matches} neither template and {are} left out: {', '.join(shown)}{more}."
-    ]
+    said = f"{number} image {matches} neither template and {are} left out: {where}."
+    return [said] if number else []
 
 
 def _walk(folder, parts, bound, prefix):

@@ -1,6 +1,6 @@
 """What a set of aerial scenes is, whether drawn by the generator or read from a folder."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,22 @@ def in_train_too(files: Mapping[str, Collection[Any]]) -> list[str]:
         for split, count in shared.items()
         if count
     ]
+
+
+def without_training(what: str, classes: Sequence[str], counts: Sequence[int], mend: str) -> list:
+    """A sentence on the classes of which training has nothing, where there are some.
+
+    Args:
+        what: an "image", or an "object".
+        classes: their names.
+        counts: how many of each class are trained on.
+        mend: what to do.
+    """
+    absent = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if not absent:
+        return []
+    which = ", ".join(absent[:5]) + (f" or {len(absent) - 5} more" if absent[5:] else "")
+    return [f"no training {what} is of {which}, which can't be learnt: {mend}."]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class StoredImages:
     every image, or None where images differ. `digest` is hexadecimal and changes when any image,
     label, class or split does; of sets beyond `HASHED_BYTES`, when a file's name or size does.
     `groups` has, for each split, what each of its examples belongs to (a patient, a place) and is
-    not to be parted from; without, each stands by itself.
+    not to be parted from; without, each stands by itself. `notes` are sentences about what people
+    should know.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +65,7 @@ class StoredImages:
     digest: str
     dtype: str = "uint8"
     groups: Mapping[str, Sequence[str]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Pooled:
@@ -122,12 +124,16 @@ def digest(identity: Any) -> str:
     ).hexdigest()
 
 
+def known_by_bytes(files: Sequence[Path]) -> bool:
+    """Whether all together are small enough to be read through."""
+    return sum(file.stat().st_size for file in files) <= HASHED_BYTES
+
+
 def file_digests(files: Sequence[Path]) -> list[str]:
     """What tells each file from a changed one: a digest of its bytes, or its size where all
     together exceed `HASHED_BYTES`."""
-    sizes = [file.stat().st_size for file in files]
-    if sum(sizes) > HASHED_BYTES:
-        return [str(size) for size in sizes]
+    if not known_by_bytes(files):
+        return [str(file.stat().st_size) for file in files]
 
     def one(file):
         with file.open("rb") as stream:

@@ -120,6 +120,22 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path):
     assert sum(sizes(opened).values()) == 7
 
 
+def test_images_that_no_class_holds_are_told(tmp_path):
+    """They were passed over without a word."""
+    held = {f"train/{name}/{i}.png": picture(i, (4, 6, 3)) for name in "ab" for i in range(9)}
+    write_folder(tmp_path, {name: image + ("b" in name[6]) for name, image in held.items()})
+    assert open_set(tmp_path).notes == ()
+    others = ("train/0.jpg", "train/1.JPG", "extra/año/0.png", "0.gif", "train/._2.png")
+    write_folder(tmp_path, dict.fromkeys(others, IMAGE))
+    [note] = open_set(tmp_path).notes
+    assert note.startswith("images outside the folders of classes are left out: 2 in train, 1 in ")
+    assert "1 in extra/año" in note
+    assert "1 in the folder itself" in note
+    note, *_ = open_set(tmp_path, label_pattern=r"^(\d)").notes
+    assert note.startswith("images outside the folders of splits are left out: 1 in ")
+    assert " in train" not in note
+
+
 def test_every_spelling_of_a_format_is_an_image(tmp_path):
     """Those that Pillow knows, in small and capital letters; .pfm holds floating point."""
     Image.init()

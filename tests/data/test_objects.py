@@ -182,6 +182,30 @@ def test_splits_of_an_own_set(tmp_path):
         open_objects(config)
 
 
+def test_classes_without_a_training_object_are_told(tmp_path):
+    """A crowd alone teaches nothing; nor do objects of the test."""
+    one, crowd = Annotation(0, (1, 2, 9, 8)), Annotation(2, (1, 2, 9, 8), crowd=True)
+    (tmp_path / "images").mkdir()
+    for split, every in (
+        ("train", (one, crowd)),
+        ("test", (one, dataclasses.replace(one, label=1))),
+    ):
+        Image.fromarray(np.full((20, 30), len(split), np.uint8)).save(
+            tmp_path / f"images/{split}.png"
+        )
+        image = AnnotatedImage(f"{split}.png", 20, 30, every)
+        given = objects.AnnotationSet(("car", "tree", "people"), (image,))
+        annotations.write(given, "coco", tmp_path / f"{split}.json")
+    config = ObjectDataConfig(
+        source="coco",
+        directory=str(tmp_path),
+        annotations=("train.json", "test.json"),
+        held_out=(0, 0),
+    )
+    [note] = open_objects(config).notes
+    assert note.startswith("no training object is of tree, people, which can't be learnt: ")
+
+
 def test_images_that_are_trained_on_and_tested_are_told(tmp_path):
     config = write_coco(tmp_path)
     (tmp_path / "images").mkdir()
