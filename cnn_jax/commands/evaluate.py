@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax.configuration import command_line
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
-from cnn_jax.records.files import check_ours, read_object, write_object
+from cnn_jax.records.files import check_ours, make_place, read_object, write_object
 from cnn_jax.run import guarded
 from cnn_jax.runtime import memory
 
@@ -143,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{run.folder} is of {run.config.task}, and --blend and --augment are for"
                 " segmenters: leave them out."
             )
+        if options.output:
+            make_place(Path(options.output))
         dataset: Any = run.open_data(options.directory, options.split)
         answered = {}
         with StopRequest() as stop:
@@ -159,7 +161,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_sentence(name, found))
         if options.output:
             record = {"run": run.digest, "split": options.split, "figures": figures, **answered}
-            Path(options.output).parent.mkdir(parents=True, exist_ok=True)
             write_object(Path(options.output), record)
         outcome.exit_code = int(not agrees)
     return outcome.exit_code

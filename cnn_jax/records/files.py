@@ -106,6 +106,23 @@ def check_page(path: Path, beginning: str, flag: str) -> None:
         raise InputError(f"{path} wasn't written by this command: give another {flag}.")
 
 
+def make_place(path: Path, flag: str = "--output") -> None:
+    """Makes the folder of a file, before the work that the file is to tell of.
+
+    Raises:
+        InputError: it can't be made, or nothing can be written there; `flag` says where it lies.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written ({error.strerror}): make its folder writable, or give another"
+            f" {flag}."
+        ) from error
+
+
 SOFTWARE = "cnn_jax"
 """What every PNG that is drawn here bears as its `Software`."""
 

@@ -76,6 +76,18 @@ def test_a_file_of_somebodys_is_not_replaced(reference, tmp_path, capsys, held):
     assert output.read_text() == held
 
 
+def test_an_output_that_cant_be_made_is_told_before_the_work(
+    reference, tmp_path, capsys, monkeypatch
+):
+    """It was told once a whole split had been counted again."""
+    (tmp_path / "notes").write_text("mine")
+    monkeypatch.setattr(predictor.Run, "open_data", lambda *_: pytest.fail("worked"))
+    for output in (tmp_path / "notes/answers.json", tmp_path / "notes/deep/answers.json"):
+        assert evaluate.main([str(reference[0]), "--output", str(output)]) == 2
+        assert f"{output} can't be written (" in capsys.readouterr().err
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_steps_between_windows_are_divided_by_blending(run, quick_compilation):
     scenes = run.open_data().scenes["train"]
     found = answers.largest_steps(run, [scenes[0]], ("gaussian", "none"))
