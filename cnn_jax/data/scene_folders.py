@@ -439,7 +439,9 @@ def _described(pairs, splits, replaced, directory):
 
 
 def _listed(pairs, splits, directory):
-    by_entry = {value(splits.entry, dict(pair.values)): pair for pair in pairs}
+    by_entry = defaultdict(list)  # one of a folder's name is of all that lies there
+    for pair in pairs:
+        by_entry[value(splits.entry, dict(pair.values))].append(pair)
     split_of, list_of = {}, {}
     for split in SPLITS:
         for name in getattr(splits, split):
@@ -461,8 +463,8 @@ def _listed(pairs, splits, directory):
                     f"{directory / name} lists {_counted(missing, 'scene')} that the folder has"
                     " not: complete it."
                 )
-            for entry in entries:
-                pair = by_entry[entry]
+            named = [(pair, entry) for entry in entries for pair in by_entry[entry]]
+            for pair, entry in named:
                 if split_of.setdefault(pair, split) != split:
                     raise InputError(
                         f"{directory / name} and {list_of[pair]} both list {entry}: take it out of"

@@ -456,6 +456,28 @@ def test_lists_that_do_not_fit(tmp_path):
     assert "val.txt, the list of validation scenes, can't be read" in refusal("landcover", tmp_path)
 
 
+def test_an_entry_of_several_scenes_names_them_all(tmp_path):
+    """Of a city's scenes the last alone was tested, and the others were trained on."""
+    for city in ("austin", "wien"):
+        for number in range(3):
+            for kind, image in (("images", photograph(number)), ("masks", label_map(2))):
+                save(image, tmp_path / city / kind / f"{number}.png")
+    (tmp_path / "test.txt").write_bytes("\ufeffwien\r\n".encode())
+    (tmp_path / "set.toml").write_text(
+        """
+        image = "{city}/images/{name}.png"
+        mask = "{city}/masks/{name}.png"
+        mask_values = "index"
+        classes = [{name = "a", values = [0]}, {name = "b", values = [1]}]
+        splits = {by = "list", test = ["test.txt"], entry = "{city}"}
+        """
+    )
+    scenes = open_folder(config(tmp_path / "set.toml", tmp_path))
+    found = {split: [scene.name for scene in of] for split, of in scenes.splits.items()}
+    assert found["train"] == ["austin/0", "austin/1", "austin/2"]
+    assert found["test"] == ["wien/0", "wien/1", "wien/2"]
+
+
 # ---- unknown mask values
 
 
