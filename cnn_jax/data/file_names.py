@@ -14,6 +14,13 @@ IMAGE_SUFFIXES = (
 )
 """What files of photographs end in, in small or capital letters."""
 
+OTHER_IMAGES = (
+    *(".jp2", ".j2k", ".gif", ".pbm", ".pgm", ".pnm", ".ppm", ".heic", ".heif", ".avif", ".jxl"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".psd", ".tga", ".svg"),
+    *(".ecw", ".sid", ".img"),
+)
+"""What other images end in: some of them are read in some places, most of them nowhere."""
+
 
 def composed(text: str) -> str:
     """File systems of macOS keep ñ as n and a tilde, others as they are told; here it is one

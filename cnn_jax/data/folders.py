@@ -3,10 +3,10 @@ folders are passed over."""
 
 import os
 from collections import Counter
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterator, Sequence
 from pathlib import Path
 
-from cnn_jax.data.file_names import can_be_shown, check, composed
+from cnn_jax.data.file_names import OTHER_IMAGES, can_be_shown, check, composed
 from cnn_jax.errors import InputError
 
 _HIDDEN = (".", "__MACOSX")
@@ -59,28 +59,41 @@ def below(folder: Path, suffixes: Collection[str], above: tuple = ()) -> Iterato
             yield path
 
 
-def passed_over(folder: Path, suffixes: Collection[str], taken: Container[str]) -> tuple[int, str]:
-    """How many files below a folder end so and aren't among those that were taken (their paths
-    within it, `/` between folders), and where they lie. Links aren't followed, hidden folders not
-    searched."""
-    where: Counter[str] = Counter()
+def passed_over(folder: Path, suffixes: Collection[str], taken: Container[str]) -> list[str]:
+    """The files below a folder that end so and aren't among those that were taken: their paths
+    within it, `/` between folders. Links aren't followed, hidden folders not searched."""
+    found = []
     for directory, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
-        place = Path(directory).relative_to(folder).as_posix()
-        for name in files:
-            path = name if place == "." else f"{place}/{name}"
-            if (
-                Path(name).suffix.lower() in suffixes
-                and not name.startswith(_HIDDEN)
-                and path not in taken
-            ):
-                where[place] += 1
+        place = Path(directory).relative_to(folder)
+        found += [
+            path
+            for name in files
+            if Path(name).suffix.lower() in suffixes
+            and not name.startswith(_HIDDEN)
+            and (path := (place / name).as_posix()) not in taken
+        ]
+    return found
+
+
+def places(files: Sequence[str]) -> str:
+    """Where files lie, in words, of their paths within a folder."""
+    where = Counter(path.rpartition("/")[0] for path in files)
     shown = []
     for place, count in where.most_common(3):
         name = composed(place) if can_be_shown(place) else ascii(place)
-        shown.append(f"{count} in {'the folder itself' if place == '.' else name}")
+        shown.append(f"{count} in {name or 'the folder itself'}")
     more = f" and {len(where) - 3} more folders" if len(where) > 3 else ""
-    return sum(where.values()), ", ".join(shown) + more
+    return ", ".join(shown) + more
+
+
+def unread(folder: Path, suffixes: Collection[str]) -> list[str]:
+    """A sentence on the images below a folder in formats that aren't read, such as those of
+    telephones, where files that end so are."""
+    files = passed_over(folder, set(OTHER_IMAGES).difference(suffixes), ())
+    kinds = ", ".join(sorted({Path(file).suffix.lower() for file in files}))
+    said = f"images of formats that aren't read ({kinds}) are left out: {places(files)}."
+    return [said] if files else []
 
 
 def file_named(folder: Path, name: str) -> Path:

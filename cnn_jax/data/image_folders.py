@@ -15,7 +15,7 @@ import numpy as np
 
 from cnn_jax.configuration.schema import ImageDataConfig
 from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
-from cnn_jax.data.folders import below, passed_over, visible
+from cnn_jax.data.folders import below, passed_over, places, unread, visible
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
 from cnn_jax.data.stored_images import StoredImages, digest, file_digests, known_by_bytes
 from cnn_jax.errors import InputError
@@ -118,9 +118,10 @@ def find(config: ImageDataConfig) -> StoredImages:
         for split, file in every
     ]
     taken = {file.path.relative_to(directory).as_posix() for _, file in every}
-    number, where = passed_over(directory, SUFFIXES, taken)
-    kind = "splits" if pattern else "classes"
-    note = f"images outside the folders of {kind} are left out: {where}."
+    notes = unread(directory, SUFFIXES)
+    if left := passed_over(directory, SUFFIXES, taken):
+        kind = "splits" if pattern else "classes"
+        notes += [f"images outside the folders of {kind} are left out: {places(left)}."]
     return StoredImages(
         classes=classes,
         splits={
@@ -136,7 +137,7 @@ def find(config: ImageDataConfig) -> StoredImages:
             split: _searched("group", groups, {file.path: file.name for file in files})
             for split, files in found.items()
         },
-        notes=(note,) if number else (),
+        notes=tuple(notes),
     )
 
 

@@ -27,9 +27,9 @@ from cnn_jax.data.descriptions import (
     patterns,
     value,
 )
-from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, OTHER_IMAGES, composed, natural
 from cnn_jax.data.file_names import check as check_name
-from cnn_jax.data.folders import passed_over
+from cnn_jax.data.folders import passed_over, places
 from cnn_jax.data.folds import deal
 from cnn_jax.data.masks import check_lossless, read_mask
 from cnn_jax.data.normalization import COUNTED_PX, normalization
@@ -332,10 +332,10 @@ def _plain(path):
 
 def _unmatched(directory, matched):
     """A sentence about image files that no template matches, such as those that lie deeper."""
-    number, where = passed_over(directory, IMAGE_SUFFIXES, matched)
-    matches, are = ("file matches", "is") if number == 1 else ("files match", "are")
-    said = f"{number} image {matches} neither template and {are} left out: {where}."
-    return [said] if number else []
+    left = passed_over(directory, (*IMAGE_SUFFIXES, *OTHER_IMAGES), matched)
+    matches, are = ("file matches", "is") if len(left) == 1 else ("files match", "are")
+    said = f"{len(left)} image {matches} neither template and {are} left out: {places(left)}."
+    return [said] if left else []
 
 
 def _walk(folder, parts, bound, prefix):

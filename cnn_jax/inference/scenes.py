@@ -14,7 +14,7 @@ import numpy as np
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.file_names import IMAGE_SUFFIXES, natural
 from cnn_jax.data.file_names import check as check_name
-from cnn_jax.data.folders import below
+from cnn_jax.data.folders import below, unread
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
 from cnn_jax.data.reference_systems import column_areas, converting, title
 from cnn_jax.errors import InputError
@@ -51,6 +51,8 @@ def found(
                 for path in below(given, suffixes)
                 if outside.resolve() not in path.resolve().parents
             ]
+            for sentence in unread(given, suffixes):
+                print(f"note: {given}: {sentence}", flush=True)
             files.sort(key=lambda path: natural(path.as_posix()))
             if not files:
                 raise InputError(

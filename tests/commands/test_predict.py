@@ -154,6 +154,16 @@ def test_a_folder_is_searched_through_links_and_only_files_are_pictures(command,
     assert "back is a link to a folder that it lies in: remove it." in err
 
 
+def test_pictures_of_formats_that_are_not_read_are_told(command, tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    Image.fromarray(pixels(40, 50)).save(tmp_path / "in/a.png")
+    Image.fromarray(pixels(40, 50)).save(tmp_path / "in/deep/b.GIF")
+    code, out, _ = command(tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0
+    assert f"note: {tmp_path / 'in'}: images of formats that aren't read (.gif) are left" in out
+    assert "1 in deep." in out
+
+
 def test_a_scene_keeps_its_place_and_its_outputs_agree(command, run, tmp_path):
     image = pixels()
     scene = write(tmp_path / "scene.tif", image, nodata=0)

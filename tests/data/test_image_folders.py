@@ -136,6 +136,18 @@ def test_images_that_no_class_holds_are_told(tmp_path):
     assert " in train" not in note
 
 
+def test_formats_that_are_not_read_are_told(tmp_path):
+    """A telephone's HEIC beside a few JPEG would be trained without, and nobody would know."""
+    write_folder(tmp_path, {f"{n}/{i}.jpg": picture(i, (4, 6, 3)) for n in "ab" for i in range(9)})
+    for name in ("a/0.HEIC", "a/1.heic", "b/2.avif", "a/._3.heic", "a/info.txt", "a/.x/4.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image")
+    note, *_ = open_set(tmp_path).notes
+    assert note == (
+        "images of formats that aren't read (.avif, .heic) are left out: 2 in a, 1 in b."
+    )
+
+
 def test_every_spelling_of_a_format_is_an_image(tmp_path):
     """Those that Pillow knows, in small and capital letters; .pfm holds floating point."""
     Image.init()
