@@ -13,9 +13,10 @@ import numpy as np
 
 from cnn_jax.configuration.schema import DataConfig, ObjectDataConfig, check_object_files, nearest
 from cnn_jax.data import annotations, objects, synthetic
-from cnn_jax.data.annotations import FORMATS, palette_masks
+from cnn_jax.data.annotations import DENSE, FORMATS, palette_masks
 from cnn_jax.data.dataset_info import DatasetInfo
-from cnn_jax.data.file_names import composed
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed
+from cnn_jax.data.folders import passed_over, places
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
@@ -255,10 +256,29 @@ def _opened(config, sets, folders, notes):
         for split, opened in splits.items()
     }
     colors = tuple(palette_masks.colors(len(classes) + 1)[1:])
-    notes = [*notes, *in_train_too(files)]
+    stored = {Path(raster.name) for opened in splits.values() for _, raster, _ in opened}
+    notes = [*notes, *_without_annotations(config, folders, stored), *in_train_too(files)]
     mend = "add images of it, or lower data.held_out"
     notes += without_training("object", classes, _counts(classes, scenes["train"]), mend)
     return ObjectSet(classes, ids, colors, scenes, fingerprint, channels, dtype, tuple(notes))
+
+
+def _without_annotations(config, folders, stored) -> list[str]:
+    """Sentences on the images of folders that no annotations list; masks among them are none."""
+    paths = [Path(config.directory).expanduser() / path for path in config.annotations or ()]
+    masks = {path for path in paths if config.source in DENSE}
+    said = []
+    for folder in dict.fromkeys(folders.values()):
+        left = [
+            name
+            for name in passed_over(folder, (*IMAGE_SUFFIXES, ".jp2", ".j2k"), ())
+            if folder / name not in stored and masks.isdisjoint((folder / name).parents)
+        ]
+        if left:
+            said.append(
+                f"images of {folder} that no annotations list are left out: {places(left)}."
+            )
+    return said
 
 
 def _counts(classes, train) -> list[int]:

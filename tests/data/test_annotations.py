@@ -180,6 +180,20 @@ def test_voc_counts_pixels_from_one(tmp_path, images):
     assert [one.crowd for one in found.images[0].objects] == [False, False, False, True]
 
 
+@pytest.mark.parametrize("size", ["<size><width>0</width><height>0</height></size>", ""])
+def test_a_voc_file_without_a_size_has_that_of_its_image(size, tmp_path, images):
+    """As some programs leave it; without the image it stays unknown."""
+    annotations.write(example(), "voc", tmp_path / "out")
+    expected = annotations.read("voc", tmp_path / "out", images)
+    file = tmp_path / "out/Annotations/a.xml"
+    text = file.read_text()
+    before, after = text.index("<size>"), text.index("</size>") + len("</size>")
+    file.write_text(text[:before] + size + text[after:])
+    assert annotations.read("voc", tmp_path / "out", images) == expected
+    with pytest.raises(InputError, match="no size with height and width"):
+        annotations.read("voc", tmp_path / "out")
+
+
 @pytest.mark.parametrize("folder", ["set", "set/Annotations"])
 def test_folders_of_voc_are_those_of_the_images(tmp_path, folder):
     """Its files name no folder themselves, as labelImg writes them."""
@@ -866,6 +880,7 @@ def test_what_has_no_class_in_geojson_is_told(tmp_path, images):
     config = ObjectDataConfig(
         source="geojson", directory=str(tmp_path), annotations=("a.geojson",), held_out=(0, 0)
     )
+    shutil.rmtree(images / "sub")  # which no file is of
     assert open_objects(config).notes == (told,)
 
 

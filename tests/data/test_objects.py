@@ -206,6 +206,50 @@ def test_classes_without_a_training_object_are_told(tmp_path):
     assert note.startswith("no training object is of tree, people, which can't be learnt: ")
 
 
+def test_images_that_no_annotations_list_are_told(tmp_path):
+    """What a tool writes no file for was left out without a word, though YOLO's is background."""
+    config = write_coco(tmp_path)
+    (tmp_path / "images/more").mkdir(parents=True)
+    for name in ("a.jpg", "b.JPG", "more/ñ.png", "._a.jpg"):
+        Image.fromarray(np.zeros((32, 64), np.uint8)).save(tmp_path / "images" / name, "PNG")
+    [note] = open_objects(config).notes
+    assert note.startswith(f"images of {tmp_path / 'images'} that no annotations list are left out")
+    assert note.endswith(": 1 in the folder itself, 1 in more.")
+    (tmp_path / "images/masks").mkdir()
+    Image.fromarray(np.ones((32, 64), np.uint8)).save(tmp_path / "images/masks/a.png")
+    masks = dataclasses.replace(config, source="index_masks", annotations=("images/masks",))
+    assert open_objects(masks).notes == (note,)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "images", "mend"),
+    [
+        ("images/a.jpg", "images", "give {folder} as the folder of the images"),
+        ("a.JPG", "images", "call it a.jpg, which is there"),
+        ("a", "images", "call it a.jpg, which is there"),
+    ],
+)
+def test_an_image_that_lies_elsewhere_is_found_by_the_sentence(file_name, images, mend, tmp_path):
+    config = dataclasses.replace(write_coco(tmp_path, file_name=file_name), images=(images,))
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((32, 64), np.uint8)).save(tmp_path / "images" / "a.jpg")
+    with pytest.raises(InputError) as caught:
+        open_objects(config)
+    assert f"is missing, and has annotations: add it, or {mend.format(folder=tmp_path)}" in str(
+        caught.value
+    )
+
+
+def test_boxes_as_shares_are_no_boxes_in_pixels(tmp_path):
+    """They were trained on, each smaller than a pixel."""
+    config = write_coco(tmp_path)
+    content = json.loads((tmp_path / "all.json").read_text())
+    content["annotations"][0]["bbox"] = [0.25, 0.1, 0.5, 0.9]
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"all of its 1 boxes within the first pixel, as shares"):
+        open_objects(config)
+
+
 def test_images_that_are_trained_on_and_tested_are_told(tmp_path):
     config = write_coco(tmp_path)
     (tmp_path / "images").mkdir()

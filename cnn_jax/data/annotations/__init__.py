@@ -15,7 +15,7 @@ import numpy as np
 from cnn_jax.configuration.schema import nearest
 from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import by_stem, check_size, distinct, open_upright
-from cnn_jax.data.file_names import can_be_shown
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, can_be_shown
 from cnn_jax.data.folders import file_named
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import LARGEST_IMAGE_PX, Raster
@@ -96,7 +96,7 @@ def read(
 
     Raises:
         InputError: what can't be used at all: the file isn't there or isn't of this format, or
-            lists an image twice.
+            lists an image twice, or has boxes as shares where pixels are asked for.
     """
     if name in ONE_FILE and path.is_dir():
         raise InputError(
@@ -104,6 +104,12 @@ def read(
             " --data.annotations)."
         )
     found = of(name).read(path, images, distinct(classes, "the list of classes"), report)
+    boxes = [one.box for i in found.images for one in i.objects if min(i.height_px, i.width_px) > 1]
+    if boxes and np.max(boxes) <= 1:
+        raise InputError(
+            f"{path} has all of its {len(boxes):,} boxes within the first pixel, as shares of the"
+            " images' sizes would lie: multiply them by width and height."
+        )
     names = Counter(PurePosixPath(image.name).as_posix() for image in found.images)
     for twice, count in names.most_common(1):
         if count > 1:
@@ -192,7 +198,7 @@ def open_image(image: AnnotatedImage, folder: Path, in_parts: bool = False) -> R
         )
     path = file_named(folder, image.name)
     if not path.is_file():
-        raise InputError(f"{path} is missing, and has annotations: add it.")
+        raise InputError(f"{path} is missing, and has annotations: add it{_instead(path, folder)}.")
     raster = open_upright(path, in_parts, size_px=(image.height_px, image.width_px))
     if (raster.height_px, raster.width_px) != (image.height_px, image.width_px):
         raise InputError(
@@ -200,6 +206,17 @@ def open_image(image: AnnotatedImage, folder: Path, in_parts: bool = False) -> R
             f" {image.width_px} x {image.height_px}: give those of this image."
         )
     return raster
+
+
+def _instead(path: Path, folder: Path) -> str:
+    """What may be meant by an image that isn't there, as the end of a sentence."""
+    outer = folder.parent / path.relative_to(folder)
+    if outer.is_file():
+        return f", or give {folder.parent} as the folder of the images"
+    others = path.parent.iterdir() if path.parent.is_dir() else ()
+    alike = (one.name for one in others if one.stem.casefold() == path.stem.casefold())
+    one = next((name for name in alike if Path(name).suffix.lower() in IMAGE_SUFFIXES), None)
+    return f", or call it {one}, which is there" if one else ""
 
 
 def _within(name: str) -> str:

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn_jax.data import objects
-from cnn_jax.data.annotations.files import Classes, beside, check_size, files_in, number, xml_of
+from cnn_jax.data.annotations.files import (
+    Classes,
+    beside,
+    check_size,
+    files_in,
+    number,
+    size_of,
+    xml_of,
+)
+from cnn_jax.data.folders import file_named
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -14,7 +23,8 @@ WHAT = "Pascal VOC file"
 
 
 def read(path: Path, images: Path | None, classes: Sequence[str], report: Report) -> AnnotationSet:
-    """As `annotations.read`: of one file, or a folder of them."""
+    """As `annotations.read`: of one file, or a folder of them. Where it says no size, it is that of
+    the image."""
     known, found = Classes(classes), []
     path = path / "Annotations" if (path / "Annotations").is_dir() else path
     for file in files_in(path, (".xml",), "Pascal VOC's XML files"):
@@ -22,11 +32,14 @@ def read(path: Path, images: Path | None, classes: Sequence[str], report: Report
         size = [number(root.findtext(f"size/{side}", "")) for side in ("height", "width")]
         name = (root.findtext("filename") or "").strip().replace("\\", "/")
         height, width = (0 if side is None or side % 1 else int(side) for side in size)
+        if not path.is_file() and name and "/" not in name:
+            name = (file.parent.relative_to(path) / name).as_posix()
+        if images and min(height, width) < 1:  # some programs write 0
+            stored = file_named(images, name)
+            height, width = size_of(stored) if stored.is_file() else (0, 0)
         if not name or min(height, width) < 1:
             raise InputError(f"{file} has no filename, or no size with height and width: add them.")
         check_size(str(file), height, width)
-        if not path.is_file() and "/" not in name:
-            name = (file.parent.relative_to(path) / name).as_posix()
         image = AnnotatedImage(name, height, width)
         every = []
         for index, raw in enumerate(root.findall("object")):
