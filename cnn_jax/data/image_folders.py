@@ -261,10 +261,9 @@ def _check_classes(folders):
     for folder in sorted(folders)[:1]:
         within = {_split_named(entry) for entry in visible(folder) if entry.is_dir()}
         if {"train", "test"} <= within:
-            raise InputError(
-                f"{folder} holds folders of train and test: put train and test above the classes"
-                f" (train/{folder.name})."
-            )
+            above = f"put train and test above the classes (train/{folder.name})"
+            mend = above if len(folders) > 1 else f"give {folder} as data.directory"
+            raise InputError(f"{folder} holds folders of train and test: {mend}.")
 
 
 def _split_named(folder):

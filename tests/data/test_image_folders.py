@@ -267,6 +267,9 @@ def test_splits_below_the_classes_are_told(tmp_path):
         tmp_path, {f"{c}/{s}/{i}.png": IMAGE for s in ("train", "Test") for c in "ab" for i in "12"}
     )
     assert "put train and test above the classes (train/a)" in refusal(tmp_path)
+    own = {f"archive/{s}/{c}/1.png": IMAGE for s in ("train", "test") for c in "ab"}
+    folder = write_folder(tmp_path / "unpacked", own)  # as an archive is, one folder too high
+    assert refusal(folder).endswith(f"give {folder / 'archive'} as data.directory.")
 
 
 def test_the_fingerprint_is_of_images_and_labels_and_not_of_how_they_are_filed(tmp_path):
