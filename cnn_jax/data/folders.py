@@ -3,7 +3,7 @@ folders are passed over."""
 
 import os
 from collections import Counter
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from cnn_jax.data.file_names import OTHER_IMAGES, can_be_shown, check, composed
@@ -59,21 +59,24 @@ def below(folder: Path, suffixes: Collection[str], above: tuple = ()) -> Iterato
             yield path
 
 
-def passed_over(folder: Path, suffixes: Collection[str], taken: Container[str]) -> list[str]:
-    """The files below a folder that end so and aren't among those that were taken: their paths
-    within it, `/` between folders. Links aren't followed, hidden folders not searched."""
-    found = []
+def passed_over(folder: Path, suffixes: Collection[str], taken: Collection[Path]) -> list[str]:
+    """The files below a folder that end so and aren't among those that were taken, be it through
+    links: their paths within it, `/` between folders. Links to folders aren't followed, hidden
+    folders not searched."""
+    found, known, ends = [], set(map(str, taken)), tuple(suffixes)
     for directory, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
-        place = Path(directory).relative_to(folder)
         found += [
             path
             for name in files
-            if Path(name).suffix.lower() in suffixes
+            if name.lower().endswith(ends)
             and not name.startswith(_HIDDEN)
-            and (path := (place / name).as_posix()) not in taken
+            and (path := f"{directory}/{name}") not in known
         ]
-    return found
+    if found:
+        real = {os.path.realpath(path) for path in known}
+        found = [path for path in found if os.path.realpath(path) not in real]
+    return [Path(path).relative_to(folder).as_posix() for path in found]
 
 
 def places(files: Sequence[str]) -> str:

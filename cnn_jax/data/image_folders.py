@@ -117,9 +117,8 @@ def find(config: ImageDataConfig) -> StoredImages:
         (split, file.label, file.name.removesuffix(file.path.suffix) + file.path.suffix.lower())
         for split, file in every
     ]
-    taken = {file.path.relative_to(directory).as_posix() for _, file in every}
     notes = unread(directory, SUFFIXES)
-    if left := passed_over(directory, SUFFIXES, taken):
+    if left := passed_over(directory, SUFFIXES, paths):
         kind = "splits" if pattern else "classes"
         notes += [f"images outside the folders of {kind} are left out: {places(left)}."]
     return StoredImages(

@@ -271,8 +271,8 @@ def _without_annotations(config, folders, stored) -> list[str]:
     for folder in dict.fromkeys(folders.values()):
         left = [
             name
-            for name in passed_over(folder, (*IMAGE_SUFFIXES, ".jp2", ".j2k"), ())
-            if folder / name not in stored and masks.isdisjoint((folder / name).parents)
+            for name in passed_over(folder, (*IMAGE_SUFFIXES, ".jp2", ".j2k"), stored)
+            if masks.isdisjoint((folder / name).parents)
         ]
         if left:
             said.append(

@@ -332,7 +332,8 @@ def _plain(path):
 
 def _unmatched(directory, matched):
     """A sentence about image files that no template matches, such as those that lie deeper."""
-    left = passed_over(directory, (*IMAGE_SUFFIXES, *OTHER_IMAGES), matched)
+    taken = [directory / file for file in matched]
+    left = passed_over(directory, (*IMAGE_SUFFIXES, *OTHER_IMAGES), taken)
     matches, are = ("file matches", "is") if len(left) == 1 else ("files match", "are")
     said = f"{len(left)} image {matches} neither template and {are} left out: {places(left)}."
     return [said] if left else []

@@ -136,6 +136,21 @@ def test_images_that_no_class_holds_are_told(tmp_path):
     assert " in train" not in note
 
 
+def test_images_that_links_lead_to_are_not_left_out(tmp_path):
+    """As splits are made of one pool of files."""
+    for split, numbers in (("train", range(12)), ("test", range(12, 16))):
+        for i in numbers:
+            write_folder(tmp_path, {f"pool/{i}.png": picture(i, (4, 6, 3))})
+            link = tmp_path / split / "ab"[i % 2] / f"{i}.png"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(tmp_path / "pool" / link.name)
+    assert open_set(tmp_path).notes == ()
+    write_folder(tmp_path, {"pool/16.png": IMAGE})
+    assert open_set(tmp_path).notes == (
+        "images outside the folders of classes are left out: 1 in pool.",
+    )
+
+
 def test_formats_that_are_not_read_are_told(tmp_path):
     """A telephone's HEIC beside a few JPEG would be trained without, and nobody would know."""
     write_folder(tmp_path, {f"{n}/{i}.jpg": picture(i, (4, 6, 3)) for n in "ab" for i in range(9)})
