@@ -31,7 +31,7 @@ from cnn_jax.data.rasters import (
     photograph,
     upright,
 )
-from cnn_jax.data.scenes import SPLITS, in_train_too, without_training
+from cnn_jax.data.scenes import SPLITS, alike, in_train_too, without_training
 from cnn_jax.data.stored_images import Examples, Pooled, StoredImages, digest
 from cnn_jax.errors import InputError
 
@@ -268,7 +268,7 @@ def open_images(config: ImageDataConfig) -> ImageSet:
         split: [examples.digests[i] for i in indices.tolist() if examples.digests]
         for split, (examples, indices) in chosen.items()
     }
-    notes = [*stored.notes, *in_train_too(files)]
+    notes = [*stored.notes, *in_train_too(files), *alike(stored.classes)]
     if config.source == "folders":  # of others, all files would be read to learn the labels
         counts = np.bincount(splits["train"].labels, minlength=len(stored.classes)).tolist()
         mend = (

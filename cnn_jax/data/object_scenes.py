@@ -20,7 +20,7 @@ from cnn_jax.data.folders import passed_over, places
 from cnn_jax.data.normalization import normalization
 from cnn_jax.data.objects import AnnotatedImage, AnnotationSet, Report
 from cnn_jax.data.rasters import digest, greatest_of, image_kind, photograph
-from cnn_jax.data.scenes import SPLITS, Scene, in_train_too, without_training
+from cnn_jax.data.scenes import SPLITS, Scene, alike, in_train_too, without_training
 from cnn_jax.data.town.layers import OBJECT_COLORS, OBJECTS
 from cnn_jax.errors import InputError
 
@@ -257,7 +257,12 @@ def _opened(config, sets, folders, notes):
     }
     colors = tuple(palette_masks.colors(len(classes) + 1)[1:])
     stored = {Path(raster.name) for opened in splits.values() for _, raster, _ in opened}
-    notes = [*notes, *_without_annotations(config, folders, stored), *in_train_too(files)]
+    notes = [
+        *notes,
+        *_without_annotations(config, folders, stored),
+        *in_train_too(files),
+        *alike(classes),
+    ]
     mend = "add images of it, or lower data.held_out"
     notes += without_training("object", classes, _counts(classes, scenes["train"]), mend)
     return ObjectSet(classes, ids, colors, scenes, fingerprint, channels, dtype, tuple(notes))

@@ -47,6 +47,17 @@ def without_training(what: str, classes: Sequence[str], counts: Sequence[int], m
     return [f"no training {what} is of {which}, which can't be learnt: {mend}."]
 
 
+def alike(classes: Sequence[str]) -> list[str]:
+    """A sentence for classes whose names differ in capitals alone, as people type one name."""
+    seen: dict[str, str] = {}
+    return [
+        f"the classes {other} and {name} differ in capitals alone: if they are one, name them"
+        " alike."
+        for name in classes
+        if (other := seen.setdefault(name.casefold(), name)) != name
+    ]
+
+
 @dataclass(frozen=True)
 class SceneClass:
     """A class that is scored: its name as in the data set, and the sRGB colour (0 to 255) that

@@ -180,6 +180,27 @@ def test_voc_counts_pixels_from_one(tmp_path, images):
     assert [one.crowd for one in found.images[0].objects] == [False, False, False, True]
 
 
+def test_blanks_about_a_class_make_no_other_class(tmp_path, images):
+    """As they are typed in LabelMe; a class of nothing else is none."""
+    annotations.write(example(), "labelme", tmp_path / "out")
+    file = tmp_path / "out/a.json"
+    content = json.loads(file.read_text())
+    labels = [shape["label"] for shape in content["shapes"]]
+    whole = annotations.read("labelme", tmp_path / "out")
+    for shape, blank in zip(content["shapes"], (" ", "\t", "", "\u00a0"), strict=False):
+        shape["label"] = f"{blank}{shape['label']}{blank}"
+    file.write_text(json.dumps(content))
+    found = annotations.read("labelme", tmp_path / "out")
+    assert (found.classes, masks(found)) == (whole.classes, masks(whole))
+    assert annotations.read("labelme", tmp_path / "out", classes=[f" {n} " for n in found.classes])
+    for shape, label in zip(content["shapes"], labels, strict=True):
+        shape["label"] = label
+    content["shapes"][0]["label"] = " "
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="shape 0 has no class: name it"):
+        annotations.read("labelme", tmp_path / "out")
+
+
 @pytest.mark.parametrize("size", ["<size><width>0</width><height>0</height></size>", ""])
 def test_a_voc_file_without_a_size_has_that_of_its_image(size, tmp_path, images):
     """As some programs leave it; without the image it stays unknown."""

@@ -136,6 +136,17 @@ def test_images_that_no_class_holds_are_told(tmp_path):
     assert " in train" not in note
 
 
+def test_classes_that_differ_in_capitals_alone_are_told(tmp_path):
+    held = {f"{n}/{i}.png": picture(i, (4, 6, 3)) for n in ("Cat", "dog") for i in range(9)}
+    held |= {f"cat/{i}.png": picture(20 + i, (4, 6, 3)) for i in range(9)}
+    write_folder(tmp_path, held)
+    notes = open_set(tmp_path).notes
+    assert (
+        "the classes Cat and cat differ in capitals alone: if they are one, name them alike."
+        in (notes)
+    )
+
+
 def test_images_that_links_lead_to_are_not_left_out(tmp_path):
     """As splits are made of one pool of files."""
     for split, numbers in (("train", range(12)), ("test", range(12, 16))):

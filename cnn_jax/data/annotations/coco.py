@@ -10,13 +10,13 @@ from cnn_jax.data import objects
 from cnn_jax.data.annotations.files import (
     Classes,
     check_size,
+    class_name,
     json_of,
     number,
     plain,
     whole,
     write_json,
 )
-from cnn_jax.data.file_names import composed
 from cnn_jax.data.objects import AnnotatedImage, Annotation, AnnotationSet, Report
 from cnn_jax.errors import InputError
 
@@ -104,13 +104,13 @@ def _categories(path, categories, classes):
     of_file: dict[int, str] = {}
     for one in categories:
         id_, name = whole(one.get("id")), one.get("name")
-        if id_ is None or not isinstance(name, str) or not name:
+        name = class_name(name) if isinstance(name, str) else ""
+        if id_ is None or not name:
             raise InputError(
                 f"{path} has a category without a whole number as id or without name: give both."
             )
         if id_ in of_file:
             raise InputError(f"{path} has two categories with the id {id_}: number them anew.")
-        name = composed(name)
         of_file[id_] = f"{name} {id_}" if name in of_file.values() else name
     if not of_file:
         raise InputError(f"{path} has no categories: add them.")

@@ -81,9 +81,15 @@ def files_in(path: Path, suffixes: Sequence[str], what: str) -> list[Path]:
     return sorted(found, key=lambda p: natural(p.relative_to(path).as_posix()))
 
 
+def class_name(text: str) -> str:
+    """The name of a class as people type it: composed, without blanks at its ends."""
+    return composed(text).strip()
+
+
 def distinct(names: Iterable[str], where: Any) -> tuple[str, ...]:
-    """Names of classes, composed. Raises InputError where one recurs in what `where` calls."""
-    found = tuple(map(composed, names))
+    """Names of classes as `class_name` has them. Raises InputError where one recurs in what `where`
+    calls."""
+    found = tuple(map(class_name, names))
     for name, count in Counter(found).most_common(1):
         if count > 1:
             raise InputError(f"{where} has the class {name} {count} times: name each differently.")
@@ -98,12 +104,12 @@ class Classes:
     """
 
     def __init__(self, given: Sequence[str]) -> None:
-        self.given, self._seen = tuple(map(composed, given)), {}
+        self.given, self._seen = tuple(map(class_name, given)), {}
 
     def label(self, name: str, about: str, report: Report) -> int | None:
         """A number for a class's name; None where it is empty or isn't among those given, after
         `report` was told."""
-        name = composed(name)
+        name = class_name(name)
         if not name:
             report(f"{about} has no class: name it.")
             return None
