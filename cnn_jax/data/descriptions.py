@@ -544,7 +544,7 @@ def check(description: Description, where: str) -> None:
         if mask_value == ANY_OTHER:
             pass
         elif description.mask_values == "polygons":
-            meant = [str(mask_value)]  # 7 and "7" mean the same
+            meant = [str(mask_value).strip()]  # 7, "7" and "7 " mean the same
         elif description.mask_values == "palette":
             _check_color(mask_value, key, refuse)
             meant = [str(mask_value).upper()]

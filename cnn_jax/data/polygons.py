@@ -109,8 +109,8 @@ def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dic
     from rasterio import Affine
     from rasterio.features import rasterize
 
-    # QGIS keeps numbers as texts in fields of text.
-    claimed = {composed(str(value)): label for label, value in owners(description)}
+    # QGIS keeps numbers as texts in fields of text, and people type blanks behind words.
+    claimed = {composed(str(value)).strip(): label for label, value in owners(description)}
     size = polygons.height_px, polygons.width_px
     labels = np.full(size, claimed.get(ANY_OTHER, IGNORED), np.uint8)
     if not polygons.shapes:
@@ -158,7 +158,7 @@ def _value(path, number, feature, attribute) -> str | int:
             f"{path}: feature {number} has no property {attribute!r} that is text or a whole"
             " number: name the property that tells classes with attribute in the description."
         )
-    return composed(value) if isinstance(value, str) else value
+    return composed(value).strip() if isinstance(value, str) else value
 
 
 def _areas(path, number, feature) -> Iterator[dict[str, Any]]:

@@ -119,6 +119,16 @@ def test_words_are_the_same_however_their_letters_are_composed(forms, tmp_path):
     assert (labels == np.pad(np.ones((4, 4)), ((0, SIZE[0] - 4), (0, SIZE[1] - 4)))).all()
 
 
+def test_blanks_about_a_word_make_no_other_word(tmp_path):
+    """They made any other value of it."""
+    features = [json.loads(json.dumps(one)) for one in FEATURES]
+    for one in features[:2]:
+        one["properties"]["kind"] = f" {one['properties']['kind']}\u00a0"
+    np.testing.assert_array_equal(mask_of(write(tmp_path, features)), expected())
+    with pytest.raises(InputError, match=r"'road', which classes\[2\]\.values has already"):
+        mask_of(write(tmp_path, FEATURES, TOML.replace('["road"]', '["road", "road "]')))
+
+
 def test_a_number_and_its_text_are_no_two_classes(tmp_path):
     toml = TOML.replace('["any other value"]', '["7"]')
     with pytest.raises(InputError, match=r"has '?7'?, which .* has already"):
