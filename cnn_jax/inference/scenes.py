@@ -35,21 +35,28 @@ def found(
 
     Args:
         inputs: files, or folders, which are searched to the bottom, through links too.
-        outside: a folder that isn't searched.
+        outside: the folder of the outputs, which isn't searched where it lies in one of these.
         whole: whether names are paths instead, which differ where stems don't.
         suffixes: of the files in a folder that are taken for pictures.
 
     Raises:
-        InputError: there is no such file or folder, it holds no picture, two get one name, or a
-            name can't be written.
+        InputError: there is no such file or folder, it holds no picture or is `outside`, two get
+            one name, or a name can't be written.
     """
     pictures: dict[str, Path] = {}
+    results = outside.resolve()
     for given in map(Path, inputs):
         if given.is_dir():
+            if given.resolve() == results:
+                raise InputError(
+                    f"--output {outside} is the folder of the pictures, where they and what is made"
+                    " of them couldn't be told apart: give another."
+                )
+            within = given.resolve() in results.parents
             files = [
                 path
                 for path in below(given, suffixes)
-                if outside.resolve() not in path.resolve().parents
+                if not within or results not in path.resolve().parents
             ]
             for sentence in unread(given, suffixes):
                 print(f"note: {given}: {sentence}", flush=True)

@@ -154,6 +154,24 @@ def test_a_folder_is_searched_through_links_and_only_files_are_pictures(command,
     assert "back is a link to a folder that it lies in: remove it." in err
 
 
+def test_outputs_may_lie_above_the_pictures_and_not_among_them(command, run, tmp_path):
+    """Both were told to hold no picture."""
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels(40, 50)).save(tmp_path / "in/a.png")
+    assert command(tmp_path / "in", "--output", tmp_path)[0] == 0
+    with Image.open(tmp_path / "a.png") as found:
+        np.testing.assert_array_equal(np.asarray(found), run.predict(pixels(40, 50)).classes)
+    before = listed(tmp_path)
+    for same in (tmp_path / "in", tmp_path / "in/../in"):
+        code, _, err = command(tmp_path / "in", "--output", same)
+        assert code == 2
+        assert f"error: --output {same} is the folder of the pictures" in err
+    assert listed(tmp_path) == before
+    assert command(tmp_path / "in", "--output", tmp_path / "in/out")[0] == 0
+    assert command(tmp_path / "in", "--output", tmp_path / "in/out", "--resume")[0] == 0
+    assert listed(tmp_path / "in/out") == ["a.png", "areas.csv", "prediction.json"]
+
+
 def test_pictures_of_formats_that_are_not_read_are_told(command, tmp_path):
     (tmp_path / "in/deep").mkdir(parents=True)
     Image.fromarray(pixels(40, 50)).save(tmp_path / "in/a.png")
