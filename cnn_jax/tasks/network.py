@@ -23,7 +23,7 @@ from cnn_jax.runtime import processes
 from cnn_jax.tasks.programs import shared
 from cnn_jax.tasks.task import Dataset, Evaluator, Fitted, Learner, Session
 from cnn_jax.training import loop
-from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.checkpoints import Checkpoints, check_place
 from cnn_jax.training.devices import Devices, arithmetic
 from cnn_jax.training.groups import make_groups
 from cnn_jax.training.initial import Initial
@@ -72,6 +72,7 @@ def train_network(learner: Network, dataset: Dataset, session: Session) -> Fitte
             "training.patience is not 0, but there is no validation split to choose by: set it to"
             " 0, or hold some out."
         )
+    check_place(record.workdir)
     state = initial_state(learner, session.initial)
     parameters = parameter_count(state.variables)
     print(

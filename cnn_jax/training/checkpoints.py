@@ -12,6 +12,7 @@ written, and TensorStore never frees its answer.
 
 import contextlib
 import errno
+import fnmatch
 import json
 import logging
 import os
@@ -28,6 +29,17 @@ from cnn_jax.runtime import processes
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix for folders that are not to be read
 _orbax_log = logging.getLogger("absl")
+
+
+def check_place(folder: Path) -> None:
+    """Raises InputError for a run's folder in which Orbax wouldn't find what it has just written:
+    it takes brackets, as of `[old] runs`, for a pattern, and the checkpoints would be empty."""
+    path = str(folder.absolute())
+    if not fnmatch.fnmatchcase(path, path):
+        raise InputError(
+            f"{path} has brackets in its path, where no checkpoint can be saved: give another"
+            " --workdir, and move the run there once it is finished."
+        )
 
 
 class Checkpoints:

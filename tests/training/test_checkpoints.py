@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from cnn_jax.errors import InputError
-from cnn_jax.training.checkpoints import Checkpoints
+from cnn_jax.training.checkpoints import Checkpoints, check_place
 from cnn_jax.training.state import TrainState
 
 SCORE = "validation/miou"
@@ -46,6 +46,31 @@ def same_bits(one, other):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         assert a.dtype == b.dtype
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("plain", True), ("a*b?", True), ("half [open", True), ("[old] runs", False)],
+)
+def test_a_folder_where_orbax_finds_nothing_again_is_refused(name, found, tmp_path):
+    """A run in it trained to its end, and its checkpoints were empty. Orbax says which they are."""
+    saved = Checkpoints(tmp_path / name / "checkpoints", keep=2, best=SCORE)
+    saved.save(3, make_state(3), {SCORE: 0.25})
+    saved.close()
+    readable = True
+    try:
+        reopened(saved).restore(make_state(0))
+    except InputError:
+        readable = False
+    assert readable == found
+    if found:
+        check_place(tmp_path / name)
+        shutil.move(tmp_path / name, tmp_path / "[moved]")
+        moved = Checkpoints(tmp_path / "[moved]/checkpoints", keep=2, best=SCORE)
+        same_bits(moved.restore(make_state(0))[0], make_state(3))
+    else:
+        with pytest.raises(InputError, match=r"has brackets in its path, .* another --workdir"):
+            check_place(tmp_path / name)
 
 
 def test_a_state_comes_back_bit_for_bit_in_another_manager(checkpoints):
