@@ -258,6 +258,13 @@ def test_only_of_timms_efficientnets_tf_says_how_they_compute(tmp_path, monkeypa
                 published.read(plain, model, conventions="timm_tf")
 
 
+@pytest.mark.parametrize("name", ["resnetblur50_84f4748f.pth", "resnetaa50_a1h.safetensors"])
+def test_timms_resnets_that_blur_are_no_plain_ones(name, tmp_path):
+    """timm 1.0.31's `create_model` gives all three the same names and shapes of tensors."""
+    with pytest.raises(InputError, match="tensors look like a resnet18's"):
+        published.read(of_pytorch("resnet18", tmp_path / name), "resnet18")
+
+
 def test_vgg_has_batchnorm_where_its_file_does(tmp_path, monkeypatch):
     monkeypatch.setattr(from_pytorch, "_carry_pytorch", lambda *_: ({}, 2, 3, ()))
     file = tmp_path / "vgg11_bn.safetensors"

@@ -54,6 +54,11 @@ def read(
         )
     naming, prefix = _named_so(namings, model, tensors)
     source = naming.source
+    if path.name.startswith(("resnetaa", "resnetblur")):
+        raise InputError(
+            f"{path} is of one of timm's ResNets that pool before each stride, as its name says,"
+            f" and whose tensors look like a {model}'s: give the weights of a plain one."
+        )
     if prefix:
         source = {"encoder.": "smp", "encoder.model.": "timm"}.get(prefix, source)
         beside = [name for name in tensors if not name.startswith(prefix)]
