@@ -180,10 +180,12 @@ def refuse(
     missing: Sequence[str],
     over: Sequence[str],
     wrong: Sequence[str],
-    nearest: Callable[[], str],
+    arrays: Sequence[np.ndarray],
+    able: Callable[[str], bool],
 ) -> None:
     """Raises InputError unless everything has its place: names that are missing, left over, and of
-    other shapes; `nearest` says what might be meant."""
+    other shapes. `arrays` are the file's and `able` says of which architectures it may be, for what
+    might be meant."""
     said = []
     if missing:
         said.append(f"{len(missing)} tensors are missing ({_few(missing)})")
@@ -192,7 +194,8 @@ def refuse(
     if wrong:
         said.append(f"{len(wrong)} have other shapes ({_few(wrong)})")
     if said:
-        raise InputError(f"{path} doesn't fit {model}: {'; '.join(said)}; {nearest()}.")
+        meant = nearest_architecture(model, arrays, able)
+        raise InputError(f"{path} doesn't fit {model}: {'; '.join(said)}; {meant}.")
 
 
 def _few(names: Sequence[str], count: int = 3) -> str:

@@ -50,10 +50,11 @@ def read(
             if len(found) == len(kept):
                 lacking = {path for one in wanted if one not in kept for path in one.paths}
                 wanted, headless = kept, True
+    every = [array for layer in layers for array in layer.arrays]
     if len(found) != len(wanted):
         raise InputError(
             f"{path} doesn't fit {model}: it has {len(found)} layers with weights, and Keras's"
-            f" network {len(wanted)}; {_nearest_keras(model, layers)}."
+            f" network {len(wanted)}; {nearest_architecture(model, every, _is_application)}."
         )
     num_classes = 0 if headless else int(found[-1].arrays[0].shape[-1])
     channels = int(found[0].arrays[0].shape[2]) if found[0].arrays[0].ndim == 4 else 3
@@ -94,7 +95,7 @@ def read(
     missing = [
         "/".join(place) for place in shapes if place not in variables and place[1:-1] not in lacking
     ]
-    refuse(path, model, missing, [], wrong, lambda: _nearest_keras(model, layers))
+    refuse(path, model, missing, [], wrong, every, _is_application)
     return Published(
         path=path,
         digest=digest,
@@ -108,11 +109,9 @@ def read(
     )
 
 
-def _nearest_keras(model, layers):
-    arrays = [array for layer in layers for array in layer.arrays]
-    return nearest_architecture(
-        model, arrays, lambda name: keras.expected(name, depth_of(name)) is not None
-    )
+def _is_application(name):
+    """Whether Keras has such a network."""
+    return keras.expected(name, depth_of(name)) is not None
 
 
 def _same_numbers(value, shape):

@@ -18,7 +18,6 @@ from cnn_jax.models.weights.fitting import (
     fold_biases,
     given_options,
     modules_of,
-    nearest_architecture,
     of_maps,
     refuse,
     width_option,
@@ -179,16 +178,8 @@ def _carry_pytorch(path, model, naming, tensors, given, head):
         [name for name in left if name.startswith(naming.left_out)] if naming.left_out else []
     )
     over = [name for name in left if name not in left_out]
-    refuse(
-        path,
-        model,
-        missing,
-        over,
-        wrong,
-        lambda: nearest_architecture(
-            model, list(tensors.values()), lambda name: bool(pytorch.namings(name))
-        ),
-    )
+    arrays = list(tensors.values())
+    refuse(path, model, missing, over, wrong, arrays, lambda name: bool(pytorch.namings(name)))
     return traverse_util.unflatten_dict(variables), num_classes, channels, left_out
 
 

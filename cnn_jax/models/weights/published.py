@@ -13,13 +13,7 @@ from cnn_jax.errors import InputError
 from cnn_jax.models import MODELS
 from cnn_jax.models.conventions import family
 from cnn_jax.models.weights import files, from_keras, from_pytorch
-from cnn_jax.models.weights.fitting import (
-    Published,
-    abstract,
-    first_kernel,
-    nearest_architecture,
-    refuse,
-)
+from cnn_jax.models.weights.fitting import Published, abstract, first_kernel, refuse
 from cnn_jax.models.weights.preprocessing import VALUES, Preprocessing, values_of
 
 UNTOLD = ("timm_tf",)
@@ -104,15 +98,7 @@ def _of_ours(path, digest, model, tensors):
         for name, leaf in shapes.items()
         if name in found and found[name].shape != leaf.shape
     ]
-    arrays = list(found.values())
-    refuse(
-        path,
-        model,
-        missing,
-        over,
-        wrong,
-        lambda: nearest_architecture(model, arrays, lambda _: True),
-    )
+    refuse(path, model, missing, over, wrong, list(found.values()), lambda _: True)
     usual = (0.5,) * channels, (0.25,) * channels
     image_px = getattr(MODELS[model](num_classes=1), "paper_px", (224, 224, 3))[:2]
     return Published(
