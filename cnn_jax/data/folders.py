@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from cnn_jax.data.file_names import OTHER_IMAGES, can_be_shown, check, composed
+from cnn_jax.data.file_names import can_be_shown, check, composed
 from cnn_jax.errors import InputError
 
 _HIDDEN = (".", "__MACOSX")
@@ -90,10 +90,10 @@ def places(files: Sequence[str]) -> str:
     return ", ".join(shown) + more
 
 
-def unread(folder: Path, suffixes: Collection[str]) -> list[str]:
-    """A sentence on the images below a folder in formats that aren't read, such as those of
-    telephones, where files that end so are."""
-    files = passed_over(folder, set(OTHER_IMAGES).difference(suffixes), ())
+def unread(left: Sequence[str], suffixes: Collection[str]) -> list[str]:
+    """A sentence on those of the files that were `passed_over` whose format isn't read, such as
+    telephones', where files that end so are."""
+    files = [file for file in left if not file.lower().endswith(tuple(suffixes))]
     kinds = ", ".join(sorted({Path(file).suffix.lower() for file in files}))
     said = f"images of formats that aren't read ({kinds}) are left out: {places(files)}."
     return [said] if files else []

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.configuration.schema import ImageDataConfig
-from cnn_jax.data.file_names import IMAGE_SUFFIXES, composed, natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, OTHER_IMAGES, composed, natural
 from cnn_jax.data.folders import below, passed_over, places, unread, visible
 from cnn_jax.data.rasters import DamagedError, image_kind, open_raster
 from cnn_jax.data.stored_images import StoredImages, digest, file_digests, known_by_bytes
@@ -117,10 +117,11 @@ def find(config: ImageDataConfig) -> StoredImages:
         (split, file.label, file.name.removesuffix(file.path.suffix) + file.path.suffix.lower())
         for split, file in every
     ]
-    notes = unread(directory, SUFFIXES)
-    if left := passed_over(directory, SUFFIXES, paths):
+    left = passed_over(directory, SUFFIXES.union(OTHER_IMAGES), paths)
+    notes = unread(left, SUFFIXES)
+    if outside := [file for file in left if file.lower().endswith(tuple(SUFFIXES))]:
         kind = "splits" if pattern else "classes"
-        notes += [f"images outside the folders of {kind} are left out: {places(left)}."]
+        notes += [f"images outside the folders of {kind} are left out: {places(outside)}."]
     return StoredImages(
         classes=classes,
         splits={

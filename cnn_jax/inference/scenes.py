@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data.dataset_info import DatasetInfo
-from cnn_jax.data.file_names import IMAGE_SUFFIXES, natural
+from cnn_jax.data.file_names import IMAGE_SUFFIXES, OTHER_IMAGES, natural
 from cnn_jax.data.file_names import check as check_name
-from cnn_jax.data.folders import below, unread
+from cnn_jax.data.folders import below, passed_over, unread
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
 from cnn_jax.data.reference_systems import column_areas, converting, title
 from cnn_jax.errors import InputError
@@ -58,7 +58,7 @@ def found(
                 for path in below(given, suffixes)
                 if not within or results not in path.resolve().parents
             ]
-            for sentence in unread(given, suffixes):
+            for sentence in unread(passed_over(given, OTHER_IMAGES, files), suffixes):
                 print(f"note: {given}: {sentence}", flush=True)
             files.sort(key=lambda path: natural(path.as_posix()))
             if not files:
