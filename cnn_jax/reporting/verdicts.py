@@ -402,7 +402,9 @@ class Comparison:
                 f"The runs were computed on different devices ({listed(self.devices)}): speeds and"
                 " times don't compare."
             )
-        for what, values in (("commits", self._commits()), ("versions of JAX", self._jax())):
+        records = [record for variant in self.variants for record in variant.records]
+        for what, of in (("commits", _commit), ("versions of JAX", _jax)):
+            values = sorted({of(record.environment) for record in records} - {""})
             if len(values) > 1:
                 parts.append(
                     f"The runs are of different {what} ({listed(values)}): what changed between"
@@ -410,26 +412,23 @@ class Comparison:
                 )
         return parts
 
-    def _commits(self):
-        """Of cnn_jax, marked where the working tree differed."""
-        environments = [one.environment for variant in self.variants for one in variant.records]
-        found = {
-            f"{held['commit'][:7]}{' with changes' if held.get('dirty') else ''}"
-            for held in environments
-            if isinstance(held.get("commit"), str)
-        }
-        return sorted(found)
-
-    def _jax(self):
-        environments = [one.environment for variant in self.variants for one in variant.records]
-        versions = [held.get("versions") for held in environments]
-        return sorted({str(v["jax"]) for v in versions if isinstance(v, Mapping) and "jax" in v})
-
     @property
     def assumed(self) -> str:
         """What the p values assume."""
         assumed = _ASSUMED_OF_OBJECTS if self.leading in OF_OBJECTS else _ASSUMED
         return assumed.format(score=self.score)
+
+
+def _commit(environment: Mapping[str, Any]) -> str:
+    """Of cnn_jax, marked where the working tree differed; "" where it isn't known."""
+    commit = environment.get("commit")
+    changed = " with changes" if environment.get("dirty") else ""
+    return f"{commit[:7]}{changed}" if isinstance(commit, str) else ""
+
+
+def _jax(environment: Mapping[str, Any]) -> str:
+    versions = environment.get("versions")
+    return str(versions.get("jax", "")) if isinstance(versions, Mapping) else ""
 
 
 def _given(config: Mapping[str, Any]) -> tuple[str, str]:
