@@ -13,39 +13,36 @@ MOST = 100_000
 """Seeds or images beyond it are not counted."""
 
 
-def of_blocks(difference: float, deviation: float, rows: int, columns: int, level: float) -> float:
-    """The power of `statistics.blocked_t_test` between two rows of a table.
+def of_pairs(
+    difference: float, deviation: float, pairs: int, level: float, freedom: float | None = None
+) -> float:
+    """The power of a t test over pairs, as `statistics.paired_t_test` and, with its own degrees of
+    freedom, `statistics.moderated_t_tests`.
 
     Args:
-        difference: of the two rows' true means.
-        deviation: the standard deviation of what is left of a value when its row's and its column's
-            mean are taken away.
-        rows: of the table (variants).
-        columns: of the table (seeds).
+        difference: the true mean of the pairs' differences.
+        deviation: the standard deviation of one pair's.
+        pairs: their number.
         level: that the two-sided p value must stay below.
+        freedom: degrees of freedom; None: one less than pairs.
     """
-    freedom = (rows - 1) * (columns - 1)
-    return _power(difference, deviation * math.sqrt(2 / columns), freedom, level)
+    freedom = pairs - 1 if freedom is None else freedom
+    return _power(difference, deviation / math.sqrt(pairs), freedom, level)
 
 
-def of_pairs(difference: float, deviation: float, pairs: int, level: float) -> float:
-    """The power of `statistics.paired_t_test`; `deviation` is that of one pair's difference."""
-    return _power(difference, deviation / math.sqrt(pairs), pairs - 1, level)
-
-
-def columns_needed(
-    difference: float, deviation: float, rows: int, level: float, power: float
+def pairs_needed(
+    difference: float,
+    deviation: float,
+    level: float,
+    power: float,
+    freedom: Callable[[int], float] = lambda pairs: pairs - 1,
 ) -> int | None:
-    """The fewest columns with which `of_blocks` reaches the power; None beyond `MOST`."""
-    return _fewest(lambda n: of_blocks(difference, deviation, rows, n, level) >= power)
+    """The fewest pairs with which `of_pairs` reaches the power, where so many have these degrees of
+    freedom; None beyond `MOST`."""
+    return _fewest(lambda n: of_pairs(difference, deviation, n, level, freedom(n)) >= power)
 
 
-def pairs_needed(difference: float, deviation: float, level: float, power: float) -> int | None:
-    """The fewest pairs with which `of_pairs` reaches the power; None beyond `MOST`."""
-    return _fewest(lambda n: of_pairs(difference, deviation, n, level) >= power)
-
-
-def detectable(error: float, freedom: int, level: float, power: float) -> float:
+def detectable(error: float, freedom: float, level: float, power: float) -> float:
     """The least difference that a t test finds with this power.
 
     Args:
@@ -64,7 +61,7 @@ def detectable(error: float, freedom: int, level: float, power: float) -> float:
 
 
 def deviation_interval(
-    deviation: float, freedom: int, confidence: float = 0.95
+    deviation: float, freedom: float, confidence: float = 0.95
 ) -> tuple[float, float]:
     """(low, high): the interval of a standard deviation that was estimated with so many degrees of
     freedom, from the chi-squared distribution."""
@@ -73,7 +70,7 @@ def deviation_interval(
     return deviation * math.sqrt(freedom / low), deviation * math.sqrt(freedom / high)
 
 
-def _power(difference: float, error: float, freedom: int, level: float) -> float:
+def _power(difference: float, error: float, freedom: float, level: float) -> float:
     """The two-sided test's power, from the noncentral t distribution."""
     if difference == 0:
         return level

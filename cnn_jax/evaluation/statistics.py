@@ -7,6 +7,9 @@ import numpy as np
 import scipy  # imports its parts when they are first used; scipy.stats would take half a second
 from numpy.typing import ArrayLike
 
+_NO_CHANCE = 1e-15
+"""Deviations below it are of rounding."""
+
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """(mean, half the width of its Student t interval): the seeds are taken as independent draws
@@ -141,45 +144,70 @@ def paired_t_test(
             math.nan,
             (math.nan, math.nan),
         )
-    mean, half = mean_interval(differences, confidence)
-    if half == 0:
-        return mean, float(mean == 0), (mean, mean)
-    p = 2 * scipy.special.stdtr(len(differences) - 1, -abs(mean) / _standard_error(differences))
-    return mean, float(p), (mean - half, mean + half)
+    error = float(_standard_error(differences))
+    return _t_test(float(differences.mean()), error, len(differences) - 1, confidence)
 
 
-def blocked_t_test(
-    table: ArrayLike, one: int, other: int, confidence: float = 0.95
-) -> tuple[float, float, tuple[float, float]]:
-    """(mean of row `one` - row `other`, two-sided p, interval of that mean) in a table whose
-    columns are blocks, such as seeds.
+def moderated_t_tests(
+    samples: Sequence[ArrayLike], freedom: int, confidence: float = 0.95
+) -> list[tuple[float, float, tuple[float, float]]]:
+    """(mean, two-sided p, interval of the mean) of each of several samples, such as the differences
+    between the pairs of a group from seed to seed.
 
-    The analysis of a randomised block design (Fisher, 1935): what is left of each value when its
-    row's and its column's mean are taken away estimates chance, from all rows together, with (rows
-    - 1) * (columns - 1) degrees of freedom. Of two rows it is the paired t test; of many it sees
-    small differences in few columns, where that has two degrees of freedom, if chance is of one
-    size in all rows, which it assumes.
+    The moderated t test (Smyth, 2004): a sample's variance is drawn towards what all of them have
+    in common, the further the better they agree (`moderated_variances`). Few seeds see small
+    differences so, where a t test of each has two degrees of freedom; where variances differ, each
+    sample stands nearly by itself. Of all pairs of a table without gaps, whose variances agree, it
+    is the analysis of a randomised block design (Fisher, 1935); a sample alone has its t test.
 
     Args:
-        table: float64 `[rows, columns]`, two of each at least.
-        one: a row.
-        other: another.
-        confidence: of the interval.
+        samples: float64 `[values]` each, two at least.
+        freedom: the most degrees of freedom that all samples together have; pairs of one group
+            repeat each other, so that it is less than the sum of theirs.
+        confidence: of the intervals.
     """
-    table = np.asarray(table, np.float64)
-    rows, columns = table.shape
-    rest = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
-    freedom = (rows - 1) * (columns - 1)
-    error = math.sqrt(2 * float((rest**2).sum()) / freedom / columns)
-    mean = float((table[one] - table[other]).mean())
-    if error < 1e-15:
-        return mean, float(abs(mean) < 1e-15), (mean, mean)
-    half = float(scipy.special.stdtrit(freedom, (1 + confidence) / 2)) * error
-    return (
-        mean,
-        float(2 * scipy.special.stdtr(freedom, -abs(mean) / error)),
-        (mean - half, mean + half),
+    values = [np.asarray(sample, np.float64) for sample in samples]
+    own = [len(of) - 1 for of in values]
+    variances, shared = moderated_variances([float(np.var(of, ddof=1)) for of in values], own)
+    return [
+        _t_test(
+            float(of.mean()),
+            math.sqrt(variance / len(of)),
+            min(shared + alone, max(freedom, alone)),
+            confidence,
+        )
+        for of, variance, alone in zip(values, variances, own, strict=True)
+    ]
+
+
+def moderated_variances(
+    variances: Sequence[float], freedoms: Sequence[int]
+) -> tuple[list[float], float]:
+    """(variances, degrees of freedom gained): each estimate drawn towards what they have in common,
+    the scaled inverse chi-squared distribution that they may be from (Smyth, 2004, section 6.2).
+
+    They are their mean, and gain infinitely many, where they differ no more than chance would have
+    it. They stay as they are, and gain none, where there are fewer than two or most are zero.
+
+    Args:
+        variances: unbiased estimates.
+        freedoms: the degrees of freedom of each.
+    """
+    s2, own = np.asarray(variances, np.float64), np.asarray(freedoms, np.float64)
+    if len(s2) < 2 or np.median(s2) < _NO_CHANCE**2:
+        return s2.tolist(), 0.0
+    # As in the author's limma, those far below the others count as a little above zero.
+    logs = np.log(np.maximum(s2, 1e-5 * np.median(s2)))
+    logs -= scipy.special.digamma(own / 2) - np.log(own / 2)
+    beyond = float(np.var(logs, ddof=1) - scipy.special.polygamma(1, own / 2).mean())
+    if beyond < 1e-9:
+        return [float(s2.mean())] * len(s2), math.inf
+    gained = 2 * float(
+        scipy.optimize.brentq(lambda x: scipy.special.polygamma(1, x) - beyond, 1e-4, 1e12)
     )
+    shift = scipy.special.digamma(gained / 2) - math.log(gained / 2)
+    common = math.exp(float(logs.mean() + shift))
+    return ((gained * common + own * s2) / (gained + own)).tolist(), gained
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -195,6 +223,15 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
         np.maximum.accumulate(corrected[order] * np.arange(len(order), 0, -1)), 1
     )
     return corrected
+
+
+def _t_test(mean: float, error: float, freedom: float, confidence: float):
+    """(mean, two-sided p, interval) of a mean with this standard error."""
+    if error < _NO_CHANCE:
+        return mean, float(abs(mean) < _NO_CHANCE), (mean, mean)
+    half = float(scipy.special.stdtrit(freedom, (1 + confidence) / 2)) * error
+    p = float(2 * scipy.special.stdtr(freedom, -abs(mean) / error))
+    return mean, p, (mean - half, mean + half)
 
 
 def _standard_error(values):

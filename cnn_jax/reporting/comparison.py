@@ -21,9 +21,9 @@ import numpy as np
 from cnn_jax.errors import InputError
 from cnn_jax.evaluation.drawn_ap import swapped_differences
 from cnn_jax.evaluation.statistics import (
-    blocked_t_test,
     bootstrap_interval,
     holm,
+    moderated_t_tests,
     paired_bootstrap,
     paired_t_test,
     swap_test,
@@ -400,17 +400,10 @@ def _group(title: str, variants: Sequence[Variant], figure: Figure) -> Group:
     pairs = [_pair(one, other, figure) for one, other in itertools.combinations(variants, 2)]
     pairs = [pair for pair in pairs if pair is not None]
     by_seed = {variant.name: _worth_by_seed(variant, figure) for variant in variants}
-    by_seed = {name: values for name, values in by_seed.items() if values}
-    if len({frozenset(values) for values in by_seed.values()}) == 1 and all(
-        pair.seeds for pair in pairs
-    ):
-        # All have the same seeds: what chance does is known better from all of them than from two.
-        names, seeds = list(by_seed), list(next(iter(by_seed.values())))
-        values = np.array([[by_seed[name][seed] for seed in seeds] for name in names])
-        pairs = [
-            replace(pair, seeds=_blocked(values, names.index(pair.better), names.index(pair.worse)))
-            for pair in pairs
-        ]
+    pairs = [
+        replace(pair, seeds=test)
+        for pair, test in zip(pairs, _across_seeds(pairs, by_seed), strict=True)
+    ]
     for kind in ("seeds", "images"):
         corrected = holm([test.p if (test := getattr(pair, kind)) else math.nan for pair in pairs])
         pairs = [
@@ -439,14 +432,13 @@ def _pair(one: Variant, other: Variant, figure: Figure) -> Pair | None:
     )
     if difference < 0:
         return _pair(other, one, figure)
-    seeds = _test(*zip(*values, strict=True)) if values else None
     images, bootstrap = _UNTESTED
     if figure.name in OF_OBJECTS:
         images, bootstrap = _across_objects(one, other, OF_OBJECTS[figure.name])
     elif figure.name == OF_SCENES:
         images, bootstrap = _across_scenes(one, other)
     return Pair(
-        one.name, other.name, figure.label, difference, len(values), seeds, images, bootstrap
+        one.name, other.name, figure.label, difference, len(values), None, images, bootstrap
     )
 
 
@@ -462,16 +454,41 @@ def _worth_by_seed(variant: Variant, figure: Figure) -> dict[Any, float]:
     }
 
 
-def _blocked(scores, one: int, other: int) -> PairedTest:
-    difference, p, interval = blocked_t_test(scores, one, other)
-    return PairedTest(difference, interval, p, scores.shape[1])
+def _across_seeds(
+    pairs: Sequence[Pair], by_seed: Mapping[str, Mapping[Any, float]]
+) -> list[PairedTest | None]:
+    """A test of each pair over the seeds that both have, None where these are fewer than two.
+
+    Pairs that share fewer seeds than others stand by themselves: few values that lie far apart
+    would be drawn too far towards many that don't.
+    """
+    values = []
+    for pair in pairs:
+        ours, theirs = by_seed[pair.better], by_seed[pair.worse]
+        both = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        values.append(np.array(both, np.float64).reshape(-1, 2).T)
+    tests = [_test(*of) for of in values]
+    most = max((of.shape[1] for of in values), default=0)
+    together = [at for at, of in enumerate(values) if of.shape[1] == most]
+    if most > 1:
+        variants = {name for at in together for name in (pairs[at].better, pairs[at].worse)}
+        # Of what is left of scores when each variant's and each seed's mean are taken away.
+        freedom = (len(variants) - 1) * (most - 1)
+        moderated = moderated_t_tests([values[at][0] - values[at][1] for at in together], freedom)
+        for at, test in zip(together, moderated, strict=True):
+            tests[at] = _paired(test, most)
+    return tests
 
 
 def _test(a: Sequence[float], b: Sequence[float]) -> PairedTest | None:
     if len(a) < 2:
         return None
-    difference, p, interval = paired_t_test(a, b)
-    return PairedTest(difference, interval, p, len(a))
+    return _paired(paired_t_test(a, b), len(a))
+
+
+def _paired(test: tuple[float, float, tuple[float, float]], pairs: int) -> PairedTest:
+    difference, p, interval = test
+    return PairedTest(difference, interval, p, pairs)
 
 
 def _across_scenes(one: Variant, other: Variant) -> _Tested:

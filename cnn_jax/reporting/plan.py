@@ -5,6 +5,7 @@ Everything is of the tests that `comparison` makes. The seeds are those at the s
 Holm's correction, the level divided by the number of pairs: fewer do where other pairs differ too.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn_jax.evaluation import power
-from cnn_jax.evaluation.statistics import mean_interval
+from cnn_jax.evaluation.statistics import mean_interval, moderated_variances
 from cnn_jax.reporting.comparison import OF_SCENES
 from cnn_jax.reporting.verdicts import LEVEL, Comparison, Group, Variant
 
@@ -27,8 +28,9 @@ class Seeds(NamedTuple):
     """What a group's seeds are worth.
 
     Attributes:
-        deviation: what is left between seeds, each variant's and each seed's mean taken away.
-        freedom: its degrees of freedom.
+        deviation: of one seed's difference between two variants, of the group's middle pair, as the
+            test takes it.
+        freedom: its degrees of freedom, with the seeds seen.
         needed: seeds a variant for the difference; None: more than `power.MOST`.
         range: the same for the ends of the deviation's 95% interval.
         least: the difference that the seeds seen so far can tell.
@@ -36,7 +38,7 @@ class Seeds(NamedTuple):
     """
 
     deviation: float
-    freedom: int
+    freedom: float
     needed: int | None
     range: tuple[int | None, int | None]
     least: float
@@ -83,17 +85,20 @@ def seeds(tables: np.ndarray, difference: float) -> Seeds | None:
     variants, seen = tables.shape
     if variants < 2 or seen < 2:
         return None
-    rest = tables - tables.mean(1, keepdims=True) - tables.mean(0, keepdims=True) + tables.mean()
-    freedom = (variants - 1) * (seen - 1)
-    deviation = math.sqrt(float((rest**2).sum()) / freedom)
-    level = LEVEL / math.comb(variants, 2)
+    pairs = math.comb(variants, 2)
+    variances, gained = moderated_variances(_variances(tables), [seen - 1] * pairs)
+    deviation, level = math.sqrt(np.median(variances)), LEVEL / pairs
+
+    def freedom(seeds: int) -> float:
+        return min(gained + seeds - 1, (variants - 1) * (seeds - 1))
 
     def needed(deviation: float) -> int | None:
-        return power.columns_needed(difference, deviation, variants, level, POWER)
+        return power.pairs_needed(difference, deviation, level, POWER, freedom)
 
-    low, high = power.deviation_interval(deviation, freedom)
-    least = power.detectable(deviation * math.sqrt(2 / seen), freedom, level, POWER)
-    return Seeds(deviation, freedom, needed(deviation), (needed(low), needed(high)), least, seen)
+    low, high = power.deviation_interval(deviation, freedom(seen))
+    least = power.detectable(deviation / math.sqrt(seen), freedom(seen), level, POWER)
+    range = needed(low), needed(high)
+    return Seeds(deviation, freedom(seen), needed(deviation), range, least, seen)
 
 
 def images(scores: np.ndarray, difference: float) -> Images | None:
@@ -103,15 +108,16 @@ def images(scores: np.ndarray, difference: float) -> Images | None:
     variants, seen = scores.shape
     if variants < 2 or seen < 2:
         return None
-    deviations = [
-        float(np.std(scores[i] - scores[j], ddof=1))
-        for i in range(variants)
-        for j in range(i + 1, variants)
-    ]
-    deviation, level = float(np.median(deviations)), LEVEL / len(deviations)
+    variances = _variances(scores)
+    deviation, level = math.sqrt(np.median(variances)), LEVEL / len(variances)
     least = power.detectable(deviation / math.sqrt(seen), seen - 1, level, POWER)
     needed = power.pairs_needed(difference, deviation, level, POWER)
     return Images(deviation, seen, least, needed)
+
+
+def _variances(table: np.ndarray) -> list[float]:
+    """Of the differences between any two rows."""
+    return [float(np.var(one - other, ddof=1)) for one, other in itertools.combinations(table, 2)]
 
 
 def rise(curves: Sequence[Sequence[tuple[float, float]]], difference: float) -> Rise | None:
@@ -176,8 +182,8 @@ def _group(comparison: Comparison, group: Group, difference: float, steps: int) 
         low, high = (_count(needed) for needed in of_seeds.range)
         lines.append(
             f"seeds: {_count(of_seeds.needed)} a variant ({low} to {high}, as the spread is known);"
-            f" between seeds {of_seeds.deviation:.4f} is left, and the {of_seeds.seen} seen can"
-            f" tell {of_seeds.least:.3f}"
+            f" the {of_seeds.seen} seen can tell {of_seeds.least:.3f} (one seed's difference varies"
+            f" by {of_seeds.deviation:.3f})"
         )
         lines.append(f"runs:  {_runs(members, of_seeds.needed, steps)}")
     of_images = images(_of_images(comparison, members), difference)

@@ -62,15 +62,16 @@ def test_a_value_that_is_null_is_left_out_and_told(tmp_path):
 
 
 def test_pairs_are_tested_across_seeds_and_corrected_after_holm(tmp_path):
-    """The error is what an analysis of variance leaves: 9 values, less 3 means of variants and 2 of
-    seeds, leave 4 degrees."""
-    compared = compare(write_scores(tmp_path))
-    table = np.array([SCORES[name] for name in "abc"])
+    """Of variants that scatter alike the error is what an analysis of variance leaves: 9 values,
+    less 3 means of variants and 2 of seeds, leave 4 degrees."""
+    scores = {"a": (0.61, 0.64, 0.62), "b": (0.50, 0.52, 0.53), "c": (0.55, 0.54, 0.57)}
+    compared = compare(write_scores(tmp_path, scores))
+    table = np.array([scores[name] for name in "abc"])
     squares = table.var() * 9 - 3 * 3 * (table.mean(1).var() + table.mean(0).var())
     error = np.sqrt(squares / 4 * 2 / 3)
     raw = {
         frozenset(pair): (
-            2 * stats.t.sf(abs(np.mean(SCORES[pair[0]]) - np.mean(SCORES[pair[1]])) / error, 4)
+            2 * stats.t.sf(abs(np.mean(scores[pair[0]]) - np.mean(scores[pair[1]])) / error, 4)
         )
         for pair in itertools.combinations("abc", 2)
     }
@@ -78,7 +79,7 @@ def test_pairs_are_tested_across_seeds_and_corrected_after_holm(tmp_path):
         assert pair.seeds.p == pytest.approx(raw[frozenset((pair.better, pair.worse))])
         assert pair.images is None
         assert pair.difference == pytest.approx(
-            np.mean(SCORES[pair.better]) - np.mean(SCORES[pair.worse])
+            np.mean(scores[pair.better]) - np.mean(scores[pair.worse])
         )
     # Holm by hand: the least of three p times 3, the next times 2, the last as it is, none less
     # than one before it.
@@ -92,12 +93,28 @@ def test_pairs_are_tested_across_seeds_and_corrected_after_holm(tmp_path):
     )
 
 
-def test_of_variants_with_different_seeds_each_pair_is_tested_by_itself(tmp_path):
-    compared = compare(write_scores(tmp_path, SCORES | {"d": (0.5, 0.52)}))
+def test_a_variant_that_scatters_is_not_what_chance_is_for_the_others(tmp_path):
+    """The differences of a and b lie within 0.01: c's, within 0.12, hardly count for them."""
+    compared = compare(write_scores(tmp_path))
+    alone, among = stats.ttest_rel(SCORES["a"], SCORES["b"]).pvalue, pair_of(compared, "a", "b")
+    assert among.seeds.p < 2 * alone < 0.002
+    wide = stats.ttest_rel(SCORES["b"], SCORES["c"]).pvalue
+    assert pair_of(compared, "b", "c").seeds.p == pytest.approx(wide, rel=0.2)
+
+
+def test_pairs_that_share_fewer_seeds_stand_by_themselves(tmp_path):
+    few = {"d": (0.5, 0.52), "e": (0.4,)}
+    compared, without = (
+        compare(write_scores(tmp_path / "few", SCORES | few)),
+        compare(write_scores(tmp_path / "without")),
+    )
     for one, other in itertools.combinations("abc", 2):
-        expected = stats.ttest_rel(SCORES[one], SCORES[other]).pvalue
-        assert pair_of(compared, one, other).seeds.p == pytest.approx(expected)
-    assert pair_of(compared, "a", "d").seeds.pairs == 2
+        assert pair_of(compared, one, other).seeds.p == pair_of(without, one, other).seeds.p
+    for name in "abc":
+        pair = pair_of(compared, name, "d")
+        expected = stats.ttest_rel(SCORES[name][:2], few["d"]).pvalue
+        assert (pair.seeds.pairs, pair.seeds.p) == (2, pytest.approx(expected))
+        assert pair_of(compared, name, "e").seeds is None
 
 
 def test_pairs_are_made_and_corrected_within_groups_alone(tmp_path):

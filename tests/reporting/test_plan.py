@@ -14,6 +14,7 @@ from tests.reporting.fake_records import write_run, write_scenes
 
 
 def test_the_spread_is_what_a_least_squares_fit_of_both_leaves():
+    """Of variants that scatter alike; a difference varies by sqrt(2) of it."""
     rng = np.random.default_rng(0)
     table = rng.normal(size=(4, 1)) + rng.normal(size=(1, 5)) + 0.1 * rng.normal(size=(4, 5))
     rows, columns = np.meshgrid(range(4), range(5), indexing="ij")
@@ -22,20 +23,32 @@ def test_the_spread_is_what_a_least_squares_fit_of_both_leaves():
     rest = table.ravel() - design @ fit[0]
     found = plan.seeds(table, 0.2)
     assert found.freedom == table.size - rank
-    assert found.deviation == pytest.approx(math.sqrt(rest @ rest / found.freedom))
+    assert found.deviation == pytest.approx(math.sqrt(2 * rest @ rest / found.freedom))
     bounds = (
         math.sqrt(found.freedom)
         * found.deviation
         / np.sqrt(stats.chi2.ppf([0.975, 0.025], found.freedom))
     )
-    assert found.range == tuple(
-        power.columns_needed(0.2, bound, 4, 0.05 / 6, 0.8) for bound in bounds
-    )
+
+    def needed(difference, deviation):
+        return power.pairs_needed(difference, deviation, 0.05 / 6, 0.8, lambda n: 3 * (n - 1))
+
+    assert found.range == tuple(needed(0.2, bound) for bound in bounds)
     assert found.range[0] <= found.needed <= found.range[1]
     # What the seeds seen can tell is what as many are needed for.
-    assert power.columns_needed(1.0001 * found.least, found.deviation, 4, 0.05 / 6, 0.8) == 5
+    assert needed(1.0001 * found.least, found.deviation) == 5
     assert plan.seeds(table[:1], 0.2) is None
     assert plan.seeds(table[:, :1], 0.2) is None
+
+
+def test_one_variant_that_scatters_does_not_make_others_need_more_seeds():
+    rng = np.random.default_rng(0)
+    table = 0.01 * rng.normal(size=(5, 5))
+    alike = plan.seeds(table[:4], 0.02)
+    table[4] *= 20
+    found = plan.seeds(table, 0.02)
+    assert 4 < found.freedom < 16
+    assert found.needed < 2.5 * alike.needed
 
 
 def test_images_that_are_ignored_do_not_count():
