@@ -118,6 +118,8 @@ def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dic
     other = claimed.get(ANY_OTHER, UNKNOWN)
     known = [(geometry, claimed.get(str(value), other)) for geometry, value in polygons.shapes]
     stray = {str(value) for _, value in polygons.shapes} - claimed.keys()
+    if other != UNKNOWN:
+        _check_capitals(polygons.name, stray, claimed)
     transform = Affine(*polygons.transform) if polygons.transform else Affine.identity()
     try:
         rasterize(known, out=labels, transform=transform)
@@ -132,6 +134,17 @@ def burnt(polygons: Polygons, description: Description) -> tuple[np.ndarray, dic
         ) from error
     labels[labels == UNKNOWN] = IGNORED
     return labels, unknown
+
+
+def _check_capitals(name, stray, claimed):
+    """Refuses what would be any other value, as it differs from a class's in capitals alone."""
+    listed = {value.casefold(): value for value in claimed}
+    for value in sorted(stray):
+        if value.casefold() in listed:
+            raise InputError(
+                f"{name} has {value!r} where the description lists {listed[value.casefold()]!r}:"
+                " write both alike, or list it too."
+            )
 
 
 def _counted(polygons, labels, stray, transform, rasterize):

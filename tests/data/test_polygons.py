@@ -129,6 +129,16 @@ def test_blanks_about_a_word_make_no_other_word(tmp_path):
         mask_of(write(tmp_path, FEATURES, TOML.replace('["road"]', '["road", "road "]')))
 
 
+def test_other_capitals_are_no_other_value(tmp_path):
+    """A "Roof" was ground where the description lists "roof"."""
+    areas = [feature("Roof", square(2, 3, 12, 9)), feature("pool", square(14, 3, 20, 9))]
+    with pytest.raises(InputError, match=r"geojson has 'Roof' where the description lists 'roof'"):
+        mask_of(write(tmp_path, areas))
+    both = TOML.replace('["roof",', '["roof", "Roof",')
+    assert (mask_of(write(tmp_path, areas, both))[3:9, 2:12] == 1).all()
+    assert (mask_of(write(tmp_path, areas[1:])) == 0).all()
+
+
 def test_a_number_and_its_text_are_no_two_classes(tmp_path):
     toml = TOML.replace('["any other value"]', '["7"]')
     with pytest.raises(InputError, match=r"has '?7'?, which .* has already"):
