@@ -15,7 +15,7 @@ import numpy as np
 from cnn_jax.evaluation import power
 from cnn_jax.evaluation.statistics import mean_interval, moderated_variances
 from cnn_jax.reporting.comparison import OF_SCENES
-from cnn_jax.reporting.verdicts import LEVEL, Comparison, Group, Variant
+from cnn_jax.reporting.verdicts import LEVEL, Comparison, Group, Variant, listed
 
 POWER = 0.8
 """The chance to find a difference that is there."""
@@ -70,7 +70,7 @@ class Rise(NamedTuple):
         half: half the width of its 95% interval.
         before: from a quarter to half; NaN where there was no validation by then.
         flat: the steps from which another doubling would gain less than the difference, if gains go
-            on to shrink as they did; None: they don't shrink yet.
+            on to shrink as they did, or nothing; None: they don't shrink yet.
     """
 
     steps: int
@@ -80,14 +80,15 @@ class Rise(NamedTuple):
     flat: int | None
 
 
-def seeds(tables: np.ndarray, difference: float) -> Seeds | None:
-    """From scores float64 `[variants, seeds]`; None for fewer than two of either."""
+def seeds(tables: np.ndarray, difference: float, pairs: int = 0) -> Seeds | None:
+    """From scores float64 `[variants, seeds]`; None for fewer than two of either. `pairs` are those
+    of the group, where it has more variants than scores were seen of."""
     variants, seen = tables.shape
     if variants < 2 or seen < 2:
         return None
-    pairs = math.comb(variants, 2)
-    variances, gained = moderated_variances(_variances(tables), [seen - 1] * pairs)
-    deviation, level = math.sqrt(np.median(variances)), LEVEL / pairs
+    own = _variances(tables)
+    variances, gained = moderated_variances(own, [seen - 1] * len(own))
+    deviation, level = math.sqrt(np.median(variances)), LEVEL / (pairs or len(own))
 
     def freedom(seeds: int) -> float:
         return min(gained + seeds - 1, (variants - 1) * (seeds - 1))
@@ -174,16 +175,17 @@ def _group(comparison: Comparison, group: Group, difference: float, steps: int) 
     pairs = math.comb(len(members), 2)
     many = "variant" if len(members) == 1 else "variants"
     lines = [f"{title}: {len(members)} {many}, {pairs} {'pair' if pairs == 1 else 'pairs'}"]
-    table = _scores(comparison, members)
-    of_seeds = seeds(table, difference)
+    known = [v for v in members if len(v.scores[comparison.leading].values) > 1]
+    of_seeds = seeds(_scores(comparison, known), difference, pairs)
     if of_seeds is None:
         lines.append("seeds: not known, for it takes two variants with two seeds that both have")
     else:
         low, high = (_count(needed) for needed in of_seeds.range)
+        of = f", of {listed([v.name for v in known])} alone" if len(known) < len(members) else ""
         lines.append(
             f"seeds: {_count(of_seeds.needed)} a variant ({low} to {high}, as the spread is known);"
             f" the {of_seeds.seen} seen can tell {of_seeds.least:.3f} (one seed's difference varies"
-            f" by {of_seeds.deviation:.3f})"
+            f" by {of_seeds.deviation:.3f}{of})"
         )
         lines.append(f"runs:  {_runs(members, of_seeds.needed, steps)}")
     of_images = images(_of_images(comparison, members), difference)
@@ -226,6 +228,8 @@ def _steps(curves: Sequence[Sequence[tuple[float, float]]], difference: float, l
         f"from {risen.steps // 2:,} to {risen.steps:,} validation {label} changed by"
         f" {risen.last:+.3f}{interval}{before}"
     )
+    if risen.last <= -difference:
+        return f"{says}: it falls, and longer runs would gain nothing"
     if risen.flat == risen.steps:
         return f"{says}: flat within {difference:g}"
     if risen.flat is None:
@@ -234,14 +238,13 @@ def _steps(curves: Sequence[Sequence[tuple[float, float]]], difference: float, l
 
 
 def _scores(comparison: Comparison, members: Sequence[Variant]) -> np.ndarray:
-    """[variants, seeds] of those that have scores, of the seeds that all have."""
+    """[variants, seeds], of the seeds that all have."""
     key = f"test/{comparison.leading}"
     found = [
         {seed: record.summary.get(key) for seed, record in variant.by_seed.items()}
         for variant in members
     ]
     found = [{s: v for s, v in of.items() if v is not None} for of in found]
-    found = [of for of in found if of]
     shared = [seed for seed in found[0] if all(seed in of for of in found)] if found else []
     values = [of[seed] for of in found for seed in shared]
     return np.array(values).reshape(len(found), len(shared))

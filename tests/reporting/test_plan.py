@@ -83,6 +83,32 @@ def test_curves_that_do_not_shrink_promise_nothing():
     assert plan.rise([[(300, 0.2), (400, 0.4)], []], 0.02) is None
 
 
+def test_runs_that_fall_are_not_called_flat(tmp_path):
+    lines = [
+        {"step": step, "validation/miou": score, "elapsed_s": step}
+        for step, score in curve(0.2, 0.5, 0.4, 0.35)
+    ]
+    records = [write_run(tmp_path / "s" / "a0", "a", 0, {"test/miou": 0.5}, lines=lines)]
+    said = plan.text(compare(records), 0.02, 1500)
+    assert "changed by -0.150 (from a quarter to half, +0.300): it falls, and longer runs" in said
+    assert "flat" not in said
+
+
+def test_a_variant_of_one_seed_does_not_hide_what_others_tell(tmp_path):
+    scores = {"a": (0.5, 0.52, 0.51), "b": (0.6, 0.61, 0.63), "c": (0.4, 0.42, 0.41), "d": (0.7,)}
+    records = [
+        write_run(tmp_path / "s" / f"{name}{seed}", name, seed, {"test/miou": value})
+        for name, values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+    said = plan.text(compare(records), 0.02, 0)
+    expected = plan.seeds(np.array([scores[name] for name in "abc"]), 0.02, pairs=6)
+    assert "All variants: 4 variants, 6 pairs" in said
+    assert f"seeds: {expected.needed} a variant" in said
+    assert f"varies by {expected.deviation:.3f}, of b, a and c alone)" in said
+    assert expected.needed > plan.seeds(np.array([scores[name] for name in "abc"]), 0.02).needed
+
+
 def test_the_words_are_of_each_group(tmp_path):
     rng = np.random.default_rng(0)
     records = []
