@@ -175,8 +175,13 @@ def _says(pairs: Sequence[Pair]) -> str:
     counts = Counter(pair.verdict for pair in pairs)
     tested = sum(counts.values()) - counts["untested"]
     if not tested:
-        return "No pair was tested: it takes two seeds that both have."
+        return "No pair was tested across seeds: it takes two that both have."
     some = counts["seeds"] + counts["images"]
+    if not any(pair.images for pair in pairs):  # none can be real
+        one = "differs" if some else "isn't shown to differ"
+        many = f"{some or 'None'} of {tested} tested pairs {'differs' if some == 1 else 'differ'}"
+        said = f"The one tested pair {one}" if tested == 1 else many
+        return f"{said} across seeds; none was tested across test images."
     if tested == 1:
         alone = "differs by one of two tests alone" if some else "doesn't really differ"
         return f"The one tested pair {'really differs' if counts['real'] else alone}."
