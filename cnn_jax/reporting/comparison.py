@@ -471,13 +471,23 @@ def _across_seeds(
     most = max((of.shape[1] for of in values), default=0)
     together = [at for at, of in enumerate(values) if of.shape[1] == most]
     if most > 1:
-        variants = {name for at in together for name in (pairs[at].better, pairs[at].worse)}
         # Of what is left of scores when each variant's and each seed's mean are taken away.
-        freedom = (len(variants) - 1) * (most - 1)
+        freedom = sum(len(part) - 1 for part in _parts([pairs[at] for at in together])) * (most - 1)
         moderated = moderated_t_tests([values[at][0] - values[at][1] for at in together], freedom)
         for at, test in zip(together, moderated, strict=True):
             tests[at] = _paired(test, most)
     return tests
+
+
+def _parts(pairs: Sequence[Pair]) -> list[set[str]]:
+    """The variants of pairs, those together that pairs link: no two parts have a pair between
+    them, and each is a table of its own."""
+    parts: list[set[str]] = []
+    for pair in pairs:
+        ends = {pair.better, pair.worse}
+        linked = ends.union(*(part for part in parts if part & ends))
+        parts = [*(part for part in parts if not part & ends), linked]
+    return parts
 
 
 def _test(a: Sequence[float], b: Sequence[float]) -> PairedTest | None:

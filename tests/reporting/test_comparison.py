@@ -117,6 +117,26 @@ def test_pairs_that_share_fewer_seeds_stand_by_themselves(tmp_path):
         assert pair_of(compared, name, "e").seeds is None
 
 
+def test_pairs_that_no_pair_links_do_not_add_to_each_others_degrees(tmp_path):
+    """Two pairs of three seeds each: 2 degrees and 2, where four variants of the same three seeds
+    would have 6."""
+    scores = {"a": (0.61, 0.64, 0.62), "b": (0.50, 0.52, 0.53)}
+    others = {"c": (0.41, 0.44, 0.42), "d": (0.30, 0.35, 0.30)}
+    records = write_scores(tmp_path, scores)
+    records += [
+        write_run(tmp_path / "study" / f"{name}{seed}", name, seed, {"test/miou": values[seed - 3]})
+        for name, values in others.items()
+        for seed in (3, 4, 5)
+    ]
+    compared = compare(records)
+    differences = [np.subtract(*of.values()) for of in (scores, others)]
+    error = math.sqrt(np.mean([of.var(ddof=1) for of in differences]) / 3)  # they agree
+    for names, difference in zip(("ab", "cd"), differences, strict=True):
+        expected = 2 * stats.t.sf(difference.mean() / error, 4)
+        assert pair_of(compared, *names).seeds.p == pytest.approx(expected)
+    assert pair_of(compared, "a", "c").seeds is None
+
+
 def test_pairs_are_made_and_corrected_within_groups_alone(tmp_path):
     groups = {"One": ("b", "a", "nobody"), "Two": ("a", "c"), "None": ("nobody",)}
     compared = compare(write_scores(tmp_path), groups=groups)
