@@ -221,6 +221,7 @@ def _by_variant(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     # where these are the same, the folders above tell them apart.
     unnamed = variants([record for record in records if not record.config.get("variant")])
     often = Counter(group[0].variant for group in unnamed)
+    often.update({record.variant for record in records if record.config.get("variant")})
     names = {}
     for first, *others in unnamed:
         above = f"{first.experiment}/" if often[first.variant] > 1 else ""

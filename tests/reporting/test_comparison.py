@@ -671,6 +671,15 @@ def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_beside_a_study_that_has_its_name_is_another_variant(tmp_path, seed):
+    other = {"model": {"name": "unet", "base_width": 64}}
+    records = write_scores(tmp_path, {"unet": (0.5,)})
+    folder = tmp_path / "runs" / "unet"
+    records.append(write_run(folder, None, seed, {"test/miou": 0.75}, config=other))
+    assert [variant.name for variant in compare(records).variants] == ["runs/unet", "unet"]
+
+
 def test_markdown_has_the_verdict_on_top_and_escapes_names(tmp_path):
     scores = {"a|b<i>": (0.61, 0.64), "año": (0.5, 0.5)}
     compared = compare(write_scores(tmp_path, scores))
