@@ -212,6 +212,9 @@ class Pair:
             start = f"{self.better} is {stands} {self.worse} by {amount} {of}"
         seeds = f"{_p_text_over(self.seeds)} seeds" if self.seeds else ""
         images = f"{_p_text_over(self.images)} test images" if self.images else ""
+        told = self.images and (self.images.passed or self.verdict == "seeds")
+        if self.images and told and self.images.difference < 0:
+            images += ", where the mean points the other way"
         if not self.seeds:
             shared = "no seed" if self.shared_seeds == 0 else "one seed"
             says = f"not tested across seeds, for they share {shared} and it takes two"
@@ -220,8 +223,6 @@ class Pair:
             holds = "survives the choice of seeds" if self.seeds.passed else _CHANCE
             unknown = "not tested across images, for it takes two with figures of their own"
             return f"{start}: {holds} ({seeds}); {unknown}."
-        if self.images.difference < 0 and self.verdict == "seeds":
-            images = f"there the mean points the other way, {images}"
         if self.verdict == "seeds":
             says = f"survives the choice of seeds ({seeds}) but not that of test images ({images})"
         elif self.verdict == "images":
