@@ -257,8 +257,8 @@ class Group:
         score = self.pairs[0].score
         if not tested:
             return (
-                f"{best} has the best {score}. No difference was tested, for no two variants share"
-                " two seeds."
+                f"{best} has the best {score}. No difference was tested across seeds, for no two"
+                " variants share two."
             )
         own = [pair for pair in self.pairs if pair.better == best]
         over = [pair.worse for pair in own if pair.verdict == "real"]
@@ -268,6 +268,10 @@ class Group:
             says += f", really better than {listed(over)}"
         if not_over:
             says += f"{'; ' if over else ', '}not shown to be better than {listed(not_over)}"
+        # The best has the best mean of all its seeds.
+        if before := [pair.better for pair in self.pairs if pair.worse == best]:
+            are = "is" if len(before) == 1 else "are"
+            says += f"; {listed(before)} {are} ahead of it over the seeds that both have"
         some = counts["seeds"] + counts["images"]
         of = f"Of {tested} tested {'difference' if tested == 1 else 'differences'}"
         if not any(pair.images for pair in self.pairs):  # none can be real

@@ -156,6 +156,16 @@ def test_only_seeds_that_both_have_are_paired(tmp_path):
     assert pair.difference == pytest.approx(0.15)
 
 
+def test_the_verdict_says_who_is_ahead_of_the_best_over_the_seeds_of_both(tmp_path):
+    scores = {"a": (0.50, 0.51, 0.505, 0.9, 0.9), "b": (0.60, 0.612, 0.607), "c": (0.61, 0.60)}
+    compared = compare(write_scores(tmp_path, scores | {"d": (0.3, 0.3)}))
+    assert pair_of(compared, "a", "b").better == "b"
+    assert compared.groups[0].verdict.startswith(
+        "a has the best mIoU, not shown to be better than d; b and c are ahead of it over the seeds"
+        " that both have. Of 6 tested differences "
+    )
+
+
 def test_one_shared_seed_is_no_test(tmp_path):
     compared = compare(write_scores(tmp_path, {"a": (0.6,), "b": (0.5,)}))
     pair = pair_of(compared, "a", "b")
@@ -165,7 +175,7 @@ def test_one_shared_seed_is_no_test(tmp_path):
         == "a is ahead of b by 0.100 mIoU: not tested across seeds, for they share one seed and it"
         " takes two."
     )
-    assert "No difference was tested" in compared.groups[0].verdict
+    assert "No difference was tested across seeds, for no two" in compared.groups[0].verdict
 
 
 def scenes_of(rng, noise, scenes=7, classes=3):
