@@ -99,8 +99,13 @@ def _recorded(run: "Run", split: str) -> Mapping[str, Any]:
     if (held.get("run"), held.get("split")) != (run.digest, split):
         print("note: the weights are of 16 bits, and the record's figures of 32.")
         return run.summary
+    if not isinstance(figures := held.get("figures"), dict):
+        raise InputError(
+            f"{path} holds no figures that this command wrote: remove it, or write it again with"
+            " --output."
+        )
     print(f"note: the weights are of 16 bits, as the figures in {path} are.")
-    return held.get("figures", {})
+    return figures
 
 
 def _compared(figures: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, bool]:
