@@ -30,6 +30,17 @@ def confusion(labels: jax.Array, predictions: jax.Array, classes: int) -> jax.Ar
     return jnp.einsum("bpt,bpg->btg", truth, guess, preferred_element_type=jnp.int32)
 
 
+def _counts(matrix):
+    """A confusion matrix on the host, whole numbers in 64 bits."""
+    matrix = np.asarray(matrix)
+    if matrix.ndim != 2 or len(set(matrix.shape)) != 1:  # of a batch, some shapes would broadcast
+        raise ValueError(
+            f"a confusion matrix is [classes, classes], and this one is {list(matrix.shape)}: add"
+            " up those of a batch, matrices.sum(0)"
+        )
+    return matrix.astype(np.int64) if matrix.dtype.kind in "iu" else matrix
+
+
 def _ratio(numerator, denominator):
     """float64, NaN where the denominator is 0."""
     return np.divide(
@@ -42,7 +53,12 @@ def _ratio(numerator, denominator):
 
 def iou(matrix: np.ndarray) -> np.ndarray:
     """Intersection over union (Jaccard index) of each class, float64 `[classes]`; NaN for a class
-    that is not present."""
+    that is not present.
+
+    Raises:
+        ValueError: it is not one matrix, as of all these.
+    """
+    matrix = _counts(matrix)
     hits = np.diagonal(matrix)
     return _ratio(hits, matrix.sum(0) + matrix.sum(1) - hits)
 
@@ -50,23 +66,27 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 def dice(matrix: np.ndarray) -> np.ndarray:
     """Dice coefficient, which is F1, of each class, float64 `[classes]`; NaN for a class that is
     not present."""
+    matrix = _counts(matrix)
     return _ratio(2 * np.diagonal(matrix), matrix.sum(0) + matrix.sum(1))
 
 
 def class_accuracy(matrix: np.ndarray) -> np.ndarray:
     """Share of each class's true pixels that are found (recall), float64 `[classes]`; NaN for a
     class without true pixels."""
+    matrix = _counts(matrix)
     return _ratio(np.diagonal(matrix), matrix.sum(1))
 
 
 def frequency_weighted_iou(matrix: np.ndarray) -> float:
     """IoU weighted by each class's share of the true pixels; NaN where none was counted."""
+    matrix = _counts(matrix)
     share = _ratio(matrix.sum(1), matrix.sum())
     return float(np.sum(share * np.nan_to_num(iou(matrix))))
 
 
 def pixel_accuracy(matrix: np.ndarray) -> float:
     """Share of pixels that are right; NaN where none was counted."""
+    matrix = _counts(matrix)
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
 

@@ -1,6 +1,7 @@
 """Figures of merit by hand and against scikit-learn: absent classes, ignored pixels, counts beyond
 32 bits."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -127,3 +128,31 @@ def test_counts_beyond_32_bits_are_exact():
     np.testing.assert_allclose(
         metrics.iou(matrix), [(3 * big + 1) / (4 * big + 1), 1 / (big + 1)], rtol=1e-15
     )
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        metrics.iou,
+        metrics.miou,
+        metrics.dice,
+        metrics.class_accuracy,
+        metrics.pixel_accuracy,
+        metrics.frequency_weighted_iou,
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_matrices_of_a_batch_are_refused_before_they_are_added_up(figure, count):
+    """Of as many images as classes, and of one, they would broadcast to a figure of nothing."""
+    labels = np.arange(count * 12).reshape(count, 3, 4) % 4
+    matrices = metrics.confusion(labels, labels[:, ::-1], 4)
+    with pytest.raises(ValueError, match=rf"is \[{count}, 4, 4\]: add up those of"):
+        figure(matrices)
+    figure(matrices.sum(0))
+
+
+def test_counts_in_32_bits_on_the_device_dont_overflow():
+    matrix = jnp.array([[2**30 + 1, 2**30], [2**30, 2**30 + 1]], jnp.int32)
+    np.testing.assert_allclose(metrics.iou(matrix), 2 * [1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(metrics.dice(matrix), 2 * [1 / 2], rtol=1e-6)
+    assert metrics.pixel_accuracy(matrix) == pytest.approx(1 / 2)
