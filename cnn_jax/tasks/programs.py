@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from cnn_jax import tasks
 from cnn_jax.configuration import documents
 from cnn_jax.training.devices import Devices
 
@@ -20,7 +21,7 @@ MOST = 12
 which takes its seeds in the outer loop."""
 
 kept: collections.OrderedDict[tuple, dict[Hashable, Any]] = collections.OrderedDict()
-"""Learner, seed aside -> name and devices -> program."""
+"""Learner, seed aside, and what makes its network -> name and devices -> program."""
 
 
 def shared(learner: Any, name: str, make: Callable[[], T], devices: Devices | None = None) -> T:
@@ -39,7 +40,9 @@ def shared(learner: Any, name: str, make: Callable[[], T], devices: Devices | No
         names = {"experiment": "", "configuration": "", "variant": ""}
         config = dataclasses.replace(learner.config, seed=0, **names)
         info = json.dumps(learner.info.to_dict(), sort_keys=True, default=str)
-        key = type(learner), documents.to_json(config), info
+        # A notebook defines a network anew, under its old name.
+        network = tasks.constructors().get(config.model.name)
+        key = type(learner), network, documents.to_json(config), info
         vars(learner)["programs"] = kept.setdefault(key, {})
         kept.move_to_end(key)
         while len(kept) > MOST:

@@ -8,8 +8,11 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from cnn_jax import tasks
 from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.models.unet import UNet
 from cnn_jax.tasks import model_config, programs
 from cnn_jax.tasks.network import abstract_variables, initial_state
 from cnn_jax.tasks.segmentation_learner import SegmentationLearner
@@ -61,6 +64,20 @@ def test_learners_share_whose_seed_and_names_alone_differ():
     assert shared(learner(model=wider)) == 5
     assert shared(learner(dataclasses.replace(INFO, mean=(0.4, 0.5, 0.5)))) == 6
     assert shared(learner()) == 1
+
+
+def test_a_network_that_is_defined_anew_under_its_name_has_programs_of_its_own(monkeypatch):
+    class Anew(UNet):
+        @nn.compact
+        def __call__(self, images, *, train):
+            return nn.Conv(self.num_classes, (1, 1))(images)
+
+    def drawn(module):
+        monkeypatch.setitem(tasks.of("segmentation").models, "mine", module)
+        return abstract_variables(learner(model=model_config("mine", base_width=2, depth=1)))
+
+    before, after = drawn(UNet), drawn(Anew)
+    assert {*before["params"]} != {*after["params"]} == {"Conv_0"}
 
 
 def test_the_programs_of_few_configurations_are_kept():
