@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 
 from cnn_jax.runtime import streams
 
@@ -23,7 +24,8 @@ class StopRequest:
 
     SIGHUP stays ignored if it is, as under nohup. A further SIGINT ends the process at once, with
     exit code 130: an exception could be swallowed by a callback of a library, and would wait for
-    its threads. What is on the disk is whole at every moment.
+    its threads. What is on the disk is whole at every moment. Outside the main thread, which alone
+    may catch signals, nothing is caught.
 
     Args:
         ends_process: if False, as in a notebook, a further SIGINT raises KeyboardInterrupt instead.
@@ -34,8 +36,9 @@ class StopRequest:
         self._ends_process = ends_process
 
     def __enter__(self) -> "StopRequest":
-        caught = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        main = threading.current_thread() is threading.main_thread()
+        caught = [signal.SIGTERM, signal.SIGINT] if main else []
+        if main and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             caught.append(signal.SIGHUP)
         self._previous = {number: signal.signal(number, self._handle) for number in caught}
         return self

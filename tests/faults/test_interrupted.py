@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cnn_jax.evaluation.evaluate import SceneEvaluator
+from cnn_jax.runtime.preemption import StopRequest
 from tests.faults.moments import Moment, drawn, interrupted
 from tests.running import (
     MODULE,
@@ -238,6 +240,19 @@ def test_hanging_up_may_be_ignored():
             print(stop.signal_number)
         """)
     assert ended.stdout == f"None\n{signal.SIGTERM:d}\n", ended
+
+
+def test_in_a_thread_nothing_is_caught():
+    """As in a notebook's or a server's, where Python refuses to catch signals."""
+    with ThreadPoolExecutor(1) as pool, StopRequest():
+        caught = signal.getsignal(signal.SIGINT)
+
+        def entered():
+            with StopRequest() as stop:
+                return stop.signal_number, signal.getsignal(signal.SIGINT)
+
+        assert pool.submit(entered).result() == (None, caught)
+        assert signal.getsignal(signal.SIGINT) == caught
 
 
 def test_terminal_that_hangs_up(tmp_path):
