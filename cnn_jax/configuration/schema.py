@@ -900,9 +900,9 @@ def check(config: Any) -> None:
             f"seed is {config.seed}; it must be less than 2**32, beyond which seeds repeat."
         )
     data = config.data
-    if not data.mean or not data.std:
+    if hasattr(data, "mean") and not (data.mean and data.std):
         raise InputError("data.mean and data.std need one value, or one a channel.")
-    if data.std != "auto" and min(data.std) <= 0:
+    if hasattr(data, "std") and data.std != "auto" and min(data.std) <= 0:
         raise InputError(f"data.std is {data.std!r}; every value must be above 0.")
     if hasattr(config, "selection"):
         _check_selection(config)

@@ -34,7 +34,8 @@ from cnn_jax.training.step import make_train_step
 
 
 class Network(Learner, Protocol):
-    """A learner that JAX trains, step by step."""
+    """A learner that JAX trains, step by step: its `config` has the sections `training` and
+    `optimizer`, `data.on_device`, `data.prefetch_batches` and `evaluation.weights`."""
 
     @property
     def example_px(self) -> tuple[int, int, int]:
@@ -271,6 +272,8 @@ def training_step(learner: Network, axis_name: str | None = None) -> Callable:
 def head(learner: Any) -> frozenset[tuple[str, ...]]:
     """The variables that belong to the classes: those whose shape depends on how many there are."""
     module = learner.module()
+    if not hasattr(module, "num_classes"):  # of a task without classes
+        return frozenset()
     image = jax.ShapeDtypeStruct((1, *learner.example_px), np.float32)
     other = module.clone(num_classes=module.num_classes + 1)
     shapes = jax.eval_shape(lambda x: other.init(jax.random.key(0), x, train=False), image)

@@ -79,6 +79,17 @@ def test_the_best_checkpoint_is_the_one_of_least_error(counting, tmp_path, quick
     assert summary["evaluated_step"] == min(errors, key=errors.get)
 
 
+def test_a_part_of_a_network_without_classes_is_frozen(counting, tmp_path, quick_compilation):
+    config = configured("narrow", steps=3, validate_every_steps=1)
+    config.optimizer.frozen, config.training.keep_checkpoints = ("Conv_0",), 3
+    train_and_evaluate(config, tmp_path / "run")
+    before, after = (running.state(tmp_path / "run", step) for step in (1, 3))
+    params = {path for path in before if "params" in path}
+    moved = {path for path in params if (before[path] != after[path]).any()}
+    assert moved
+    assert moved == {path for path in params if "Conv_0" not in path}
+
+
 @pytest.mark.parametrize(("learning_rate", "steps"), [(0.3, 60), (0.0, 30)])
 def test_patience_waits_for_less_error(counting, tmp_path, quick_compilation, learning_rate, steps):
     """Error falls to the end; where nothing is learnt, the first validation stays the best."""

@@ -20,8 +20,6 @@ SIZES = {"train": 64, "validation": 16, "test": 16}
 @dataclass
 class CountingData:
     source: str = setting("spots", "the images")
-    mean: tuple[float, ...] = setting((0.0,), "subtracted")
-    std: tuple[float, ...] = setting((1.0,), "then divided by")
     on_device: bool = setting(False, "keep the images on the device", result=False)
     prefetch_batches: int = setting(2, "batches read ahead", result=False)
 
