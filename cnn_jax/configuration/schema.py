@@ -856,6 +856,28 @@ def _most(path, option):
     )
 
 
+def check_sections(config: Any, prefix: str = "") -> None:
+    """Holds what code has set to the sections and fields that there are.
+
+    Raises:
+        InputError: names the field, after `prefix`, and the mend.
+    """
+    options = {option.name: option for option in dataclasses.fields(config)}
+    for name in vars(config):
+        if name not in options:  # Python sets what is misspelt too, and it would change nothing
+            raise InputError(f"unknown field '{prefix}{name}'; {nearest(name, options)}.")
+    for name, option in options.items():
+        value, kind = getattr(config, name), option.type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            if not isinstance(value, kind):
+                raise InputError(f"{prefix}{name} is {value!r}; give a {kind.__name__}.")
+        elif kind is not Any and dataclasses.is_dataclass(value):
+            made = type(value).__name__
+            raise InputError(f"{prefix}{name} takes {describe(kind)}, not a {made}.")
+        if dataclasses.is_dataclass(value):
+            check_sections(value, f"{prefix}{name}.")
+
+
 def check_fields(config: Any, prefix: str = "") -> None:
     """Holds every field to its type, choices and bounds; tuples come out as tuples.
 
@@ -894,6 +916,7 @@ def check(config: Any) -> None:
     Raises:
         InputError: names the field and the mend.
     """
+    check_sections(config)
     check_fields(config)
     if config.seed >= 2**32:
         raise InputError(

@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,17 @@ def of(name: str) -> "Task":
 def constructors() -> Mapping[str, Any]:
     """What `model.name` may be over all tasks: name -> the module or method."""
     return {name: make for task in TASKS for name, make in of(task).models.items()}
+
+
+class ModelConfig:
+    """What `model_config` makes, a dataclass whose type no module has by name."""
+
+    name: str
+
+    def __reduce__(self) -> tuple:
+        section: Any = self
+        make = functools.partial(model_config, section.name, **dataclasses.asdict(section))
+        return make, ()
 
 
 def model_config(name: str, /, **options: Any) -> Any:
@@ -79,20 +91,17 @@ def _model_section(name: str, module: Any) -> Any:
             setting(name, "the architecture or method, which brings its own options of model"),
         )
     ]
+    kinds = typing.get_type_hints(module)  # also of a file that postpones its annotations
     for option in dataclasses.fields(module):
         if option.name not in ("parent", "name", "num_classes", "axis_name", "crop_px", *bound):
             help = " ".join(meanings.get(option.name, "").split()).rstrip(".")
             fields.append(
-                (option.name, option.type, setting(option.default, help, **option.metadata))
+                (option.name, kinds[option.name], setting(option.default, help, **option.metadata))
             )
     meaning = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0]
-    held = {"__doc__": meaning, "__reduce__": _pickled}
-    return dataclasses.make_dataclass(f"{module.__name__}Config", fields, namespace=held)
-
-
-def _pickled(section):
-    """How a `model` section is pickled, whose type no module has by name: as what makes it."""
-    return functools.partial(model_config, section.name, **dataclasses.asdict(section)), ()
+    return dataclasses.make_dataclass(
+        f"{module.__name__}Config", fields, bases=(ModelConfig,), namespace={"__doc__": meaning}
+    )
 
 
 def build_model(section: Any, **bound: Any) -> Any:
@@ -111,6 +120,11 @@ def check(config: Config) -> None:
     Raises:
         InputError: names the field and the mend.
     """
+    if not isinstance(config.model, ModelConfig):
+        raise InputError(
+            f"model is a {type(config.model).__name__}; give what cnn_jax.model_config makes, such"
+            ' as model_config("unet").'
+        )
     schema.check(config)
     known = of(config.task).models
     if config.model.name not in known:

@@ -335,6 +335,53 @@ def test_unknown_models_and_options_are_input_errors_with_the_nearest_names():
         model_config("unet", num_classes=8)
 
 
+def test_a_network_of_a_file_that_postpones_its_annotations_has_the_types_of_its_options(
+    monkeypatch,
+):
+    names = {}
+    exec(
+        compile(
+            "from __future__ import annotations\n"
+            "from flax import linen as nn\n"
+            "class Postponed(nn.Module):\n"
+            "    num_classes: int\n"
+            "    widths: tuple[int, ...] = (4, 8)\n"
+            "    axis_name: str | None = None\n",
+            "postponed.py",
+            "exec",
+        ),
+        names,
+    )
+    monkeypatch.setitem(tasks.of("segmentation").models, "postponed", names["Postponed"])
+    config = default()
+    config.model = model_config("postponed", widths=[2])
+    check(config)
+    assert config.model.widths == (2,)
+    config.model.widths = ("2",)
+    with pytest.raises(InputError, match=r"^model\.widths takes a whole number, not '2'\.$"):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("seeds", 1, "unknown field 'seeds'; did you mean seed."),
+        ("training.step", 9, "unknown field 'training.step'; did you mean steps."),
+        ("model.base_with", 9, "unknown field 'model.base_with'; did you mean base_width."),
+        ("training", {"steps": 9}, "training is {'steps': 9}; give a TrainingConfig."),
+        ("data", None, "data is None; give a DataConfig."),
+        ("data.source", default(), "data.source takes text, not a SegmentationConfig."),
+        ("model", "unet", "model is a str; give what cnn_jax.model_config makes"),
+        ("model", cnn_jax.MODELS["unet"](num_classes=2), "model is a UNet; give what"),
+    ],
+)
+def test_what_python_sets_beside_the_fields_is_refused(path, value, said):
+    """A misspelt field would be set, and the run would be another than the one that was meant."""
+    config = changed(default(), path, value)
+    with pytest.raises(InputError, match=f"^{re.escape(said)}"):
+        check(config)
+
+
 # ---- records
 
 
