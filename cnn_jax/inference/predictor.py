@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,7 @@ class Run(Predictor):
     info: DatasetInfo
     summary: Mapping[str, Any]
     learner: Any
-    variables: Any
+    variables: Any = field(repr=False)
     devices: Devices
     digest: str = ""
     half: bool = False

@@ -273,6 +273,11 @@ def test_a_run_and_its_configuration_can_be_pickled(run, image):
     np.testing.assert_array_equal(both.predict(image).probabilities, expected)
 
 
+def test_a_run_is_shown_without_its_weights(run):
+    assert "variables" not in repr(run)
+    assert "variables" not in repr(cnn_jax.ensemble([run]))
+
+
 def test_runs_that_differ_are_not_averaged(run):
     names = tuple(reversed(run.info.classes))
     for changes, word in (
