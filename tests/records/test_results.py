@@ -22,7 +22,7 @@ def test_each_picture_is_there_once_and_all_are_small():
     assert len(set(digests)) == len(pictures)
     assert sum(path.stat().st_size for path in pictures) < 8e6
     others = (path for path in files() if path.suffix != ".safetensors")
-    assert sum(path.stat().st_size for path in others) < 24e6
+    assert sum(path.stat().st_size for path in others) < 16e6
 
 
 def test_the_page_of_results_is_that_of_the_records():
