@@ -42,6 +42,7 @@ from cnn_jax.benchmarks import measuring
 from cnn_jax.configuration.schema import setting
 from cnn_jax.errors import InputError
 from cnn_jax.records.files import read_object, write_object, write_text
+from cnn_jax.runtime import processor
 
 WANTED_RATIO, WANTED_SHARE = 1.2, 0.4
 """Of PyTorch's speed, and of the chip's peak."""
@@ -576,7 +577,7 @@ def study_steps(
     opening_s = time.perf_counter() - begun
     found = {}
     trained, programs = {}, {}
-    with ThreadPoolExecutor(len(measuring.cores())) as pool:  # compiled while others are traced
+    with ThreadPoolExecutor(len(processor.cores())) as pool:  # compiled while others are traced
         for name, config in chosen.items():
             trained[name] = Trained(config, dataset)
             programs[name] = pool.submit(trained[name].compile)

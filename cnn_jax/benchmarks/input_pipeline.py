@@ -30,6 +30,7 @@ import numpy as np
 
 from cnn_jax.benchmarks import measuring
 from cnn_jax.configuration.schema import setting
+from cnn_jax.runtime import processor
 
 NEEDS = ("torch", "albumentations")
 SIDES = ("cnn_jax", "pytorch")
@@ -78,7 +79,7 @@ def _note(facts):
 def prepare(side: str, settings: dict) -> tuple[Callable, dict]:
     """The work of one side, as measuring.py has it."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, measuring.cores()[:CORES])
+        os.sched_setaffinity(0, processor.cores()[:CORES])
     config = _config(settings["data"])
     return _ours(config, settings) if side == "cnn_jax" else _theirs(config, settings)
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cnn_jax.configuration.schema import setting
-from cnn_jax.runtime import memory
+from cnn_jax.runtime import memory, processor
 
 PEERS = (
     "torch",
@@ -77,13 +77,6 @@ class SideFailed(Exception):
 # ---- where a side works
 
 
-def cores() -> list[int]:
-    """The cores that this process, and each it starts, may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))  # macOS doesn't say
-
-
 def environment() -> dict:
     """What a figure depends on: versions, ours and peers', devices, cores, how busy the machine
     was; nothing that names a date."""
@@ -96,8 +89,8 @@ def environment() -> dict:
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {
         **recorded,
-        "threads": len(cores()),
-        "affinity": cores(),
+        "threads": len(processor.cores()),
+        "affinity": processor.cores(),
         "load_of_the_minute_before": load,
     }
 

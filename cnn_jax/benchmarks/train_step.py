@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax.benchmarks import measuring, networks
 from cnn_jax.configuration.schema import nearest, setting
 from cnn_jax.errors import InputError
+from cnn_jax.runtime import processor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,7 +265,7 @@ def torch_device(platform: str) -> Any:
     """
     import torch
 
-    torch.set_num_threads(len(measuring.cores()))
+    torch.set_num_threads(len(processor.cores()))
     if platform == "gpu" and not torch.cuda.is_available():
         raise measuring.SideFailed("this build of PyTorch sees no GPU, and JAX does")
     if platform not in ("cpu", "gpu"):

@@ -5,7 +5,7 @@ A run's folder (`--workdir`) holds
 
     config.json        the resolved configuration
     data.json          its data in words and numbers: classes, colours, normalisation, fingerprint
-    environment.json   format and digest of the record, versions, devices, commit
+    environment.json   format and digest of the record, versions, devices, processor, commit
     metrics.jsonl      one object a line, each with its step
     summary.json       the final figures; it is there once the run is finished
     scenes.json        the test scenes of a segmentation one by one; pictures of them in scenes/
@@ -38,6 +38,7 @@ from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.errors import InputError
 from cnn_jax.records import checks, formats, object_record, run_record, scene_record
 from cnn_jax.records.files import line_of, metrics_lines, read_object, write_object, write_text
+from cnn_jax.runtime import processor
 
 PACKAGES = (
     "jax",
@@ -414,7 +415,7 @@ def _digested(config):
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, devices and commit: what any figure depends on, whatever was run."""
+    """Versions, devices, processor and commit: what any figure depends on, whatever was run."""
     import jax
 
     devices = jax.devices()
@@ -430,7 +431,10 @@ def surroundings() -> dict[str, Any]:
         "device_count": len(devices),
         "processes": jax.process_count(),
         "cpu_cores": os.cpu_count(),
+        "cpu_cores_used": len(processor.cores()),
         "machine": platform.machine(),
+        "processor": processor.name(),
+        "vector_instructions": processor.vector_instructions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         **commit_of(Path(__file__).resolve().parents[1]),

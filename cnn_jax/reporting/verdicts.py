@@ -415,6 +415,12 @@ class Comparison:
                     f"The runs are of different {what} ({listed(values)}): what changed between"
                     " them may have a part in a difference."
                 )
+        processors = sorted({_processor(record.environment) for record in records} - {""})
+        if len(processors) > 1:
+            parts.append(
+                f"The runs were computed on processors of different kinds ({listed(processors)}),"
+                " which round differently: the same run ends elsewhere on another kind."
+            )
         return parts
 
     @property
@@ -434,6 +440,12 @@ def _commit(environment: Mapping[str, Any]) -> str:
 def _jax(environment: Mapping[str, Any]) -> str:
     versions = environment.get("versions")
     return str(versions.get("jax", "")) if isinstance(versions, Mapping) else ""
+
+
+def _processor(environment: Mapping[str, Any]) -> str:
+    """Of a run that a CPU computed; "" where it isn't known."""
+    name = environment.get("processor")
+    return name if environment.get("device_kind") == "cpu" and isinstance(name, str) else ""
 
 
 def _given(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from cnn_jax.benchmarks import (
     train_step,
 )
 from cnn_jax.commands import benchmark
+from cnn_jax.runtime import processor
 from tests.running import Finished, assert_refused, read
 
 TINY = networks.Network("unet", {"base_width": 2, "depth": 1}, networks.unet)
@@ -239,7 +240,7 @@ def test_train_step_alone(run):
     assert finished.code == 0, finished.err
     assert finished.out.startswith("without peers")
     assert record["peers"] is False
-    assert record["environment"]["threads"] == len(measuring.cores())
+    assert record["environment"]["threads"] == len(processor.cores())
     assert record["command"].startswith(
         "python -m cnn_jax.commands.benchmark train_step --models=tiny"
     )

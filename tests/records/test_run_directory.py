@@ -16,6 +16,7 @@ from cnn_jax.configuration.schema import leaves
 from cnn_jax.errors import InputError
 from cnn_jax.records import formats, run_record
 from cnn_jax.records.run_directory import RunDirectory, commit_of, environment
+from cnn_jax.runtime import processor
 from cnn_jax.tasks import config_from_dict, model_config
 from experiments.aerial_unet import smoke
 from tests.records.beginnings import beginning, info
@@ -317,6 +318,15 @@ def test_the_environment_names_the_version():
     # What decodes TIFF, and what counts AP.
     assert versions["rasterio"] == rasterio.__version__
     assert versions["faster-coco-eval"] == importlib.metadata.version("faster-coco-eval")
+
+
+def test_the_environment_names_the_processor(monkeypatch, tmp_path):
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("model name\t: Xeon\ncpu family\t: 6\nmodel\t\t: 143\n")
+    kept = environment(smoke(), "0ne", "")
+    assert kept["processor"] == "Xeon, family 6, model 143"
+    assert 1 <= kept["cpu_cores_used"] <= kept["cpu_cores"]
+    assert kept["vector_instructions"] == processor.vector_instructions()
 
 
 def git(folder, *words):

@@ -739,3 +739,18 @@ def test_runs_of_different_software_are_told(tmp_path):
     text = as_markdown(compare(runs))
     assert "different commits (1234567 with changes and 89abcde)" in text
     assert "different versions of JAX (0.10.2 and 0.12.0)" in text
+
+
+def test_runs_of_different_processors_are_told(tmp_path):
+    def written(variant, processor, device="cpu"):
+        environment = {"processor": processor, "device_kind": device}
+        folder = tmp_path / f"{variant}-seed0"
+        return write_run(folder, variant, 0, {"test/miou": 0.5}, environment=environment)
+
+    # A GPU's figures don't hang on it, and older records don't say.
+    runs = [written("a", "AMD EPYC, family 25, model 17"), written("b", "Xeon", "NVIDIA H200")]
+    runs += [written("c", None), written("d", "AMD EPYC, family 25, model 17")]
+    assert "processors" not in as_markdown(compare(runs))
+    runs.append(written("e", "AMD EPYC, family 25, model 1"))
+    kinds = "AMD EPYC, family 25, model 1 and AMD EPYC, family 25, model 17"
+    assert f"processors of different kinds ({kinds}), which round" in as_markdown(compare(runs))
