@@ -363,8 +363,10 @@ def _depthwise_forward(x, kernel, stride, dilation, sides):
 
 def _depthwise_backward(stride, dilation, sides, inputs, gradient):
     x, kernel = inputs
-    (to_x,) = jax.vjp(lambda x: _shifted_products(x, kernel, stride, dilation, sides), x)[1](
-        gradient
+    # Where several operations read the sum, as where maps were concatenated, XLA else writes every
+    # shifted product of it out.
+    (to_x,) = lax.optimization_barrier(
+        jax.vjp(lambda x: _shifted_products(x, kernel, stride, dilation, sides), x)[1](gradient)
     )
 
     # XLA sums over batch, height and width at once slowly, and over images one after the other
