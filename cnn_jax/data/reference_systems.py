@@ -1,6 +1,7 @@
 """Coordinate reference systems that GeoJSON is in, and the ways between systems."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,6 +89,42 @@ def moved(given: Any, wanted: Any, x: Any, y: Any, sentence: str) -> tuple[np.nd
         if not np.isfinite([x, y]).all():  # some operations say so, and raise nothing
             raise ValueError("not on the earth")
     return x, y
+
+
+def running_on(
+    x: np.ndarray, wkt: str, place: tuple[float, ...], height: int, width: int
+) -> np.ndarray:
+    """Longitudes of places in a scene, which leap from 180 to -180 at the date line, run on instead
+    in one that lies across it, so that its areas stay whole. About a pole they stay as they are.
+
+    Args:
+        x: of each place, in degrees.
+        wkt: of the scene's system.
+        place: the affine map from pixels to its coordinates, six numbers.
+        height: of the scene, in px.
+        width: likewise.
+    """
+    west = _west(wkt, place, height, width)
+    return x if west is None else west + (x - west) % 360
+
+
+@functools.lru_cache(maxsize=4)
+def _west(wkt, place, height, width):
+    """The longitude half way around the earth from the middle of a scene across the date line; None
+    for others."""
+    along, back = np.linspace(0, 1, 64), np.linspace(1, 0, 64)
+    none, all_ = np.zeros(64), np.ones(64)
+    column = width * np.concatenate([along, all_, back, none])
+    row = height * np.concatenate([none, along, all_, back])
+    a, b, c, d, e, f = place
+    x, y = a * column + b * row + c, d * column + e * row + f
+    with contextlib.suppress(InputError):
+        x, _ = moved(wkt, LONGITUDES, x, y, f"{title(wkt)} leads nowhere on the earth.")
+        outline = np.unwrap(x, period=360)
+        about_a_pole = abs(outline[-1] - outline[0]) > 180
+        if not np.allclose(outline, x) and not about_a_pole and np.ptp(outline) < 359.999:
+            return (outline.min() + outline.max()) / 2 - 180
+    return None
 
 
 def column_areas(wkt: str, place: Sequence[float], height: int, width: int) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnn_jax.data.reference_systems import moved, title
+from cnn_jax.data.reference_systems import moved, running_on, title
 from cnn_jax.errors import InputError
 
 CACHE_MB = 64
@@ -249,7 +249,8 @@ class Png:
 
 
 class Polygons:
-    """Areas of one class as GeoJSON, in longitude and latitude; without a reference system in the
+    """Areas of one class as GeoJSON, in longitude and latitude, beyond 180 degrees where the scene
+    lies across the date line; without a reference system in the
     coordinates that the transform leads to, and without that in pixels (x to the right, y
     downwards).
 
@@ -281,10 +282,10 @@ class Polygons:
         """Writes the file, without renaming it."""
         from rasterio import features
 
-        valid = classes != self._nodata
-        size = 2
-        while size < 2 * self._least_px:  # at once, small among small areas would stay as they are
-            classes = features.sieve(classes, min(size, self._least_px), mask=valid)
+        valid, self._px = classes != self._nodata, classes.shape
+        size, least = 2, min(self._least_px, classes.size)  # GDAL takes no more
+        while size < 2 * least:  # at once, small among small areas would stay as they are
+            classes = features.sieve(classes, min(size, least), mask=valid)
             size *= 2
         between, written = "\n", partial(self.path)
         with writing(self.path), quiet_gdal(), written.open("w", encoding="utf-8") as file:
@@ -322,6 +323,7 @@ class Polygons:
         x, y = a * x + b * y + c, d * x + e * y + f
         if self._crs:
             x, y = to_longitudes(self._crs, x, y, self.path)
+            x = running_on(x, self._crs, tuple(self._transform), *self._px)
         x, y = (np.round(values, 9).tolist() for values in (x, y))
         points = zip(x, y, strict=True)
         # Outlines run counterclockwise, as GeoJSON wants them, unless the scene is a mirror image.

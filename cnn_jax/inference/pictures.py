@@ -121,10 +121,9 @@ def predict_pictures(
         for scene in scenes:
             scene.check_polygons()
     about = {"runs": list(runs), **json.loads(json.dumps(asdict(wanted)))}
-    _check_outputs(folder, scenes, wanted, about, resume, overwrite)
+    areas = _check_outputs(folder, scenes, wanted, about, resume, overwrite)
     damaged = _damaged(folder) if resume else {}
     write_object(folder / ABOUT, {**about, _DAMAGED: damaged})
-    areas = _Areas(folder / AREAS, keep=resume)
     progress = _Progress(scenes)
     with limited_cache(), contextlib.closing(progress):
         for scene in scenes:
@@ -180,22 +179,19 @@ def _damaged(folder):
 
 
 def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
-    owners: dict[Path, Path] = {}
+    """What an earlier command left of `areas.csv`, if this one goes on. Raises InputError where the
+    folder holds what nobody said may be replaced."""
+    owners: dict[Path, Scene] = {}
     inputs = {scene.path.resolve() for scene in scenes}
     for scene in scenes:
         for name in _outputs(scene, wanted).values():
             path = folder / name
             if path.resolve() in inputs:
                 raise InputError(f"{path} is an input and would be replaced: give another --output")
-            if owners.setdefault(path, scene.path) != scene.path:
+            if (owner := owners.setdefault(path, scene)) is not scene:
                 raise InputError(
-                    f"{owners[path]} and {scene.path} would both be written as {path}: rename one."
+                    f"{owner.path} and {scene.path} would both be written as {path}: rename one."
                 )
-            if path.exists() and not (resume or overwrite):
-                refuse_existing(path)
-    for name in (ABOUT, AREAS):
-        if (folder / name).exists() and not (resume or overwrite):
-            refuse_existing(folder / name)
     if resume and (folder / AREAS).exists() and not (folder / ABOUT).exists():
         raise InputError(
             f"{folder / AREAS} is of no prediction that {ABOUT} tells of: give another --output."
@@ -204,11 +200,20 @@ def _check_outputs(folder, scenes, wanted, about, resume, overwrite):
         earlier = read_object(folder / ABOUT)
         earlier.pop(_DAMAGED, None)
         check_same(folder, earlier, about)
+    areas = _Areas(folder / AREAS, keep=resume)
+    for path, scene in owners.items():
+        # A scene is in areas.csv before its files have their names: others are somebody's.
+        if path.exists() and not (overwrite or areas.has(scene.name)):
+            refuse_existing(path, resume)
+    for name in (ABOUT, AREAS):
+        if (folder / name).exists() and not (resume or overwrite):
+            refuse_existing(folder / name)
     for path in owners:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if overwrite and not resume:
+            if overwrite:
                 path.unlink(missing_ok=True)
+    return areas
 
 
 class _Job:

@@ -351,15 +351,29 @@ def _coordinates(raster, region, region_crs):
             f"--region {' '.join(map(str, region))} has its edges in another order: give LEFT"
             " BOTTOM RIGHT TOP."
         )
+    wanted = CRS.from_wkt(raster.crs)
     with converting(
         f"--region doesn't lead from {region_crs} into {title(raster.crs)}, which {raster.name} is"
         " in: give --region in pixels, without --region-crs."
     ):
-        left, bottom, right, top = transform_bounds(given, CRS.from_wkt(raster.crs), *region)
-    a, b, c, d, e, f, *_ = ~Affine(*raster.transform)
-    corners = [(a * x + b * y + c, d * x + e * y + f) for x in (left, right) for y in (bottom, top)]
-    columns, rows = zip(*corners, strict=True)
-    # Hairs' breadths of rounding add no row or column.
-    first_row, first_column = (math.floor(min(at) + 1e-6) for at in (rows, columns))
-    last_row, last_column = (math.ceil(max(at) - 1e-6) for at in (rows, columns))
-    return first_row, first_column, last_row - first_row, last_column - first_column
+        left, bottom, right, top = transform_bounds(given, wanted, *region)
+    turns = [0.0]
+    if wanted.is_geographic:  # the scene may be of longitudes to 190, or to 360
+        around = 2 * math.pi / wanted.units_factor[1]
+        right += around if right < left else 0
+        turns = [0.0, around, -around]
+    to_px, boxes = ~Affine(*raster.transform), []
+    for turn in turns:
+        corners = [to_px @ (x + turn, y) for x in (left, right) for y in (bottom, top)]
+        columns, rows = zip(*corners, strict=True)
+        # Hairs' breadths of rounding add no row or column.
+        first_row, first_column = (math.floor(min(at) + 1e-6) for at in (rows, columns))
+        last_row, last_column = (math.ceil(max(at) - 1e-6) for at in (rows, columns))
+        boxes.append((first_row, first_column, last_row - first_row, last_column - first_column))
+    within = [box for box in boxes if box[1] < raster.width_px and box[1] + box[3] > 0]
+    if len(within) > 1:
+        raise InputError(
+            f"--region lies at both ends of {raster.name}, which goes around the earth: predict"
+            " each part by itself."
+        )
+    return within[0] if within else boxes[0]

@@ -28,6 +28,9 @@ from cnn_jax import tasks
 from cnn_jax.commands import predict
 from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data.dataset_info import DatasetInfo
+from cnn_jax.data.descriptions import load_description
+from cnn_jax.data.polygons import burnt, open_polygons
+from cnn_jax.data.rasters import open_raster
 from cnn_jax.data.scene_folders import open_scenes
 from cnn_jax.errors import InputError
 from cnn_jax.inference import pictures, predictor
@@ -723,6 +726,69 @@ def test_rational_polynomials_are_kept(place, flags, command, tmp_path):
     assert (code, "is placed by rational polynomials (RPC)" in err) == ((0, False), (2, True))[
         place is None
     ]
+
+
+def test_a_least_size_beyond_the_picture_leaves_no_area(command, tmp_path):
+    Image.fromarray(pixels(40, 50)).save(tmp_path / "a.png")
+    flags = ["--polygons", "--least-px", 2_001]
+    assert command(tmp_path / "a.png", "--output", tmp_path / "out", *flags)[0] == 0
+    assert json.loads((tmp_path / "out/a.geojson").read_text("utf-8"))["features"] == []
+
+
+def test_areas_across_the_date_line_stay_whole(command, run, tmp_path):
+    """A leap from 180 to -180 within an outline would lead around the earth."""
+    place = Affine(10, 0, 818_700, 0, -10, 8_118_700)  # in Fiji, the 180th meridian in its middle
+    scene = write(tmp_path / "scene.tif", pixels(), crs="EPSG:32760", transform=place)
+    assert command(scene, "--output", tmp_path / "out", "--polygons")[0] == 0
+    areas = json.loads((tmp_path / "out/scene.geojson").read_text("utf-8"))["features"]
+    every = [at for area in areas for ring in area["geometry"]["coordinates"] for at in ring]
+    assert 179.9 < min(x for x, _ in every) < 180 < max(x for x, _ in every) < 180.1
+
+    (classes,), _ = read(tmp_path / "out/scene.tif")
+    toml = 'image = "{n}.tif"\nmask = "{n}.geojson"\nmask_values = "polygons"\n'
+    toml += "".join(f'[[classes]]\nname = "{n}"\nvalues = ["{n}"]\n' for n in run.info.classes)
+    (tmp_path / "areas.toml").write_text(toml)
+    description = load_description(str(tmp_path / "areas.toml"))
+    polygons = open_polygons(tmp_path / "out/scene.geojson", open_raster(scene), description)
+    np.testing.assert_array_equal(burnt(polygons, description)[0], classes)
+
+
+@pytest.mark.parametrize(
+    ("west", "region", "crs", "columns"),
+    [
+        (170, (179, 0, -179, 1), "EPSG:4326", (90, 110)),
+        (170, (-179.5, 0, -179, 1), "EPSG:4326", (105, 110)),
+        (170, (171, 0, 172, 1), "EPSG:4326", (10, 20)),
+        (-190, (179, 0, -179, 1), "EPSG:4326", (90, 110)),
+        # from -178.99 to -178.01 degrees
+        (170, (278_000, 10_000_000, 388_000, 10_100_000), "EPSG:32701", (110, 120)),
+    ],
+)
+def test_a_region_across_the_date_line(west, region, crs, columns, run, tmp_path):
+    """Longitudes run from -180 to 180, or on, as a scene has them."""
+    place = Affine(0.1, 0, west, 0, -0.1, 1)
+    path = write(tmp_path / "a.tif", pixels(20, 200), crs="EPSG:4326", transform=place)
+    scene = opened("a", path, run.info, (), region, crs)
+    assert (scene.left, scene.left + scene.width_px) == columns
+
+
+def test_a_region_at_both_ends_of_the_earth_is_refused(command, tmp_path):
+    place = Affine(2, 0, -180, 0, -2, 90)
+    scene = write(tmp_path / "earth.tif", pixels(90, 180), crs="EPSG:4326", transform=place)
+    flags = ["--region", 170, 0, -170, 10, "--region-crs", "EPSG:4326"]
+    code, _, err = command(scene, "--output", tmp_path / "out", *flags)
+    assert (code, "lies at both ends of" in err, len(err.splitlines())) == (2, True, 1)
+
+
+def test_resuming_replaces_no_file_of_somebody_elses(command, tmp_path):
+    """Such as a mask beside its picture, where nothing was predicted before."""
+    Image.fromarray(pixels(40, 50)).save(tmp_path / "a.jpg")
+    mine = tmp_path / "a.png"
+    mine.write_bytes(b"mine")
+    code, _, err = command(tmp_path / "a.jpg", "--output", tmp_path, "--resume")
+    assert (code, f"{mine} exists: give --overwrite" in err, "--resume" in err) == (2, True, False)
+    assert listed(tmp_path) == ["a.jpg", "a.png"]
+    assert mine.read_bytes() == b"mine"
 
 
 def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):

@@ -554,6 +554,23 @@ def test_outlines_of_geojson_run_counterclockwise_and_holes_clockwise(tmp_path, 
     )
 
 
+def test_geojson_across_the_date_line_stays_whole(tmp_path):
+    place = rasterio.Affine(10, 0, 819_250, 0, -10, 8_118_000)  # in Fiji
+    with rasterio.open(
+        *(tmp_path / "a.tif", "w", "GTiff", WIDTH, HEIGHT, 1),
+        **{"dtype": "uint8", "crs": "EPSG:32760", "transform": place},
+    ) as to:
+        to.write(np.zeros((1, HEIGHT, WIDTH), np.uint8))
+    image = AnnotatedImage("a.tif", HEIGHT, WIDTH, (objects.of_mask(ring_and_dot(), 0),))
+    given = AnnotationSet(("cat",), (image,))
+    annotations.write(given, "geojson", tmp_path / "out", tmp_path)
+    [feature] = json.loads((tmp_path / "out" / "a.geojson").read_text())["features"]
+    rings = [ring for part in feature["geometry"]["coordinates"] for ring in part]
+    longitudes = np.array([at for ring in rings for at in ring])[:, 0]
+    assert 179.9 < longitudes.min() < 180 < longitudes.max() < 180.1
+    assert masks(annotations.read("geojson", tmp_path / "out", tmp_path)) == masks(given)
+
+
 @pytest.mark.parametrize("by", ["ground control points", "rational polynomials"])
 def test_geojson_of_a_scene_that_is_to_be_warped_is_refused(tmp_path, images, by):
     corners = [(0, 0), (0, WIDTH), (HEIGHT, 0), (HEIGHT, WIDTH)]

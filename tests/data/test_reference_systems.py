@@ -6,7 +6,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from cnn_jax.data import reference_systems
-from cnn_jax.data.reference_systems import column_areas, moved
+from cnn_jax.data.reference_systems import column_areas, moved, running_on
 from cnn_jax.errors import InputError
 
 SINUSOIDAL = "+proj=sinu +R=6371007.181"
@@ -91,3 +91,29 @@ def test_a_scene_is_judged_by_few_calls_of_proj(monkeypatch):
     wkt = CRS.from_epsg(32640).to_wkt()
     assert column_areas(wkt, (0.5, 0, 500_000, 0, -0.5, 2_700_000), 90, 70) is not None
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("crs", "place", "across"),
+    [
+        ("EPSG:32760", (10, 0, 818_700, 0, -10, 8_118_700), True),
+        ("EPSG:32701", (10, 0, 180_050, 0, -10, 8_118_700), True),
+        ("EPSG:4326", (0.1, 0, 175, 0, -0.1, 1), True),
+        ("EPSG:32760", (10, 0, 500_000, 0, -10, 8_118_700), False),
+        ("EPSG:4326", (3.6, 0, -180, 0, -1.8, 90), False),  # all of the earth
+        ("EPSG:3857", (HALF / 50, 0, -HALF, 0, -HALF / 50, HALF), False),
+        ("EPSG:3413", (50_000, 0, -2_500_000, 0, -50_000, 2_500_000), False),  # about the pole
+    ],
+)
+def test_longitudes_run_on_across_the_date_line(crs, place, across):
+    wkt = CRS.from_user_input(crs).to_wkt()
+    a, _, c, _, e, f = place
+    column, row = (at.ravel() for at in np.meshgrid(np.arange(5, 100, 10), np.arange(5, 100, 10)))
+    x = np.array(transform(wkt, "OGC:CRS84", a * column + c, e * row + f)[0])
+    found = running_on(x, wkt, place, 100, 100)
+    np.testing.assert_allclose((found - x + 180) % 360, 180)
+    if across:
+        assert np.abs(np.diff(found.reshape(10, 10))).max() < 2
+        assert found.min() < 180 < found.max()
+    else:
+        np.testing.assert_array_equal(found, x)

@@ -173,7 +173,7 @@ def write(found: AnnotationSet, path: Path, images: Path | None = None) -> None:
 
 def _feature(one, image, raster, classes) -> dict[str, Any]:
     parts = [
-        _wound([_placed(ring, raster) for ring in objects.unbridged(polygon)])
+        _wound([_placed(ring, image, raster) for ring in objects.unbridged(polygon)])
         for polygon in objects.shape_polygons(one, image)
     ]
     single = len(parts) == 1
@@ -198,7 +198,7 @@ def _wound(rings):
     return found
 
 
-def _placed(ring, raster: Raster | None):
+def _placed(ring, image, raster: Raster | None):
     """A closed ring where it lies on the earth."""
     x, y = np.concatenate([ring, ring[:1]]).T
     if raster is not None and raster.transform is not None:
@@ -206,4 +206,6 @@ def _placed(ring, raster: Raster | None):
         x, y = a * x + b * y + c, d * x + e * y + f
         if raster.crs:
             x, y = _moved(x, y, raster.crs, reference_systems.LONGITUDES, raster.name)
+            size = image.height_px, image.width_px
+            x = reference_systems.running_on(x, raster.crs, raster.transform, *size)
     return np.round(np.stack([x, y], axis=1), DECIMALS).tolist()
