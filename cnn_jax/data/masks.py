@@ -16,18 +16,21 @@ UNKNOWN = 254
 
 
 def check_lossless(mask: Raster, description: Description) -> None:
-    """Raises InputError for a mask whose compression changes values, unless the description says
-    how such values are read."""
+    """Raises InputError for a mask whose compression, or that of a file it is a mosaic of, changes
+    values, unless the description says how such values are read."""
     tolerant = description.threshold or description.distance
     ranges = any(is_range(v) or v == ANY_OTHER for c in description.classes for v in c.values)
-    if mask.lossy and not tolerant and not ranges:
-        kind = {"JPEG": "a JPEG", "WebP": "a lossy WebP"}.get(mask.format)
-        kind = kind or f"a {mask.format} of lossy compression ({mask.codec})"
+    if tolerant or ranges:
+        return
+    lossy = next((one for one in (mask, *mask.sources()) if one.lossy), None)
+    if lossy is not None:
+        kind = {"JPEG": "a JPEG", "WebP": "a lossy WebP"}.get(lossy.format)
+        kind = kind or f"a {lossy.format} of lossy compression ({lossy.codec})"
         way = (
             "distance" if description.mask_values == "palette" else "threshold, or ranges of values"
         )
         raise InputError(
-            f"{mask.name} is {kind}, whose compression changes labels: export the masks again as"
+            f"{lossy.name} is {kind}, whose compression changes labels: export the masks again as"
             f" PNG, or say in the description how changed values are read ({way})."
         )
 

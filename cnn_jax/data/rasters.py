@@ -165,6 +165,16 @@ class Raster:
                 " gdalwarp."
             )
 
+    def sources(self) -> list["Raster"]:
+        """The files that a VRT takes its pixels from; of others none.
+
+        Raises:
+            InputError: one can't be opened.
+        """
+        if self.format != "VRT":
+            return []
+        return [open_raster(file, in_parts=True) for file in _vrt_sources(self._source)]
+
     def read(self, window: tuple[slice, slice] | None = None) -> np.ndarray:
         """The stored pixels `[height, width, bands]`; of a window (rows, columns) its own.
 

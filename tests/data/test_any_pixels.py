@@ -20,6 +20,7 @@ from cnn_jax.configuration.schema import DataConfig
 from cnn_jax.data import augmentation
 from cnn_jax.data.dataset_info import DatasetInfo
 from cnn_jax.data.descriptions import BUILT_IN, Description, load_description
+from cnn_jax.data.masks import check_lossless
 from cnn_jax.data.normalization import moments, normalization
 from cnn_jax.data.pipeline import DecodedScenes, training_batches
 from cnn_jax.data.rasters import digest, open_raster, photograph, upright
@@ -509,6 +510,23 @@ def test_lossy_masks_are_refused(writer, said, tmp_path):
     message = refusal(write_folders(tmp_path, png, writer))
     assert f"{said}, whose compression changes labels" in message
     assert "threshold, or ranges of values" in message
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_mosaic_of_lossy_masks_is_refused(suffix, tmp_path):
+    Image.fromarray(np.eye(40, dtype=np.uint8)).save(tmp_path / f"part{suffix}")
+    path = tmp_path / "mask.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="40" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1">'
+        f'<SimpleSource><SourceFilename relativeToVRT="1">part{suffix}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    mask = open_raster(path)
+    if suffix == ".png":
+        check_lossless(mask, BUILT_IN["folders"])
+    else:
+        with pytest.raises(InputError, match=r"part\.jpg is a JPEG, whose compression changes"):
+            check_lossless(mask, BUILT_IN["folders"])
 
 
 def test_a_lossless_webp_is_a_mask(tmp_path):
