@@ -29,10 +29,12 @@ def composed(text: str) -> str:
 
 
 def natural(text: str) -> list[tuple[int, str]]:
-    """A sorting key that puts Tile 10 after Tile 9."""
-    return [
+    """A sorting key that puts Tile 10 after Tile 9, and no two names in one place: a set of
+    Python's has another order in every process, and a folder on every disk."""
+    parts = [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)
     ]
+    return [*parts, (-1, text)]
 
 
 def can_be_shown(text: str) -> bool:

@@ -102,6 +102,13 @@ def test_names_are_compared_as_they_read(tmp_path):
     assert open_set(labelled, label_pattern=f"(ave|{composed})").classes == ("ave", composed)
 
 
+def test_classes_of_one_number_have_one_order(tmp_path):
+    """Whatever order a set of them has in this process: a run that resumes would swap them."""
+    names = ("0001", "001", "01", "1", "1a", "01b", "2")
+    write_folder(tmp_path, {f"{name}/{i}.png": IMAGE for name in names for i in range(5)})
+    assert open_set(tmp_path).classes == names
+
+
 def test_hidden_files_and_other_files_are_passed_over(tmp_path):
     write_folder(tmp_path, {f"train/{name}/{i}.png": IMAGE for name in "ab" for i in range(3)})
     write_folder(tmp_path, {"train/a/deeper/more/3.PNG": IMAGE})
