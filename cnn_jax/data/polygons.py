@@ -75,7 +75,7 @@ def open_polygons(path: Path, image: Raster, description: Description) -> Polygo
         image.check_polygons()
     if image.transform is not None and image.crs and shapes:
         system = reference_systems.known(reference_systems.named(content, path), path)
-        shapes = _moved(path, shapes, system, image.crs)
+        shapes = _turned(_moved(path, shapes, system, image.crs), image)
     outlines = _outlines_px(shapes, image)
     size = image.width_px, image.height_px
     if shapes and not any((o.max(0) >= 0).all() and (o.min(0) <= size).all() for o in outlines):
@@ -230,3 +230,17 @@ def _moved(path, shapes, given, wanted):
             " in crs, or export them in longitude and latitude."
         ) from error
     return [(geometry, value) for geometry, (_, value) in zip(moved, shapes, strict=True)]
+
+
+def _turned(shapes, image):
+    """Areas in longitudes where the image counts these from elsewhere."""
+    place = image.crs, image.transform, image.height_px, image.width_px
+    found = []
+    for geometry, value in shapes:
+        rings = geometry["coordinates"]
+        turns = reference_systems.turns_to(np.array([at[0] for at in rings[0]]), *place)
+        if turns:
+            rings = [[(at[0] + turns, *at[1:]) for at in ring] for ring in rings]
+            geometry = {"type": "Polygon", "coordinates": rings}
+        found.append((geometry, value))
+    return found

@@ -108,6 +108,28 @@ def running_on(
     return x if west is None else west + (x - west) % 360
 
 
+def turns_to(x: np.ndarray, wkt: str, place: Sequence[float], height: int, width: int) -> float:
+    """What leads an area to where a scene in longitudes counts them, be it from 0 to 360 or from
+    170 to 190: a multiple of 360 degrees; of scenes in other systems 0.
+
+    Args:
+        x: of the area's corners, in the scene's system.
+        wkt: of that.
+        place: the affine map from pixels to its coordinates, six numbers.
+        height: of the scene, in px.
+        width: likewise.
+    """
+    from rasterio.crs import CRS
+
+    system = CRS.from_wkt(wkt)
+    if not system.is_geographic:
+        return 0.0
+    a, b, c, *_ = place
+    turn = 2 * np.pi / system.units_factor[1]  # some count in gons
+    away = (a * width + b * height) / 2 + c - (x.min() + x.max()) / 2
+    return turn * round(away / turn)
+
+
 @functools.lru_cache(maxsize=4)
 def _west(wkt, place, height, width):
     """The longitude half way around the earth from the middle of a scene across the date line; None

@@ -571,6 +571,23 @@ def test_geojson_across_the_date_line_stays_whole(tmp_path):
     assert masks(annotations.read("geojson", tmp_path / "out", tmp_path)) == masks(given)
 
 
+@pytest.mark.parametrize("east", [-178, 182])
+def test_longitudes_of_geojson_count_from_wherever_the_scene_does(tmp_path, east):
+    place = rasterio.Affine(0.5, 0, 170, 0, -0.5, 6)
+    with rasterio.open(
+        *(tmp_path / "a.tif", "w", "GTiff", WIDTH, HEIGHT, 1),
+        **{"dtype": "uint8", "crs": "EPSG:4326", "transform": place},
+    ) as to:
+        to.write(np.zeros((1, HEIGHT, WIDTH), np.uint8))
+    ring = [[east, 5], [east, 2], [east + 4, 2], [east + 4, 5], [east, 5]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    drawn = {"type": "Feature", "properties": {"class": "roof"}, "geometry": geometry}
+    content = {"type": "FeatureCollection", "features": [drawn]}
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    found = annotations.read("geojson", tmp_path / "a.geojson", tmp_path)
+    assert found.images[0].objects[0].box == (24, 2, 32, 8)
+
+
 @pytest.mark.parametrize("by", ["ground control points", "rational polynomials"])
 def test_geojson_of_a_scene_that_is_to_be_warped_is_refused(tmp_path, images, by):
     corners = [(0, 0), (0, WIDTH), (HEIGHT, 0), (HEIGHT, WIDTH)]

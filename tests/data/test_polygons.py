@@ -93,6 +93,35 @@ def placed(transform, features):
         yield one | {"geometry": geometry}
 
 
+@pytest.mark.parametrize("west", [170, -190, 350])
+@pytest.mark.parametrize("turn", [0, 360])
+def test_longitudes_count_from_wherever_the_image_does(west, turn, tmp_path):
+    """Half a degree a pixel; GeoJSON counts from -180 to 180, or runs on."""
+    areas = [
+        feature("roof", square(2, 3, 12, 9), square(4, 4, 6, 6)),
+        feature("road", square(18, 2, 23, 9)),  # west of, across and east of 180 degrees,
+        feature(7, square(24, 12, 30, 20)),  # or of 0
+    ]
+    config = write(tmp_path, areas)
+    expected = mask_of(config)
+    (tmp_path / "images/Straße.png").unlink()
+    place = rasterio.Affine(0.5, 0, west, 0, -0.5, 6)
+    form = {"driver": "GTiff", "height": SIZE[0], "width": SIZE[1], "count": 3, "dtype": "uint8"}
+    file = tmp_path / "images/Straße.tif"
+    with rasterio.open(file, "w", crs="EPSG:4326", transform=place, **form) as to:
+        to.write(np.zeros((3, *SIZE), np.uint8))
+    drawn = []
+    for one in placed(place, areas):
+        rings = [np.array(ring) for ring in one["geometry"]["coordinates"]]
+        middle = rings[0][:, 0].mean()
+        counted = np.array([(middle + 180) % 360 - 180 - middle + turn, 0])
+        rings = [(ring + counted).tolist() for ring in rings]
+        drawn.append(one | {"geometry": {"type": "Polygon", "coordinates": rings}})
+    content = {"type": "FeatureCollection", "features": drawn}
+    (tmp_path / "areas/Straße.geojson").write_text(json.dumps(content), encoding="utf-8")
+    np.testing.assert_array_equal(mask_of(config), expected)
+
+
 def test_numbers_may_be_written_as_texts(tmp_path):
     """As GIS programs do in fields of text, and the other way in fields of numbers."""
     areas = [feature("7", square(2, 3, 12, 9)), feature(8, square(14, 3, 20, 9))]

@@ -128,6 +128,8 @@ def _to_pixels(ring, raster: Raster, crs: str, file):
     x, y = ring.T
     if raster.crs:
         x, y = _moved(x, y, crs, raster.crs, file)
+        size = raster.height_px, raster.width_px
+        x = x + reference_systems.turns_to(x, raster.crs, raster.transform, *size)
     a, b, c, d, e, f, *_ = ~Affine(*raster.transform)
     # Rounding to a ten thousandth of a pixel undoes that of the degrees.
     return np.round(np.stack([a * x + b * y + c, d * x + e * y + f], axis=1), 4)
