@@ -119,15 +119,21 @@ def turns_to(x: np.ndarray, wkt: str, place: Sequence[float], height: int, width
         height: of the scene, in px.
         width: likewise.
     """
+    turn = around(wkt)
+    if not turn:
+        return 0.0
+    a, b, c, *_ = place
+    away = (a * width + b * height) / 2 + c - (x.min() + x.max()) / 2
+    return turn * round(away / turn)
+
+
+@functools.lru_cache(maxsize=4)  # asked for each of many areas
+def around(wkt: str) -> float:
+    """Once around the earth in a system's longitudes, some of which are gons; 0 in others."""
     from rasterio.crs import CRS
 
     system = CRS.from_wkt(wkt)
-    if not system.is_geographic:
-        return 0.0
-    a, b, c, *_ = place
-    turn = 2 * np.pi / system.units_factor[1]  # some count in gons
-    away = (a * width + b * height) / 2 + c - (x.min() + x.max()) / 2
-    return turn * round(away / turn)
+    return 2 * np.pi / system.units_factor[1] if system.is_geographic else 0.0
 
 
 @functools.lru_cache(maxsize=4)

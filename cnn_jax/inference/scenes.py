@@ -16,7 +16,7 @@ from cnn_jax.data.file_names import IMAGE_SUFFIXES, OTHER_IMAGES, natural
 from cnn_jax.data.file_names import check as check_name
 from cnn_jax.data.folders import below, passed_over, unread
 from cnn_jax.data.rasters import DamagedError, Raster, as_photograph, image_kind, open_raster
-from cnn_jax.data.reference_systems import column_areas, converting, title
+from cnn_jax.data.reference_systems import around, column_areas, converting, title
 from cnn_jax.errors import InputError
 from cnn_jax.inference.outputs import to_longitudes
 
@@ -351,20 +351,16 @@ def _coordinates(raster, region, region_crs):
             f"--region {' '.join(map(str, region))} has its edges in another order: give LEFT"
             " BOTTOM RIGHT TOP."
         )
-    wanted = CRS.from_wkt(raster.crs)
     with converting(
         f"--region doesn't lead from {region_crs} into {title(raster.crs)}, which {raster.name} is"
         " in: give --region in pixels, without --region-crs."
     ):
-        left, bottom, right, top = transform_bounds(given, wanted, *region)
-    turns = [0.0]
-    if wanted.is_geographic:  # the scene may be of longitudes to 190, or to 360
-        around = 2 * math.pi / wanted.units_factor[1]
-        right += around if right < left else 0
-        turns = [0.0, around, -around]
+        left, bottom, right, top = transform_bounds(given, CRS.from_wkt(raster.crs), *region)
+    turn = around(raster.crs)
+    right += turn if right < left else 0
     to_px, boxes = ~Affine(*raster.transform), []
-    for turn in turns:
-        corners = [to_px @ (x + turn, y) for x in (left, right) for y in (bottom, top)]
+    for by in {0.0, turn, -turn}:  # the scene may be of longitudes to 190, or to 360
+        corners = [to_px @ (x + by, y) for x in (left, right) for y in (bottom, top)]
         columns, rows = zip(*corners, strict=True)
         # Hairs' breadths of rounding add no row or column.
         first_row, first_column = (math.floor(min(at) + 1e-6) for at in (rows, columns))
