@@ -42,8 +42,7 @@ def opened(config: Any) -> tuple[Any, Initial | None]:
         )
     known = {field.name for field in dataclasses.fields(config.model)}
     options = {key: value for key, value in options.items() if key in known}
-    data = dict(zip(("mean", "std"), values, strict=True))
-    data = {key: value for key, value in data.items() if getattr(config.data, key) != "auto"}
+    data = {key: value for key, value in values.items() if getattr(config.data, key) != "auto"}
     for section, changes in (("model", options), ("data", data)):
         held = getattr(config, section)
         changes = {k: v for k, v in changes.items() if getattr(held, k) != v}
@@ -70,7 +69,7 @@ def _of_run(path, config):
             flush=True,
         )
     initial = Initial(str(path), variables, tuple(run.info.classes))
-    return digest, initial, (run.info.mean, run.info.std), options
+    return digest, initial, {"mean": run.info.mean, "std": run.info.std}, options
 
 
 def _of_file(path, config):
@@ -87,7 +86,9 @@ def _of_file(path, config):
         options = {"conventions": read.source}
     else:
         options = dict(read.options)
-    values = read.preprocessing.mean, read.preprocessing.std
+    values = {"mean": read.preprocessing.mean, "std": read.preprocessing.std}
+    if read.source == "ours":  # a file alone, which doesn't say what its network saw
+        values = {}
     return read.digest, Initial(str(path), read.variables), values, options
 
 

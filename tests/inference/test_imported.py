@@ -18,7 +18,9 @@ import cnn_jax
 import cnn_jax.inference.imported
 from cnn_jax.commands import export
 from cnn_jax.commands import weights as command
+from cnn_jax.configuration.schema import ClassificationConfig
 from cnn_jax.errors import InputError
+from cnn_jax.inference import initial
 from cnn_jax.models import conventions
 from cnn_jax.models.weights import (
     class_names,
@@ -28,6 +30,7 @@ from cnn_jax.models.weights import (
     pytorch,
     torch_files,
 )
+from cnn_jax.tasks import model_config
 from tests.models.weights import drawn
 from tests.running import ROOT
 from tests.test_docs import blocks
@@ -53,12 +56,6 @@ def of_pytorch(model, path, source=0, classes=10):
 
 def imported(*words):
     return command.main(["import", *map(str, words)])
-
-
-@pytest.fixture(autouse=True)
-def few_architectures(monkeypatch):
-    """Those among which the nearest is looked for: tracing them all takes long."""
-    monkeypatch.setattr(fitting, "CLASSIFIERS", ("resnet20", "resnet32"))
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +190,8 @@ def test_an_encoder_without_a_head_is_no_run(tmp_path):
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("model", ["resnet20", "asymmetric_unet"])
-def test_one_logit_is_that_of_the_second_of_two_classes(model, tmp_path, monkeypatch):
+def test_one_logit_is_that_of_the_second_of_two_classes(model, tmp_path):
     """Published heads of one number end in a sigmoid: that of ln 3 is 3/4."""
-    monkeypatch.setattr(fitting, "CLASSIFIERS", (model,))
     shapes = fitting.abstract(model, 1, 3, {})
     tensors = {"/".join(name): np.zeros(leaf.shape, np.float32) for name, leaf in shapes.items()}
     tensors["params/head/bias"][:] = np.log(3)
@@ -235,6 +231,22 @@ def test_conventions_are_refused_for_what_is_not_of_them(cifar, tmp_path, capsys
         published.read(cifar[0], "resnet20", conventions="timm_ft")
     with pytest.raises(InputError, match="values 'torsch' isn't known: did you mean torch"):
         published.read(cifar[0], "resnet20", values="torsch")
+
+
+def test_what_a_network_saw_our_weights_alone_do_not_say(cifar, tmp_path, capsys):
+    """Their record does. Values that are given count, of the file or of the run that is begun."""
+    variables = published.read(cifar[0], "resnet20").variables
+    path = tmp_path / "weights.safetensors"
+    save_file(traverse_util.flatten_dict(variables, sep="/"), path)
+    config = ClassificationConfig(model=model_config("resnet20"), initial=str(path))
+    config.data.mean, config.data.std = (0.3,), (0.4,)
+    begun, _ = initial.opened(config)
+    assert (begun.data.mean, begun.data.std) == ((0.3,), (0.4,))
+    assert "as the weights" not in capsys.readouterr().out
+    words = ["--model", "resnet20", "--values", "torch", "--output", tmp_path / "run"]
+    assert imported(path, *words) == 0
+    run = cnn_jax.load(tmp_path / "run")
+    assert (run.info.mean, run.info.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_only_of_timms_efficientnets_tf_says_how_they_compute(tmp_path, monkeypatch):

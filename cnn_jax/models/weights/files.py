@@ -92,6 +92,11 @@ def _safetensors(path):
         raise InputError(
             f"{path} is damaged or no safetensors ({error}): download it again."
         ) from error
+    except AttributeError as error:  # of numbers that NumPy has no type for
+        raise InputError(
+            f"{path} holds numbers of a type that can't be read ({error}): save it in float32 or"
+            " float16."
+        ) from error
 
 
 _WRAPPERS = (
@@ -115,7 +120,7 @@ def _tensors(path):
 def _unprefixed(found):
     """Tensors by the names that a network gives them, where modules that hold it have put their own
     before all: DistributedDataParallel, `torch.compile`, Lightning's, in any order."""
-    prefixes = ("module.", "_orig_mod.", "model.")
+    prefixes = ("module.", "_orig_mod.", "model.", "net.")
     while True:
         # Averages of weights say beside them how many they are of.
         named = [name for name in found if name.rpartition(".")[2] not in PASSED_OVER]

@@ -15,12 +15,14 @@ from flax import traverse_util
 
 from cnn_jax.errors import InputError
 from cnn_jax.models import MODELS
-from cnn_jax.models.classifiers import CLASSIFIERS
 from cnn_jax.models.conventions import family, options
 from cnn_jax.models.encoders import ENCODERS
 from cnn_jax.models.weights.preprocessing import Preprocessing
 
 ModulePath = tuple[str, ...]
+
+KERNELS = Path(__file__).with_name("kernels.txt")
+"""The classifiers, one a line, with the sizes of their kernels: tracing them all takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,10 @@ def fold_biases(
             variables[place] = variables[place] - bias
 
 
+NONE = "no architecture here has most of its shapes"
+"""What is said of a file that is of nothing that is known."""
+
+
 def refuse(
     path: Path,
     model: str,
@@ -182,10 +188,11 @@ def refuse(
     wrong: Sequence[str],
     arrays: Sequence[np.ndarray],
     able: Callable[[str], bool],
+    otherwise: str = NONE,
 ) -> None:
     """Raises InputError unless everything has its place: names that are missing, left over, and of
     other shapes. `arrays` are the file's and `able` says of which architectures it may be, for what
-    might be meant."""
+    might be meant; `otherwise` is said where none is."""
     said = []
     if missing:
         said.append(f"{len(missing)} tensors are missing ({_few(missing)})")
@@ -194,7 +201,7 @@ def refuse(
     if wrong:
         said.append(f"{len(wrong)} have other shapes ({_few(wrong)})")
     if said:
-        meant = nearest_architecture(model, arrays, able)
+        meant = nearest_architecture(model, arrays, able, otherwise)
         raise InputError(f"{path} doesn't fit {model}: {'; '.join(said)}; {meant}.")
 
 
@@ -203,27 +210,38 @@ def _few(names: Sequence[str], count: int = 3) -> str:
     return shown if len(names) <= count else f"{shown}, ..."
 
 
+@functools.cache
+def _kernels() -> dict[str, collections.Counter[int]]:
+    """Classifier -> how many kernels it has of so many numbers."""
+    found = {}
+    for line in KERNELS.read_text(encoding="utf-8").splitlines():
+        name, *sizes = line.split()
+        pairs = (size.split("*") for size in sizes)
+        found[name] = collections.Counter({int(size): int(count) for size, count in pairs})
+    return found
+
+
 def nearest_architecture(
-    model: str, arrays: Sequence[np.ndarray], able: Callable[[str], bool]
+    model: str,
+    arrays: Sequence[np.ndarray],
+    able: Callable[[str], bool],
+    otherwise: str = NONE,
 ) -> str:
-    """Which architecture has kernels of the same sizes, of those that such a file may be of."""
+    """Which architecture has kernels of the same sizes, of those that such a file may be of;
+    `otherwise` if none has most of them."""
     ours: collections.Counter[int] = collections.Counter(
         int(array.size) for array in arrays if array.ndim > 1
     )
     best, share = "", 0.5
     # The one that was asked for first: what is damaged or lacks a head is nearest to itself.
-    for other in sorted(CLASSIFIERS, key=lambda name: name != model):
+    for other, theirs in sorted(_kernels().items(), key=lambda held: held[0] != model):
         if not able(other):
             continue
-        shapes = abstract(other, 1000, 3, given_options(other, ""))
-        theirs = collections.Counter(
-            int(np.prod(leaf.shape)) for leaf in shapes.values() if len(leaf.shape) > 1
-        )
         found = (ours & theirs).total() / max(ours.total(), theirs.total(), 1)
         if found > share:
             best, share = other, found
     if not best:
-        return "no architecture here has most of its shapes"
+        return otherwise
     if best == model:
         return f"no other has more of its shapes: save all of a {model}'s tensors, and only these"
     return f"{share:.0%} of its kernels have the shapes of {best}: ask for {best}"

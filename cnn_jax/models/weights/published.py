@@ -65,9 +65,13 @@ def read(
     if conventions not in ("", found.source):
         raise InputError(f"--conventions {conventions} is of timm's EfficientNets: leave it out.")
     _check_finite(found)
-    if found.source == "ours":
-        return found
-    return _seeing(found, values or values_of(found.source, family(model)))
+    if found.source != "ours":
+        return _seeing(found, values or values_of(found.source, family(model)))
+    if values:  # kernels are ours already, and take red, green, blue
+        mean, std = VALUES[values]
+        seen = dataclasses.replace(found.preprocessing, mean=mean, std=std)
+        found = dataclasses.replace(found, preprocessing=seen)
+    return found
 
 
 def _check_finite(found):
@@ -98,7 +102,8 @@ def _of_ours(path, digest, model, tensors):
         for name, leaf in shapes.items()
         if name in found and found[name].shape != leaf.shape
     ]
-    refuse(path, model, missing, over, wrong, list(found.values()), lambda _: True)
+    options = "if its network had other options, give the folder of its run, which knows them"
+    refuse(path, model, missing, over, wrong, list(found.values()), lambda _: True, options)
     usual = (0.5,) * channels, (0.25,) * channels
     image_px = getattr(MODELS[model](num_classes=1), "paper_px", (224, 224, 3))[:2]
     return Published(

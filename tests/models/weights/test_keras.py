@@ -149,10 +149,8 @@ def test_a_run_exported_for_keras_computes_its_logits_there(tmp_path, monkeypatc
     "ignore:You are saving your model as an HDF5 file",
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
 )
-def test_each_of_keras_formats_holds_the_same_network(tmp_path, monkeypatch):
+def test_each_of_keras_formats_holds_the_same_network(tmp_path):
     from tests.models import keras_weights
-
-    monkeypatch.setattr(fitting, "CLASSIFIERS", ())  # tracing them all takes long
 
     theirs = keras_weights.untrained("MobileNet", px=32, classes=3, alpha=0.25)
     rng = np.random.default_rng(0)
@@ -184,11 +182,10 @@ def test_each_of_keras_formats_holds_the_same_network(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
 )
-def test_a_vgg_that_keras_published_without_its_top_is_an_encoder(tmp_path, monkeypatch):
+def test_a_vgg_that_keras_published_without_its_top_is_an_encoder(tmp_path):
     """Its dense layers are part of the top."""
     from tests.models import keras_weights
 
-    monkeypatch.setattr(fitting, "CLASSIFIERS", ("vgg16",))  # of which the nearest is sought
     theirs = keras_weights.untrained("VGG16", px=32, classes=3, include_top=False)
     rng = np.random.default_rng(0)
     for weight in theirs.weights:

@@ -9,14 +9,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from cnn_jax.errors import InputError
-from cnn_jax.models import conventions, weights
+from cnn_jax.models import MODELS, conventions, weights
+from cnn_jax.models.classifiers import CLASSIFIERS
 from cnn_jax.models.encoders import encoder
 from cnn_jax.models.fcn import FCN
 from cnn_jax.models.weights import files, fitting, pytorch, torch_files
-from tests.models.weights import drawn
+from tests.models.weights import drawn, write_kernels
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("*.json.gz"))
 QUICK = ("timm-resnet18",)
@@ -91,7 +93,7 @@ def test_each_network_of_pytorch_that_docs_name_has_its_names_and_options():
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.", "module._orig_mod.", "_orig_mod.module.", "model.", "model._orig_mod."],
+    ["module.", "module._orig_mod.", "_orig_mod.module.", "model.", "model._orig_mod.", "net."],
 )
 def test_what_holds_a_network_may_have_named_it(prefix, tmp_path):
     """As `AveragedModel`, DistributedDataParallel compiled inside and as a whole, and Lightning
@@ -126,7 +128,7 @@ def test_of_weights_and_their_average_the_average_is_read(name, monkeypatch):
     np.testing.assert_array_equal(found["fc.bias"], np.ones(2))
 
 
-def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path, monkeypatch):
+def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path):
     """As segmentation_models.pytorch writes them; half a classifier is refused."""
     places = dict(zip((0, 3, 6, 8, 11, 13, 16, 18), (64, 128, 256, 256, *[512] * 4), strict=True))
     tensors, before = {}, 3
@@ -145,8 +147,51 @@ def test_an_encoder_of_vgg_has_no_dense_layers(tmp_path, monkeypatch):
     }
     last = found.variables["params"]["block_5_convolution_2"]["convolution"]["kernel"]
     np.testing.assert_array_equal(last, tensors["encoder.features.18.weight"].transpose(2, 3, 1, 0))
-    monkeypatch.setattr(fitting, "CLASSIFIERS", ("vgg11",))  # of which the nearest is sought
     tensors["encoder.classifier.0.weight"] = np.zeros((4096, 25088), np.float32)
     save_file(tensors, path)
     with pytest.raises(InputError, match=r"classifier\.0\.bias"):
         weights.read(path, "vgg11", head=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("cnn", "resnet20", "vgg11") else pytest.mark.long)
+        for name in CLASSIFIERS
+    ],
+)
+def test_the_nearest_architecture_is_told_from_the_sizes_that_its_kernels_have(name):
+    """`python -m tests.models.weights.write_kernels` writes them again."""
+    lines = fitting.KERNELS.read_text(encoding="utf-8").splitlines()
+    assert [line.split()[0] for line in lines] == list(CLASSIFIERS)
+    assert write_kernels.line(name) in lines
+
+
+def test_which_architecture_is_meant_is_said_without_tracing_any(monkeypatch):
+    """Tracing them all took more than a minute."""
+    shapes = fixture(Path(__file__).parent / "fixtures" / "timm-resnet18.json.gz")["shapes"]
+    arrays = [np.empty(shape, np.float32) for shape in shapes.values()]
+    monkeypatch.setattr(fitting, "abstract", None)
+    said = fitting.nearest_architecture("densenet201", arrays, lambda _: True)
+    assert said == "95% of its kernels have the shapes of resnet18: ask for resnet18"
+    said = fitting.nearest_architecture("densenet201", arrays, lambda name: name == "mlp")
+    assert said == "no architecture here has most of its shapes"
+
+
+def test_our_own_weights_of_other_options_are_sent_to_their_run(tmp_path):
+    """Which options a network had, the record beside its weights knows, and the file doesn't."""
+    module = MODELS["unet"](num_classes=2, base_width=4, depth=2)
+    variables = module.init(jax.random.key(0), np.zeros((1, 16, 16, 3)), train=False)
+    path = tmp_path / "weights.safetensors"
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    save_file({name: np.asarray(value) for name, value in flat.items()}, path)
+    with pytest.raises(InputError, match="if its network had other options, give the folder of"):
+        weights.read(path, "unet")
+
+
+def test_numbers_that_numpy_lacks_are_named(tmp_path):
+    path = tmp_path / "eight_bits.safetensors"
+    about = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path.write_bytes(len(about).to_bytes(8, "little") + about + b"ab")
+    with pytest.raises(InputError, match=r"float8_e4m3fn.*: save it in float32 or float16"):
+        weights.read(path, "resnet20")
