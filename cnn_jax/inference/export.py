@@ -101,7 +101,7 @@ def image_px(run: Run) -> tuple[int, int]:
 def free_stride(run: Run) -> int:
     """What height and width must be multiples of where they are free: as often as the network
     halves them."""
-    module = run.model
+    module = getattr(run.model, "segmenter", run.model)  # of instances: what their heads stand on
     return 2**module.depth if isinstance(module, UNet | AsymmetricUNet) else 32
 
 

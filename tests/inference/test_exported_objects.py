@@ -148,3 +148,16 @@ def test_what_makes_no_sense_is_refused(run):
         session = onnxruntime.InferenceSession(model.SerializeToString())
         (found,) = session.run(None, {"images": np.zeros((1, 32, 64, 3), np.float32)})
         assert found.shape == (1, 32, 64, 7)
+
+
+def test_instances_of_any_size_are_multiples_of_what_their_unet_halves():
+    """Twice here: a side of 12 px or 20 will do."""
+    run = made("instances")
+    model = export.to_onnx(run, any_size=True)
+    held = {entry.key: entry.value for entry in model.metadata_props}
+    assert held["multiple_px"] == "4"
+    assert "multiples of 4 px" in export.described(run, any_size=True)
+    images = np.random.default_rng(0).normal(size=(2, 20, 12, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {"images": images})
+    np.testing.assert_allclose(found, export.network(run)(images), atol=1e-4)
