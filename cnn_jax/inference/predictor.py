@@ -393,7 +393,8 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
 
     Raises:
         InputError: it is no list, there is none, they find objects, or two differ in task, classes,
-            channels, bands, type or image size.
+            channels, bands, type, image size, or how much of a picture they see and how it is
+            resized.
 
     Example:
         both = cnn_jax.ensemble(["results/runs/seed0", "results/runs/seed1"])
@@ -411,7 +412,7 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
             " predict with one run."
         )
     for other in members[1:]:
-        of_both = (first.info, other.info)
+        of_both, data = (first.info, other.info), (first.config.data, other.config.data)
         bands = [info.bands or tuple(range(1, info.channels + 1)) for info in of_both]
         for name, ours, theirs in (
             ("task", first.config.task, other.config.task),
@@ -419,6 +420,9 @@ def ensemble(runs: Iterable[Run | str | Path]) -> Ensemble:
             ("channels", first.info.channels, other.info.channels),
             ("bands", *bands),
             ("dtype", first.info.dtype, other.info.dtype),
+            # One picture is prepared for all of them.
+            ("crop share", *(getattr(of, "seen_share", 1.0) for of in data)),
+            ("interpolation", *(getattr(of, "interpolation", "") for of in data)),
             ("image size", first.info.image_px, other.info.image_px),
         ):
             if ours != theirs and (name != "image size" or first.config.task != "segmentation"):

@@ -233,6 +233,20 @@ def test_conventions_are_refused_for_what_is_not_of_them(cifar, tmp_path, capsys
         published.read(cifar[0], "resnet20", values="torsch")
 
 
+def test_networks_for_which_pictures_are_prepared_otherwise_are_not_averaged(cifar, tmp_path):
+    """A file would be cropped and resized for all as the first wants it."""
+    file, folder = cifar
+    cnn_jax.ensemble([folder, folder])
+    for flag, value, said in (
+        ("--crop-share", "0.875", r"differ in crop share \(1\.0, 0\.875\)"),
+        ("--interpolation", "bicubic", r"differ in interpolation \(bilinear, bicubic\)"),
+    ):
+        words = ["--model", "resnet20", "--output", tmp_path / value, flag, value]
+        assert imported(file, *words) == 0
+        with pytest.raises(InputError, match=said):
+            cnn_jax.ensemble([folder, tmp_path / value])
+
+
 def test_what_a_network_saw_our_weights_alone_do_not_say(cifar, tmp_path, capsys):
     """Their record does. Values that are given count, of the file or of the run that is begun."""
     variables = published.read(cifar[0], "resnet20").variables
