@@ -157,7 +157,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Numbers and texts beside the tensors, such as the epoch of a checkpoint, are passed over.
 
     Raises:
-        InputError: it is damaged, or its pickle asks for more than tensors.
+        InputError: it is damaged, its pickle asks for more than tensors, or it has none by name.
     """
     try:
         with path.open("rb") as file:
@@ -177,6 +177,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path} is damaged or no file of PyTorch ({_short(error)}): download or save it again."
         ) from error
+    if not found:
+        raise InputError(
+            f"{path} holds no tensors by name: save a state_dict alone with"
+            " torch.save(model.state_dict(), FILE)."
+        )
     return found
 
 

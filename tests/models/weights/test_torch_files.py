@@ -93,6 +93,11 @@ def test_the_hand_made_pickle_is_a_tensor(tmp_path):
     np.testing.assert_array_equal(torch_files.read(path)["w"], [0, 0])
 
 
+def test_a_list_of_tensors_names_none(tmp_path):
+    path = zipped(opcodes(b"](", tensor(), b"e"), tmp_path / "a.pth", **STORAGE)
+    refused(path, "holds no tensors by name: save a state_dict")
+
+
 def test_nothing_that_a_pickle_names_is_called(tmp_path):
     made = tmp_path / "made"
     for number, call in enumerate((os.mkdir, os.system, eval, print, open)):
