@@ -424,9 +424,15 @@ class _Areas:
         self._path = path
         self._rows: dict[str, list[list[str]]] = {}
         if keep and path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                for row in list(csv.reader(file))[1:]:
-                    self._rows.setdefault(row[0], []).append(row)
+            try:
+                rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise InputError(
+                    f"{path} is not as it was written ({error}): restore it, or begin again with"
+                    " --overwrite."
+                ) from error
+            for row in filter(None, rows[1:]):
+                self._rows.setdefault(row[0], []).append(row)
 
     def has(self, name: str) -> bool:
         """Whether a picture is in it."""

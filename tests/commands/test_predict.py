@@ -791,6 +791,20 @@ def test_resuming_replaces_no_file_of_somebody_elses(command, tmp_path):
     assert mine.read_bytes() == b"mine"
 
 
+def test_areas_that_somebody_saved_otherwise_can_be_resumed_or_are_refused(command, tmp_path):
+    """A spreadsheet adds blank lines, or writes another encoding."""
+    Image.fromarray(pixels(40, 50)).save(tmp_path / "ñ.jpg")
+    again = (tmp_path / "ñ.jpg", "--output", tmp_path / "out", "--resume")
+    assert command(*again[:-1])[0] == 0
+    areas = tmp_path / "out" / "areas.csv"
+    written = areas.read_text(encoding="utf-8")
+    areas.write_text(written + "\n\n", encoding="utf-8")
+    assert command(*again)[0] == 0
+    areas.write_text(written, encoding="utf-16")
+    code, _, err = command(*again)
+    assert (code, f"{areas} is not as it was written" in err, len(err.splitlines())) == (2, True, 1)
+
+
 def test_a_scene_in_a_system_of_its_own_gets_no_polygons(command, tmp_path):
     """As photographs by drones come from some programs; their rasters are as any others."""
     local = CRS.from_wkt('LOCAL_CS["Mine",LOCAL_DATUM["Local Datum",0],UNIT["metre",1]]')
