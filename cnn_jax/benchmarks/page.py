@@ -131,6 +131,8 @@ def _where(record):
         f"{record['repeats']} repetitions",
         f"load of the machine before it began: {known.get('load_of_the_minute_before')}",
     ]
+    if known.get("processor"):
+        parts.insert(1, escaped(known["processor"]))
     if known.get("commit"):
         changed = ", with changes" if known.get("dirty") else ""
         parts.append(f"code of {known['commit'][:9]}{changed}")

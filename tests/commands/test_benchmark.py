@@ -407,7 +407,9 @@ def test_page_is_made_from_records(tmp_path):
     assert "2 CPU cores; JAX 1; 2 repetitions; load of the machine before it began: 0.1." in text
     known = records["train_step"]["environment"]
     known |= {"commit": "0123456789ab", "dirty": True, "glibc_tunables": "a=1:b=2"}
+    known["processor"] = "AMD EPYC, family 25, model 17"
     text = page.page({"train_step": records["train_step"]})
+    assert "2 CPU cores; AMD EPYC, family 25, model 17; JAX 1; 2 repetitions" in text
     assert "; code of 012345678, with changes; GLIBC_TUNABLES a=1, b=2." in text
     assert "| unet_16\\|x |  | 8.00 |  | pytorch failed: no |" in text
 
