@@ -48,7 +48,7 @@ def fast_on_cpu() -> Iterator[None]:
 
     with (
         nn.intercept_methods(_fast_modules),
-        operations.replaced(convolve=convolve, max_of_windows=max_of_windows),
+        operations.replaced(convolve=convolve, joined=joined, max_of_windows=max_of_windows),
     ):
         yield
 
@@ -395,6 +395,18 @@ def _places(x, kernel_px, stride, dilation, sides):
     """What each element of the kernel meets at every position: as many maps of the result's size,
     row by row."""
     return taps(jnp.pad(x, ((0, 0), *sides, (0, 0))), kernel_px, stride, dilation)
+
+
+# ---- skips
+
+
+def joined(one: jax.Array, other: jax.Array) -> jax.Array:
+    """`operations.joined` as the sum of both with zeros beside them, which is computed by all cores
+    where a concatenation is copied by one."""
+    sides, zero = [(0, 0, 0)] * (one.ndim - 1), jnp.zeros((), one.dtype)
+    return lax.pad(one, zero, [*sides, (0, other.shape[-1], 0)]) + lax.pad(
+        other, zero, [*sides, (one.shape[-1], 0, 0)]
+    )
 
 
 # ---- max pooling

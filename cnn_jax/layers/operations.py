@@ -56,6 +56,12 @@ def convolve(
 
 
 @_replaceable
+def joined(one: jax.Array, other: jax.Array) -> jax.Array:
+    """`[..., channels of one + channels of other]`: two maps of one size and type, side by side."""
+    return lax.concatenate([one, other], one.ndim - 1)
+
+
+@_replaceable
 def max_of_windows(x: jax.Array, window_px: int, stride: int, padding: Any) -> jax.Array:
     """The largest value of each square window of `[batch, height, width, channels]`; outside lies
     minus infinity: `padding` is "VALID", "SAME", or zeros before and after each of both sides."""

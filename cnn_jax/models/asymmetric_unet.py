@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cnn_jax.layers import operations
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.normalization import NORMS
@@ -115,7 +116,7 @@ class AsymmetricUNet(nn.Module):
             )(x)
             x = x[:, : skip.shape[1], : skip.shape[2]]
             if self.skips:
-                x = jnp.concatenate([skip, x], axis=-1)
+                x = operations.joined(skip, x)
             x = stage(x, f"decoder_{level}", features, convolutions=1 if self.asymmetry else 2)
         return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)

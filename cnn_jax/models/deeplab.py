@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
+from cnn_jax.layers import operations
 from cnn_jax.layers.aspp import ASPP, rates_for
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.separable_convolution import SeparableConvolution
@@ -247,7 +248,7 @@ class DeepLabV3Plus(nn.Module):
         low = ConvolutionNormActivation(self.low_level_width, 1, name="low_level", **options)(
             maps[4], train=train
         )
-        x = jnp.concatenate([bilinear_resize(x, *low.shape[1:3]), low], axis=-1)
+        x = operations.joined(bilinear_resize(x, *low.shape[1:3]), low)
         for number in (1, 2):
             x = _convolution(self.separable, self.width, f"decoder_convolution_{number}", options)(
                 x, train=train

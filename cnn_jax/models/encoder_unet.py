@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnn_jax.errors import InputError
+from cnn_jax.layers import operations
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.upsampling import bilinear_resize
 from cnn_jax.models.conventions import CONVENTIONS
@@ -110,7 +111,7 @@ def decoded(
         size = maps[stride].shape[1:3] if stride in maps else size
         x = bilinear_resize(x, *size)
         if skips and stride in maps:
-            x = jnp.concatenate([maps[stride].astype(x.dtype), x], axis=-1)
+            x = operations.joined(maps[stride].astype(x.dtype), x)
         x = block(features, name=f"decoder_{stride}_convolution_1")(x, train=train)
         x = block(features, name=f"decoder_{stride}_convolution_2")(x, train=train)
     return x

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cnn_jax.layers import operations
 from cnn_jax.layers.convolution import DTYPES, ConvolutionNormActivation
 from cnn_jax.layers.normalization import NORMS
 from cnn_jax.layers.pooling import max_pool
@@ -73,7 +74,7 @@ class UNet(nn.Module):
             )(x)
             x = x[:, : skip.shape[1], : skip.shape[2]]
             if self.skips:
-                x = jnp.concatenate([skip, x], axis=-1)
+                x = operations.joined(skip, x)
             x = stage(x, f"decoder_{level}", features)
         return nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="head")(
             x.astype(jnp.float32)

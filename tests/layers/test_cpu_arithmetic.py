@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from cnn_jax.layers import operations
 from cnn_jax.layers.cpu_arithmetic import fast_on_cpu
 from cnn_jax.layers.pooling import average_pool, global_average_pool, max_pool
 from cnn_jax.layers.separable_convolution import SeparableConvolution
@@ -52,6 +53,7 @@ LAYERS = {
     "batch norm without scale": lambda x, train: nn.BatchNorm(not train, use_scale=False)(x),
     "batch norm without bias": lambda x, train: nn.BatchNorm(not train, use_bias=False)(x),
     "batch norm along rows": lambda x, train: nn.BatchNorm(not train, axis=1)(x),
+    "joined": lambda x, train: operations.joined(x[..., :1], nn.Conv(9, (1, 1))(x)),
     "max pool": lambda x, train: max_pool(x),
     "max pool, whole windows": lambda x, train: max_pool(x, 2, padding="VALID"),
     "max pool 3x3 stride 2": lambda x, train: max_pool(x, 3, 2, padding=1),
@@ -137,6 +139,23 @@ def test_each_layer_computes_the_same_inside_and_differently_there_alone(name):
     assert programs[1] == programs[2] == programs[3]
     assert (programs[0] == programs[1]) == (name in UNTOUCHED)
     agree(computed(inside, variables, MAPS), computed(before, variables, MAPS))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_joined_maps_keep_every_value(dtype):
+    one = (
+        jnp.asarray(MAPS, dtype)
+        .at[0, 0, 0]
+        .set(jnp.asarray([jnp.nan, jnp.inf, -jnp.inf, 0], dtype))
+    )
+    other = jnp.asarray(MAPS[..., :3], dtype).at[1, 2, 3, 0].set(-jnp.inf)
+    with fast_on_cpu():
+        found = jax.jit(operations.joined)(one, other)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(
+        np.asarray(found, np.float32),
+        np.concatenate([np.asarray(one, np.float32), np.asarray(other, np.float32)], -1),
+    )
 
 
 def test_an_error_inside_leaves_it():
