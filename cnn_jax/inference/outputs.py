@@ -250,9 +250,8 @@ class Png:
 
 class Polygons:
     """Areas of one class as GeoJSON, in longitude and latitude, beyond 180 degrees where the scene
-    lies across the date line; without a reference system in the
-    coordinates that the transform leads to, and without that in pixels (x to the right, y
-    downwards).
+    lies across the date line; without a reference system in the coordinates that the transform
+    leads to, and without that in pixels (x to the right, y downwards).
 
     Args:
         path: what it will be called.
